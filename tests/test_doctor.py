@@ -1,0 +1,300 @@
+"""The doctor: planted faults are found, each with what to do; a healthy machine and Colab pass."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unsloth_course import doctor, install
+from unsloth_course.doctor import Check, Facts, Report
+from unsloth_course.install import GB, Pins
+
+PINS = doctor.read_pins()
+TESTED = {name: version for name, version in map(install.name_and_version, (*PINS.all, *PINS.no_deps))}
+LIMITS = {
+    "torch": "<2.15.0,>=2.4.0",
+    "transformers": "!=5.0.0,<=5.17.0,>=4.52.4",
+    "trl": "!=0.19.0,<=1.15.0,>=0.18.2",
+    "datasets": "!=4.0.*,!=4.1.0,<5.0.0,>=3.4.1",
+    "peft": ">=0.18.0",
+    "unsloth-zoo": ">=2026.10.9",
+}
+HEALTHY = Facts(pins=PINS, installed=TESTED, limits=LIMITS, hub_cache="/home/me/.cache/huggingface/hub")
+
+
+def sick(**changes) -> Facts:
+    return replace(HEALTHY, **changes)
+
+
+def with_version(name: str, version: str, **changes) -> Facts:
+    return sick(installed=TESTED | {name: version}, **changes)
+
+
+def without(*names: str, **changes) -> Facts:
+    return sick(installed={name: version for name, version in TESTED.items() if name not in names}, **changes)
+
+
+def failures(facts: Facts, profile: str = "cpu") -> dict[str, Check]:
+    return {check.name: check for check in doctor.judge(facts, profile) if not check.ok}
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_the_tested_set_is_healthy(profile):
+    assert failures(HEALTHY, profile) == {}
+    assert len(doctor.judge(HEALTHY, profile)) > 20
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "word"),
+    [
+        ("transformers", "5.18.0", "<=5.17.0"),
+        ("transformers", "4.56.0", "another major version"),
+        ("trl", "1.16.0", "<=1.15.0"),
+        ("trl", "0.24.0", "another major version"),
+        ("torch", "2.15.0", "<2.15.0"),
+        ("torch", "2.3.1", ">=2.4.0"),
+        ("datasets", "4.0.0", "!=4.0.*"),
+        ("datasets", "5.0.0", "<5.0.0"),
+        ("unsloth", "2026.10.7", "no CPU backend"),
+        ("unsloth-zoo", "2026.10.7", ">=2026.10.9"),
+        ("peft", "garbage", "not a version"),
+    ],
+)
+def test_a_wrong_version_fails_with_the_reason_and_what_to_do(name, version, word):
+    failed = failures(with_version(name, version))
+    assert list(failed) == [name]
+    assert failed[name].found == version
+    assert failed[name].tested == TESTED[name]
+    assert word in failed[name].advice
+    assert "./setup_venv.sh" in failed[name].advice
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "note"),
+    [
+        ("peft", "0.21.3", "Unsloth accepts it"),
+        ("transformers", "5.15.0", "Unsloth accepts it"),
+        ("torch", "2.14.0", "Unsloth accepts it"),
+        ("torch", "2.13.0+cpu", ""),
+        ("ipywidgets", "7.7.1", "not tested"),
+        ("matplotlib", "3.10.0", "not tested"),
+    ],
+)
+def test_another_version_inside_the_limits_is_a_note(name, version, note):
+    facts = with_version(name, version)
+    assert failures(facts) == {}
+    check = next(check for check in doctor.judge(facts, "cpu") if check.name == name)
+    assert note in check.advice
+    assert bool(note) == bool(check.advice)
+
+
+def test_the_cpu_backend_is_not_asked_for_on_a_gpu():
+    facts = with_version("unsloth", "2026.10.7", cuda_of_torch="13.0", nvidia_driver=True)
+    assert "unsloth" not in failures(facts, "gpu")
+
+
+def test_the_cuda_pin_is_the_tested_one_for_a_cuda_torch():
+    facts = with_version("torch", "2.11.0+cu130", cuda_of_torch="13.0", nvidia_driver=True)
+    check = next(check for check in doctor.judge(facts, "gpu") if check.name == "torch")
+    assert (check.tested, check.ok, check.advice) == ("2.11.0", True, "")
+
+
+@pytest.mark.parametrize("name", ["torch", "trl", "unsloth", "rich"])
+def test_a_missing_package_fails(name):
+    failed = failures(without(name))
+    assert failed[name].found == "missing"
+
+
+def test_missing_packages_of_unsloth_and_tools_are_named():
+    failed = failures(without("bitsandbytes", "nbmake"))
+    assert "bitsandbytes" in failed["packages Unsloth imports"].found
+    assert "nbmake" in failed["Jupyter and tests"].found
+
+
+def test_tools_may_be_missing_where_the_course_did_not_set_up():
+    assert failures(without("nbmake", "ruff", course_venv=False)) == {}
+
+
+def test_outside_the_course_venv_the_advice_is_a_pip_command():
+    failed = failures(with_version("datasets", "4.0.0", course_venv=False, executable="/usr/bin/python3"))
+    assert f"/usr/bin/python3 -m pip install --no-deps datasets=={TESTED['datasets']}" in failed["datasets"].advice
+
+
+def test_windows_is_told_its_own_script():
+    assert r".\setup_venv.ps1" in failures(with_version("trl", "1.16.0", system="Windows"))["trl"].advice
+
+
+@pytest.mark.parametrize("python", [(3, 10, 1), (3, 14, 0)])
+def test_an_unsupported_python_fails(python):
+    failed = failures(sick(python=python))
+    assert "3.11-3.13" in failed["Python"].advice
+
+
+def test_a_driver_beside_a_cpu_torch_fails_with_the_command():
+    failed = failures(sick(nvidia_driver=True))
+    assert list(failed) == ["torch build"]
+    assert "--torch-backend auto" in failed["torch build"].advice
+
+
+def test_who_asked_for_the_cpu_is_not_scolded():
+    assert failures(sick(nvidia_driver=True, environment={"UNSLOTH_FORCE_CPU": "1"})) == {}
+
+
+def test_torchvision_for_cuda_beside_a_cpu_torch_fails():
+    assert "uninstall torchvision" in failures(with_version("torchvision", "0.28.0"))["torchvision"].advice
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        with_version("torchvision", "0.28.0+cpu"),
+        with_version("torchvision", "0.28.0", system="Darwin"),
+        with_version("torchvision", "0.26.0", cuda_of_torch="13.0", nvidia_driver=True),
+    ],
+)
+def test_a_torchvision_that_fits_is_fine(facts):
+    assert failures(facts) == {}
+
+
+def test_switches_that_break_a_cpu_run_fail():
+    assert "UNSLOTH_ALLOW_CPU" in failures(sick(environment={"UNSLOTH_ALLOW_CPU": "1"}))["environment"].advice
+    disabled = sick(environment={"UNSLOTH_DISABLE_CPU_FALLBACK": "1"})
+    assert "environment" in failures(disabled, "cpu")
+    assert failures(disabled, "gpu") == {}
+
+
+def test_little_disk_fails_sooner_for_a_gpu():
+    facts = sick(free_bytes=3 * GB)
+    assert failures(facts, "cpu") == {}
+    assert failures(facts, "gpu")["free disk"].found == "3.0 GB"
+    assert "free disk" in failures(sick(free_bytes=GB // 2), "cpu")
+
+
+def test_a_half_built_venv_fails():
+    assert "setup_venv" in failures(sick(set_up_finished=False))["set-up"].advice
+    assert "set-up" not in {check.name for check in doctor.judge(sick(course_venv=False), "cpu")}
+
+
+def test_an_unwritable_hub_cache_matters_to_the_gpu_profile_alone():
+    facts = sick(hub_cache_writable=False)
+    assert failures(facts, "cpu") == {}
+    assert "HF_HOME" in failures(facts, "gpu")["Hub cache"].advice
+
+
+def test_colab_as_last_published_is_told_of_its_datasets_and_the_missing_trl():
+    colab = {"torch": "2.11.0+cu128", "transformers": "5.15.0", "peft": "0.20.0", "accelerate": "1.14.0"}
+    colab |= {"datasets": "4.0.0", "numpy": "2.1.3", "matplotlib": "3.10.0", "ipywidgets": "7.7.1"}
+    facts = without("trl", course_venv=False, cuda_of_torch="12.8", nvidia_driver=True)
+    facts = replace(facts, installed={**facts.installed, **colab})
+    assert set(failures(facts, "gpu")) == {"datasets", "trl"}
+
+
+def test_without_a_requirements_file_unsloths_limits_still_hold():
+    facts = replace(with_version("trl", "1.16.0", course_venv=False), pins=Pins({}))
+    assert list(failures(facts)) == ["trl"]
+    assert doctor.judge(replace(HEALTHY, pins=Pins({})), "cpu")
+
+
+@given(st.dictionaries(st.sampled_from(sorted(TESTED)), st.text(max_size=12)), st.sampled_from(["cpu", "gpu"]))
+def test_any_versions_are_judged(installed, profile):
+    for check in doctor.judge(sick(installed=installed), profile):
+        assert check.ok or check.advice
+
+
+# --- the report
+
+
+def test_the_report_takes_the_given_profile_and_its_json_has_the_agreed_keys():
+    report = doctor.examine("cpu", "no accelerator", HEALTHY)
+    found = json.loads(report.to_json())
+    assert list(found) == ["profile", "reason", "checks"]
+    assert (found["profile"], found["reason"]) == ("cpu", "no accelerator")
+    assert all(list(check) == ["name", "tested", "found", "ok", "advice"] for check in found["checks"])
+    assert all(isinstance(check["ok"], bool) for check in found["checks"])
+    assert report.ok
+
+
+def test_the_profile_is_asked_for_when_it_is_not_given(monkeypatch):
+    monkeypatch.setattr(doctor, "_detected", lambda profile: ("gpu", f"asked for {profile}"))
+    assert doctor.examine("gpu", facts=HEALTHY).reason == "asked for gpu"
+
+
+def test_a_profile_that_cannot_be_found_out_is_a_failed_check(monkeypatch):
+    def broken(profile):
+        raise OSError("libtorch.so: cannot open shared object file\nmore")
+
+    monkeypatch.setattr(doctor, "_detected", broken)
+    report = doctor.examine(facts=HEALTHY)
+    assert not report.ok
+    assert report.checks[0].name == "profile"
+    assert "libtorch.so" in report.checks[0].found
+
+
+def test_one_failed_check_fails_the_report():
+    good, bad = Check("a", "1", "1", True), Check("b", "1", "2", False, "do this")
+    assert Report("cpu", "", [good]).ok
+    assert not Report("cpu", "", [good, bad]).ok
+
+
+def shown(report: Report) -> str:
+    from rich.console import Console
+
+    out = io.StringIO()
+    doctor.show(report, Console(file=out, width=60))
+    return out.getvalue()
+
+
+def test_the_printed_report_has_a_line_per_check_and_the_advice():
+    checks = [Check("good", "1", "1", True), Check("bad", "1", "[red]2[/red]", False, "pip install 'x[y]'")]
+    text = shown(Report("cpu", "no accelerator", checks))
+    assert "[OK]   good  1" in text
+    assert "[FAIL] bad   [red]2[/red]  (tested: 1)" in text
+    assert "pip install 'x[y]'" in text
+    assert "1 of 2 checks failed" in text
+
+
+def test_a_command_is_not_broken_over_lines():
+    advice = "python -m pip install --no-deps " + "x" * 80
+    assert advice in shown(Report("cpu", "", [Check("bad", "1", "2", False, advice)]))
+
+
+# --- looking
+
+
+def test_the_hub_cache_is_where_huggingface_hub_looks():
+    home = Path("/home/me")
+    assert doctor.hub_cache({}, home) == home / ".cache/huggingface/hub"
+    assert doctor.hub_cache({"XDG_CACHE_HOME": "/x"}, home) == Path("/x/huggingface/hub")
+    assert doctor.hub_cache({"HF_HOME": "/hf", "XDG_CACHE_HOME": "/x"}, home) == Path("/hf/hub")
+    assert doctor.hub_cache({"HF_HUB_CACHE": "/cache", "HF_HOME": "/hf"}, home) == Path("/cache")
+
+
+def test_unsloths_limits_are_read_from_its_metadata():
+    pytest.importorskip("packaging")
+    limits = doctor.unsloth_limits()
+    assert {"torch", "transformers", "trl", "datasets"} <= set(limits)
+    assert "certifi" not in limits
+
+
+def test_this_machine_can_be_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "not" / "yet"))
+    (tmp_path / "not" / "yet" / "hub" / "models--a--b").mkdir(parents=True)
+    facts = doctor.gather(tmp_path / "results" / "not yet")
+    assert facts.hub_repositories == 1
+    assert facts.free_bytes > 0
+    assert facts.installed["rich"]
+    assert all(isinstance(check, Check) for check in doctor.judge(facts, "cpu"))
+
+
+def test_a_copy_of_the_pins_inside_the_package_is_enough(tmp_path, monkeypatch):
+    """In Colab the package travels without the repository."""
+    monkeypatch.setattr(doctor.install, "ROOT", tmp_path)
+    monkeypatch.setattr(doctor, "__file__", str(tmp_path / "package" / "doctor.py"))
+    assert doctor.read_pins() == Pins({})
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "requirements.txt").write_text("# == course\ntorch==2.13.0\n")
+    assert doctor.read_pins().all == ("torch==2.13.0",)

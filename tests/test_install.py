@@ -1,0 +1,665 @@
+"""The set-up: what is decided for which machine, and what the executor and the two shims do."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from unsloth_course import install
+from unsloth_course.install import GB, Machine, Pins, SetupError, Step, Venv, Verdict
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+PINS = install.read_pins(TEXT)
+LINUX = Machine("Linux", "x86_64", (3, 12, 3))
+WINDOWS = Machine("Windows", "AMD64", (3, 11, 9))
+MAC = Machine("Darwin", "arm64", (3, 13, 0))
+CREATE = Verdict("create", "there is no venv yet")
+FOLDER = "/course/venv"
+READY = {name: version for name, version in map(install.name_and_version, (*PINS.all, *PINS.no_deps))}
+
+
+def with_driver(machine: Machine) -> Machine:
+    return Machine(machine.system, machine.architecture, machine.python, nvidia_driver=True)
+
+
+def steps_for(machine: Machine, verdict: Verdict = CREATE) -> list[Step]:
+    return install.plan(machine, verdict, PINS, "PY", FOLDER)
+
+
+def torch_chain(machine: Machine) -> list[Step]:
+    step = next(step for step in steps_for(machine) if step.name.startswith("PyTorch") and "loads" not in step.name)
+    chain = [step]
+    while chain[-1].otherwise:
+        chain.append(chain[-1].otherwise)
+    return chain
+
+
+def wanted(python, flavour="cpu"):
+    return install.fingerprint(TEXT, python, flavour)
+
+
+def judged(venv: Venv, flavour: str = "cpu") -> Verdict:
+    return install.judge(venv, FOLDER, lambda python: wanted(python, flavour), PINS)
+
+
+def finished(**changes) -> Venv:
+    facts = {
+        "exists": True,
+        "python": (3, 12, 3),
+        "made_at": FOLDER,
+        "fingerprint": wanted((3, 12, 3)),
+        "installed": READY,
+    }
+    return Venv(**(facts | changes))
+
+
+# --- requirements.txt
+
+
+def test_every_line_is_one_exact_pin_and_none_is_there_twice():
+    names = [install.name_and_version(pin) for pin in (*PINS.all, *PINS.no_deps, *PINS.helper)]
+    assert all(version for _, version in names)
+    assert len({name for name, _ in names}) == len(names)
+
+
+def test_the_pins_of_a_cpu_install_leave_out_what_breaks_it():
+    names = {install.name_and_version(pin)[0] for pin in PINS.all}
+    assert names.isdisjoint({"torchvision", "xformers", "diffusers", "unsloth", "unsloth-zoo", "mlx"})
+    assert not any(name.startswith("nvidia-") for name in names)
+
+
+def test_platform_packages_have_their_markers():
+    line = {install.name_and_version(pin)[0]: pin for pin in PINS.all}
+    assert 'sys_platform == "linux"' in line["triton"]
+    assert all('sys_platform == "win32"' in line[name] for name in ("triton-windows", "colorama"))
+    assert 'sys_platform == "darwin"' in line["appnope"]
+    assert 'os_name != "nt"' in line["ptyprocess"]
+
+
+def test_requirements_txt_is_complete():
+    """Every dependency of every pinned package that is installed here is pinned too, at an allowed version."""
+    from importlib import metadata
+
+    from packaging.requirements import Requirement
+
+    versions = dict(map(install.name_and_version, PINS.all))
+    exceptions = {"certifi", "torchvision", "xformers", "diffusers"}
+    missing = []
+    for name in [*versions, "unsloth", "unsloth_zoo"]:
+        try:
+            lines = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue
+        for requirement in map(Requirement, lines):
+            needed = install.name_and_version(requirement.name)[0]
+            applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+            if not applies or needed in exceptions | {"unsloth-zoo"} or needed.startswith(("nvidia-", "cuda-")):
+                continue
+            if needed not in versions or not requirement.specifier.contains(versions[needed], prereleases=True):
+                missing.append(f"{name} -> {requirement}")
+    assert missing == []
+
+
+def test_the_hand_written_guide_names_the_pinned_versions():
+    guide = (ROOT / "VENV_SETUP.md").read_text(encoding="utf-8")
+    pinned = {
+        (name, version) for name, version in map(install.name_and_version, (*PINS.all, *PINS.no_deps, *PINS.cuda))
+    }
+    named = {(install.name_and_version(name)[0], version) for name, version in re.findall(r"([\w-]+)==([\w.]+)", guide)}
+    assert named
+    assert named <= pinned
+
+
+def test_no_registry_host_is_written_anywhere():
+    for name in ("requirements.txt", "unsloth_course/install.py", "unsloth_course/doctor.py", "VENV_SETUP.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert "http" + "s://" not in text
+        assert "pytorch" + ".org" not in text
+
+
+def test_read_pins_sorts_lines_by_what_is_done_with_them():
+    pins = install.read_pins(
+        "# == a: first\nx==1\n\n# a comment\n# == b\ny==2 ; m\n#cuda x==3\n#no-deps z==4\n#helper uv==5\n"
+    )
+    assert pins == Pins({"a": ("x==1",), "b": ("y==2 ; m",)}, ("x==3",), ("z==4",), ("uv==5",))
+
+
+@given(st.text())
+def test_read_pins_takes_any_text(text):
+    assert all(pin.strip() for pin in install.read_pins(text).all)
+
+
+def test_names_are_normalised():
+    assert install.name_and_version('Hf_Xet==1.8.0 ; python_version < "3.12"') == ("hf-xet", "1.8.0")
+    assert install.name_and_version("torch==2.13.0+cpu") == ("torch", "2.13.0+cpu")
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize("python", [(3, 11, 0), (3, 12, 3), (3, 13, 9)])
+def test_supported_pythons_are_accepted(python):
+    assert install.refusal(Machine(python=python), fresh=True) is None
+
+
+@pytest.mark.parametrize("python", [(3, 10, 14), (3, 14, 0), (2, 7, 18)])
+def test_other_pythons_are_refused_in_a_sentence(python):
+    sentence = install.refusal(Machine(python=python), fresh=True)
+    assert ".".join(map(str, python)) in sentence
+    assert "3.11, 3.12 or 3.13" in sentence
+
+
+@pytest.mark.parametrize(
+    ("machine", "word"),
+    [
+        (Machine("Darwin", "x86_64"), "Intel"),
+        (Machine("Windows", "ARM64"), "x64"),
+        (Machine("Windows", "AMD64", bits=32), "64-bit"),
+        (Machine(free_bytes=3 * GB), "3.0 GB free"),
+        (Machine(free_bytes=11 * GB, nvidia_driver=True), "12 GB"),
+    ],
+)
+def test_machines_that_cannot_work_are_refused_with_the_reason(machine, word):
+    assert word in install.refusal(machine, fresh=True)
+
+
+def test_a_full_disk_does_not_stop_the_finishing_of_a_venv():
+    assert install.refusal(Machine(free_bytes=3 * GB), fresh=False) is None
+
+
+def test_eleven_gigabytes_are_enough_without_a_driver():
+    assert install.refusal(Machine(free_bytes=11 * GB), fresh=True) is None
+
+
+# --- what is to be done with venv
+
+
+def test_no_venv_is_created():
+    assert judged(Venv()).action == "create"
+
+
+def test_a_finished_venv_is_ready():
+    assert judged(finished()) == Verdict("ready", "all is in place")
+
+
+@pytest.mark.parametrize("torch", ["2.13.0+cpu", "2.13.0", "2.11.0+cu128", "2.11.0"])
+def test_a_tested_torch_of_either_kind_is_ready(torch):
+    assert judged(finished(installed=READY | {"torch": torch})).action == "ready"
+
+
+@pytest.mark.parametrize(
+    ("changes", "action", "word"),
+    [
+        ({"python": None}, "rebuild", "does not work"),
+        ({"python": (3, 10, 2)}, "rebuild", "3.10.2"),
+        ({"python": (3, 14, 0)}, "rebuild", "3.14.0"),
+        ({"made_at": "/elsewhere/venv"}, "rebuild", "/elsewhere/venv"),
+        ({"fingerprint": None}, "finish", "did not get to its end"),
+        ({"fingerprint": "other"}, "finish", "changed"),
+        ({"installed": READY | {"trl": "1.16.0"}}, "finish", "trl"),
+        ({"installed": READY | {"torch": "2.15.0"}}, "finish", "torch"),
+        ({"installed": READY | {"unsloth": "2026.10.7"}}, "finish", "unsloth"),
+        ({"installed": {}}, "finish", "transformers"),
+        ({"made_at": None, "fingerprint": None}, "finish", "end"),
+        ({"python": None, "ours_to_delete": False}, "refuse", FOLDER),
+        ({"ours_to_delete": False}, "ready", "in place"),
+    ],
+)
+def test_a_venv_with_a_fault(changes, action, word):
+    verdict = judged(finished(**changes))
+    assert verdict.action == action
+    assert word in verdict.reason
+
+
+def test_a_driver_that_was_installed_later_changes_the_torch():
+    assert judged(finished(), flavour="cuda").action == "finish"
+
+
+def test_new_pins_finish_the_venv():
+    assert install.fingerprint("a", (3, 12, 1), "cpu") != install.fingerprint("b", (3, 12, 1), "cpu")
+    assert install.fingerprint("a", (3, 12, 1), "cpu") == install.fingerprint("a", (3, 12, 9), "cpu")
+    assert install.fingerprint("a", (3, 12, 1), "cpu") != install.fingerprint("a", (3, 13, 1), "cpu")
+
+
+# --- the steps
+
+
+def test_nothing_is_done_when_all_is_ready():
+    assert steps_for(LINUX, Verdict("ready", "")) == []
+
+
+@pytest.mark.parametrize("machine", [LINUX, WINDOWS, MAC, with_driver(LINUX), with_driver(WINDOWS)])
+def test_every_machine_gets_the_steps_in_order_with_a_reason_each(machine):
+    steps = steps_for(machine)
+    order = ["virtual environment", "pinned", "PyTorch", "Unsloth", "package", "kernel", "loads"]
+    assert len(steps) == len(order)
+    assert all(word in step.name for word, step in zip(order, steps, strict=True))
+    assert all(step.reason and step.commands for step in steps)
+
+
+def test_a_venv_to_be_finished_is_not_made_again():
+    assert not any("venv" in command for step in steps_for(LINUX, Verdict("finish", "")) for command in step.commands)
+
+
+def test_unsloth_comes_after_torch_and_without_dependencies():
+    (command,) = next(step.commands for step in steps_for(LINUX) if step.name == "Unsloth")
+    assert "--no-deps" in command
+    assert command[-2:] == PINS.no_deps
+
+
+def test_the_kernel_stays_inside_the_venv():
+    (command,) = next(step.commands for step in steps_for(LINUX) if "kernel" in step.name)
+    assert command[command.index("--prefix") + 1] == FOLDER
+    assert "unsloth-course" in command
+
+
+def test_linux_without_a_driver_tries_the_cpu_build_then_uv_then_the_plain_index():
+    direct, uv, plain = torch_chain(LINUX)
+    assert direct.commands[0][-1].endswith("+cpu")
+    assert uv.commands[0][-1].startswith("uv==")
+    assert uv.commands[1][uv.commands[1].index("--torch-backend") + 1] == "cpu"
+    assert "--no-deps" not in plain.commands[0]
+    assert "3 GB" in plain.name
+    assert plain.needs_bytes == 12 * GB
+
+
+def test_linux_with_a_driver_gets_cuda_and_never_the_cpu_pins():
+    uv, plain = torch_chain(with_driver(LINUX))
+    assert uv.commands[1][uv.commands[1].index("--torch-backend") + 1] == "auto"
+    assert uv.commands[1][-len(PINS.cuda) :] == PINS.cuda == plain.commands[0][-len(PINS.cuda) :]
+    cpu = install.pinned(PINS.all, "torch")
+    assert not any(cpu in command for step in steps_for(with_driver(LINUX)) for command in step.commands)
+
+
+def test_windows_with_a_driver_gets_cuda_through_uv_and_a_cpu_torch_as_the_last_resort():
+    uv, plain = torch_chain(with_driver(WINDOWS))
+    assert "auto" in uv.commands[1]
+    assert plain.commands[0][-1] == install.pinned(PINS.all, "torch")
+    assert "CPU" in plain.name
+
+
+@pytest.mark.parametrize("machine", [WINDOWS, MAC, with_driver(MAC)])
+def test_elsewhere_the_index_has_the_right_build(machine):
+    (step,) = torch_chain(machine)
+    assert step.commands[0][-1] == install.pinned(PINS.all, "torch")
+
+
+def test_torch_is_not_among_the_packages_installed_before_it():
+    for machine in (LINUX, with_driver(LINUX)):
+        packages = next(step for step in steps_for(machine) if "pinned" in step.name).commands[0]
+        assert not any(install.name_and_version(word)[0] == "torch" for word in packages)
+        assert any(word.startswith("transformers==") for word in packages)
+
+
+def test_a_driver_beside_a_cpu_torch_is_explained_with_the_command():
+    notice = install.driver_notice("2.13.0+cpu", None, PINS, "venv/bin/python")
+    assert "NVIDIA driver" in notice
+    assert "--torch-backend auto" in notice
+    assert install.pinned(PINS.cuda, "torch") in notice
+    assert install.driver_notice("2.11.0", "13.0", PINS, "python") == ""
+
+
+# --- looking at a folder
+
+
+def make_package(venv: Path, name: str, version: str, record: bool = True) -> Path:
+    info = venv / f"lib/python3.12/site-packages/{name}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("")
+    if record:
+        (info / "RECORD").write_text("")
+    return info
+
+
+def test_versions_are_read_off_folder_names(tmp_path):
+    make_package(tmp_path, "torch", "2.13.0+cpu")
+    make_package(tmp_path, "unsloth_zoo", "2026.10.9")
+    assert install.installed_versions(tmp_path) == {"torch": "2.13.0+cpu", "unsloth-zoo": "2026.10.9"}
+
+
+def test_packages_that_a_killed_pip_left_are_found(tmp_path):
+    make_package(tmp_path, "whole", "1")
+    half = make_package(tmp_path, "half", "1", record=False)
+    gone = half.parent / "~umpy"
+    gone.mkdir()
+    assert sorted(install.unfinished_packages(tmp_path)) == sorted([half, gone])
+
+
+def test_the_cuda_version_of_torch_is_read_without_importing_it(tmp_path):
+    (tmp_path / "torch").mkdir()
+    version = tmp_path / "torch" / "version.py"
+    assert install.cuda_of_torch(tmp_path) is None
+    version.write_text("__version__ = '2.13.0+cpu'\ncuda: Optional[str] = None\nhip: Optional[str] = None\n")
+    assert install.cuda_of_torch(tmp_path) is None
+    version.write_text("__version__ = '2.11.0+cu130'\ncuda: Optional[str] = '13.0'\nhip: Optional[str] = None\n")
+    assert install.cuda_of_torch(tmp_path) == "13.0"
+
+
+def test_a_folder_that_is_no_venv_is_not_ours_to_delete(tmp_path):
+    assert install.look_at(tmp_path / "absent") == Venv()
+    (tmp_path / "venv").mkdir()
+    assert install.look_at(tmp_path / "venv").ours_to_delete
+    (tmp_path / "venv" / "thesis.txt").write_text("years of work")
+    assert not install.look_at(tmp_path / "venv").ours_to_delete
+
+
+def test_a_link_is_not_followed_for_deletion(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "venv").symlink_to(tmp_path / "real")
+    assert not install.look_at(tmp_path / "venv").ours_to_delete
+
+
+def test_a_venv_without_pip_or_with_a_dangling_python_does_not_work(tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    assert install.look_at(tmp_path / "venv").python is None
+    install.venv_python(tmp_path / "venv").unlink()
+    assert install.look_at(tmp_path / "venv").python is None
+
+
+def test_this_python_works():
+    assert install.working_python(Path(sys.executable)) == sys.version_info[:3]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(
+    st.one_of(st.binary(), st.text().map(str.encode), st.builds(lambda x: json.dumps(x).encode(), st.lists(st.text())))
+)
+def test_any_stamp_can_be_read(tmp_path, content):
+    (tmp_path / install.STAMP).write_bytes(content)
+    assert install.look_at(tmp_path).exists
+
+
+# --- doing it
+
+
+def run_python(name: str, code: str, **more) -> Step:
+    return Step(name, ((sys.executable, "-c", code),), "because", **more)
+
+
+def test_steps_run_in_order_with_a_line_each(tmp_path):
+    lines = []
+    write = "open('log', 'a').write({!r})"
+    install.carry_out(
+        [run_python("one", write.format("1")), run_python("two", write.format("2"))], tmp_path, lines.append
+    )
+    assert (tmp_path / "log").read_text() == "12"
+    assert [re.sub(r"\d+ s$", "N s", line) for line in lines] == ["[1/2] one: N s", "[2/2] two: N s"]
+
+
+def test_a_failed_step_says_what_where_and_what_next(tmp_path):
+    fail = run_python("packages", "print('ERROR: No matching distribution found for trl==1.15.0'); raise SystemExit(1)")
+    with pytest.raises(SetupError) as error:
+        install.carry_out([fail, run_python("never", "open('never', 'w')")], tmp_path, lambda line: None)
+    assert "Step 1 of 2, packages, failed" in str(error.value)
+    assert "has no trl==1.15.0" in str(error.value)
+    assert "run this again" in str(error.value)
+    assert not (tmp_path / "never").exists()
+
+
+def test_the_other_way_is_tried_and_said(tmp_path):
+    lines = []
+    other = Step("uv", ((sys.executable, "-c", "open('done', 'w')"),), "the index has none")
+    install.carry_out([run_python("pip", "raise SystemExit(1)", otherwise=other)], tmp_path, lines.append)
+    assert (tmp_path / "done").exists()
+    assert "the index has none" in lines[0]
+
+
+def test_a_step_that_needs_more_disk_than_there_is_does_not_start(tmp_path):
+    big = run_python("big", "open('started', 'w')", needs_bytes=10**18)
+    with pytest.raises(SetupError, match="disk is full"):
+        install.carry_out([big], tmp_path, lambda line: None)
+    assert not (tmp_path / "started").exists()
+
+
+def test_a_command_that_does_not_exist_is_a_sentence(tmp_path):
+    with pytest.raises(SetupError, match="Step 1 of 1"):
+        install.carry_out([Step("odd", ((str(tmp_path / "absent"),),), "")], tmp_path, lambda line: None)
+
+
+@pytest.mark.parametrize(
+    ("output", "word"),
+    [
+        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "disk is full"),
+        ("WARNING: Retrying ... NameResolutionError\nERROR: No matching distribution found for rich==15", "network"),
+        ("error: Request failed after 3 retries\n cause: dns error", "network"),
+        ("ReadTimeoutError: Read timed out.", "network"),
+        ("[SSL: CERTIFICATE_VERIFY_FAILED] Max retries exceeded", "certificate"),
+        ("ERROR: 403 Client Error: Forbidden for url", "login"),
+        ("ERROR: No matching distribution found for torch==2.13.0", "no torch==2.13.0"),
+        ("The virtual environment was not created successfully because ensurepip is not available.", "python3-venv"),
+        ("[WinError 32] The process cannot access the file", "VS Code"),
+        ("OSError: [WinError 126] The specified module could not be found. Error loading c10.dll", "Visual C++"),
+        ("error: subprocess-exited-with-error", "no ready-made build"),
+        ("something new", "lines above"),
+    ],
+)
+def test_failures_are_explained(output, word):
+    assert word in install.explain(output)
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """A course in a folder with a space, in which commands are noted instead of run."""
+    root = tmp_path / "my course"
+    root.mkdir()
+    shutil.copy(ROOT / "requirements.txt", root)
+    (root / "pyproject.toml").write_text("")
+    commands = []
+
+    def note(command, folder, doing):
+        commands.append(command)
+        return 0, ""
+
+    monkeypatch.setattr(install, "_run", note)
+    monkeypatch.setattr(install, "this_machine", lambda folder: LINUX)
+    monkeypatch.setattr(install, "working_python", lambda python: (3, 12, 3) if commands else None)
+    return root, commands
+
+
+def settle(root: Path) -> None:
+    for name, version in READY.items():
+        if not (root / f"venv/lib/python3.12/site-packages/{name.replace('-', '_')}-{version}.dist-info").exists():
+            make_package(root / "venv", name.replace("-", "_"), version)
+
+
+def test_the_second_set_up_runs_nothing(course):
+    root, commands = course
+    said = []
+    assert install.set_up(root, said.append) == install.venv_python(root / "venv")
+    settle(root)
+    count = len(commands)
+    assert count == 7
+    install.set_up(root, said.append)
+    assert len(commands) == count
+
+
+def test_a_set_up_that_fails_leaves_no_stamp_and_is_finished_next_time(course, monkeypatch):
+    root, commands = course
+    run = install._run
+    monkeypatch.setattr(
+        install, "_run", lambda command, *rest: (1, "dns error") if "unsloth" in str(command) else run(command, *rest)
+    )
+    with pytest.raises(SetupError, match="cannot be reached"):
+        install.set_up(root, lambda line: None)
+    half = make_package(root / "venv", "torch", "2.13.0+cpu", record=False)
+    monkeypatch.setattr(install, "_run", run)
+    said = []
+    install.set_up(root, said.append)
+    assert "did not get to its end" in said[0]
+    assert not half.exists()
+    settle(root)
+    count = len(commands)
+    install.set_up(root, said.append)
+    assert len(commands) == count
+
+
+def test_a_broken_venv_is_emptied_and_made_anew(course):
+    root, commands = course
+    old = root / "venv" / "lib" / "old.txt"
+    old.parent.mkdir(parents=True)
+    old.write_text("")
+    (root / "venv" / "pyvenv.cfg").write_text("")
+    install.set_up(root, lambda line: None)
+    assert not old.exists()
+    assert commands[0][-1] == str(root / "venv")
+
+
+def test_a_folder_of_somebody_else_is_left_alone(course):
+    root, commands = course
+    (root / "venv").mkdir()
+    (root / "venv" / "thesis.txt").write_text("years of work")
+    with pytest.raises(SetupError, match="Move it away"):
+        install.set_up(root, lambda line: None)
+    assert (root / "venv" / "thesis.txt").exists()
+    assert commands == []
+
+
+def test_a_missing_requirements_file_is_a_sentence(course):
+    root, _ = course
+    (root / "requirements.txt").unlink()
+    with pytest.raises(SetupError, match=r"requirements\.txt cannot be read"):
+        install.set_up(root, lambda line: None)
+
+
+def test_a_driver_beside_a_cpu_torch_is_said_every_time(course, monkeypatch):
+    root, _ = course
+    monkeypatch.setattr(install, "this_machine", lambda folder: with_driver(WINDOWS))
+    said = []
+    install.set_up(root, said.append)
+    settle(root)
+    said.clear()
+    install.set_up(root, said.append)
+    assert len(said) == 1
+    assert "NVIDIA driver" in said[0]
+
+
+# --- the program
+
+
+def test_arguments():
+    assert install.command_after([]) == []
+    assert install.command_after(["--test", "-k", "a b"]) == ["-m", "pytest", "-k", "a b"]
+    assert install.command_after(["--run", "lora", "--seed", "1"]) == [
+        "-m",
+        "unsloth_course",
+        "run",
+        "lora",
+        "--seed",
+        "1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"), [(["--run"], "lora"), (["--run", "--seed"], "lora"), (["--tset"], "--tset")]
+)
+def test_wrong_arguments_are_a_sentence_and_install_nothing(arguments, word, monkeypatch, capsys):
+    monkeypatch.setattr(install, "set_up", lambda root: pytest.fail("set up"))
+    assert install.main(arguments) == 1
+    captured = capsys.readouterr()
+    assert word in captured.err
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_help_installs_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(install, "set_up", lambda root: pytest.fail("set up"))
+    assert install.main(["--help"]) == 0
+    assert "--run LESSON" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("code", "status"), [("raise SystemExit(7)", 7), ("", 0)])
+def test_the_exit_status_is_passed_on(monkeypatch, code, status):
+    monkeypatch.setattr(install, "set_up", lambda root: Path(sys.executable))
+    monkeypatch.setattr(install, "command_after", lambda arguments: ["-c", code])
+    assert install.main(["--test"]) == status
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_killed_run_is_not_taken_for_a_success(monkeypatch):
+    monkeypatch.setattr(install, "set_up", lambda root: Path(sys.executable))
+    monkeypatch.setattr(install, "command_after", lambda _: ["-c", "import os; os.kill(os.getpid(), 9)"])
+    assert install.main(["--test"]) == 128 + 9
+
+
+def test_it_imports_nothing_outside_the_standard_library():
+    """-S leaves site-packages out, so only the standard library can be imported."""
+    path = ROOT / "unsloth_course" / "install.py"
+    done = subprocess.run(
+        [sys.executable, "-S", str(path), "--help"], capture_output=True, text=True, check=False, cwd="/"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+# --- the shims
+
+
+@pytest.fixture
+def shim(tmp_path):
+    """setup_venv.sh in a folder with a space, beside an install.py that prints its Python and arguments."""
+    if os.name == "nt":
+        pytest.skip("POSIX shell")
+    home = tmp_path / "my course"
+    (home / "unsloth_course").mkdir(parents=True)
+    shutil.copy(ROOT / "setup_venv.sh", home)
+    (home / "unsloth_course" / "install.py").write_text("import sys; print(*sys.argv[1:], sep='|'); sys.exit(5)")
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "dirname").symlink_to(shutil.which("dirname"))
+
+    def run(*arguments, cwd="/"):
+        command = [shutil.which("sh"), str(home / "setup_venv.sh"), *arguments]
+        return subprocess.run(command, env={"PATH": str(tools)}, cwd=cwd, capture_output=True, text=True, check=False)
+
+    def python(name: str, works: bool):
+        program = tools / name
+        program.write_text(
+            f'#!/bin/sh\nexec "{sys.executable}" "$@"\n' if works else "#!/bin/sh\necho no such version\nexit 127\n"
+        )
+        program.chmod(0o755)
+
+    return run, python
+
+
+def test_the_shim_passes_arguments_and_the_exit_status_on(shim):
+    run, python = shim
+    python("python3", works=True)
+    done = run("--run", "a b", "--seed", "1")
+    assert done.stdout == "--run|a b|--seed|1\n"
+    assert done.returncode == 5
+
+
+@pytest.mark.parametrize("name", ["python3.12", "python3.13", "python3.11", "python"])
+def test_the_shim_goes_past_programs_that_are_there_and_do_not_work(shim, name):
+    run, python = shim
+    for other in ("python3", "python3.12", "python3.13", "python3.11", "python"):
+        python(other, works=other == name)
+    done = run("--test")
+    assert (done.stdout, done.returncode) == ("--test\n", 5)
+
+
+def test_the_shim_without_any_python_is_a_sentence(shim):
+    run, python = shim
+    python("python3", works=False)
+    done = run()
+    assert done.returncode == 1
+    assert "No Python 3.11, 3.12 or 3.13 was found" in done.stderr
+
+
+def test_the_windows_shim_is_ascii_and_hands_over():
+    text = (ROOT / "setup_venv.ps1").read_bytes().decode("ascii")
+    assert "install.py" in text
+    assert "@args" in text
+    assert "exit $LASTEXITCODE" in text
+
+
+def test_ci_calls_the_test_command():
+    lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert lines[-1] == "./setup_venv.sh --test"
+    assert os.name == "nt" or os.access(ROOT / ".ci" / "run", os.X_OK)

@@ -1,0 +1,318 @@
+"""The pictures: what stands on their axes, and the sentences for what cannot be drawn."""
+
+import math
+
+import matplotlib
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unsloth_course import plots
+from unsloth_course.errors import CourseError
+
+MIB = 2**20
+
+
+def history(values, **more):
+    return [{"loss": value, "step": step, **more} for step, value in enumerate(values, start=1)]
+
+
+def lines(figure, panel=0):
+    """Lines of one panel by the start of their legend text."""
+    return {line.get_label(): line for line in figure.axes[panel].lines}
+
+
+def words(figure):
+    """Every text of the picture that is its own, as one string."""
+    return "\n".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
+
+
+def widths(figure):
+    return [bar.get_width() for bar in figure.axes[0].patches]
+
+
+# --- loss ------------------------------------------------------------------------------------------------------------
+
+
+def test_loss_draws_every_step_and_a_smoothed_line_that_says_how():
+    figure = plots.loss(history([3.0, 2.5, 2.0, 1.5, 1.0, 0.9]))
+    drawn = lines(figure)
+    assert list(drawn["training loss"].get_xdata()) == [1, 2, 3, 4, 5, 6]
+    assert list(drawn["training loss"].get_ydata()) == [3.0, 2.5, 2.0, 1.5, 1.0, 0.9]
+    smoothed = drawn["smoothed (moving average, span 3)"].get_ydata()
+    assert smoothed[0] == 3.0
+    assert smoothed[1] == pytest.approx((0.5 * 3.0 + 2.5) / 1.5)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50), st.integers(1, 20))
+def test_a_moving_average_stays_within_what_it_averages(values, span):
+    averages = plots._moving_average(values, span)
+    assert len(averages) == len(values)
+    assert all(min(values) - 1e-6 <= average <= max(values) + 1e-6 for average in averages)
+
+
+def test_evaluation_points_come_from_the_log_or_from_the_caller():
+    rows = [*history([2.0, 1.0]), {"eval_loss": 1.5, "step": 2}, {"train_runtime": 9.0, "step": 2}]
+    name = "evaluation loss (unseen data)"
+    assert list(lines(plots.loss(rows))[name].get_ydata()) == [1.5]
+    given_points = lines(plots.loss(rows, evaluation=[(1, 1.8), (2, 1.2)]))[name]
+    assert list(given_points.get_ydata()) == [1.8, 1.2]
+    assert name in lines(plots.loss([{"eval_loss": 1.5, "step": 2}]))
+
+
+def test_a_reference_line_stands_at_its_value_with_its_label():
+    line = lines(plots.loss(history([0.69, 0.6]), reference=(math.log(2), "ln 2")))["ln 2"]
+    assert set(line.get_ydata()) == {math.log(2)}
+
+
+def test_losses_that_are_no_number_are_marked_and_said_in_words():
+    figure = plots.loss(history([1.0, 0.9, float("nan"), float("inf"), 0.8, 0.7, 0.6]))
+    drawn = lines(figure)
+    assert list(drawn["not a finite number: 2 steps, first at 3"].get_xdata()) == [3, 4]
+    assert list(drawn["training loss"].get_xdata()) == [1, 2, 5, 6, 7]
+    assert "not a finite number in 2 steps, first at step 3: lower the learning rate" in figure.caption
+
+
+def test_only_broken_losses_still_give_a_picture():
+    assert "in 1 step" in plots.loss(history([float("nan")])).caption
+
+
+def test_an_evaluation_that_is_no_number_is_not_drawn():
+    rows = [*history([2.0, 1.0]), {"eval_loss": float("nan"), "step": 2}]
+    assert list(lines(plots.loss(rows))) == ["training loss"]
+    with pytest.raises(CourseError, match="none with loss"):
+        plots.loss(rows[2:])
+
+
+def test_one_step_gives_a_point_and_no_smoothed_line():
+    figure = plots.loss(history([1.25]))
+    assert list(lines(figure)) == ["training loss"]
+    low, high = figure.axes[0].get_xlim()
+    assert (low, high) == (0, 2)
+
+
+def test_rows_without_a_step_are_counted_and_text_numbers_are_read():
+    figure = plots.loss([{"loss": "2.5"}, {"loss": None}, {"grad_norm": 1.0}, {"loss": 2.0}])
+    assert list(lines(figure)["training loss"].get_xdata()) == [1, 2]
+    assert list(lines(figure)["training loss"].get_ydata()) == [2.5, 2.0]
+
+
+def test_nothing_to_draw_is_a_sentence():
+    with pytest.raises(CourseError, match="history is empty"):
+        plots.loss([])
+    with pytest.raises(CourseError, match=r"wants trainer\.state\.log_history, and got object"):
+        plots.loss(object())
+    with pytest.raises(CourseError, match="1 row and none with loss; it holds step, train_runtime"):
+        plots.loss([{"train_runtime": 1.0, "step": 3}])
+
+
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from(["loss", "eval_loss", "step", "reward"]),
+            st.none()
+            | st.floats(width=16)
+            | st.integers(-5, 5)
+            | st.text(max_size=3)
+            | st.lists(st.none(), max_size=2),
+        ),
+        max_size=12,
+    )
+)
+@settings(max_examples=150, deadline=None)
+def test_no_log_history_breaks_the_picture(rows):
+    try:
+        assert plots.loss(rows).caption
+    except CourseError as error:
+        assert "loss" in str(error)
+
+
+# --- traces ----------------------------------------------------------------------------------------------------------
+
+
+def test_traces_draws_one_panel_per_metric_and_names_what_the_log_lacks():
+    rows = [{"step": step, "reward": step / 10, "rewards/margins": 1.0} for step in range(1, 9)]
+    figure = plots.traces(rows, ["reward", "kl", "rewards/margins"], labels={"reward": "mean reward"}, title="GRPO")
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["mean reward", "rewards/margins"]
+    assert list(lines(figure)["mean reward"].get_ydata()) == [step / 10 for step in range(1, 9)]
+    assert "Not in this log: kl." in words(figure)
+    assert "Not in this log: kl." in figure.caption
+    assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
+
+
+def test_traces_marks_broken_values_in_words():
+    rows = [{"step": 1, "reward": 0.1}, {"step": 2, "reward": float("nan")}, {"step": 3, "reward": 0.2}]
+    figure = plots.traces(rows, ["reward"])
+    assert list(lines(figure)["reward"].get_xdata()) == [1, 3]
+    assert "reward: not a finite number in 1 step, first at step 2." in words(figure)
+
+
+def test_traces_of_nothing_names_what_the_log_holds():
+    with pytest.raises(CourseError, match="none with kl, reward; it holds loss, step"):
+        plots.traces(history([1.0]), ["kl", "reward"])
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def test_memory_stacks_the_parts_and_writes_the_difference():
+    figure = plots.memory({"weights": 60 * MIB, "activations": 40 * MIB}, 110 * MIB)
+    assert widths(figure) == [60, 40, 110]
+    assert [bar.get_x() for bar in figure.axes[0].patches] == [0, 60, 0]
+    assert figure.axes[0].get_xlabel() == "MiB"
+    text = words(figure)
+    assert "weights 60.0 MiB" in text
+    assert "110.0 MiB (10% more)" in text
+    assert figure.caption == "Memory: predicted 100.0 MiB, measured 110.0 MiB (10% more)."
+
+
+def test_memory_takes_measured_parts_in_the_same_colours_and_turns_to_gib():
+    parts = {"weights": 1024 * MIB, "optimizer": 2048 * MIB}
+    figure = plots.memory(parts, {"weights": 1024 * MIB, "optimizer": 1536 * MIB})
+    bars = figure.axes[0].patches
+    assert widths(figure) == [1, 2, 1, 1.5]
+    assert bars[0].get_facecolor() == bars[2].get_facecolor() != bars[1].get_facecolor()
+    assert figure.axes[0].get_xlabel() == "GiB"
+    assert "(17% less)" in words(figure)
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["weights 1.00 GiB", "optimizer 2.00 GiB"]
+
+
+def test_memory_can_stand_alone():
+    assert [tick.get_text() for tick in plots.memory({"weights": MIB}).axes[0].get_yticklabels()] == ["predicted"]
+
+
+@pytest.mark.parametrize("parts", [{}, {"weights": -1}, {"weights": float("nan")}, {"weights": None}])
+def test_memory_refuses_what_is_no_size(parts):
+    with pytest.raises(CourseError, match="predicted memory wants bytes"):
+        plots.memory(parts)
+    with pytest.raises(CourseError, match="measured memory wants bytes"):
+        plots.memory({"weights": 1}, parts)
+
+
+# --- scores ----------------------------------------------------------------------------------------------------------
+
+
+def score(before=0.01, after=0.93, interval=(0.89, 0.96), metric="exact_match", n=200):
+    return {"before": before, "after": after, "interval": interval, "metric": metric, "n": n}
+
+
+def test_before_after_draws_both_and_says_the_interval():
+    figure = plots.before_after(score())
+    assert widths(figure) == [0.01, 0.93]
+    text = words(figure)
+    assert "1.0%" in text and "93.0%" in text
+    assert "exact match on 200 unseen examples (higher is better)" in text
+    assert "After minus before: +92.0 points, 95% interval +89.0 to +96.0: better" in text
+
+
+def test_before_after_takes_an_object_too():
+    class Score:
+        before, after, interval, metric, n = 0.5, 0.4, (-0.2, -0.01), "accuracy", 50
+
+    assert plots.before_after(Score()).caption.endswith("95% interval -20.0 to -1.0: worse.")
+
+
+@pytest.mark.parametrize(
+    ("metric", "interval", "verdict"),
+    [
+        ("perplexity", (-9.0, -2.0), "better"),
+        ("perplexity", (1.0, 2.0), "worse"),
+        ("perplexity", (-1.0, 2.0), "no change shown"),
+        ("exact_match", (-0.1, 0.1), "no change shown"),
+        ("exact_match", (0.0, 0.0), "no change shown"),
+    ],
+)
+def test_the_verdict_follows_the_interval_and_the_metric(metric, interval, verdict):
+    assert plots.before_after(score(31.2, 7.4, interval, metric)).caption.endswith(f": {verdict}.")
+
+
+def test_perplexity_is_a_plain_number_and_lower_is_better():
+    figure = plots.before_after(score(31.2, 7.4, (-28.2, -19.0), "perplexity"))
+    assert "31.20" in words(figure) and "lower is better" in words(figure)
+
+
+def test_a_score_without_an_interval_is_a_sentence():
+    with pytest.raises(CourseError, match="no interval"):
+        plots.before_after({"before": 0.1, "after": 0.2})
+
+
+def test_by_skill_has_two_bars_per_skill_and_leaves_out_what_was_not_measured():
+    figure = plots.by_skill({"add": 0.1, "first_letter": 0.5, "sort": 0.3}, {"add": 0.9, "first_letter": 0.4})
+    assert widths(figure) == [0.1, 0.5, 0.3, 0.9, 0.4]
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["add", "first letter", "sort"]
+    assert figure.caption == "2 skills measured before and after; lower after in: first_letter."
+
+
+def test_by_skill_of_nothing_is_a_sentence():
+    with pytest.raises(CourseError, match="no skill"):
+        plots.by_skill({}, {})
+
+
+# --- curve -----------------------------------------------------------------------------------------------------------
+
+
+def test_curve_draws_the_lines_the_mark_and_the_names():
+    figure = plots.curve(
+        [0, 1, 2],
+        {"score": [0, 0.9, 0.5], "retention": [1, 0.9, 0.5]},
+        xlabel="scale",
+        ylabel="share",
+        mark=(1, "trained"),
+    )
+    drawn = lines(figure)
+    assert list(drawn["score"].get_ydata()) == [0, 0.9, 0.5]
+    assert any(set(line.get_xdata()) == {1} for line in drawn.values())
+    axes = figure.axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("scale", "share")
+    assert {"score", "retention", "trained"} <= {text.get_text() for text in axes.texts}
+
+
+def test_names_of_lines_that_end_together_are_pushed_apart():
+    figure = plots.curve([0, 1], {name: [0, 1] for name in "abc"}, xlabel="x", ylabel="y")
+    places = sorted(text.xy[1] for text in figure.axes[0].texts)
+    assert places[1] - places[0] > 0.05 and places[2] - places[1] > 0.05
+
+
+def test_a_line_of_another_length_is_a_sentence():
+    with pytest.raises(CourseError, match='"score" has 1 values for 2 x values'):
+        plots.curve([0, 1], {"score": [1]}, xlabel="x", ylabel="y")
+    with pytest.raises(CourseError, match="nothing to draw"):
+        plots.curve([], {}, xlabel="x", ylabel="y")
+
+
+# --- the style -------------------------------------------------------------------------------------------------------
+
+
+def every_picture():
+    return [
+        plots.loss(history([1.0, 0.5, 0.4, 0.3, 0.2]), reference=(0.7, "ln 2")),
+        plots.traces(history([1.0, 0.5]), ["loss", "kl"], title="GRPO"),
+        plots.memory({"weights": MIB}, 2 * MIB),
+        plots.before_after(score()),
+        plots.by_skill({"add": 0.1}, {"add": 0.9}),
+        plots.curve([0, 1], {"score": [0, 1]}, xlabel="x", ylabel="y", mark=1.0),
+    ]
+
+
+def test_a_notebook_shows_each_picture_once_without_pyplot():
+    for figure in every_picture():
+        assert figure._repr_png_().startswith(b"\x89PNG")
+        assert figure.caption
+        assert getattr(figure.canvas, "manager", None) is None  # pyplot does not hold it, so it is not shown again
+
+
+def test_the_reader_s_style_changes_nothing_and_stays():
+    with matplotlib.rc_context(
+        {"axes.facecolor": "black", "text.color": "white", "font.size": 6, "axes.spines.left": False}
+    ):
+        for figure in every_picture():
+            assert matplotlib.colors.to_hex(figure.get_facecolor()) == "#ffffff"
+            assert figure.axes[0].spines["left"].get_visible()
+            assert all(matplotlib.colors.to_hex(axes.get_facecolor()) == "#ffffff" for axes in figure.axes)
+            figure.draw_without_rendering()  # ticks are made when first drawn
+            shown = [text for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
+            assert min(text.get_fontsize() for text in shown) >= 13
+            assert matplotlib.colors.to_hex(figure.axes[0].title.get_color()) == "#000000"
+            assert matplotlib.colors.to_hex(figure.axes[0].get_xticklabels()[0].get_color()) == "#000000"
+        assert matplotlib.rcParams["font.size"] == 6

@@ -1,0 +1,5 @@
+"""`python -m unsloth_course COMMAND`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,248 @@
+"""Rows from a JSON or JSONL file or from memory, each with its place, and the report on the rows that were set aside.
+
+Every shape of data reads its rows here. What a row must hold is the shape's own concern.
+"""
+
+import gzip
+import html
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
+
+from unsloth_course.errors import CourseError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+ENDINGS = (".json", ".jsonl", ".jsonl.gz")
+MAX_LINE_BYTES = 64 * 2**20
+"""A JSONL line above this is refused, so that a small .gz cannot unpack into all of the memory."""
+
+REASONS_SHOWN = 5
+ARRAY_HINT = " If the file is one JSON list, rename it to .json."
+
+Source: TypeAlias = "str | os.PathLike[str] | Dataset | list[dict[str, Any]]"
+
+
+class Row(NamedTuple):
+    """One object and where it came from; `number` counts rows from 1, `line` is set for JSONL only."""
+
+    file: str
+    number: int
+    line: int | None
+    values: Mapping[str, Any]
+
+    def place(self, column: str | None = None) -> str:
+        """The words that begin a message about this row: file, row, line, and the column where there is one."""
+        line = "" if self.line is None else f" (line {self.line})"
+        return f"{self.file}, row {self.number}{line}" + ("" if column is None else f", column {quoted(column)}")
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A row that is well formed and yet of no use for training, and why."""
+
+    file: str
+    row: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}, row {self.row}: {self.reason}"
+
+
+@dataclass(repr=False)
+class Checked:
+    """A checked data set, the rows that were set aside, and the names of the columns that were not used."""
+
+    dataset: "Dataset"
+    set_aside: list[SetAside]
+    unused_columns: list[str]
+
+    def _lines(self) -> tuple[str, list[str]]:
+        details = [str(row) for row in self.set_aside[:REASONS_SHOWN]]
+        if len(self.set_aside) > REASONS_SHOWN:
+            details.append(f"and {len(self.set_aside) - REASONS_SHOWN:,} more, all in .set_aside")
+        if self.unused_columns:
+            details.append(f"columns not used: {listed(self.unused_columns)}")
+        return f"rows ready: {len(self.dataset):,}, set aside: {len(self.set_aside):,}", details
+
+    def __str__(self) -> str:
+        headline, details = self._lines()
+        return "\n  ".join([headline, *details])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        headline, details = self._lines()
+        items = "".join(f"<li>{html.escape(detail)}</li>" for detail in details)
+        return f"<p>{html.escape(headline)}</p>" + (f"<ul>{items}</ul>" if items else "")
+
+
+def quoted(name: object) -> str:
+    """A name from a file, made safe to print: quoted, at most 40 characters, control characters escaped."""
+    text = str(name)
+    return repr(text if len(text) <= 40 else text[:39] + "…")
+
+
+def listed(names: Iterable[object]) -> str:
+    """Up to eight names, quoted, with a count of the rest."""
+    names = list(names)
+    rest = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(quoted(name) for name in names[:8]) + rest
+
+
+def kind(value: object) -> str:
+    """What a value is, in the words of JSON. The value itself is not shown: it may be huge, or nested without end."""
+    if isinstance(value, bool):
+        return "true or false"
+    names = {int: "a number", float: "a number", str: "text", list: "a list", dict: "an object", type(None): "null"}
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+def rows_of(source: Source, name: str | None = None) -> Iterator[Row]:
+    """The rows of a file, of a `datasets.Dataset`, or of a list of dicts; `name` stands for the latter two in messages.
+
+    Raises CourseError for a file that `read_rows` refuses, and for data in memory that is empty or of another type.
+    """
+    if isinstance(source, str | os.PathLike):
+        return read_rows(source)
+    return _rows_in_memory(source, name)
+
+
+def read_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
+    """The rows of a .json file (a list of objects), or of a .jsonl or .jsonl.gz file (an object per line).
+
+    JSONL is read line by line, so a file may be larger than the memory; blank lines count as lines, not as rows. A
+    byte order mark is skipped. NaN and Infinity, which Python writes into JSON, are read as floats.
+
+    Raises CourseError while iterating, with file, row, line and column (characters, from 1) as far as they apply: no
+    such file, a folder, another ending, an empty file, bytes that are not UTF-8 (offset in bytes), broken JSON, no
+    list at the top, a row that is not an object.
+    """
+    path = Path(os.path.expanduser(path))
+    # A file name may hold bytes that are no text; escaped, they can be printed.
+    file = str(path).encode("utf-8", "backslashreplace").decode()
+    ending = next((known for known in ENDINGS if path.name.lower().endswith(known)), None)
+    if os.path.isdir(path):
+        raise CourseError(f"{file} is a folder. Name one file in it.")
+    if ending is None:
+        raise CourseError(
+            f"{file} has none of the endings {', '.join(ENDINGS)}. Convert it, or give it the right name."
+        )
+    try:
+        with _open(path, file, unpack=ending == ".jsonl.gz") as stream:
+            rows = _json_rows(stream, file) if ending == ".json" else _jsonl_rows(stream, file)
+            empty = True
+            for row in rows:
+                empty = False
+                yield row
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise CourseError(f"{file} is not a whole gzip file. Download or pack it again.") from None
+    except OSError as error:
+        raise CourseError(f"{file} cannot be read: {error.strerror or error}.") from None
+    if empty:
+        raise CourseError(f"{file} is empty: it has no rows. Write or download it again.")
+
+
+def _open(path: Path, file: str, unpack: bool) -> BinaryIO:
+    try:
+        return gzip.open(path, "rb") if unpack else open(path, "rb")
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a zero byte in the name
+        folder = "" if path.is_absolute() else f" in {os.getcwd()}"
+        raise CourseError(f"There is no file {file}{folder}. Check the name and the folder.") from None
+
+
+def _json_rows(stream: BinaryIO, file: str) -> Iterator[Row]:
+    text = _decoded(stream.read(), file)
+    if not text or text.isspace():
+        return
+    items = _parsed(text, file, None)
+    if not isinstance(items, list):
+        raise CourseError(f"{file}: the top level is {kind(items)}, not a list of objects.{_list_inside(items)}")
+    for number, values in enumerate(items, 1):
+        yield _row(file, number, None, values)
+
+
+def _list_inside(items: object) -> str:
+    names = [name for name, value in items.items() if isinstance(value, list)] if isinstance(items, dict) else []
+    if names:
+        return f" There are lists under {listed(names)}: save the one you want as a file of its own."
+    return " Put the objects into one list: [{...}, {...}]."
+
+
+def _jsonl_rows(stream: BinaryIO, file: str) -> Iterator[Row]:
+    offset = number = line = 0
+    while raw := stream.readline(MAX_LINE_BYTES + 1):
+        line += 1
+        if len(raw) > MAX_LINE_BYTES:
+            limit = MAX_LINE_BYTES // 2**20
+            raise CourseError(f"{file}, line {line} is over {limit} MiB. Put one object on a line, or rename to .json.")
+        text = _decoded(raw, f"{file}, line {line}", offset)
+        offset += len(raw)
+        if not text or text.isspace():
+            continue
+        number += 1
+        yield _row(file, number, line, _parsed(text, file, line))
+
+
+def _row(file: str, number: int, line: int | None, values: object) -> Row:
+    row = Row(file, number, line, values)
+    if not isinstance(values, Mapping):
+        hint = ARRAY_HINT if line == 1 and isinstance(values, list) else ""
+        raise CourseError(f"{row.place()} is {kind(values)}, not an object of columns and values.{hint}")
+    return row
+
+
+def _decoded(raw: bytes, where: str, offset: int = 0) -> str:
+    """The text of `raw`, which begins `offset` bytes into the (unpacked) file, without the byte order mark."""
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        utf16 = " It begins like UTF-16." if offset == 0 and raw[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+        byte = offset + error.start
+        raise CourseError(f"{where}: byte {byte} (from 0) is not UTF-8.{utf16} Save the file as UTF-8.") from None
+    return text.removeprefix("\ufeff") if offset == 0 else text
+
+
+def _parsed(text: str, file: str, line: int | None) -> object:
+    """The JSON value in `text`, which is line `line` of a JSONL file, or a whole JSON file where that is None."""
+    where = file if line is None else f"{file}, line {line}"
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"{file}, line {line or error.lineno}, column {error.colno}"
+        hint = ""
+        if line is None and error.msg == "Extra data":
+            hint = " If every line is an object of its own, rename the file to .jsonl."
+        elif line == 1 and text.lstrip().startswith("["):
+            hint = ARRAY_HINT
+        raise CourseError(f"{place}: the JSON is broken ({error.msg}). Mend it there.{hint}") from None
+    except RecursionError:
+        raise CourseError(f"{where}: the JSON is nested too deeply to be read. Flatten it.") from None
+    except ValueError:  # Python's limit on the digits of an integer
+        raise CourseError(f"{where}: an integer has thousands of digits. Write it as text, in quotes.") from None
+
+
+def _rows_in_memory(source: object, name: str | None) -> Iterator[Row]:
+    import datasets
+
+    if isinstance(source, datasets.Dataset):
+        items: Iterable[object] = source.with_format(None)
+    elif isinstance(source, list):
+        items = source
+    elif isinstance(source, datasets.DatasetDict | datasets.IterableDatasetDict):
+        raise CourseError(f"{name or 'The data set'} has the splits {listed(source)}. Pick one: data[SPLIT].")
+    else:
+        found = type(source).__name__
+        raise CourseError(
+            f"{name or 'The data'} is of type {found}. Give a path, a datasets.Dataset or a list of dicts."
+        )
+    name = name or ("the data set" if isinstance(source, datasets.Dataset) else "the list")
+    if not len(source):
+        raise CourseError(f"{name} is empty: it has no rows.")
+    for number, values in enumerate(items, 1):
+        yield _row(name, number, None, values)

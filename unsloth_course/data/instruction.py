@@ -1,0 +1,260 @@
+"""The instruction shape, known from Alpaca: a row has an `instruction`, an `output` and, optionally, an `input`.
+
+Taught in the LoRA lesson. Alpaca: Taori et al. 2023, github.com/tatsu-lab/stanford_alpaca. The columns that are
+handed to the trainer follow TRL's "Dataset formats and types".
+"""
+
+import difflib
+import math
+import random
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from unsloth_course.data.files import Checked, Row, SetAside, Source, kind, listed, quoted, rows_of
+from unsloth_course.errors import CourseError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+COLUMNS = ("instruction", "input", "output")
+CONTROL_TOKENS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
+"""ChatML's control tokens, as SmolLM2 has them. For another model pass its tokenizer's `all_special_tokens`."""
+
+BATCH_ROWS = 1000
+
+
+def load(source: Source, name: str | None = None, control_tokens: Iterable[str] = CONTROL_TOKENS) -> Checked:
+    """Reads and checks instruction data.
+
+    Args:
+        source: the path of a .json, .jsonl or .jsonl.gz file, a `datasets.Dataset`, or a list of dicts.
+        name: what messages call data that comes from memory, for example "yahma/alpaca-cleaned".
+        control_tokens: a row with one of these in its text is set aside. A tokenizer turns the words `<|im_end|>` in
+            a question into the token that ends the turn, so the row could write turns that nobody wrote.
+
+    Returns:
+        `dataset` with exactly the columns instruction, input and output, all text ("" where a row has no input), in
+        the order of the source; and the rows set aside: empty instruction, empty output, a control token, or text that
+        is not valid Unicode.
+
+    Raises:
+        CourseError: a file that cannot be read, a column that is missing or misspelt, a value that is not text (each
+            with file, row and column), or nothing left.
+    """
+    from datasets import Dataset, Features, Value
+
+    tokens = [token for token in control_tokens if token]
+    kept: dict[str, list[str]] = {column: [] for column in COLUMNS}
+    set_aside: list[SetAside] = []
+    layouts: dict[tuple[str, ...], None] = {}
+    for row in rows_of(source, name):
+        layout = tuple(row.values)
+        if layout not in layouts:
+            _check_columns(row)
+            layouts[layout] = None
+        texts = [_text(row, column) for column in COLUMNS]
+        if reason := _useless(texts, tokens):
+            set_aside.append(SetAside(row.file, row.number, reason))
+            continue
+        for column, text in zip(COLUMNS, texts, strict=True):
+            kept[column].append(text)
+    if not kept["output"]:
+        raise CourseError(_nothing_left(set_aside))
+    unused = dict.fromkeys(str(column) for layout in layouts for column in layout)
+    dataset = Dataset.from_dict(kept, features=Features({column: Value("string") for column in COLUMNS}))
+    return Checked(dataset, set_aside, [column for column in unused if column not in COLUMNS])
+
+
+def _check_columns(row: Row) -> None:
+    others = [column for column in row.values if column not in COLUMNS]
+    for column in COLUMNS:
+        if column in row.values:
+            continue
+        close = _closest(column, others)
+        # A row may do without an input, but not with one that is misspelt: the text would be lost unseen.
+        if column == "input" and close is None:
+            continue
+        meant = f" Did you mean {quoted(column)} by {quoted(close)}? Rename it." if close is not None else ""
+        found = f"It has {listed(row.values)}." if row.values else "It has no columns."
+        raise CourseError(f"{row.place(column)}: this column is missing. {found}{meant}")
+
+
+def _closest(column: str, others: list[str]) -> str | None:
+    candidates = {str(other).strip().lower(): other for other in others if len(str(other)) <= 40}
+    matches = difflib.get_close_matches(column, candidates, n=1, cutoff=0.75)
+    return candidates[matches[0]] if matches else None
+
+
+def _text(row: Row, column: str) -> str:
+    value = row.values.get(column)
+    if isinstance(value, str):
+        return value
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # NaN: how pandas writes "nothing here"
+        return ""
+    raise CourseError(f"{row.place(column)}: found {kind(value)}, expected text. Write the value in quotes.")
+
+
+def _useless(texts: list[str], control_tokens: list[str]) -> str | None:
+    """Why nothing should be learned from these texts (in the order of COLUMNS), or None."""
+    for column, text in zip(COLUMNS, texts, strict=True):
+        if column != "input" and (not text or text.isspace()):
+            return f"column {quoted(column)} is empty"
+        for token in control_tokens:
+            if token in text:
+                return f"column {quoted(column)} contains the control token {token}"
+        if not _is_unicode(text):
+            return f"column {quoted(column)} contains half of a surrogate pair, which is not text"
+    return None
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _nothing_left(set_aside: list[SetAside]) -> str:
+    reason, count = Counter(row.reason for row in set_aside).most_common(1)[0]
+    return (
+        f"{set_aside[0].file}: nothing is left to train on. Rows set aside: {len(set_aside):,}, most often "
+        f"({count:,}) because {reason}. Mend these rows, or bring others."
+    )
+
+
+def question(instruction: str, input: str | None = "") -> str:
+    """What the user says: the instruction and, where there is an input, the input after a blank line."""
+    return f"{instruction}\n\n{input}" if input and not input.isspace() else instruction
+
+
+def to_prompt_completion(batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
+    """Turns a batch into TRL's conversational `prompt` and `completion` columns; the trainer learns the completion.
+
+    Use: `dataset.map(to_prompt_completion, batched=True, remove_columns=dataset.column_names)`.
+    """
+    return {
+        "prompt": [[_user(text)] for text in _questions(batch)],
+        "completion": [[_assistant(text)] for text in _column(batch, "output")],
+    }
+
+
+def to_messages(batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
+    """Turns a batch into TRL's conversational `messages` column: a user turn and an assistant turn per row.
+
+    Use: `dataset.map(to_messages, batched=True, remove_columns=dataset.column_names)`.
+    """
+    pairs = zip(_questions(batch), _column(batch, "output"), strict=True)
+    return {"messages": [[_user(asked), _assistant(answer)] for asked, answer in pairs]}
+
+
+def _user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def _assistant(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+def _questions(batch: Mapping[str, Sequence[Any]]) -> list[str]:
+    instructions = _column(batch, "instruction")
+    inputs = batch["input"] if "input" in batch else [""] * len(instructions)
+    return [question(*pair) for pair in zip(instructions, inputs, strict=True)]
+
+
+def _column(batch: Mapping[str, Sequence[Any]], column: str) -> Sequence[Any]:
+    if column not in batch:
+        found = listed(batch) if len(batch) else "none"
+        raise CourseError(f"The data set has no column {quoted(column)}; it has {found}. Give it to load() first.")
+    return batch[column]
+
+
+def render(dataset: "Dataset", tokenizer: "PreTrainedTokenizerBase") -> "Dataset":
+    """Adds a `text` column: each row as the tokenizer's own chat template writes it, one call per 1,000 rows.
+
+    It is for reading. A trainer that is given `text` appends one more end-of-sequence token; give it the columns of
+    `to_prompt_completion` instead.
+
+    Raises CourseError when the tokenizer has no chat template, or one that refuses a user turn and an assistant turn.
+    """
+    return dataset.map(
+        lambda batch: {"text": _templated(batch, tokenizer)},
+        batched=True,
+        batch_size=BATCH_ROWS,
+        desc="Chat template",
+    )
+
+
+def _templated(batch: Mapping[str, Sequence[Any]], tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+    from jinja2 import TemplateError
+
+    if not tokenizer.chat_template:
+        raise CourseError(
+            "This tokenizer has no chat template, so it cannot say how a chat is written. Load the tokenizer of an "
+            "instruction-tuned model (its name often ends in -Instruct), or set tokenizer.chat_template."
+        )
+    try:
+        return tokenizer.apply_chat_template(to_messages(batch)["messages"], tokenize=False)
+    except TemplateError as error:
+        raise CourseError(
+            f"The chat template refuses a user turn with an answer: {error}. Mend the template."
+        ) from None
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Lengths of the rows in tokens, template included; `share_over` (0 to 1) of them are longer than `max_length`."""
+
+    rows: int
+    shortest: int
+    median: float
+    longest: int
+    max_length: int
+    share_over: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rows:,} rows: {self.shortest:,} to {self.longest:,} tokens, median {self.median:,.10g}; "
+            f"{self.share_over:.1%} are longer than {self.max_length:,} and would be cut"
+        )
+
+
+def lengths(dataset: "Dataset", tokenizer: "PreTrainedTokenizerBase", max_length: int) -> Lengths:
+    """Measures every row in tokens, as a chat, and says what share a `max_length` (tokens) would cut.
+
+    Raises CourseError like `render`, and for a data set without rows.
+    """
+    counts: list[int] = []
+    for batch in dataset.with_format(None).iter(batch_size=BATCH_ROWS):
+        # The template writes the special tokens itself.
+        ids = tokenizer(_templated(batch, tokenizer), add_special_tokens=False, verbose=False)["input_ids"]
+        counts.extend(len(row) for row in ids)
+    if not counts:
+        raise CourseError("The data set is empty: there are no lengths to measure.")
+    over = sum(count > max_length for count in counts) / len(counts)
+    return Lengths(len(counts), min(counts), statistics.median(counts), max(counts), max_length, over)
+
+
+def split(dataset: "Dataset", held_out: int, seed: int) -> tuple["Dataset", "Dataset"]:
+    """Splits into (train, held out), with `held_out` distinct questions and all of their rows held out.
+
+    Rows with the same question, capitals and white space aside, stay on one side, so no question that is asked in the
+    evaluation was answered in training. The order of the rows is kept.
+
+    Raises CourseError when that leaves no question to train on.
+    """
+    questions = [" ".join(text.split()).casefold() for text in _questions(dataset.with_format(None)[:])]
+    distinct = list(dict.fromkeys(questions))
+    if not 1 <= held_out < len(distinct):
+        raise CourseError(
+            f"Cannot hold out {held_out:,} questions: the data set has {len(distinct):,} distinct ones. "
+            f"Hold out at least 1 and leave at least 1 to train on, or bring more rows."
+        )
+    chosen = set(random.Random(seed).sample(distinct, held_out))
+    train = [index for index, text in enumerate(questions) if text not in chosen]
+    evaluation = [index for index, text in enumerate(questions) if text in chosen]
+    return dataset.select(train), dataset.select(evaluation)

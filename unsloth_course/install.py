@@ -1,0 +1,652 @@
+"""Sets up the course on this computer: `venv/`, the tested packages, Unsloth, this package, a Jupyter kernel.
+
+Run by path with any Python 3.11-3.13, before anything is installed:
+
+    python unsloth_course/install.py [--run LESSON [ARGUMENTS] | --test [ARGUMENTS]]
+
+Only the standard library, and no other module of the course, is imported here. What to do is decided by pure functions
+(`refusal`, `judge`, `plan`: a `Machine`, a `Venv` and the pins in; steps with their reasons out), so that each platform
+is tested on any platform; `carry_out` does it. VENV_SETUP.md describes the same steps by hand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)
+GB = 10**9
+CPU_BYTES, CUDA_BYTES = 4 * GB, 12 * GB
+KERNEL, KERNEL_TITLE = "unsloth-course", "Python (unsloth-course)"
+STAMP = "unsloth-course.json"
+
+USAGE = """\
+Sets up the course in venv/, or finishes what an earlier try left.
+
+  ./setup_venv.sh                      set up only            (Windows: .\\setup_venv.ps1)
+  ./setup_venv.sh --run LESSON [...]   set up, then run a lesson: full, lora, dpo, grpo, cpt or all
+  ./setup_venv.sh --test [...]         set up, then run the tests
+
+What follows LESSON goes to `python -m unsloth_course run`, what follows --test goes to pytest.
+"""
+
+
+class SetupError(Exception):
+    """A sentence for the learner: what was found, where, and what to do next."""
+
+
+# --- the pins -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pins:
+    """The lines of requirements.txt, such as `torch==2.13.0`, by what is done with them."""
+
+    sections: Mapping[str, tuple[str, ...]]
+    cuda: tuple[str, ...] = ()
+    no_deps: tuple[str, ...] = ()
+    helper: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every line that pip itself would read, in order."""
+        return tuple(line for lines in self.sections.values() for line in lines)
+
+
+def read_pins(text: str) -> Pins:
+    """The text of requirements.txt in, its pins out: `# == NAME` starts a section, `#cuda` and the like tag a line."""
+    sections: dict[str, list[str]] = {}
+    special: dict[str, list[str]] = {"cuda": [], "no-deps": [], "helper": []}
+    section = ""
+    for line in map(str.strip, text.splitlines()):
+        heading = re.match(r"# == ([^:]+)", line)
+        tagged = re.match(r"#(cuda|no-deps|helper) (.+)", line)
+        if heading:
+            section = heading[1].strip()
+        elif tagged:
+            special[tagged[1]].append(tagged[2])
+        elif line and not line.startswith("#"):
+            sections.setdefault(section, []).append(line)
+    return Pins({name: tuple(lines) for name, lines in sections.items()}, *map(tuple, special.values()))
+
+
+def name_and_version(pin: str) -> tuple[str, str]:
+    """`Hf_Xet==1.8.0 ; python_version < "3.12"` in, `("hf-xet", "1.8.0")` out; a pin without a version gives ""."""
+    name, _, version = pin.partition(";")[0].strip().partition("==")
+    return re.sub(r"[-_.]+", "-", name).lower(), version.strip()
+
+
+def pinned(pins: Sequence[str], name: str) -> str:
+    """The pin of the package `name` among `pins`."""
+    return next(pin for pin in pins if name_and_version(pin)[0] == name)
+
+
+# --- what was found -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the decisions depend on. `system` and `architecture` as `platform` spells them; `free_bytes` on the disk."""
+
+    system: str = "Linux"
+    architecture: str = "x86_64"
+    python: tuple[int, int, int] = (3, 12, 0)
+    bits: int = 64
+    nvidia_driver: bool = False
+    free_bytes: int = 100 * GB
+
+    @property
+    def torch_flavour(self) -> str:
+        """Which torch belongs here: "cuda" or "cpu"."""
+        return "cuda" if self.nvidia_driver and self.system in ("Linux", "Windows") else "cpu"
+
+
+@dataclass(frozen=True)
+class Venv:
+    """What is in the folder `venv`. `python` is None when its Python or its pip does not work."""
+
+    exists: bool = False
+    ours_to_delete: bool = True
+    python: tuple[int, int, int] | None = None
+    made_at: str | None = None
+    fingerprint: str | None = None
+    installed: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be done with `venv`: "create", "rebuild", "finish", "ready" or "refuse", and why."""
+
+    action: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """Commands that run one after the other, the reason for them, and what is tried if one of them fails."""
+
+    name: str
+    commands: tuple[tuple[str, ...], ...]
+    reason: str
+    otherwise: Step | None = None
+    needs_bytes: int = 0
+
+
+def nvidia_driver() -> bool:
+    """Whether an NVIDIA driver answers on this machine: nvidia-smi lists a GPU, or Linux has the driver loaded."""
+    places = ["nvidia-smi", r"C:\Windows\System32\nvidia-smi.exe", "/usr/lib/wsl/lib/nvidia-smi"]
+    for command in filter(None, map(shutil.which, places)):
+        try:
+            found = subprocess.run([command, "-L"], capture_output=True, text=True, timeout=30, check=False)
+        except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+            continue
+        if found.returncode == 0 and "GPU" in found.stdout:
+            return True
+    return Path("/proc/driver/nvidia/version").exists() and Path("/dev/nvidia0").exists()
+
+
+def this_machine(root: Path) -> Machine:
+    """The facts of this computer and the Python that runs this file."""
+    return Machine(
+        system=platform.system(),
+        architecture=platform.machine(),
+        python=sys.version_info[:3],
+        bits=64 if sys.maxsize > 2**32 else 32,
+        nvidia_driver=nvidia_driver(),
+        free_bytes=shutil.disk_usage(root).free,
+    )
+
+
+def venv_python(venv: Path) -> Path:
+    """The Python inside a virtual environment."""
+    return venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def site_packages(venv: Path) -> list[Path]:
+    """The folders inside `venv` that packages are installed into."""
+    return [*venv.glob("lib/python3.*/site-packages"), *venv.glob("Lib/site-packages")][:1]
+
+
+def unfinished_packages(venv: Path) -> list[Path]:
+    """What a killed pip leaves: pip writes RECORD last, so a `.dist-info` without it is a package copied in part, which
+    pip would take for installed; folders that begin with `~` are half removed."""
+    found = []
+    for folder in site_packages(venv):
+        found += [info for info in folder.glob("*.dist-info") if not (info / "RECORD").exists()]
+        found += folder.glob("~*")
+    return found
+
+
+def installed_versions(venv: Path) -> dict[str, str]:
+    """Names and versions of the packages in `venv`, read off the names of their `.dist-info` folders (milliseconds)."""
+    infos = [info.name for folder in site_packages(venv) for info in folder.glob("*.dist-info")]
+    return dict(name_and_version(info[: -len(".dist-info")].replace("-", "==", 1)) for info in infos)
+
+
+def cuda_of_torch(packages: Path) -> str | None:
+    """The CUDA version that the torch in a site-packages folder was built for; None for a CPU build."""
+    try:
+        text = (packages / "torch" / "version.py").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = re.search(r"^cuda\b.*=\s*['\"]([^'\"]+)", text, re.MULTILINE)
+    return found[1] if found else None
+
+
+def look_at(venv: Path) -> Venv:
+    """The state of the folder `venv`."""
+    if not venv.exists() and not venv.is_symlink():
+        return Venv()
+    try:
+        stamp = dict(json.loads((venv / STAMP).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        stamp = {}
+    known = (venv / STAMP).exists() or (venv / "pyvenv.cfg").exists()
+    empty = venv.is_dir() and not any(venv.iterdir())
+    return Venv(
+        exists=True,
+        ours_to_delete=venv.is_dir() and not venv.is_symlink() and (known or empty),
+        python=working_python(venv_python(venv)),
+        made_at=stamp.get("folder"),
+        fingerprint=stamp.get("fingerprint"),
+        installed=installed_versions(venv),
+    )
+
+
+def working_python(python: Path) -> tuple[int, int, int] | None:
+    """The version of a Python whose pip can be imported, else None."""
+    question = "import pip, sys; print(*sys.version_info[:3])"
+    try:
+        answer = subprocess.run([str(python), "-c", question], capture_output=True, text=True, timeout=60, check=False)
+        major, minor, patch = map(int, answer.stdout.split())
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+    return (major, minor, patch) if answer.returncode == 0 else None
+
+
+# --- decisions ------------------------------------------------------------------------------------------------------
+
+
+def refusal(machine: Machine, fresh: bool) -> str | None:
+    """Why the course cannot be set up on `machine`, in a sentence, or None. `fresh`: there is no usable `venv` yet."""
+    version = ".".join(map(str, machine.python))
+    if not OLDEST_PYTHON <= machine.python[:2] <= NEWEST_PYTHON:
+        return f"This is Python {version}; the course needs 3.11, 3.12 or 3.13. Install one of them and run this again."
+    if machine.bits != 64:
+        return (
+            f"This Python {version} is a 32-bit one, which PyTorch lacks. Install a 64-bit Python and run this again."
+        )
+    if machine.system == "Darwin" and machine.architecture == "x86_64":
+        return (
+            "PyTorch has stopped supporting Macs with an Intel processor (on an Apple processor this means an Intel "
+            "Python: install the arm64 one). Use the notebooks in Colab instead."
+        )
+    if machine.system == "Windows" and machine.architecture.upper() == "ARM64":
+        return (
+            "PyTorch has no tested build for Windows on ARM. Install the x64 Python 3.12, which Windows runs there too."
+        )
+    needed = CUDA_BYTES if machine.torch_flavour == "cuda" else CPU_BYTES
+    if fresh and machine.free_bytes < needed:
+        return (
+            f"The disk has {machine.free_bytes / GB:.1f} GB free and the set-up needs about {needed / GB:.0f} GB. "
+            "Free some space, or move the course to a bigger disk, and run this again."
+        )
+    return None
+
+
+def fingerprint(text: str, python: Sequence[int], flavour: str) -> str:
+    """Hash of what decides the contents of `venv`: `text` (requirements.txt and pyproject.toml), Python 3.x, torch."""
+    return hashlib.sha256(f"{text}\n{tuple(python[:2])} {flavour}".encode()).hexdigest()[:16]
+
+
+def judge(venv: Venv, folder: str, wanted: Callable[[Sequence[int]], str], pins: Pins) -> Verdict:
+    """What is to be done with `venv` in `folder`. `wanted` gives the fingerprint of a finished one for its Python."""
+    if not venv.exists:
+        return Verdict("create", "there is no venv yet")
+    verdict = _judge_existing(venv, folder, wanted, pins)
+    if verdict.action == "rebuild" and not venv.ours_to_delete:
+        return Verdict("refuse", f"{folder} is not a virtual environment that can be replaced: {verdict.reason}")
+    return verdict
+
+
+def _judge_existing(venv: Venv, folder: str, wanted: Callable[[Sequence[int]], str], pins: Pins) -> Verdict:
+    if venv.python is None:
+        return Verdict(
+            "rebuild", "its Python or its pip does not work (the folder was moved, or an earlier set-up was stopped)"
+        )
+    if not OLDEST_PYTHON <= venv.python[:2] <= NEWEST_PYTHON:
+        return Verdict(
+            "rebuild", f"it was made with Python {'.'.join(map(str, venv.python))}, which the course does not support"
+        )
+    if venv.made_at not in (None, folder):
+        return Verdict("rebuild", f"it was made in {venv.made_at} and its programs still point there")
+    if venv.fingerprint is None:
+        return Verdict("finish", "an earlier set-up did not get to its end")
+    if venv.fingerprint != wanted(venv.python):
+        return Verdict("finish", "the pins, the Python or the graphics driver changed since it was set up")
+    tested = [name_and_version(pin) for pin in (*pins.all, *pins.cuda, *pins.no_deps)]
+    watched = {name_and_version(pin)[0] for pin in (*pins.sections.get("course", ()), *pins.no_deps)}
+    # torch has two tested versions and a suffix that names the build, as in 2.13.0+cpu.
+    found = {name: venv.installed.get(name, "").partition("+")[0] for name in watched}
+    changed = sorted(name for name, version in found.items() if (name, version) not in tested)
+    if changed:
+        return Verdict("finish", f"not at the tested version any more: {', '.join(changed)}")
+    return Verdict("ready", "all is in place")
+
+
+def plan(machine: Machine, verdict: Verdict, pins: Pins, python: str, venv: str) -> list[Step]:
+    """The steps from what was found to a finished set-up. `python` is (or will be) the one in the folder `venv`."""
+    if verdict.action == "ready":
+        return []
+    cuda = machine.torch_flavour == "cuda"
+    special = {name_and_version(pin)[0] for pin in pins.cuda} if cuda else {"torch"}
+    packages = tuple(pin for pin in pins.all if name_and_version(pin)[0] not in special)
+    steps = [
+        Step(
+            "the pinned packages",
+            (_pip(python, "--no-deps", *packages),),
+            "requirements.txt lists all that is needed, so pip looks nothing else up",
+        ),
+        _cuda_torch(machine, pins, python) if cuda else _cpu_torch(machine, pins, python),
+        Step(
+            "Unsloth",
+            (_pip(python, "--no-deps", *pins.no_deps),),
+            "without its dependencies, which are all there: it asks for a certifi that not every index has",
+        ),
+        Step(
+            "this course's package",
+            (_pip(python, "--no-deps", "--no-build-isolation", "-e", "."),),
+            "editable: a change in unsloth_course/ takes effect at once",
+        ),
+        Step(
+            f"Jupyter kernel {KERNEL_TITLE!r}",
+            (
+                (
+                    python,
+                    "-m",
+                    "ipykernel",
+                    "install",
+                    "--prefix",
+                    venv,
+                    "--name",
+                    KERNEL,
+                    "--display-name",
+                    KERNEL_TITLE,
+                ),
+            ),
+            "inside venv, so that nothing outside it is touched",
+        ),
+        Step("PyTorch loads", ((python, "-c", "import torch"),), "a missing system library shows now, not in a lesson"),
+    ]
+    if verdict.action != "finish":
+        base = getattr(sys, "_base_executable", sys.executable)
+        steps.insert(0, Step("virtual environment", ((base, "-m", "venv", venv),), verdict.reason))
+    return steps
+
+
+def _pip(python: str, *arguments: str) -> tuple[str, ...]:
+    return (python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *arguments)
+
+
+def _uv(python: str, pins: Pins, backend: str, *arguments: str) -> tuple[tuple[str, ...], ...]:
+    install = (python, "-m", "uv", "pip", "install", "-q", "--python", python, "--torch-backend", backend, *arguments)
+    return (_pip(python, *pins.helper), install)
+
+
+def _cpu_torch(machine: Machine, pins: Pins, python: str) -> Step:
+    pin = pinned(pins.all, "torch")
+    if machine.system != "Linux":
+        return Step(f"PyTorch {pin}", (_pip(python, "--no-deps", pin),), "the index's own build is the right one here")
+    whole = Step(
+        f"PyTorch {pin} with CUDA libraries this machine has no use for (about 3 GB)",
+        (_pip(python, pin),),
+        "no CPU build was found: the index's Linux build works on a CPU, it is only large",
+        needs_bytes=CUDA_BYTES,
+    )
+    through_uv = Step(
+        f"PyTorch {pin} for the CPU, through uv",
+        _uv(python, pins, "cpu", "--no-deps", pin),
+        "pip's index has no CPU build; uv knows PyTorch's own index",
+        otherwise=whole,
+    )
+    return Step(
+        f"PyTorch {pin} for the CPU",
+        (_pip(python, "--no-deps", f"{pin}+cpu"),),
+        "no NVIDIA driver was found, and the CPU build is ten times smaller",
+        otherwise=through_uv,
+    )
+
+
+def _cuda_torch(machine: Machine, pins: Pins, python: str) -> Step:
+    if machine.system == "Windows":
+        cpu = pinned(pins.all, "torch")
+        last = Step(
+            f"PyTorch {cpu} for the CPU", (_pip(python, cpu),), "no CUDA build was found; lessons run on the CPU"
+        )
+    else:
+        last = Step(
+            "PyTorch for CUDA, from pip's index", (_pip(python, *pins.cuda),), "the index's Linux build is for CUDA"
+        )
+    return Step(
+        "PyTorch for CUDA, through uv (about 3 GB)",
+        _uv(python, pins, "auto", *pins.cuda),
+        "an NVIDIA driver was found; uv picks the build that fits it from PyTorch's own index",
+        otherwise=last,
+    )
+
+
+def driver_notice(torch_version: str | None, cuda: str | None, pins: Pins, python: str) -> str:
+    """What to say on a machine with an NVIDIA driver whose torch was built without CUDA; "" if torch has CUDA."""
+    if cuda or not torch_version:
+        return ""
+    torch = pinned(pins.cuda, "torch")
+    commands = [_pip(python, *pins.helper)]
+    commands += [
+        (python, "-m", "uv", "pip", "install", "--python", python, "--torch-backend", "auto", "--reinstall", torch)
+    ]
+    return (
+        f"This machine has an NVIDIA driver, but torch {torch_version} is a CPU build: the graphics card is not used. "
+        f"To put a CUDA build in its place:\n    " + "\n    ".join(map(_shown, commands)) + "\n"
+        "Until then the lessons run on the CPU (the cpu profile sets UNSLOTH_FORCE_CPU=1, else Unsloth refuses)."
+    )
+
+
+def _shown(command: Sequence[str]) -> str:
+    return subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command)
+
+
+# --- doing it -------------------------------------------------------------------------------------------------------
+
+CAUSES = (
+    (
+        r"No space left on device|not enough space on the disk|WinError 112",
+        "The disk is full. Free some space",
+    ),
+    (
+        r"CERTIFICATE_VERIFY_FAILED|SSLError",
+        "The network's certificate was not accepted. Give pip the certificate of your proxy (PIP_CERT)",
+    ),
+    (
+        r"\b407\b|Proxy Authentication",
+        "The proxy wants a login. Put it into HTTPS_PROXY",
+    ),
+    (
+        r"\b40[13]\b.*(Client Error|Unauthorized|Forbidden)",
+        "The package index refused the login. Check pip's settings (`pip config list`)",
+    ),
+    (
+        r"name resolution|NameResolutionError|getaddrinfo|Failed to establish|Network is unreachable|Max retries"
+        r"|timed out|ConnectionError|Connection (refused|reset|broken)|ProtocolError|dns error|error sending request"
+        r"|Failed to fetch",
+        "The package index cannot be reached. Check the network and pip's settings (`pip config list`)",
+    ),
+    (
+        r"No matching distribution found for (?P<what>\S+)",
+        "The package index has no {what} for this Python and this system. A mirror may lack it; else try Python 3.12",
+    ),
+    (
+        r"ensurepip is not available|No module named '?(venv|ensurepip)",
+        "This Python comes without venv. On Debian and Ubuntu: sudo apt install python3-venv",
+    ),
+    (
+        r"WinError (5|32)\b|Permission ?[Dd]enied|PermissionError",
+        "A file could not be written. Close notebooks, VS Code and terminals that use venv; check who owns the folder",
+    ),
+    (
+        r"WinError (126|127|1114)\b|DLL load failed",
+        "A Windows library is missing. Install the Microsoft Visual C++ Redistributable (x64)",
+    ),
+    (
+        r"Failed building|subprocess-exited-with-error",
+        "A package has no ready-made build for this Python and this system. Try Python 3.12",
+    ),
+)
+
+
+def explain(output: str) -> str:
+    """What a failed command's output means, in a sentence, and what to do."""
+    for pattern, sentence in CAUSES:
+        found = re.search(pattern, output)
+        if found:
+            return sentence.format(**found.groupdict()) + ", then run this again; it goes on from here."
+    return "Run this again, it goes on from here; if it stops at the same place, the lines above say why."
+
+
+def say_now(line: str) -> None:
+    """Prints a line at once, also into a pipe or a log."""
+    print(line, flush=True)
+
+
+def carry_out(steps: Sequence[Step], root: Path, say: Callable[[str], None] = say_now) -> None:
+    """Runs the steps in `root`, a line each with its seconds; SetupError at the first that fails for good."""
+    for number, step in enumerate(steps, 1):
+        label = f"[{number}/{len(steps)}]"
+        while output := _run_step(step, root, label, say):
+            if step.otherwise is None:
+                tail = "\n".join("    " + line for line in output.strip().splitlines()[-12:])
+                raise SetupError(f"Step {number} of {len(steps)}, {step.name}, failed:\n{tail}\n{explain(output)}")
+            say(f"{label} {step.name}: did not work; {step.otherwise.reason}")
+            step = step.otherwise
+
+
+def _run_step(step: Step, root: Path, label: str, say: Callable[[str], None]) -> str:
+    """Runs the commands of a step; "" when all went well, else the output of the one that failed."""
+    free = shutil.disk_usage(root).free
+    if free < step.needs_bytes:
+        return f"No space left on device: {free / GB:.1f} GB are free, {step.needs_bytes / GB:.0f} GB are needed"
+    start = time.monotonic()
+    for command in step.commands:
+        code, output = _run(command, root, f"{label} {step.name}")
+        if code:
+            return output.strip() or f"exit status {code} without a word"
+    say(f"{label} {step.name}: {time.monotonic() - start:.0f} s")
+    return ""
+
+
+def _run(command: Sequence[str], root: Path, doing: str) -> tuple[int, str]:
+    """Exit status and output of a command; on a terminal the seconds count while it runs."""
+    start = time.monotonic()
+    with tempfile.TemporaryFile() as log:
+        try:
+            process = subprocess.Popen(
+                command, cwd=root, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
+        except OSError as error:
+            return 1, str(error)
+        while True:
+            try:
+                code = process.wait(timeout=1)
+                break
+            except subprocess.TimeoutExpired:
+                _show_seconds(f"{doing} ... {time.monotonic() - start:.0f} s")
+            except KeyboardInterrupt:
+                process.wait()
+                raise
+        _show_seconds("")
+        log.seek(0)
+        return code, log.read().decode("utf-8", "replace")
+
+
+def _show_seconds(text: str) -> None:
+    if sys.stdout.isatty():
+        print(f"\r{text:<79}\r", end="", flush=True)
+
+
+def write_stamp(venv: Path, finished: str | None) -> None:
+    """Notes in `venv` where it was made and, when it is finished, the fingerprint of what is in it."""
+    venv.mkdir(parents=True, exist_ok=True)
+    (venv / STAMP).write_text(json.dumps({"folder": str(venv), "fingerprint": finished}) + "\n", encoding="utf-8")
+
+
+def remove(paths: Sequence[Path]) -> None:
+    """Deletes folders and files; SetupError if one of them is in use."""
+    for path in paths:
+        try:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        except OSError as error:
+            raise SetupError(
+                f"{path} cannot be deleted ({error}). Close notebooks, VS Code and terminals that use it, "
+                "then run this again."
+            ) from None
+
+
+def set_up(root: Path, say: Callable[[str], None] = say_now) -> Path:
+    """Brings `root`/venv into the tested state and returns its Python; SetupError with a sentence if that cannot be."""
+    venv = root / "venv"
+    python = venv_python(venv)
+    machine, found = this_machine(root), look_at(venv)
+    text = "".join(_read(root / name) for name in ("requirements.txt", "pyproject.toml"))
+    pins = read_pins(_read(root / "requirements.txt"))
+
+    def wanted(version: Sequence[int]) -> str:
+        return fingerprint(text, version, machine.torch_flavour)
+
+    verdict = judge(found, str(venv), wanted, pins)
+    if verdict.action == "refuse":
+        raise SetupError(f"{verdict.reason}. Move it away and run this again.")
+    problem = refusal(machine, fresh=verdict.action == "create") if verdict.action != "ready" else None
+    if problem:
+        raise SetupError(problem)
+    if verdict.action != "ready":
+        say(f"Setting up in {venv} ({verdict.reason})")
+        write_stamp(venv, None)
+        rebuild = verdict.action == "rebuild"
+        # The stamp stays to the last: if this is killed half-way, the next run still knows the folder as its own.
+        remove([path for path in venv.iterdir() if path.name != STAMP] if rebuild else unfinished_packages(venv))
+        start = time.monotonic()
+        carry_out(plan(machine, verdict, pins, str(python), str(venv)), root, say)
+        write_stamp(venv, wanted(working_python(python) or machine.python))
+        say(f"The course is set up ({time.monotonic() - start:.0f} s). Its Python: {python}")
+    if machine.torch_flavour == "cuda":
+        cuda = next(map(cuda_of_torch, site_packages(venv)), None)
+        notice = driver_notice(installed_versions(venv).get("torch"), cuda, pins, str(python))
+        if notice:
+            say(notice)
+    return python
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(f"{path} cannot be read ({error}). Get a fresh copy of the course.") from None
+
+
+def command_after(arguments: Sequence[str]) -> list[str]:
+    """The arguments of this program in, what the venv's Python is to run after the set-up out; [] for nothing."""
+    if not arguments:
+        return []
+    option, *rest = arguments
+    if option == "--test":
+        return ["-m", "pytest", *rest]
+    if option == "--run" and rest and not rest[0].startswith("-"):
+        return ["-m", "unsloth_course", "run", *rest]
+    if option == "--run":
+        raise SetupError("--run needs the name of a lesson: full, lora, dpo, grpo, cpt or all. For example: --run lora")
+    raise SetupError(f"Unknown option {option}. There are --run LESSON, --test and --help.")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The program: sets up, then runs what was asked for and passes its exit status on."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a Windows console may not know every letter that pip prints
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0
+    try:
+        command = command_after(arguments)
+        python = set_up(ROOT)
+    except SetupError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"{error}. {explain(str(error))}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped. Run this again, it goes on from here.", file=sys.stderr)
+        return 130
+    if not command:
+        return 0
+    sys.stdout.flush()
+    try:
+        status = subprocess.call([str(python), *command], cwd=ROOT)
+    except KeyboardInterrupt:
+        return 130
+    return status if status >= 0 else 128 - status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

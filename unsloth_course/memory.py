@@ -1,0 +1,597 @@
+"""Memory of a training run: predicted from the architecture before it, measured while it runs.
+
+Four things fill memory during training: weights, gradients, optimizer state, activations. The first three are counts
+of numbers times bytes per number. The fourth is what the forward pass keeps for the backward pass, so it follows from
+what each layer of this implementation saves, token by token. All lessons show both figures side by side; the LoRA
+lesson explains them.
+"""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import CourseError
+
+METHODS = ("full", "lora", "qlora", "dpo", "grpo", "cpt")
+PARTS = ("weights", "gradients", "optimizer", "activations")
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+GIB = 1024**3
+
+# NF4 with double quantization: 4 bits per weight, a byte per block of 64, four bytes per 256 blocks (QLoRA, section 3).
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+# Unsloth's CPU backend and TRL compute the logits in blocks of at most this many numbers.
+LOGIT_BLOCK = 16 * 1024 * 1024
+# Share of the usable memory that a prediction may fill; the rest is for fragmentation and the prediction's own error.
+HEADROOM = 0.9
+# Memory that the driver reports to programs, in GiB; a card's box says more.
+GPUS = {
+    name: int(gib * GIB)
+    for name, gib in {
+        "T4": 14.7,
+        "V100": 15.8,
+        "L4": 22.0,
+        "A10G": 22.1,
+        "A100 40GB": 39.4,
+        "A100 80GB": 79.1,
+        "H100": 79.1,
+        "H200": 139.7,
+        "RTX 3060": 11.7,
+        "RTX 4070 Ti": 11.7,
+        "RTX 4080": 15.7,
+        "RTX 3090": 23.6,
+        "RTX 4090": 23.6,
+        "RTX 5090": 31.3,
+    }.items()
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What memory depends on in a Llama-style model: sizes of hidden, layers, heads, MLP, vocabulary."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    intermediate: int
+    vocabulary: int
+    tied: bool
+    head_dim: int | None = None
+
+    @classmethod
+    def of(cls, model_or_config: Any) -> Shape:
+        """Reads the shape from a transformers model (also one with an adapter) or its config.
+
+        Raises CourseError when the config lacks a size that a Llama-style model has.
+        """
+        config = getattr(model_or_config, "config", model_or_config)
+        sizes = {}
+        for name, key in _CONFIG_KEYS.items():
+            sizes[name] = getattr(config, key, None)
+        sizes["kv_heads"] = sizes["kv_heads"] or sizes["heads"]
+        missing = [_CONFIG_KEYS[name] for name, value in sizes.items() if not isinstance(value, int)]
+        if missing:
+            raise CourseError(
+                f"The model config of type {type(config).__name__} has no {', '.join(missing)}; memory is predicted "
+                "for Llama-style models, so choose one such as HuggingFaceTB/SmolLM2-135M-Instruct."
+            )
+        tied = bool(getattr(config, "tie_word_embeddings", False))
+        return cls(**sizes, tied=tied, head_dim=getattr(config, "head_dim", None))
+
+    @property
+    def attention(self) -> int:
+        """Width of all query heads together (equals `hidden` in a Llama)."""
+        return self.heads * (self.head_dim or self.hidden // self.heads)
+
+    @property
+    def kv(self) -> int:
+        """Width of all key heads together, and of all value heads."""
+        return self.attention // self.heads * self.kv_heads
+
+    @property
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """Input and output width of each projection of a layer."""
+        return {
+            "q_proj": (self.hidden, self.attention),
+            "k_proj": (self.hidden, self.kv),
+            "v_proj": (self.hidden, self.kv),
+            "o_proj": (self.attention, self.hidden),
+            "gate_proj": (self.hidden, self.intermediate),
+            "up_proj": (self.hidden, self.intermediate),
+            "down_proj": (self.intermediate, self.hidden),
+        }
+
+
+_CONFIG_KEYS = {
+    "hidden": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "intermediate": "intermediate_size",
+    "vocabulary": "vocab_size",
+}
+
+
+def parameters(shape: Shape) -> int:
+    """Number of parameters of a Llama of this shape; SmolLM2-135M has 134,515,008."""
+    embeddings = shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
+    return embeddings + shape.layers * (_linear_parameters(shape) + 2 * shape.hidden) + shape.hidden
+
+
+def _linear_parameters(shape: Shape) -> int:
+    return sum(inputs * outputs for inputs, outputs in shape.linears.values())
+
+
+def lora_parameters(shape: Shape, rank: int, targets: tuple[str, ...] = PROJECTIONS) -> int:
+    """Number of parameters that LoRA of this rank trains on the target projections (Hu et al. 2021).
+
+    A projection of n inputs and m outputs gets A (rank x n) and B (m x rank): rank * (n + m) numbers.
+    Raises CourseError for a rank below 1 or a target that is no projection of the layer.
+    """
+    if rank < 1:
+        raise CourseError(f"The LoRA rank is {rank}; give a whole number of at least 1, such as 16.")
+    unknown = [target for target in targets if target not in shape.linears]
+    if unknown:
+        raise CourseError(f"{', '.join(unknown)} is no projection of a layer; choose from {', '.join(PROJECTIONS)}.")
+    return shape.layers * sum(rank * sum(shape.linears[target]) for target in set(targets))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predicted peak memory of a training run, in bytes; `parts` add up to `total`, `reasons` explains each part."""
+
+    method: str
+    parts: dict[str, int]
+    reasons: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """Predicted peak in bytes."""
+        return sum(self.parts.values())
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        rows = [(part, size(self.parts[part]), why) for part, why in zip(PARTS, self.reasons, strict=True)]
+        return [*rows, ("total", size(self.total), f"predicted peak for method {self.method}")]
+
+    def __str__(self) -> str:
+        return "\n".join(f"{part:<12}{amount:>12}  {why}" for part, amount, why in self._rows())
+
+    def _repr_html_(self) -> str:
+        cell = '<td style="text-align:left;padding:2px 10px">'
+        body = "".join(
+            f"<tr>{cell}{part}</td>"
+            f'<td style="text-align:right;padding:2px 10px;white-space:nowrap">{amount}</td>'
+            f"{cell}{html.escape(why)}</td></tr>"
+            for part, amount, why in self._rows()
+        )
+        return f"<table><tr><th>part</th><th>memory</th><th>why</th></tr>{body}</table>"
+
+
+def size(amount: float) -> str:
+    """Bytes as people read them: `13.4 KiB`, `124.0 MiB`, `1.25 GiB`."""
+    if amount >= GIB:
+        return f"{amount / GIB:.2f} GiB"
+    if amount >= 1024**2:
+        return f"{amount / 1024**2:.1f} MiB"
+    return f"{amount / 1024:.1f} KiB"
+
+
+def predict(
+    shape: Shape,
+    *,
+    method: str,
+    micro_batch: int,
+    length: int,
+    rank: int = 16,
+    dtype: str = "float32",
+    checkpointing: bool = False,
+    optimizer: str = "adamw_torch",
+    accumulation: int = 1,
+    completion: int | None = None,
+    autocast: bool | None = None,
+    device: str = "cpu",
+) -> Prediction:
+    """Predicts the peak memory of one training run with Unsloth and TRL.
+
+    `micro_batch` rows of `length` tokens (the longest row in the data, since shorter ones are padded to it) go through
+    the model at once; `dpo` doubles the rows, one chosen and one rejected. `completion` is the longest completion in
+    tokens, for `dpo` and `grpo` (half the row if not given). `dtype` is that of the model's weights; `autocast` says
+    whether matrix products run in 16 bits (TRL's `bf16`/`fp16`), by default when the weights are not float32.
+    `cpt` trains the embeddings and the head beside LoRA. `device` is "cpu" or "cuda", which keep different tensors:
+    the CPU figures were checked by measurement, the CUDA ones are read from Unsloth's kernels.
+
+    Raises CourseError for an unknown method, dtype, device or optimizer and for sizes below 1. All lessons print it.
+    """
+    _check(method, dtype, device, optimizer, micro_batch, length, accumulation)
+    run = _Run(shape, method, rank, dtype, autocast if autocast is not None else dtype != "float32", device)
+    rows = micro_batch * (2 if method == "dpo" else 1)
+    scored = rows * min(length, completion or max(1, length // 2)) if method in ("dpo", "grpo") else rows * length
+    weights, why_weights = _weights(run)
+    per_parameter = OPTIMIZERS[optimizer if device == "cuda" else "adamw_torch"]
+    states = run.trained * per_parameter if per_parameter else 2 * run.gradients
+    moment = _dynamic(run, rows * length, scored, checkpointing, accumulation)
+    activations = max(0, moment - run.gradients)
+    reasons = [
+        why_weights,
+        f"{run.trained:,} trained parameters x {run.gradients / run.trained:g} bytes",
+        f"two moving averages of AdamW for each of them, {states / run.trained:g} bytes together",
+        f"{rows} rows x {length} tokens x {size(activations / rows / length)} per token: what {shape.layers} layers "
+        + ("recompute one at a time (checkpointing)" if checkpointing else "keep for the backward pass")
+        + ", and the loss",
+    ]
+    parts = dict(zip(PARTS, (weights, run.gradients, states, activations), strict=True))
+    return Prediction(method, parts, reasons)
+
+
+# Bytes of optimizer state per parameter; None means two numbers in the parameter's own dtype. Unsloth's CPU backend
+# replaces every 8-bit optimizer by AdamW.
+OPTIMIZERS = {
+    "adamw_torch": None,
+    "adamw_torch_fused": None,
+    "adamw_8bit": 2,
+    "adamw_bnb_8bit": 2,
+    "paged_adamw_8bit": 2,
+}
+
+
+def _check(method, dtype, device, optimizer, micro_batch, length, accumulation) -> None:
+    for name, value, known in (
+        ("method", method, METHODS),
+        ("dtype", dtype, BYTES),
+        ("device", device, ("cpu", "cuda")),
+        ("optimizer", optimizer, OPTIMIZERS),
+    ):
+        if value not in known:
+            raise CourseError(f"Memory cannot be predicted for {name} {value!r}; choose one of {', '.join(known)}.")
+    for name, value in (("micro_batch", micro_batch), ("length", length), ("accumulation", accumulation)):
+        if value < 1:
+            raise CourseError(f"{name} is {value}; give a whole number of at least 1.")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the formulas need to know of a run, sizes in bytes per number."""
+
+    shape: Shape
+    method: str
+    rank: int
+    dtype: str
+    autocast: bool
+    device: str
+
+    @property
+    def weight(self) -> int:
+        return BYTES[self.dtype]
+
+    @property
+    def compute(self) -> int:
+        """Bytes of a number that comes out of a matrix product."""
+        return 2 if self.autocast else self.weight
+
+    @property
+    def adapter(self) -> int:
+        """PEFT keeps LoRA in float32 whatever the model's dtype; TRL turns it to bfloat16 on a 4-bit model."""
+        return 2 if self.method == "qlora" else 4
+
+    @property
+    def embedding(self) -> int:
+        """Trained embeddings stay in the model's dtype on a CPU; Unsloth turns them to float32 on a GPU."""
+        return 4 if self.method == "cpt" and self.device == "cuda" else self.weight
+
+    @property
+    def lora(self) -> int:
+        return 0 if self.method == "full" else lora_parameters(self.shape, self.rank)
+
+    @property
+    def trained_embeddings(self) -> int:
+        """Numbers in embeddings and head that get a gradient of their own."""
+        if self.method not in ("full", "cpt"):
+            return 0
+        return self.shape.vocabulary * self.shape.hidden * (1 if self.shape.tied else 2)
+
+    @property
+    def trained(self) -> int:
+        return parameters(self.shape) if self.method == "full" else self.lora + self.trained_embeddings
+
+    @property
+    def gradients(self) -> int:
+        """Bytes of all gradients: each has the dtype of its parameter."""
+        if self.method == "full":
+            return self.trained * self.weight
+        return self.lora * self.adapter + self.trained_embeddings * self.embedding
+
+
+def _weights(run: _Run) -> tuple[int, str]:
+    total = parameters(run.shape)
+    if run.method == "full":
+        return total * run.weight, f"{total:,} parameters x {run.weight} bytes ({run.dtype})"
+    extra = run.lora * run.adapter * (2 if run.method == "dpo" else 1) + run.trained_embeddings * run.embedding
+    why = f"{run.lora:,} of LoRA x {run.adapter} bytes"
+    if run.method == "dpo":
+        why += ", twice, since the reference keeps a copy"
+    if run.method == "cpt":
+        why += f", {run.trained_embeddings:,} of trained embeddings x {run.embedding} bytes"
+    if run.method != "qlora":
+        return total * run.weight + extra, f"{total:,} frozen parameters x {run.weight} bytes ({run.dtype}), {why}"
+    packed = run.shape.layers * _linear_parameters(run.shape)
+    base = int(packed * NF4_BYTES) + (total - packed) * run.weight
+    return base + extra, f"{packed:,} frozen parameters in 4 bits, {total - packed:,} x {run.weight} bytes, {why}"
+
+
+def _dynamic(run: _Run, tokens: int, scored: int, checkpointing: bool, accumulation: int) -> int:
+    """Most bytes that gradients and activations hold together during a step.
+
+    Gradients grow while activations are released, so this is the larger of two moments, not a sum: the start of the
+    backward pass, where all activations are there, and its end, where all gradients are. With accumulation the
+    gradients of earlier micro-batches are there all along.
+    """
+    shape, gradients = run.shape, run.gradients
+    carried = gradients if accumulation > 1 else 0
+    layer = tokens * _layer(run) + _casts(run)
+    working = tokens * _working(run)
+    kept_by_loss, loss = _loss(run, tokens, scored)
+    # The reference of DPO runs while the policy's activations are held; one layer of it holds about this much.
+    reference = tokens * 4 * (shape.intermediate + shape.hidden) * run.compute if run.method == "dpo" else 0
+    if not checkpointing:
+        start = shape.layers * layer + tokens * _ends(run) + kept_by_loss + max(loss, working, reference)
+        return max(start + carried, gradients)
+    inputs = tokens * shape.hidden * run.weight
+    forward = shape.layers * inputs + tokens * shape.hidden * 4 + kept_by_loss + max(loss, reference)
+    head = run.trained_embeddings * run.embedding
+    first = shape.layers * inputs + layer + working + head
+    last = inputs + layer + working + gradients - (gradients - head) // shape.layers
+    return max(forward + carried, first + carried, last, gradients)
+
+
+def _layer(run: _Run) -> int:
+    """Bytes per token that one layer keeps for the backward pass."""
+    shape, compute = run.shape, run.compute
+    if run.device == "cuda" and run.method != "full":
+        # Unsloth's kernels recompute the MLP product and keep each projection's input once.
+        attention = (2 * shape.attention + 2 * shape.kv) * compute + 4 * shape.heads
+        return attention + (4 * shape.hidden + 2 * shape.intermediate) * compute + 8
+    # q, k, v, output, and the log-sum-exp in float32. A batch with padding brings a mask, and with a mask transformers
+    # repeats keys and values for all heads.
+    attention = 4 * shape.attention * compute + 4 * shape.heads
+    norms = 2 * (shape.hidden + 1) * 4  # RMSNorm computes in float32
+    mlp = 3 * shape.intermediate * compute  # gate, its SiLU, up
+    if run.method == "full":
+        norms += 2 * shape.hidden * run.weight  # the norm's weight is trained, so its input is kept too
+        copies = 2 if run.weight == compute else 5  # autocast casts a float32 input once for each projection
+        return norms + attention + mlp + (copies * shape.hidden + shape.intermediate) * compute
+    adapter = compute if run.autocast else run.adapter
+    inputs = 5 * shape.hidden + shape.attention + shape.intermediate  # one copy for each LoRA A
+    if _one_dtype(run):
+        inputs = 2 * shape.hidden + shape.intermediate  # no cast, so the projections share their input
+    return norms + attention + mlp + (inputs + len(PROJECTIONS) * run.rank) * adapter
+
+
+def _one_dtype(run: _Run) -> bool:
+    return run.weight == run.compute == run.adapter
+
+
+def _casts(run: _Run) -> int:
+    """Bytes of the 16-bit copies of float32 weights that autocast keeps for one layer."""
+    if not run.autocast:
+        return 0
+    linears = 0 if run.weight == 2 or run.method == "qlora" else _linear_parameters(run.shape)
+    adapters = run.lora // run.shape.layers if run.adapter == 4 else 0
+    return 2 * (linears + adapters)
+
+
+def _working(run: _Run) -> int:
+    """Bytes per token that the backward pass through one layer needs for a moment, as measured on the CPU backend."""
+    working = run.shape.intermediate * run.compute + 3 * run.shape.hidden * 4
+    return working if run.method == "full" or _one_dtype(run) else working + run.shape.intermediate * run.adapter
+
+
+def _ends(run: _Run) -> int:
+    """Bytes per token kept around the layers, beyond the two norm inputs that every layer is charged."""
+    hidden = run.shape.hidden
+    if run.method == "full":
+        return hidden * 4 + hidden * run.weight
+    # The final norm keeps its input. LoRA does not keep the first norm's, as no gradient goes on to the embeddings.
+    return hidden * 4 if run.method == "cpt" else 0
+
+
+def _loss(run: _Run, tokens: int, scored: int) -> tuple[int, int]:
+    """Bytes that the loss keeps for the backward pass, and that it needs for a moment.
+
+    The logits are never all there: the loss is computed in blocks of rows, gradient included, and only the gradient
+    of the last hidden state is kept (cut cross-entropy, Wijmans et al. 2024, is the same idea).
+    """
+    shape = run.shape
+    kept = scored * shape.hidden * run.weight + (shape.vocabulary * shape.hidden * 4 if run.trained_embeddings else 0)
+    preference = run.method in ("dpo", "grpo")
+    if preference:
+        kept += scored * shape.hidden * run.weight  # log-probabilities keep their hidden state too
+    block = min(scored, max(16, LOGIT_BLOCK // shape.vocabulary))
+    copies = 2 if preference else 1  # the entropy in TRL's log needs logits and probabilities
+    numbers = 4 * copies + (2 if run.compute == 2 else 0)
+    return kept, block * shape.vocabulary * numbers + 3 * tokens * shape.hidden * run.weight
+
+
+def fits(prediction: Prediction, gpu: str | int) -> tuple[bool, str]:
+    """Whether the predicted peak fits a GPU named in GPUS, or memory given in bytes (a CPU's available RAM).
+
+    Returns the answer and a sentence with the numbers. Up to 90 % of the memory may be used; the rest is for what the
+    allocator wastes. Raises CourseError for a GPU that is not listed or a size below 1.
+    """
+    if isinstance(gpu, str) and gpu not in GPUS:
+        raise CourseError(f"No GPU named {gpu!r} is known; choose one of {', '.join(GPUS)}, or give its bytes.")
+    usable = GPUS[gpu] if isinstance(gpu, str) else gpu
+    if usable < 1:
+        raise CourseError(f"The memory is {usable} bytes; give the bytes that are available, at least 1.")
+    where = f"usable on {gpu}" if isinstance(gpu, str) else "available"
+    answer = prediction.total <= usable * HEADROOM
+    verdict = "it fits" if answer else "it does not fit; take a smaller micro-batch, shorter rows, or checkpointing"
+    share = f"{prediction.total / usable:.1%}"
+    return answer, f"{size(prediction.total)} predicted, {share} of the {size(usable)} {where}: {verdict}"
+
+
+class Meter:
+    """Trainer callback that measures the peak memory of a training run; it changes nothing in the run.
+
+    Pass it as `SFTTrainer(..., callbacks=[meter])`. After training `peak_bytes` is the peak in bytes, `parts` the same
+    four parts as in a Prediction, `how` one sentence on the way it was measured, and `process_peak_bytes` the most
+    resident memory that the whole process ever had, libraries included.
+
+    On CUDA the peak is torch's own counter. A CPU has no such counter, and resident memory is mostly libraries at this
+    size, so weights, gradients and optimizer state are counted from the live tensors, and the rest is read from the
+    allocations that torch.profiler records. That costs milliseconds, so only steps with a batch larger than every
+    batch before are recorded: the longest batch decides the peak. In every part `activations` is what the peak holds
+    beyond the other three.
+    """
+
+    MOST_RECORDED_STEPS = 16
+
+    def __new__(cls) -> Meter:
+        # transformers must be imported after unsloth, so the base class joins when the first meter is made.
+        from transformers import TrainerCallback
+
+        return object.__new__(type("Meter", (cls, TrainerCallback), {}))
+
+    def __init__(self) -> None:
+        self.peak_bytes = 0
+        self.process_peak_bytes = 0
+        self.parts = dict.fromkeys(PARTS, 0)
+        self.how = "not measured: no training has finished"
+        self._reset()
+
+    def _reset(self) -> None:
+        self._gradients = self._dynamic = self._recorded = 0
+        self._largest = (0, False)
+        self._hook = self._profiler = self._problem = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        self._release()
+        self._reset()
+        if _on_cuda(model):
+            import torch
+
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            self._hook = model.register_forward_pre_hook(self._before_forward, with_kwargs=True)
+
+    def _before_forward(self, model: Any, inputs: tuple, named: dict) -> None:
+        import torch
+
+        tokens = named.get("input_ids", inputs[0] if inputs else None)
+        if tokens is None or self._profiler or self._problem or not torch.is_grad_enabled() or not model.training:
+            return
+        held = _gradient_bytes(model)
+        # A batch of equal size that meets gradients of an earlier micro-batch needs more than one that does not.
+        batch = (tokens.numel(), held > 0)
+        if batch <= self._largest or self._recorded >= self.MOST_RECORDED_STEPS:
+            return
+        self._largest, self._held = batch, held
+        self._start()
+
+    def _start(self) -> None:
+        from torch.profiler import ProfilerActivity, profile
+
+        profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+        try:
+            profiler.start()
+        except RuntimeError as error:
+            self._problem = str(error).splitlines()[0]
+        else:
+            self._profiler = profiler
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        self._gradients = max(self._gradients, _gradient_bytes(model))
+        if self._profiler:
+            profiler, self._profiler = self._profiler, None
+            profiler.stop()
+            self._dynamic = max(self._dynamic, self._held + _peak_of(profiler))
+            self._recorded += 1
+
+    def on_train_end(
+        self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **kwargs: Any
+    ) -> None:
+        self._release()
+        weights, states = _weight_bytes(model), _optimizer_bytes(optimizer)
+        if _on_cuda(model):
+            import torch
+
+            peak = torch.cuda.max_memory_allocated()
+            self.how = "the peak is torch.cuda.max_memory_allocated over the training, all tensors on the GPU included"
+        else:
+            peak = weights + states + max(self._dynamic, self._gradients)
+            self.how = self._how_on_cpu(state.global_step)
+        rest = max(0, peak - weights - states - self._gradients)
+        self.parts = dict(zip(PARTS, (weights, self._gradients, states, rest), strict=True))
+        self.peak_bytes = peak
+        self.process_peak_bytes = process_peak()
+
+    def _how_on_cpu(self, steps: int) -> str:
+        if self._problem:
+            return f"weights, gradients and optimizer state only: the profiler did not start ({self._problem})"
+        return (
+            "weights, gradients and optimizer state are counted from the live tensors, activations are the peak of "
+            f"torch's CPU allocations in {self._recorded} of {steps} steps, those with the largest batch so far"
+        )
+
+    def _release(self) -> None:
+        """Also after a training that broke off, so that no hook and no profiler stays behind."""
+        if self._hook:
+            self._hook.remove()
+        if self._profiler:
+            self._profiler.stop()
+        self._hook = self._profiler = None
+
+
+def _on_cuda(model: Any) -> bool:
+    return next(model.parameters()).device.type == "cuda"
+
+
+def _gradient_bytes(model: Any) -> int:
+    return sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
+
+
+def _weight_bytes(model: Any) -> int:
+    """Bytes of all parameters and buffers, a tied one once, with the scales of 4-bit weights."""
+    tensors = [*model.parameters(), *model.buffers()]
+    for parameter in model.parameters():
+        tensors += _scales(getattr(parameter, "quant_state", None))
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+
+
+def _scales(state: Any) -> list:
+    if state is None:
+        return []
+    return [t for t in (state.absmax, state.code) if t is not None] + _scales(state.state2)
+
+
+def _optimizer_bytes(optimizer: Any) -> int:
+    if optimizer is None:
+        return 0
+    values = [value for state in optimizer.state.values() for value in state.values()]
+    return sum(value.nbytes for value in values if hasattr(value, "nbytes"))
+
+
+def _peak_of(profiler: Any) -> int:
+    """Highest running total of what torch allocated and freed on the CPU while the profiler ran, in bytes."""
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    running = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        running += event.nbytes()
+        peak = max(peak, running)
+    return peak
+
+
+def process_peak() -> int:
+    """Most resident memory that this process ever had, in bytes, libraries and buffers included."""
+    import sys
+
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

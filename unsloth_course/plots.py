@@ -1,0 +1,478 @@
+"""The course's pictures: loss, memory, scores before and after, and the curves behind the dials.
+
+Every function returns a figure that is registered nowhere, so a notebook cell that ends with it shows it once, and
+nothing needs closing. `figure.caption` says in one sentence what the picture shows.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .errors import CourseError
+from .memory import size
+
+# The colour-blind-safe palette of Okabe and Ito (2008), without its yellow, which is lost on a projector.
+BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#56B4E9", "#E69F00"
+COLOURS = [BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER]
+GREY, FAINT = "#595959", "#A8A8A8"
+MARKERS = "os^DvP"
+STYLE = {
+    "figure.facecolor": "white",  # opaque, so that the picture is the same in a dark theme
+    "figure.dpi": 100,
+    "savefig.facecolor": "white",
+    "font.size": 14,
+    "font.family": "sans-serif",
+    "text.color": "black",
+    "axes.facecolor": "white",
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": "black",
+    "axes.labelsize": 14,
+    "axes.titlesize": 16,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": "black",
+    "ytick.labelcolor": "black",
+    "xtick.labelsize": 13,
+    "ytick.labelsize": 13,
+    "legend.fontsize": 13,
+    "legend.frameon": False,
+    "lines.linewidth": 2.8,
+    "lines.markersize": 8,
+}
+LOWER_IS_BETTER = {"perplexity", "loss"}
+WIDTH = 9.0  # inches
+
+
+class Picture(Figure):
+    """A matplotlib figure that a notebook can show without pyplot, with a caption in words."""
+
+    caption: str = ""
+
+    def _repr_png_(self) -> bytes:
+        png = io.BytesIO()
+        self.savefig(png, format="png")
+        return png.getvalue()
+
+
+def _styled(draw: Callable[..., Picture]) -> Callable[..., Picture]:
+    @wraps(draw)
+    def styled(*args: Any, **kwargs: Any) -> Picture:
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()  # a learner's own style, such as dark_background, must not mix with this one
+            matplotlib.rcParams.update(STYLE)
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+def _picture(height: float, rows: int = 1) -> tuple[Picture, list[Axes]]:
+    figure = Picture(figsize=(WIDTH, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.14, h_pad=0.12)
+    return figure, list(figure.subplots(rows, 1, squeeze=False)[:, 0])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# From a trainer's log
+
+
+@_styled
+def loss(
+    history: Sequence[Mapping[str, Any]],
+    *,
+    evaluation: Sequence[tuple[float, float]] | None = None,
+    reference: float | tuple[float, str] | None = None,
+    title: str = "Loss while training",
+) -> Picture:
+    """The training loss of every logged step, smoothed, with the evaluation losses.
+
+    history: `trainer.state.log_history` of any trainer; rows without "loss" are passed over.
+    evaluation: pairs (step, loss) on unseen data; left out, the rows with "eval_loss" are used.
+    reference: a value to compare with, or a pair (value, label), drawn as a dashed line.
+    The smoothed line is an exponential moving average, drawn from 5 points on. A loss that is not a finite number is
+    marked at the bottom and said in words.
+    Raises CourseError when nothing in the history can be drawn. Taught in lesson colab2 (LoRA).
+    """
+    points = _series(history, "loss")
+    held_out = _series(history, "eval_loss") if evaluation is None else [(float(s), float(v)) for s, v in evaluation]
+    held_out = [(step, value) for step, value in held_out if math.isfinite(value)]
+    if not points and not held_out:
+        raise CourseError(_nothing_logged(history, ["loss"]))
+
+    figure, (axes,) = _picture(4.8)
+    finite = [(step, value) for step, value in points if math.isfinite(value)]
+    broken = [step for step, value in points if not math.isfinite(value)]
+    _trace(axes, finite, "training loss", BLUE)
+    if held_out:
+        axes.plot(*zip(*held_out, strict=True), "o--", color=ORANGE, label="evaluation loss (unseen data)")
+    if reference is not None:
+        value, label = reference if isinstance(reference, tuple) else (reference, f"{reference:.3g}")
+        axes.axhline(value, color=GREY, linestyle=(0, (4, 3)), linewidth=2, label=label)
+    if broken:
+        axes.plot(
+            broken,
+            [0.03] * len(broken),
+            "X",
+            color="black",
+            transform=axes.get_xaxis_transform(),
+            linestyle="none",
+            label=f"not a finite number: {_count(broken, 'step')}, first at {broken[0]:g}",
+        )
+    if not finite and not held_out and reference is None:
+        axes.set_yticks([])
+    axes.set(title=title, xlabel="step", ylabel="loss")
+    _whole_steps(axes, [step for step, _ in points + held_out])
+    axes.legend()
+    figure.caption = _loss_in_words(finite, held_out, broken)
+    return figure
+
+
+@_styled
+def traces(
+    history: Sequence[Mapping[str, Any]],
+    keys: Sequence[str],
+    *,
+    labels: Mapping[str, str] | None = None,
+    title: str = "",
+) -> Picture:
+    """One small picture per metric of a trainer's log, one below the other, over the same steps.
+
+    history: `trainer.state.log_history`. keys: names of metrics in it, such as "rewards/margins".
+    labels: what to call a metric, by its key. Keys that the log lacks are left out, and named below.
+    Raises CourseError when the log has none of them. Taught in the lessons on DPO and GRPO.
+    """
+    found = {key: _series(history, key) for key in dict.fromkeys(keys)}
+    missing = [key for key, points in found.items() if not points]
+    drawn = {key: points for key, points in found.items() if points}
+    if not drawn:
+        raise CourseError(_nothing_logged(history, keys))
+
+    figure, panels = _picture(0.9 + 2.1 * len(drawn), rows=len(drawn))
+    notes = [f"Not in this log: {', '.join(missing)}."] if missing else []
+    for position, (axes, (key, points)) in enumerate(zip(panels, drawn.items(), strict=True)):
+        name = (labels or {}).get(key, key)
+        finite = [(step, value) for step, value in points if math.isfinite(value)]
+        _trace(axes, finite, name, COLOURS[position % len(COLOURS)])
+        axes.set_title(name, fontsize=14)
+        if broken := [step for step, value in points if not math.isfinite(value)]:
+            notes.append(f"{name}: not a finite number in {_count(broken, 'step')}, first at step {broken[0]:g}.")
+        if axes is not panels[-1]:
+            axes.tick_params(labelbottom=False)
+        axes.margins(y=0.15)
+    steps = [step for points in drawn.values() for step, _ in points]
+    for axes in panels:
+        axes.set_xlim(min(steps) - 0.5, max(steps) + 0.5)
+    _whole_steps(panels[-1], steps)
+    panels[-1].set_xlabel("step")
+    figure.supxlabel("\n".join(["Faint: every step. Strong: moving average.", *notes]), fontsize=13, x=0.02, ha="left")
+    if title:
+        figure.suptitle(title, fontsize=16, x=0.02, ha="left")
+    figure.caption = " ".join([f"{', '.join((labels or {}).get(key, key) for key in drawn)} over the steps.", *notes])
+    return figure
+
+
+def _series(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    """Pairs (step, value) of one metric, in the order logged; a row without a step counts as one."""
+    if not isinstance(history, Sequence):
+        raise CourseError(f"The history wants trainer.state.log_history, and got {type(history).__name__}.")
+    points: list[tuple[float, float]] = []
+    for row in history:
+        value = _number(row.get(key)) if isinstance(row, Mapping) else None
+        if value is not None:
+            step = _number(row.get("step"))
+            points.append((len(points) + 1 if step is None or not math.isfinite(step) else step, value))
+    return points
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _nothing_logged(history: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
+    wanted = ", ".join(keys)
+    if not len(history):
+        return f"The log history is empty, so there is no {wanted} to draw: train first, with logging_steps=1."
+    logged = sorted({key for row in history if isinstance(row, Mapping) for key in row})
+    return (
+        f"The log history has {_count(history, 'row')} and none with {wanted}; it holds {', '.join(logged)}. "
+        "Train with logging_steps=1, so that each step is logged."
+    )
+
+
+def _count(things: Sequence[Any], noun: str) -> str:
+    return f"{len(things):,} {noun}{'' if len(things) == 1 else 's'}"
+
+
+def _trace(axes: Axes, points: list[tuple[float, float]], name: str, colour: str) -> None:
+    """A faint raw line under its moving average; from fewer than 5 points, the points themselves."""
+    if not points:
+        return
+    steps, values = zip(*points, strict=True)
+    if len(points) < 5:
+        axes.plot(steps, values, "o-", color=colour, label=name)
+        return
+    span = max(3, round(len(points) / 10))
+    axes.plot(steps, values, color=colour, alpha=0.3, linewidth=1.6, label=name)
+    axes.plot(steps, _moving_average(values, span), color=colour, label=f"smoothed (moving average, span {span})")
+
+
+def _moving_average(values: Sequence[float], span: int) -> list[float]:
+    """Exponential moving average with weight 2 / (span + 1).
+
+    Divided by the weights seen so far, as Adam does (Kingma and Ba, 2015, section 3), so that it starts without a bias.
+    """
+    keep = 1 - 2 / (span + 1)
+    averages, total, weights = [], 0.0, 0.0
+    for value in values:
+        total, weights = keep * total + value, keep * weights + 1
+        averages.append(total / weights)
+    return averages
+
+
+def _whole_steps(axes: Axes, steps: Sequence[float]) -> None:
+    if all(step == int(step) for step in steps):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    if min(steps) == max(steps):
+        axes.set_xlim(steps[0] - 1, steps[0] + 1)
+
+
+def _loss_in_words(finite: list[tuple[float, float]], held_out: list[tuple[float, float]], broken: list[float]) -> str:
+    words = []
+    if finite:
+        (first, start), (last, end) = finite[0], finite[-1]
+        words.append(f"Training loss {start:.3f} at step {first:g}, {end:.3f} at step {last:g}.")
+    if held_out:
+        words.append(f"Evaluation loss {held_out[-1][1]:.3f} at step {held_out[-1][0]:g}.")
+    if broken:
+        words.append(
+            f"The loss is not a finite number in {_count(broken, 'step')}, first at step {broken[0]:g}: "
+            "lower the learning rate, and look at the rows of that step."
+        )
+    return " ".join(words)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Memory
+
+
+@_styled
+def memory(predicted: Mapping[str, int], measured: int | Mapping[str, int] | None = None) -> Picture:
+    """Predicted memory, part by part, beside what was measured.
+
+    predicted: bytes by part, such as {"weights": 6_000_000, "activations": 2_000_000}.
+    measured: the peak in bytes, or bytes by part.
+    Raises CourseError when a figure is missing, negative or not a number. Taught in lesson colab2 (LoRA).
+    """
+    bars = {"predicted": dict(predicted)}
+    if measured is not None:
+        bars["measured"] = dict(measured) if isinstance(measured, Mapping) else {"measured": measured}
+    for name, parts in bars.items():
+        amounts = [_number(amount) for amount in parts.values()]
+        if not amounts or not all(amount is not None and 0 <= amount < math.inf for amount in amounts):
+            raise CourseError(f"The {name} memory wants bytes of 0 or more for each part, and got {parts}.")
+
+    totals = {name: sum(parts.values()) for name, parts in bars.items()}
+    unit, scale = ("GiB", 2**30) if max(totals.values()) >= 2**30 else ("MiB", 2**20)
+    figure, (axes,) = _picture(1.9 + 0.85 * len(bars))
+    colours = dict(zip(predicted, COLOURS * (1 + len(predicted) // len(COLOURS)), strict=False))
+    for name, parts in bars.items():
+        left = 0.0
+        for part, amount in parts.items():
+            shown = None if part == "measured" else f"{part} {size(amount)}"
+            if name == "measured" and part in predicted:
+                shown = None  # its colour is in the legend already
+            colour = colours.get(part, GREY)
+            axes.barh(name, amount / scale, left=left, height=0.6, color=colour, edgecolor="white", label=shown)
+            left += amount / scale
+        axes.annotate(_total(name, totals), (left, name), (8, 0), textcoords="offset points", va="center")
+    axes.invert_yaxis()
+    axes.grid(False)
+    axes.set(xlim=(0, 1.45 * max(totals.values()) / scale or 1), xlabel=unit)
+    axes.set_title("Memory while training")
+    figure.legend(loc="outside lower left", ncols=2)
+    figure.caption = "Memory: " + ", ".join(f"{name} {_total(name, totals)}" for name in bars) + "."
+    return figure
+
+
+def _total(name: str, totals: Mapping[str, float]) -> str:
+    text = size(totals[name])
+    if name == "predicted" or not totals["predicted"]:
+        return text
+    change = totals["measured"] / totals["predicted"] - 1
+    return f"{text} ({abs(change):.0%} {'more' if change > 0 else 'less'})"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Scores
+
+
+@_styled
+def before_after(score: Any) -> Picture:
+    """A score before and after training, with the interval of the difference in words.
+
+    score: an object or a mapping with `before`, `after`, `interval` (low and high of after minus before), `metric`
+        and `n`, such as the "evaluation" part of a results file.
+    Perplexity and loss are better when lower; every other metric is a share from 0 to 1, better when higher.
+    Raises CourseError when one of them is missing. Taught in lesson colab2 (LoRA).
+    """
+    before, after, (low, high), metric, n = (
+        _field(score, name) for name in ("before", "after", "interval", "metric", "n")
+    )
+    lower = metric in LOWER_IS_BETTER
+    verdict = _verdict(low, high, lower)
+    scale, digits, unit = (1, 2, "") if lower else (100, 1, " points")
+    change, low, high = (f"{scale * value:+.{digits}f}" for value in (after - before, low, high))
+    words = f"after minus before: {change}{unit}, 95% interval {low} to {high}: {verdict}"
+    name = metric.replace("_", " ")
+    figure, (axes,) = _picture(3.2)
+    bars = axes.barh(["before", "after"], [before, after], height=0.6, color=[FAINT, BLUE])
+    axes.bar_label(bars, [_score(before, lower), _score(after, lower)], padding=8, fontsize=16)
+    axes.invert_yaxis()
+    axes.grid(False)
+    direction = "lower is better" if lower else "higher is better"
+    axes.set_title(f"{name} on {n:,} unseen examples ({direction})")
+    axes.set_xlabel(words[0].upper() + words[1:], loc="left")
+    _share_axis(axes, lower, max(before, after))
+    figure.caption = f"{name}: {_score(before, lower)} before, {_score(after, lower)} after; {words}."
+    return figure
+
+
+def _field(score: Any, name: str) -> Any:
+    value = score.get(name) if isinstance(score, Mapping) else getattr(score, name, None)
+    if value is None:
+        raise CourseError(f"The score has no {name}: pass the result of the evaluation before and after training.")
+    return value
+
+
+def _verdict(low: float, high: float, lower: bool) -> str:
+    if low <= 0 <= high:
+        return "no change shown"
+    return "better" if (high < 0) == lower else "worse"
+
+
+def _score(value: float, lower: bool) -> str:
+    return f"{value:.2f}" if lower else f"{value:.1%}"
+
+
+def _share_axis(axes: Axes, lower: bool, largest: float) -> None:
+    """A share runs from 0 to 100%, whatever the scores, so that two pictures can be compared."""
+    if lower:
+        axes.set_xlim(0, 1.2 * largest or 1)
+    else:
+        axes.set_xlim(0, 1.12)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
+
+
+@_styled
+def by_skill(before: Mapping[str, float], after: Mapping[str, float]) -> Picture:
+    """The score of each skill before and after, as shares from 0 to 1; a skill measured once has one bar.
+
+    Raises CourseError when there is no skill. Taught in lesson colab2 (LoRA).
+    """
+    skills = list(dict.fromkeys([*before, *after]))
+    if not skills:
+        raise CourseError("There is no skill to draw: pass the scores by skill of an evaluation.")
+    figure, (axes,) = _picture(1.6 + 0.62 * len(skills))
+    for offset, colour, label, scores in ((-0.2, FAINT, "before", before), (0.2, BLUE, "after", after)):
+        measured = [(place, scores[skill]) for place, skill in enumerate(skills) if skill in scores]
+        if measured:
+            bars = axes.barh(
+                [place + offset for place, _ in measured],
+                [value for _, value in measured],
+                0.38,
+                color=colour,
+                label=label,
+            )
+            axes.bar_label(bars, [f"{value:.0%}" for _, value in measured], padding=5, fontsize=13)
+    axes.set_yticks(range(len(skills)), [skill.replace("_", " ") for skill in skills])
+    axes.invert_yaxis()
+    axes.grid(False)
+    _share_axis(axes, False, 1.0)
+    axes.set_title("Score by skill")
+    figure.legend(loc="outside lower left", ncols=2)
+    both = [skill for skill in skills if skill in before and skill in after]
+    fallen = [skill for skill in both if after[skill] < before[skill]]
+    figure.caption = (
+        f"{_count(both, 'skill')} measured before and after; lower after in: {', '.join(fallen) or 'none'}."
+    )
+    return figure
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Curves
+
+
+@_styled
+def curve(
+    xs: Sequence[float],
+    ys: Mapping[str, Sequence[float]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    mark: float | tuple[float, str] | None = None,
+) -> Picture:
+    """Lines over the same x values, each named at its end; the static twin of a dial.
+
+    ys: the values of each line by its name, as many as `xs`.
+    mark: an x value to point out, or a pair (x, label), drawn as a dashed upright line.
+    Raises CourseError when a line has another length. Taught in lesson colab2 (LoRA).
+    """
+    if not len(xs) or not ys:
+        raise CourseError("There is nothing to draw: curve() wants x values and at least one line.")
+    for name, values in ys.items():
+        if len(values) != len(xs):
+            raise CourseError(f'The line "{name}" has {len(values)} values for {len(xs)} x values: give one each.')
+
+    figure, (axes,) = _picture(4.6)
+    for position, (name, values) in enumerate(ys.items()):
+        marker = MARKERS[position % len(MARKERS)]
+        axes.plot(xs, values, marker=marker, color=COLOURS[position % len(COLOURS)], label=name)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    if mark is not None:
+        x, label = mark if isinstance(mark, tuple) else (mark, f"{mark:g}")
+        axes.axvline(x, color=GREY, linestyle=(0, (4, 3)), linewidth=2, zorder=1)
+        axes.annotate(
+            label, (x, 1), (0, 4), xycoords=("data", "axes fraction"), textcoords="offset points", ha="center"
+        )
+    _name_lines(axes, xs, ys)
+    figure.caption = " ".join(f"{name}: {values[0]:g} to {values[-1]:g}." for name, values in ys.items())
+    return figure
+
+
+def _name_lines(axes: Axes, xs: Sequence[float], ys: Mapping[str, Sequence[float]]) -> None:
+    """Each line's name to the right of its end, pushed apart where ends lie close together."""
+    low, high = axes.get_ylim()
+    gap = 0.075 * (high - low)
+    last = max(range(len(xs)), key=lambda index: xs[index])
+    ends = [(values[last], position, name) for position, (name, values) in enumerate(ys.items())]
+    place = -math.inf
+    for value, position, name in sorted(ends):
+        place = max(value if math.isfinite(value) else low, place + gap)
+        axes.annotate(
+            name,
+            (1.02, place),
+            xycoords=("axes fraction", "data"),
+            color=COLOURS[position % len(COLOURS)],
+            fontweight="bold",
+            va="center",
+            annotation_clip=False,
+        )
+    axes.set_ylim(low, high)

@@ -1,0 +1,254 @@
+"""The skills of the pocket model: questions that can be asked, and their answers, computed and not stored.
+
+Twelve skills are taught in chat by the lessons; four are never asked there and show what fine-tuning made the model
+forget (the lesson's *retention*).
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from unsloth_course.pocket import world
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to ask: what fills the question, and the answer. Both are text."""
+
+    x: str
+    y: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Skill:
+    """One kind of question.
+
+    ``draw(rng, held_out)`` gives an item of the asked side of the split. ``questions`` stand alone; ``tasks`` are
+    instructions that come with a separate ``input``, whose text is ``given``. ``told`` says the same as a full
+    sentence: it is the long style of answering, and how pretraining prose tells it.
+    """
+
+    name: str
+    draw: Callable[[random.Random, bool], Item]
+    questions: tuple[str, ...]
+    tasks: tuple[str, ...]
+    given: str
+    told: tuple[str, ...]
+
+    def sentence(self, item: Item) -> str:
+        """The long answer: a full sentence that holds the short one."""
+        return self.told[0].format(x=item.x, y=item.y, a=item.answer)
+
+
+def _code(rng: random.Random, held_out: bool, lengths: tuple[int, ...] = (3, 4, 5)) -> str:
+    while True:
+        code = "".join(rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=rng.choice(lengths)))
+        if world.code_is_held_out(code) == held_out:
+            return code
+
+
+def _code_skill(answer: Callable[[str], str]) -> Callable[[random.Random, bool], Item]:
+    def draw(rng: random.Random, held_out: bool) -> Item:
+        code = _code(rng, held_out)
+        return Item(code, "", answer(code))
+
+    return draw
+
+
+def _shorter_code(rng: random.Random, held_out: bool) -> Item:
+    # What is left is a code too, so both must be on the same side: no held-out code may appear as an answer.
+    while True:
+        code = _code(rng, held_out, (4, 5))
+        if world.code_is_held_out(code[1:]) == held_out:
+            return Item(code, "", code[1:])
+
+
+def _pair(rng: random.Random, held_out: bool) -> tuple[int, int]:
+    while True:
+        first, second = rng.randint(10, 89), rng.randint(10, 89)
+        if first != second and world.pair_is_held_out(first, second) == held_out:
+            return first, second
+
+
+def _pair_skill(
+    answer: Callable[[int, int], int], allowed: Callable[[int, int], bool] = lambda first, second: True
+) -> Callable[[random.Random, bool], Item]:
+    def draw(rng: random.Random, held_out: bool) -> Item:
+        while True:
+            first, second = _pair(rng, held_out)
+            if allowed(first, second):
+                return Item(str(first), str(second), str(answer(first, second)))
+
+    return draw
+
+
+def _next(rng: random.Random, held_out: bool) -> Item:
+    while True:
+        number = rng.randint(10, 998)
+        if world.is_held_out("next", number) == held_out:
+            return Item(str(number), "", str(number + 1))
+
+
+def _even(rng: random.Random, held_out: bool) -> Item:
+    while True:
+        number = rng.randint(10, 998)
+        if world.is_held_out("even", number) == held_out:
+            return Item(str(number), "", "odd" if number % 2 else "even")
+
+
+@cache
+def askable(held_out: bool) -> tuple[world.Person, ...]:
+    """The people on one side of the split."""
+    return tuple(person for person in world.people() if world.question_is_held_out(person.name) == held_out)
+
+
+def _fact_skill(which: str) -> Callable[[random.Random, bool], Item]:
+    def draw(rng: random.Random, held_out: bool) -> Item:
+        person = rng.choice(askable(held_out))
+        return Item(person.name, "", getattr(person, which))
+
+    return draw
+
+
+TAUGHT = (
+    Skill(
+        "reverse",
+        _code_skill(lambda code: code[::-1]),
+        ("What is {x} reversed?", "Write {x} backwards.", "Reverse the code {x}."),
+        ("Reverse the code.", "Write this code backwards."),
+        "{x}",
+        ("{x} reversed is {a}.", "Read backwards, {x} becomes {a}."),
+    ),
+    Skill(
+        "first",
+        _code_skill(lambda code: code[0]),
+        ("What is the first letter of {x}?", "Which letter does {x} start with?", "Name the first letter of {x}."),
+        ("Give the first letter of the code.", "Name the letter that this code starts with."),
+        "{x}",
+        ("The first letter of {x} is {a}.", "{x} starts with {a}."),
+    ),
+    Skill(
+        "last",
+        _code_skill(lambda code: code[-1]),
+        ("What is the last letter of {x}?", "Which letter does {x} end with?", "Name the last letter of {x}."),
+        ("Give the last letter of the code.", "Name the letter that this code ends with."),
+        "{x}",
+        ("The last letter of {x} is {a}.", "{x} ends with {a}."),
+    ),
+    Skill(
+        "count",
+        _code_skill(lambda code: str(len(code))),
+        ("How many letters does {x} have?", "How long is {x}?", "Count the letters of {x}."),
+        ("Count the letters of the code.", "Say how long this code is."),
+        "{x}",
+        ("The number of letters in {x} is {a}.", "{x} has {a} letters."),
+    ),
+    Skill(
+        "sort",
+        _code_skill(lambda code: "".join(sorted(code))),
+        ("What is {x} in alphabetical order?", "Sort the letters of {x}.", "Put {x} in alphabetical order."),
+        ("Sort the letters of the code.", "Put this code in alphabetical order."),
+        "{x}",
+        ("{x} in alphabetical order is {a}.", "Sorted, {x} becomes {a}."),
+    ),
+    Skill(
+        "add",
+        _pair_skill(lambda first, second: first + second, lambda first, second: first + second <= 99),
+        ("What is {x} plus {y}?", "How much is {x} plus {y}?", "Add {x} and {y}."),
+        ("Add the two numbers.", "Find the sum of the numbers."),
+        "{x} and {y}",
+        ("{x} plus {y} is {a}.", "The sum of {x} and {y} is {a}."),
+    ),
+    Skill(
+        "larger",
+        _pair_skill(max),
+        ("Which is larger, {x} or {y}?", "What is the larger of {x} and {y}?", "Name the larger of {x} and {y}."),
+        ("Choose the larger number.", "Say which of the numbers is larger."),
+        "{x} and {y}",
+        ("The larger of {x} and {y} is {a}.", "Of {x} and {y}, the larger is {a}."),
+    ),
+    Skill(
+        "next",
+        _next,
+        ("What number comes after {x}?", "Which number follows {x}?", "Name the number after {x}."),
+        ("Give the number that comes next.", "Count one further."),
+        "{x}",
+        ("The number after {x} is {a}.", "After {x} comes {a}."),
+    ),
+    Skill(
+        "town",
+        _fact_skill("town"),
+        ("Where does {x} live?", "In which town does {x} live?", "Name the home of {x}."),
+        ("Name the town where this person lives.", "Say where this person lives."),
+        "{x}",
+        ("{x} lives in {a}.", "The home of {x} is {a}.", "You can find {x} in {a}.", "{x} has a house in {a}."),
+    ),
+    Skill(
+        "job",
+        _fact_skill("job"),
+        ("What is the job of {x}?", "What does {x} do for a living?", "Name the work of {x}."),
+        ("Name the job of this person.", "Say what this person does for a living."),
+        "{x}",
+        ("{x} works as a {a}.", "The job of {x} is {a}.", "{x} is a {a}.", "By trade, {x} is a {a}."),
+    ),
+    Skill(
+        "colour",
+        _fact_skill("colour"),
+        ("What colour does {x} like?", "Which colour does {x} wear?", "Name the colour of {x}."),
+        ("Name the colour that this person likes.", "Say which colour this person wears."),
+        "{x}",
+        ("{x} likes {a}.", "The colour of {x} is {a}.", "{x} wears {a}.", "{x} is always dressed in {a}."),
+    ),
+    Skill(
+        "even",
+        _even,
+        ("Is {x} even or odd?", "Say whether {x} is even or odd.", "Which is {x}, odd or even?"),
+        ("Say whether the number is even or odd.", "Even or odd?"),
+        "{x}",
+        ("{x} is {a}.", "The number {x} is {a}."),
+    ),
+)
+
+UNTOUCHED = (
+    Skill(
+        "shorten",
+        _shorter_code,
+        ("What is {x} without its first letter?", "Drop the first letter of {x}.", "Shorten {x} by its first letter."),
+        (),
+        "{x}",
+        ("{x} without its first letter is {a}.", "Without the first letter, {x} becomes {a}."),
+    ),
+    Skill(
+        "subtract",
+        _pair_skill(lambda first, second: first - second, lambda first, second: first > second),
+        ("What is {x} minus {y}?", "How much is {x} minus {y}?", "Take {y} from {x}."),
+        (),
+        "{x} and {y}",
+        ("{x} minus {y} is {a}.", "{y} taken from {x} leaves {a}."),
+    ),
+    Skill(
+        "pet",
+        _fact_skill("pet"),
+        ("What pet does {x} have?", "Which animal does {x} keep?", "Name the pet of {x}."),
+        (),
+        "{x}",
+        ("{x} has a {a}.", "The pet of {x} is a {a}.", "{x} keeps a {a}.", "At home, {x} has a {a}."),
+    ),
+    Skill(
+        "second",
+        _code_skill(lambda code: code[1]),
+        ("What is the second letter of {x}?", "Which letter comes second in {x}?", "Name the second letter of {x}."),
+        (),
+        "{x}",
+        ("The second letter of {x} is {a}.", "In {x}, {a} comes second."),
+    ),
+)
+
+ALL = TAUGHT + UNTOUCHED
+
+
+def ask(skill: Skill, item: Item, rng: random.Random) -> str:
+    """One of the skill's questions about the item, as text."""
+    return rng.choice(skill.questions).format(x=item.x, y=item.y)

@@ -1,0 +1,512 @@
+"""Execute a lesson notebook in a fresh kernel, and write its pages and results."""
+
+import ast
+import asyncio
+import copy
+import json
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import nbformat
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbformat import NotebookNode
+
+from .cleaning import REPOSITORY, absolute_path_in_outputs, clean, with_clean_metadata
+from .errors import CourseError
+
+LESSONS = {
+    "full": "colab1_full_finetuning_smollm2.ipynb",
+    "lora": "colab2_lora_finetuning_smollm2.ipynb",
+    "dpo": "colab3_dpo_reinforcement_learning.ipynb",
+    "grpo": "colab4_grpo_reasoning_model.ipynb",
+    "cpt": "colab5_continued_pretraining.ipynb",
+}
+NOTEBOOKS = REPOSITORY / "notebooks"
+VERDICTS = ("trained", "suspicious", "not trained")
+
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+# The page may show pictures and styles that it carries, and nothing else: no script runs, nothing is fetched.
+CONTENT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; font-src data:"
+
+# What nbclient logs about a dead or interrupted kernel, the learner gets as a sentence.
+_SILENT = logging.Logger("unsloth_course.runner")
+_SILENT.addHandler(logging.NullHandler())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished lesson left behind: the results JSON as a dict, the files, and the executed notebook."""
+
+    lesson: str
+    results: dict[str, Any]
+    files: list[Path]
+    notebook: NotebookNode
+
+    @property
+    def verdict(self) -> str:
+        """`trained`, `suspicious` or `not trained`, as the lesson's receipt has it."""
+        return self.results["receipt"]["verdict"]
+
+
+def written_lessons() -> list[str]:
+    """Names of the lessons whose notebook exists, in learning order; raises CourseError when there is none."""
+    found = [lesson for lesson, name in LESSONS.items() if (NOTEBOOKS / name).is_file()]
+    if not found:
+        raise CourseError(f"There is no lesson in {NOTEBOOKS}; run this from a checkout of the course.")
+    return found
+
+
+def notebook_path(lesson: str) -> Path:
+    """The lesson's notebook in `notebooks/`; raises CourseError for an unknown name or an unwritten lesson."""
+    if lesson not in LESSONS:
+        raise CourseError(f"There is no lesson named {lesson!r}; the lessons are {', '.join(LESSONS)}, or all of them.")
+    path = NOTEBOOKS / LESSONS[lesson]
+    if not path.is_file():
+        raise CourseError(f"The {lesson} lesson is not written yet: {path.name} is not in the notebooks folder.")
+    return path
+
+
+def run(
+    lesson: str,
+    profile: str | None = None,
+    seed: int | None = None,
+    out: Path = Path("results"),
+    started: float | None = None,
+) -> Outcome:
+    """Execute one lesson and return what it left in `out`: `<lesson>.json`, `<lesson>.html` and the executed notebook.
+
+    `profile` and `seed` replace the lesson's own knobs when given. `started` is the `time.perf_counter()` from which
+    `wall_seconds` in the results counts; without it, the moment of the call. The files are written whatever the
+    verdict; the notebook and the page also after an error or Ctrl-C, up to where the lesson came.
+
+    Raises CourseError when a cell raises, when the kernel dies, or when the lesson writes no valid results;
+    KeyboardInterrupt on Ctrl-C, with the kernel already shut down.
+    """
+    started = time.perf_counter() if started is None else started
+    path = notebook_path(lesson)
+    out = _results_folder(out)
+    results_path, page_path, copy_path = out / f"{lesson}.json", out / f"{lesson}.html", out / path.name
+    if copy_path == path:
+        raise CourseError(
+            f"--out {out} is the notebooks folder itself; name another one, the lesson must not be replaced."
+        )
+    knobs = {"PROFILE": profile and str(profile), "SEED": seed, "OUT": str(out)}
+    notebook = with_parameters(_read(path), {name: value for name, value in knobs.items() if value is not None})
+    before = _fingerprint(results_path)
+    try:
+        with _progress(notebook) as progress:
+            asyncio.run(_execute(notebook, path, progress))
+    finally:
+        _write(copy_path, nbformat.writes(notebook) + "\n")
+        _write(page_path, page(notebook, path))
+    if _fingerprint(results_path) == before:
+        raise CourseError(
+            f"{path.name} ran to its end but did not write {results_path}; its last section should do that."
+        )
+    results = _read_results(results_path)
+    results["wall_seconds"] = round(time.perf_counter() - started, 2)
+    _write(results_path, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    return Outcome(lesson, results, [results_path, page_path, copy_path], notebook)
+
+
+def store(
+    lesson: str,
+    profile: str | None = None,
+    seed: int | None = None,
+    out: Path = Path("results"),
+    started: float | None = None,
+) -> Outcome:
+    """Run a lesson in the cpu profile and write its cleaned outputs, and nothing else, back into `notebooks/`.
+
+    Arguments and errors as in `run`; a profile other than cpu, a verdict other than `trained`, or an output that still
+    names a path of this machine is a CourseError and leaves the stored notebook as it was.
+    """
+    if profile not in (None, "cpu"):
+        raise CourseError("The stored outputs come from the cpu profile, so that anybody can make them again.")
+    outcome = run(lesson, profile="cpu", seed=seed, out=out, started=started)
+    if outcome.verdict != "trained":
+        raise CourseError(f"Nothing was stored. {complaint(outcome)}")
+    path = notebook_path(lesson)
+    cells = [cell for cell in outcome.notebook.cells if not has_tag(cell, "injected-parameters")]
+    own = NotebookNode(outcome.notebook, cells=cells)
+    cleaned = clean(own, {str(path.parent): ".", str(_results_folder(out)): "results"})
+    executed = {cell.id: cell for cell in cleaned.cells}
+    target = _read(path)
+    for number, cell in enumerate(target.cells, 1):
+        if cell.cell_type == "code":
+            cell.outputs = executed[cell.id].outputs
+            cell.execution_count = executed[cell.id].execution_count
+            leak = absolute_path_in_outputs(cell)
+            if leak:
+                raise CourseError(
+                    f"Nothing was stored: {path.name}, cell {number} prints a path of this machine: {leak}."
+                )
+    _write(path, nbformat.writes(with_clean_metadata(target)) + "\n")
+    return outcome
+
+
+# Parameters
+
+
+def with_parameters(notebook: NotebookNode, values: Mapping[str, str | int]) -> NotebookNode:
+    """A copy of the notebook, without outputs, with a cell of `NAME = value` lines after the one tagged `parameters`.
+
+    The convention is papermill's (https://papermill.readthedocs.io/en/latest/usage-parameterize.html). Raises
+    CourseError unless exactly one code cell has the tag and it assigns every name in `values`.
+    """
+    notebook = copy.deepcopy(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    tagged = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code" and has_tag(cell, "parameters")]
+    if len(tagged) != 1:
+        raise CourseError(f"The notebook has {len(tagged)} code cells tagged 'parameters'; it needs exactly one.")
+    missing = sorted(set(values) - assigned_names(notebook.cells[tagged[0]].source))
+    if missing:
+        raise CourseError(
+            f"The cell tagged 'parameters' does not set {', '.join(missing)}, so a value given would be lost."
+        )
+    if values:
+        lines = "\n".join(f"{name} = {value!r}" for name, value in values.items())
+        injected = nbformat.v4.new_code_cell(lines, metadata={"tags": ["injected-parameters"]})
+        notebook.cells.insert(tagged[0] + 1, injected)
+    return notebook
+
+
+def assigned_names(source: str) -> set[str]:
+    """Names that the top level of a piece of Python assigns; none when it does not parse."""
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:
+        return set()
+    targets = []
+    for statement in body:
+        if isinstance(statement, ast.Assign):
+            targets += statement.targets
+        elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+            targets.append(statement.target)
+    return {node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)}
+
+
+def has_tag(cell: NotebookNode, tag: str) -> bool:
+    """Whether the cell carries the tag in its metadata."""
+    return tag in cell.metadata.get("tags", [])
+
+
+def headings(notebook: NotebookNode) -> list[str]:
+    """For every cell, the nearest Markdown heading at or above it, without the hashes; "" before the first."""
+    current, found = "", []
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            lines = re.findall(r"^#{1,6} +(.+?)[ #]*$", cell.source, re.MULTILINE)
+            current = lines[-1] if lines else current
+        found.append(current)
+    return found
+
+
+# Execution
+
+
+class _ThisPython(KernelSpecManager):
+    """Knows one kernel, the Python that runs this command, whatever kernels are registered on the machine."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        return KernelSpec(argv=argv, display_name="Python 3", language="python", name=kernel_name)
+
+
+class _LessonClient(NotebookClient):
+    """A notebook client that tells the progress display what the running cell last said."""
+
+    progress: "_Progress"
+
+    def process_message(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> NotebookNode | None:
+        status = _status_line(msg)
+        if status:
+            self.progress.status(status)
+        return super().process_message(msg, cell, cell_index)
+
+
+def _status_line(message: dict[str, Any]) -> str:
+    """The last line of printed or displayed text in a kernel message; of stderr, only progress bars."""
+    content = message["content"]
+    if message["msg_type"] == "stream":
+        text = content["text"] if content["name"] == "stdout" or "%|" in content["text"] else ""
+    elif message["msg_type"] in ("display_data", "update_display_data"):
+        text = content["data"].get("text/plain", "")
+    else:
+        text = ""
+    lines = [_printable(line).strip() for line in re.split(r"[\r\n]", text)]
+    # `<IPython.core.display.HTML object>` says nothing to a person.
+    return next((line for line in reversed(lines) if line and not line.startswith("<")), "")
+
+
+def _printable(text: str) -> str:
+    """The text without escape sequences and control characters: a dataset row must not steer the terminal."""
+    return "".join(character for character in ANSI.sub("", text) if character.isprintable())
+
+
+async def _execute(notebook: NotebookNode, path: Path, progress: "_Progress") -> None:
+    """Run every code cell; on return or raise, the notebook holds the outputs so far and the kernel is gone."""
+    manager = AsyncKernelManager(kernel_spec_manager=_ThisPython(), log=_SILENT)
+    client = _LessonClient(
+        notebook,
+        km=manager,
+        timeout=None,
+        iopub_timeout=60,  # a busy machine may deliver a picture seconds after the cell is done
+        store_widget_state=False,
+        record_timing=False,
+        log=_SILENT,
+    )
+    client.progress = progress
+    titles, position, finished = headings(notebook), 0, False
+    try:
+        await client.async_start_new_kernel(cwd=str(path.parent), env=_kernel_environment())
+        await client.async_start_new_kernel_client()
+        for position, cell in enumerate(notebook.cells):
+            if _is_run(cell):
+                progress.cell(titles[position])
+            await client.async_execute_cell(cell, position)
+        finished = True
+    except CellExecutionError as error:
+        raise CourseError(_error_sentence(error, path.name, notebook, position)) from None
+    except DeadKernelError:
+        # nbclient also reports a cancelled task, which is how asyncio delivers Ctrl-C, as a dead kernel.
+        if asyncio.current_task().cancelling():
+            raise asyncio.CancelledError from None
+        raise CourseError(
+            f"{_place(path.name, notebook, position)}: the kernel died, most often because memory ran out. "
+            "Close other programs, or make the run smaller in the knobs cell."
+        ) from None
+    except RuntimeError as error:
+        raise CourseError(
+            f"The Jupyter kernel did not start ({error}); is ipykernel installed in {sys.prefix}?"
+        ) from None
+    finally:
+        if client.kc is not None:
+            client.kc.stop_channels()
+        if manager.has_kernel:
+            await manager.shutdown_kernel(now=not finished)
+
+
+def _kernel_environment() -> dict[str, str]:
+    """The environment with this package on the path, so that the lesson imports the same code as this command."""
+    paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def _is_run(cell: NotebookNode) -> bool:
+    return cell.cell_type == "code" and bool(cell.source.strip()) and not has_tag(cell, "skip-execution")
+
+
+def _place(name: str, notebook: NotebookNode, position: int) -> str:
+    """File, cell number as the learner counts it in the lesson (without the injected cell), and heading."""
+    number = sum(not has_tag(cell, "injected-parameters") for cell in notebook.cells[: position + 1])
+    title = headings(notebook)[position]
+    return f"{name}, cell {number}" + (f" ({title})" if title else "")
+
+
+def _error_sentence(error: CellExecutionError, name: str, notebook: NotebookNode, position: int) -> str:
+    message = " ".join(_printable(line).strip() for line in error.evalue.splitlines()).strip()
+    if error.ename == CourseError.__name__:
+        return message
+    what = f"{error.ename}: {message}".rstrip(": .")
+    return f"{_place(name, notebook, position)}: {what}. The copy in the --out folder shows what ran up to there."
+
+
+# Progress
+
+
+class _Progress(Protocol):
+    def cell(self, title: str) -> None:
+        """A code cell under this heading begins."""
+
+    def status(self, text: str) -> None:
+        """The running cell said this."""
+
+
+class _PlainProgress:
+    """One line per section, for logs: no control characters, nothing is overwritten."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.title, self.started = total, 0, None, time.perf_counter()
+
+    def cell(self, title: str) -> None:
+        self.done += 1
+        if title != self.title:
+            self.title = title
+            elapsed = time.perf_counter() - self.started
+            print(f"{elapsed:6.1f} s  cell {self.done}/{self.total}  {_printable(title)}", file=sys.stderr, flush=True)
+
+    def status(self, text: str) -> None:
+        """A log keeps the sections only."""
+
+
+class _TerminalProgress:
+    """A bar over the cells, with the section and what the running cell last said."""
+
+    def __init__(self, bar: Any, total: int) -> None:
+        self.bar, self.begun, self.title = bar, 0, ""
+        self.task = bar.add_task("starting the kernel", total=total)
+
+    def cell(self, title: str) -> None:
+        self.title = _printable(title)
+        self.bar.update(self.task, completed=self.begun, description=self.title)
+        self.begun += 1
+
+    def status(self, text: str) -> None:
+        self.bar.update(self.task, description=f"{self.title} | {text[:60]}")
+
+    def finish(self) -> None:
+        self.bar.update(self.task, completed=self.begun, description="done")
+
+
+@contextmanager
+def _progress(notebook: NotebookNode) -> Iterator[_Progress]:
+    total = sum(map(_is_run, notebook.cells))
+    if not sys.stderr.isatty():
+        yield _PlainProgress(total)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    text = TextColumn("{task.description}", markup=False)
+    columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(), text)
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        progress = _TerminalProgress(bar, total)
+        yield progress
+        progress.finish()
+
+
+# Pages and results
+
+
+def page(notebook: NotebookNode, path: Path) -> str:
+    """The notebook as one HTML page that fetches nothing and runs no script; formulas therefore show as their source.
+
+    `path` is the notebook's file; pictures its Markdown names are read from beside it.
+    """
+    from bs4 import BeautifulSoup
+    from nbconvert import HTMLExporter
+
+    notebook = clean(notebook, {str(path.parent): "."})
+    notebook.metadata.setdefault("title", next(filter(None, headings(notebook)), path.stem))
+    resources = {"metadata": {"name": path.stem, "path": str(path.parent)}}
+    html, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook, resources)
+    soup = BeautifulSoup(html, "html.parser")
+    for script in soup.find_all("script"):
+        script.decompose()
+    for image in soup.find_all("img", src=re.compile("^(https?:)?//")):
+        image.replace_with(image.get("alt") or "picture")
+    policy = soup.new_tag("meta", attrs={"http-equiv": "Content-Security-Policy", "content": CONTENT_POLICY})
+    soup.head.insert(0, policy)
+    return str(soup)
+
+
+def summary(outcome: Outcome) -> str:
+    """A few lines for the terminal: score before and after with its interval, retention, time and files."""
+    results = outcome.results
+    evaluation, training = results.get("evaluation") or {}, results.get("training") or {}
+    lines = [("verdict", outcome.verdict)]
+    if {"metric", "before", "after"} <= evaluation.keys():
+        lines.append((evaluation["metric"], _before_after(evaluation)))
+    retention = evaluation.get("retention") or {}
+    if {"before", "after"} <= retention.keys():
+        lines.append(("retention", _before_after({"metric": evaluation.get("metric"), **retention})))
+    seconds = f"{results['wall_seconds']:.1f} s"
+    if isinstance(training.get("seconds"), int | float):
+        seconds += f", of which {training['seconds']:.1f} s training"
+    lines.append(("time", seconds))
+    lines += [("file", str(file)) for file in outcome.files]
+    width = max(len(name) for name, _ in lines)
+    return "\n".join([f"{outcome.lesson} lesson"] + [f"  {name:<{width}}  {value}" for name, value in lines])
+
+
+def _before_after(score: Mapping[str, Any]) -> str:
+    if score["metric"] == "perplexity":
+        factor, digits, unit, difference = 1, 2, "", ""
+    else:
+        factor, digits, unit, difference = 100, 1, " %", " points"
+
+    def number(value: float, sign: str = "") -> str:
+        return f"{value * factor:{sign}.{digits}f}"
+
+    text = f"{number(score['before'])}{unit} -> {number(score['after'])}{unit}"
+    if score.get("interval"):
+        low, high = score["interval"]
+        change = number(score["after"] - score["before"], "+")
+        text += f"  ({change}{difference}, 95 % interval {number(low, '+')} to {number(high, '+')})"
+    return text
+
+
+def complaint(outcome: Outcome) -> str:
+    """The sentence for a lesson that ran to its end without the verdict `trained`."""
+    findings = "; ".join(str(finding).rstrip(".") for finding in outcome.results["receipt"].get("findings", []))
+    verdict = f"The {outcome.lesson} lesson ran to its end, but its verdict is {outcome.verdict!r}"
+    return f"{verdict}: {findings}." if findings else f"{verdict}; see the receipt in {outcome.files[1]}."
+
+
+def _results_folder(out: Path) -> Path:
+    out = out.expanduser().resolve()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CourseError(
+            f"The results folder {out} cannot be made ({error.strerror}); name another with --out."
+        ) from None
+    return out
+
+
+def _read(path: Path) -> NotebookNode:
+    try:
+        notebook = nbformat.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        nbformat.validate(notebook, version=4)
+    except (OSError, ValueError, AttributeError, nbformat.ValidationError) as error:
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise CourseError(f"{path.name} cannot be read as a notebook ({reason}); fetch it again.") from None
+    return nbformat.read(path, as_version=4)
+
+
+def _read_results(path: Path) -> dict[str, Any]:
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CourseError(f"{path} is not valid JSON ({error}).") from None
+    receipt = results.get("receipt") if isinstance(results, dict) else None
+    verdict = receipt.get("verdict") if isinstance(receipt, dict) else None
+    if verdict not in VERDICTS:
+        raise CourseError(
+            f"{path} has no receipt.verdict; it must be one of {', '.join(VERDICTS)}, and it is {verdict!r}."
+        )
+    return results
+
+
+def _fingerprint(path: Path) -> tuple[int, int, int] | None:
+    """Changes whenever the file is written again; None while there is none."""
+    if not path.exists():
+        return None
+    stat = path.stat()
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+def _write(path: Path, text: str) -> None:
+    """Write the file in one step, so that an interruption leaves either the old text or the new."""
+    beside = path.with_name(path.name + ".part")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        raise CourseError(
+            f"{path} cannot be written ({error.strerror}); free some disk space or name another --out."
+        ) from None
