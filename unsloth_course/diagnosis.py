@@ -1,0 +1,349 @@
+"""Did it really train? The receipt of a run, and the detectors behind its verdict.
+
+A falling loss proves little and a finished loop proves nothing. So a run is watched: the weights before and after, the
+updates that the optimizer made, the tokens that carried a loss, the loss seen and unseen, and the held-out score.
+"""
+
+import hashlib
+import html
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from unsloth_course import evaluation, memory
+
+TRAINED, SUSPICIOUS, NOT_TRAINED = "trained", "suspicious", "not trained"
+SAMPLED_ROWS = 256
+FORGOTTEN = 0.05
+MEMORY_MISS = 0.2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a detector saw. `level` is "fatal", "doubt" or "note"; `name` is a fixed word; `text` explains."""
+
+    level: str
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The numbers that a verdict is drawn from.
+
+    steps: of the training loop. updates: that the optimizer really made (a gradient scaler skips some).
+    changed_tensors of trainable_tensors: with another value than before. trained_tokens: labels that count, in sampled_rows rows as
+    the collator gives them. learning_rate: the largest that was logged. losses: logged during training, in order. unseen:
+    held-out losses, the first from before training. score: the held-out score.
+    """
+
+    steps: int
+    updates: int
+    changed_tensors: int
+    trainable_tensors: int
+    trained_tokens: int
+    sampled_rows: int
+    learning_rate: float | None
+    losses: list[float]
+    unseen: list[float] = field(default_factory=list)
+    score: evaluation.Score | None = None
+    finite_weights: bool = True
+    predicted_bytes: int = 0
+    measured_bytes: int = 0
+
+
+def judge(evidence: Evidence) -> tuple[str, list[Finding]]:
+    """The verdict on a run, and every finding that speaks for or against it. Taught in lesson colab2 (LoRA)."""
+    findings = [*_fatal(evidence), *_doubts(evidence), *_notes(evidence)]
+    levels = {finding.level for finding in findings}
+    verdict = NOT_TRAINED if "fatal" in levels else SUSPICIOUS if "doubt" in levels else TRAINED
+    return verdict, findings
+
+
+def _fatal(e: Evidence) -> list[Finding]:
+    found = []
+    if e.trained_tokens == 0:
+        text = f"No token in the {e.sampled_rows} rows looked at carries a label, so there was no error to learn from."
+        found.append(Finding("fatal", "no trained token", text))
+    if e.steps == 0:
+        found.append(Finding("fatal", "no step", "The training loop made no step. Check max_steps and the data set."))
+    elif e.updates == 0:
+        text = f"The loop made {e.steps} steps, but the optimizer applied none of them to the weights."
+        found.append(Finding("fatal", "no update", text))
+    if e.learning_rate == 0:
+        found.append(
+            Finding("fatal", "learning rate 0", "The learning rate was 0 throughout, so no update could move.")
+        )
+    if not e.finite_weights:
+        found.append(Finding("fatal", "broken weights", "Some weights are no longer numbers. Lower the learning rate."))
+    elif e.changed_tensors == 0:
+        text = f"All {e.trainable_tensors} trainable tensors have the values that they had before training."
+        found.append(Finding("fatal", "weights unchanged", text))
+    if any(not math.isfinite(loss) for loss in e.losses):
+        found.append(Finding("fatal", "loss not a number", "The loss became infinite or not a number during training."))
+    return found
+
+
+def _doubts(e: Evidence) -> list[Finding]:
+    found = []
+    third = len(e.losses) // 3
+    if third:
+        first, last = sum(e.losses[:third]) / third, sum(e.losses[-third:]) / third
+        if math.isfinite(first + last) and last >= first:
+            text = f"The training loss did not fall: {first:.3f} in the first third, {last:.3f} in the last."
+            found.append(Finding("doubt", "loss did not fall", text))
+    if len(e.unseen) > 1 and e.unseen[-1] >= e.unseen[0]:
+        text = f"The loss on unseen rows did not fall: {e.unseen[0]:.3f} before, {e.unseen[-1]:.3f} after."
+        found.append(Finding("doubt", "unseen loss did not fall", text))
+    if e.score is not None:
+        low, high = e.score.interval
+        if e.score.metric == "perplexity":
+            low, high = -high, -low
+        if high < 0:
+            text = f"The held-out score got worse: {e.score.before:.3f} before, {e.score.after:.3f} after."
+            found.append(Finding("doubt", "held-out score worse", text))
+        elif low <= 0:
+            text = (
+                f"No effect on held-out questions can be told from chance: {e.score.before:.3f} before, "
+                f"{e.score.after:.3f} after, and the 95 % interval of the difference includes 0."
+            )
+            found.append(Finding("doubt", "no held-out effect", text))
+    return found
+
+
+def _notes(e: Evidence) -> list[Finding]:
+    found = []
+    if 0 < e.updates < e.steps:
+        text = (
+            f"The optimizer applied {e.updates} of {e.steps} steps; in float16 the gradient scaler skips the first few."
+        )
+        found.append(Finding("note", "skipped steps", text))
+    kept = e.score.retention if e.score else None
+    if kept and kept.before - kept.after > FORGOTTEN:
+        points = 100 * (kept.before - kept.after)
+        text = f"Untouched skills fell by {points:.1f} points: {kept.before:.3f} before, {kept.after:.3f} after."
+        found.append(Finding("note", "forgetting", text))
+    if e.predicted_bytes and e.measured_bytes:
+        miss = e.predicted_bytes / e.measured_bytes - 1
+        if abs(miss) > MEMORY_MISS:
+            text = f"The memory prediction was {100 * miss:+.0f} % off; measured were {memory.size(e.measured_bytes)}."
+            found.append(Finding("note", "memory", text))
+    return found
+
+
+@dataclass(frozen=True, repr=False)
+class Receipt:
+    """What is known of a finished run, with the verdict. Shown as a table in a notebook, as text elsewhere."""
+
+    verdict: str
+    findings: list[Finding]
+    evidence: Evidence
+    layer_change: dict[int, float]
+    answers: list[tuple[str, str, str, str]]
+    seed: int
+    data_hash: str
+    versions: dict[str, str]
+
+    def sentence(self) -> str:
+        """The verdict in words."""
+        if self.verdict == TRAINED:
+            return "This run trained: the weights moved, the loss fell, and held-out questions are answered better."
+        reasons = " ".join(f.text for f in self.findings if f.level in ("fatal", "doubt"))
+        lead = "This run did not train." if self.verdict == NOT_TRAINED else "This run is suspicious."
+        return f"{lead} {reasons}"
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The lines of the receipt: what, and its value, as text."""
+        e = self.evidence
+        lines = [
+            ("updates applied", f"{e.updates} of {e.steps} steps"),
+            ("tensors changed", f"{e.changed_tensors} of {e.trainable_tensors}"),
+        ]
+        if self.layer_change:
+            change = ", ".join(f"{layer}: {100 * share:.1f} %" for layer, share in self.layer_change.items())
+            lines.append(("weight change by layer", change))
+        if e.losses:
+            lines.append(("loss on seen rows", f"{e.losses[0]:.3f} at first, {e.losses[-1]:.3f} at last"))
+        if e.unseen:
+            lines.append(("loss on unseen rows", f"{e.unseen[0]:.3f} at first, {e.unseen[-1]:.3f} at last"))
+        if e.score:
+            low, high = e.score.interval
+            lines.append(
+                (
+                    f"{e.score.metric.replace('_', ' ')}, {e.score.n} held-out questions",
+                    f"{e.score.before:.3f} before, {e.score.after:.3f} after (95 % interval {low:+.3f} to {high:+.3f})",
+                )
+            )
+            if e.score.retention:
+                kept = e.score.retention
+                lines.append(("untouched skills", f"{kept.before:.3f} before, {kept.after:.3f} after"))
+        if e.measured_bytes:
+            found = f"{memory.size(e.predicted_bytes)} predicted, {memory.size(e.measured_bytes)} measured"
+            lines.append(("peak memory", found))
+        lines.append(("seed, data", f"{self.seed}, {self.data_hash}"))
+        lines.append(("versions", ", ".join(f"{name} {version}" for name, version in self.versions.items())))
+        return lines
+
+    def __str__(self) -> str:
+        width = max(len(what) for what, _ in self.rows())
+        lines = [f"{self.verdict.upper()}: {self.sentence()}", *(f"{w:<{width}}  {v}" for w, v in self.rows())]
+        lines += [f"note: {f.text}" for f in self.findings if f.level == "note"]
+        lines += [f"{q!r}: {old!r} -> {new!r} (expected {good!r})" for q, good, old, new in self.answers]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        def cells(values: tuple[str, ...], tag: str = "td") -> str:
+            inside = "".join(f'<{tag} style="text-align:left">{html.escape(v)}</{tag}>' for v in values)
+            return f"<tr>{inside}</tr>"
+
+        notes = "".join(f"<li>{html.escape(f.text)}</li>" for f in self.findings if f.level == "note")
+        page = f"<p><b>{html.escape(self.verdict.capitalize())}.</b> {html.escape(self.sentence())}</p>"
+        page += f"<table>{''.join(cells(row) for row in self.rows())}</table>"
+        page += f"<ul>{notes}</ul>" if notes else ""
+        if self.answers:
+            head = cells(("question", "expected", "before", "after"), "th")
+            page += (
+                f"<p>Answers that changed most:</p><table>{head}{''.join(cells(row) for row in self.answers)}</table>"
+            )
+        return page
+
+    def to_dict(self) -> dict[str, Any]:
+        """The "receipt" part of a results file."""
+        return {
+            "verdict": self.verdict,
+            "findings": [{"level": f.level, "name": f.name, "text": f.text} for f in self.findings],
+        }
+
+
+class Watch:
+    """What has to be noted before training: see `watch`."""
+
+    def __init__(self, trainer: Any):
+        self.trainer = trainer
+        self.meter = memory.Meter()
+        self.before = {
+            name: parameter.detach().to("cpu", copy=True)
+            for name, parameter in trainer.model.named_parameters()
+            if parameter.requires_grad
+        }
+        self.trained_tokens, self.sampled_rows = _trained_tokens(trainer)
+
+
+def watch(trainer: Any) -> Watch:
+    """Notes the weights of a trainer's model, and has the trainer measure memory and show one line of progress.
+
+    Call it after the trainer is made and before `trainer.train()`; hand the result to `receipt`. Nothing in the
+    training itself changes. Taught in lesson colab2 (LoRA).
+    """
+    from transformers import PrinterCallback
+
+    from unsloth_course import progress
+
+    watching = Watch(trainer)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(watching.meter)
+    trainer.add_callback(progress.Line())
+    return watching
+
+
+def receipt(
+    watching: Watch,
+    score: evaluation.Score | None = None,
+    answers: tuple[evaluation.Answers, evaluation.Answers] | None = None,
+    predicted_bytes: int = 0,
+) -> Receipt:
+    """The receipt of a finished run.
+
+    score: the held-out score. answers: the held-out answers before and after, to show some that changed.
+    predicted_bytes: the memory prediction. Taught in lesson colab2 (LoRA).
+    """
+    from unsloth_course import results
+
+    trainer = watching.trainer
+    after = {name: p.detach().to("cpu") for name, p in trainer.model.named_parameters() if name in watching.before}
+    history = trainer.state.log_history
+    rates = [float(row["learning_rate"]) for row in history if "learning_rate" in row]
+    evidence = Evidence(
+        steps=trainer.state.global_step,
+        updates=_updates(trainer.optimizer),
+        changed_tensors=sum(not after[name].equal(old) for name, old in watching.before.items()),
+        trainable_tensors=len(watching.before),
+        trained_tokens=watching.trained_tokens,
+        sampled_rows=watching.sampled_rows,
+        learning_rate=max(rates) if rates else None,
+        losses=[float(row["loss"]) for row in history if "loss" in row],
+        unseen=[float(row["eval_loss"]) for row in history if "eval_loss" in row],
+        score=score,
+        finite_weights=all(bool(tensor.isfinite().all()) for tensor in after.values()),
+        predicted_bytes=predicted_bytes,
+        measured_bytes=watching.meter.peak_bytes,
+    )
+    verdict, findings = judge(evidence)
+    return Receipt(
+        verdict=verdict,
+        findings=findings,
+        evidence=evidence,
+        layer_change=_layer_change(trainer.model, watching.before, after),
+        answers=evaluation.changed(*answers, {True: 3, False: 3}) if answers else [],
+        seed=trainer.args.seed,
+        data_hash=data_hash(trainer.train_dataset),
+        versions=results.versions(),
+    )
+
+
+def _trained_tokens(trainer: Any) -> tuple[int, int]:
+    """Labels that count in the first rows of the training set, as the trainer's own collator gives them."""
+    rows = min(SAMPLED_ROWS, len(trainer.train_dataset))
+    columns = trainer._signature_columns or trainer.train_dataset.column_names
+    total = 0
+    for number in range(rows):
+        row = {name: value for name, value in trainer.train_dataset[number].items() if name in columns}
+        labels = trainer.data_collator([row]).get("labels")
+        total += int((labels[..., 1:] != -100).sum()) if labels is not None else 0
+    return total, rows
+
+
+def _updates(optimizer: Any) -> int:
+    """How many updates an Adam optimizer made to the parameter that it changed most often."""
+    states = getattr(optimizer, "state", None) or {}
+    return max((int(state["step"]) for state in states.values() if "step" in state), default=0)
+
+
+def _layer_change(model: Any, before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[int, float]:
+    """How far each layer moved: the norm of its change over the norm of its weights, 0.01 being one percent.
+
+    A LoRA adapter's change is that of the product (alpha / r) B A which it adds.
+    """
+    moved: dict[int, float] = {}
+    whole: dict[int, float] = {}
+    modules = dict(model.named_modules())
+    for name, old in before.items():
+        found = re.search(r"layers\.(\d+)\.", name)
+        if not found:
+            continue
+        layer = int(found[1])
+        if ".lora_A." in name:
+            owner, adapter = re.fullmatch(r"(.*)\.lora_A\.(.*)\.weight", name).groups()
+            partner = name.replace(".lora_A.", ".lora_B.")
+            scale = modules[owner].scaling[adapter]
+            change = scale * (after[partner].float() @ after[name].float() - before[partner].float() @ old.float())
+            weight = modules[owner].base_layer.weight.detach().float()
+            moved[layer] = moved.get(layer, 0.0) + float(change.norm()) ** 2
+            whole[layer] = whole.get(layer, 0.0) + float(weight.norm()) ** 2
+        elif ".lora_B." not in name:
+            moved[layer] = moved.get(layer, 0.0) + float((after[name].float() - old.float()).norm()) ** 2
+            whole[layer] = whole.get(layer, 0.0) + float(old.float().norm()) ** 2
+    return {layer: math.sqrt(moved[layer] / whole[layer]) if whole[layer] else 0.0 for layer in sorted(moved)}
+
+
+def data_hash(dataset: Any) -> str:
+    """The first 12 hexadecimal digits of the SHA-256 of a data set's rows: the same rows give the same name."""
+    digest = hashlib.sha256()
+    for row in dataset:
+        digest.update(json.dumps(row, sort_keys=True, default=str).encode())
+    return digest.hexdigest()[:12]

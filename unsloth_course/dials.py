@@ -1,0 +1,88 @@
+"""Dials: one thing to turn per lesson, with a static picture of the same where nobody can turn it."""
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from unsloth_course import evaluation, frontend, models, plots
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+FACTORS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the model does at one position of the dial: shares from 0 to 1, and its answers."""
+
+    factor: float
+    score: float
+    retention: float
+    answers: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class AdapterDial:
+    """The scale of a LoRA adapter, from 0 (the base) to 2 (twice what was learned), measured beforehand."""
+
+    settings: list[Setting]
+
+    def picture(self) -> plots.Picture:
+        """The static twin: both shares against the scale."""
+        shares = {
+            "held-out questions": [setting.score for setting in self.settings],
+            "untouched skills": [setting.retention for setting in self.settings],
+        }
+        factors = [setting.factor for setting in self.settings]
+        return plots.curve(factors, shares, xlabel="scale of the adapter", ylabel="share right", mark=1.0)
+
+    def table(self, factor: float) -> str:
+        """HTML of the answers at one position. Model output is escaped."""
+        setting = min(self.settings, key=lambda one: abs(one.factor - factor))
+        rows = "".join(
+            f'<tr><td style="text-align:left">{html.escape(question)}</td>'
+            f'<td style="text-align:left"><code>{html.escape(answer)}</code></td></tr>'
+            for question, answer in setting.answers
+        )
+        return (
+            f"<p>Held-out questions {100 * setting.score:.0f} % right, "
+            f"untouched skills {100 * setting.retention:.0f} % right</p><table>{rows}</table>"
+        )
+
+    def show(self) -> Any:
+        """The dial as a widget where a person can turn it, and its picture elsewhere."""
+        return self.widget() if frontend.is_interactive() else self.picture()
+
+    def widget(self) -> Any:
+        """The dial as an ipywidgets box (7.7 and 8)."""
+        import ipywidgets
+
+        slider = ipywidgets.SelectionSlider(
+            options=[(f"{setting.factor:.2f}", setting.factor) for setting in self.settings],
+            value=1.0,
+            description="scale",
+            continuous_update=True,
+        )
+        table = ipywidgets.HTML(self.table(1.0))
+        slider.observe(lambda change: setattr(table, "value", self.table(change["new"])), names="value")
+        return ipywidgets.VBox([slider, table])
+
+
+def adapter(
+    model: Any, tokenizer: Any, rows: "Dataset", probes: "Dataset", factors: Sequence[float] = FACTORS
+) -> AdapterDial:
+    """Measures a model at each scale of its adapter.
+
+    rows: held-out instruction rows. probes: as `evaluation.probes` gives them. The first three questions' answers are
+    kept to look at. Taught in lesson colab2 (LoRA).
+    """
+    settings = []
+    for factor in factors:
+        with models.adapter_scaled(model, factor):
+            asked = evaluation.ask(model, tokenizer, rows)
+            kept = evaluation.recall(model, tokenizer, probes)
+        shown = [*zip(asked.questions[:3], asked.given[:3], strict=True)]
+        settings.append(Setting(factor, asked.share, kept.share, shown))
+    return AdapterDial(settings)

@@ -1,0 +1,159 @@
+"""Did it get better? Scores on held-out questions before and after, what was forgotten, and how sure that is."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from unsloth_course import models
+from unsloth_course.data import instruction
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from unsloth_course.profile import Profile
+
+RESAMPLES = 10_000
+LONGEST_ANSWER = 24  # tokens
+PROBES_EACH = 40
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answered: the questions, the expected answers, its answers, and which of them are right."""
+
+    questions: list[str]
+    expected: list[str]
+    given: list[str]
+    right: list[bool]
+    skills: list[str | None] = field(default_factory=list)
+
+    @property
+    def share(self) -> float:
+        """The share that is right, from 0 to 1."""
+        return sum(self.right) / len(self.right)
+
+    @cached_property
+    def by_skill(self) -> dict[str, float]:
+        """The share right of each skill, where the rows have one."""
+        marks: dict[str, list[bool]] = {}
+        for skill, right in zip(self.skills, self.right, strict=bool(self.skills)):
+            if skill:
+                marks.setdefault(skill, []).append(right)
+        return {skill: sum(found) / len(found) for skill, found in sorted(marks.items())}
+
+    def __str__(self) -> str:
+        return f"{sum(self.right)} of {len(self.right)} right ({100 * self.share:.1f} %)"
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True)
+class Retention:
+    """The score on skills that the run did not train, before and after, from 0 to 1."""
+
+    metric: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """A held-out score before and after. `interval` is the 95 % bootstrap interval of after minus before."""
+
+    metric: str
+    n: int
+    before: float
+    after: float
+    interval: tuple[float, float]
+    retention: Retention | None = None
+
+
+def is_exact(given: str, expected: str) -> bool:
+    """Whether an answer is the expected one, white space around it aside. An answer that does not stop is not exact."""
+    return given.strip() == expected.strip()
+
+
+def ask(model: Any, tokenizer: Any, rows: "Dataset") -> Answers:
+    """The model's answers to instruction rows, asked in its chat form and marked by exact match.
+
+    The model has to stop by itself: what it writes on after the answer counts against it. Taught in lesson colab2.
+    """
+    from unsloth_course.pocket import datasets
+
+    questions = [instruction.question(row["instruction"], row["input"]) for row in rows]
+    given = models.answer(model, tokenizer, questions, LONGEST_ANSWER)
+    expected = list(rows["output"])
+    right = [is_exact(mine, theirs) for mine, theirs in zip(given, expected, strict=True)]
+    return Answers(questions, expected, given, right, [datasets.skill_of(text) for text in rows["instruction"]])
+
+
+def probes(machine: "Profile") -> "Dataset":
+    """Questions that no lesson trains, with columns prompt, answer, skill: what a run should leave as it was.
+
+    For the bundled model its untouched skills, 40 of each; for a model from the Hub sixty facts of general knowledge.
+    """
+    from datasets import Dataset
+
+    from unsloth_course.data import general
+    from unsloth_course.pocket import datasets
+
+    if machine.bundled:
+        return datasets.probes(PROBES_EACH, seed=1)
+    return Dataset.from_list([{"prompt": prompt, "answer": a, "skill": "general"} for prompt, a in general.FACTS])
+
+
+def _recalled(text: str, answer: str) -> bool:
+    """Whether a completion's first line begins or ends with the answer: alone, or at the end of a sentence."""
+    lines = text.partition("<|")[0].strip().splitlines()
+    words = re.escape(answer)
+    return bool(lines) and bool(re.search(rf"^{words}\b|\b{words}\W*$", lines[0], flags=re.IGNORECASE))
+
+
+def recall(model: Any, tokenizer: Any, probes: "Dataset") -> Answers:
+    """The model's completions of plain-text probes, outside the chat form that a lesson trains."""
+    given = models.complete(model, tokenizer, probes["prompt"], 16)
+    expected = list(probes["answer"])
+    right = [_recalled(mine, theirs) for mine, theirs in zip(given, expected, strict=True)]
+    return Answers(list(probes["prompt"]), expected, given, right, list(probes["skill"]))
+
+
+def interval(before: Sequence[float], after: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """The 95 % interval of mean(after) - mean(before), by the paired percentile bootstrap (Efron 1979).
+
+    The two hold one mark per question, in the same order; questions are drawn anew 10,000 times, each with both of
+    its marks. Taught in lesson colab2 (LoRA).
+    """
+    import numpy as np
+
+    change = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
+    if not len(change):
+        raise ValueError("An interval needs at least one question.")
+    drawn = np.random.default_rng(seed).integers(0, len(change), size=(RESAMPLES, len(change)))
+    low, high = np.percentile(change[drawn].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def score(before: Answers, after: Answers, retained: tuple[Answers, Answers] | None = None) -> Score:
+    """The comparison of a model's answers before and after training, with its interval and what was forgotten."""
+    kept = Retention("exact_match", retained[0].share, retained[1].share) if retained else None
+    return Score("exact_match", len(before.right), before.share, after.share, interval(before.right, after.right), kept)
+
+
+def changed(before: Answers, after: Answers, wanted: Mapping[bool, int]) -> list[tuple[str, str, str, str]]:
+    """Questions whose mark changed: up to `wanted[True]` newly right, then `wanted[False]` newly wrong.
+
+    Each as (question, expected, before, after).
+    """
+    found = []
+    for now_right in (True, False):
+        moved = [
+            (question, expected, old, new)
+            for question, expected, old, new, was, is_now in zip(
+                before.questions, before.expected, before.given, after.given, before.right, after.right, strict=True
+            )
+            if was != is_now and is_now == now_right
+        ]
+        found += moved[: wanted.get(now_right, 0)]
+    return found

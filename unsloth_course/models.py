@@ -1,0 +1,249 @@
+"""Loading, counting, asking and saving models.
+
+The two calls that a lesson is about, `FastLanguageModel.from_pretrained` and `get_peft_model`, stay in the notebooks.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unsloth_course.errors import CourseError
+from unsloth_course.profile import POCKET
+
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ANSWERS_AT_ONCE = 64
+
+
+def folder(name: str | Path) -> str:
+    """The folder that holds a model: the bundled one for "pocket", a folder of the learner's, or a download's.
+
+    Hand the result to `FastLanguageModel.from_pretrained`. Raises CourseError as `hub.fetch_model` does.
+    """
+    if str(name) == POCKET:
+        return str(Path(__file__).parent / "pocket" / "base")
+    from unsloth_course import hub
+
+    return str(hub.fetch_model(name))
+
+
+@dataclass(frozen=True)
+class Count:
+    """Parameters of a model: all of them (adapter included), and those that training changes."""
+
+    total: int
+    trainable: int
+
+    @property
+    def share(self) -> float:
+        """The trainable part of the total, from 0 to 1."""
+        return self.trainable / self.total
+
+    def __str__(self) -> str:
+        return f"{self.trainable:,} of {self.total:,} parameters are trained ({100 * self.share:.2f} %)"
+
+
+def count(model: Any) -> Count:
+    """Counts the parameters of a model, each shared tensor once. Taught in lessons colab1 and colab2."""
+    parameters = list(model.parameters())
+    return Count(sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad))
+
+
+def require_full(model: Any) -> Count:
+    """The count of a model that is to be trained whole.
+
+    Raises CourseError when anything is frozen: `full_finetuning=True` was forgotten, which leaves the embeddings out
+    without a word. Taught in lesson colab1 (full fine-tuning).
+    """
+    found = count(model)
+    if found.trainable < found.total:
+        frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+        raise CourseError(
+            f"This is not full fine-tuning: only {found}. Frozen are {len(frozen)} tensors, the first of them "
+            f"{frozen[0]}. Pass full_finetuning=True to FastLanguageModel.from_pretrained and add no adapter."
+        )
+    return found
+
+
+def require_lora(model: Any, rank: int) -> Count:
+    """The count of a model that trains a LoRA adapter of this rank on the seven projections, and nothing else.
+
+    Raises CourseError when the trained count is not the one that the model's shape gives. Taught in lesson colab2.
+    """
+    from unsloth_course import memory
+
+    found = count(model)
+    expected = memory.lora_parameters(memory.Shape.of(model), rank)
+    if found.trainable != expected:
+        raise CourseError(
+            f"A rank-{rank} adapter on the seven projections has {expected:,} parameters, but {found}. Call "
+            "FastLanguageModel.get_peft_model once, with all seven target_modules."
+        )
+    return found
+
+
+@contextmanager
+def answering(model: Any) -> Iterator[None]:
+    """Unsloth's inference mode inside the block, and the mode that the model had before it afterwards."""
+    from unsloth import FastLanguageModel
+
+    training = model.training
+    FastLanguageModel.for_inference(model)
+    try:
+        yield
+    finally:
+        if training:
+            FastLanguageModel.for_training(model)
+
+
+def chat_prompt(tokenizer: Any, question: str) -> str:
+    """A question in the model's chat form, up to where its answer begins."""
+    turn = [{"role": "user", "content": question}]
+    return tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+
+
+def complete(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int = 24) -> list[str]:
+    """What the model writes after each prompt, greedily, until its end-of-sequence token or the limit (in tokens).
+
+    Works in batches of 64 with padding on the left. Control tokens other than the end are left visible in the text.
+    """
+    import torch
+
+    made: list[str] = []
+    side, tokenizer.padding_side = tokenizer.padding_side, "left"
+    try:
+        with answering(model), torch.no_grad():
+            for start in range(0, len(prompts), ANSWERS_AT_ONCE):
+                batch = tokenizer(
+                    list(prompts[start : start + ANSWERS_AT_ONCE]),
+                    return_tensors="pt",
+                    padding=True,
+                    add_special_tokens=False,
+                    return_token_type_ids=False,
+                ).to(model.device)
+                ids = model.generate(
+                    **batch,
+                    max_new_tokens=max_new_tokens,
+                    do_sample=False,
+                    eos_token_id=tokenizer.eos_token_id,
+                    pad_token_id=tokenizer.pad_token_id,
+                )
+                for row in ids[:, batch["input_ids"].shape[1] :].tolist():
+                    end = row.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in row else len(row)
+                    made.append(tokenizer.decode(row[:end], skip_special_tokens=False))
+    finally:
+        tokenizer.padding_side = side
+    return made
+
+
+def answer(model: Any, tokenizer: Any, questions: Sequence[str], max_new_tokens: int = 24) -> list[str]:
+    """The model's answers to questions asked in its chat form. Taught in lesson colab2 (LoRA)."""
+    return complete(model, tokenizer, [chat_prompt(tokenizer, question) for question in questions], max_new_tokens)
+
+
+def stream(model: Any, tokenizer: Any, question: str, max_new_tokens: int = 24) -> Iterator[str]:
+    """The answer to one question, piece by piece as the model writes it."""
+    import threading
+
+    from transformers import TextIteratorStreamer
+
+    prompt = tokenizer(chat_prompt(tokenizer, question), return_tensors="pt", add_special_tokens=False)
+    pieces = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True, timeout=120)
+    failure: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            model.generate(
+                input_ids=prompt["input_ids"].to(model.device),
+                attention_mask=prompt["attention_mask"].to(model.device),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+                streamer=pieces,
+            )
+        except BaseException as error:
+            failure.append(error)
+            pieces.end()  # otherwise the reader would wait for a piece that never comes
+
+    with answering(model):
+        writer = threading.Thread(target=write, daemon=True)
+        writer.start()
+        yield from (piece for piece in pieces if piece)
+        writer.join()
+    if failure:
+        raise failure[0]
+
+
+@contextmanager
+def adapter_scaled(model: Any, factor: float) -> Iterator[None]:
+    """The model with its adapter's contribution times `factor` inside the block: 0 is the base, 1 the trained model.
+
+    LoRA adds (alpha / r) B A to a weight (Hu et al. 2021, section 4.1); the factor multiplies that. Taught in colab2.
+    """
+    layers = [module for module in model.modules() if isinstance(getattr(module, "scaling", None), dict)]
+    if not layers:
+        raise CourseError("This model has no LoRA adapter to scale. Call FastLanguageModel.get_peft_model first.")
+    kept = [dict(layer.scaling) for layer in layers]
+    try:
+        for layer, scaling in zip(layers, kept, strict=True):
+            layer.scaling.update({name: factor * value for name, value in scaling.items()})
+        yield
+    finally:
+        for layer, scaling in zip(layers, kept, strict=True):
+            layer.scaling.update(scaling)
+
+
+def save_adapter(model: Any, tokenizer: Any, target: str | Path, base: str) -> Path:
+    """Saves the adapter with the name of its base, so that another machine finds the base again.
+
+    PEFT notes the folder that the base was loaded from, which is a path of this machine.
+    """
+    target = Path(target)
+    model.save_pretrained(str(target))
+    tokenizer.save_pretrained(str(target))
+    config = target / "adapter_config.json"
+    settings = json.loads(config.read_text(encoding="utf-8"))
+    settings["base_model_name_or_path"] = base
+    config.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    return target
+
+
+def load_adapter(source: str | Path, *, max_length: int = 512, dtype: Any = None) -> tuple[Any, Any]:
+    """Loads a saved adapter the right way: first the base that it names, then the adapter, then inference mode.
+
+    Returns the model and its tokenizer. Raises CourseError when the folder holds no adapter, or names no base. Loading
+    the adapter's folder as if it were a whole model is the classic mistake. Taught in lesson colab2 (LoRA).
+    """
+    source = Path(source)
+    config = source / "adapter_config.json"
+    if not config.is_file() or not (source / "adapter_model.safetensors").is_file():
+        raise CourseError(
+            f"{source} holds no adapter: adapter_config.json and adapter_model.safetensors are needed. "
+            "If it is a whole model, load it with FastLanguageModel.from_pretrained."
+        )
+    try:
+        base = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (ValueError, AttributeError):
+        raise CourseError(f"{config} is not valid JSON. Save the adapter again.") from None
+    if not base:
+        raise CourseError(f"{config} names no base model. Set base_model_name_or_path to the model it was trained on.")
+
+    from peft import PeftModel
+    from unsloth import FastLanguageModel
+
+    model, tokenizer = FastLanguageModel.from_pretrained(
+        model_name=folder(base), max_seq_length=max_length, dtype=dtype, load_in_4bit=False
+    )
+    model = PeftModel.from_pretrained(model, str(source))
+    FastLanguageModel.for_inference(model)
+    return model, tokenizer
+
+
+def disk_bytes(path: str | Path) -> int:
+    """Bytes of a file, or of the weights (safetensors) in a folder."""
+    path = Path(path)
+    files = [path] if path.is_file() else path.glob("*.safetensors")
+    return sum(file.stat().st_size for file in files)

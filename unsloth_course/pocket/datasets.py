@@ -1,0 +1,108 @@
+"""The small world as data sets, in the columns of the Hub sets that they stand in for.
+
+Each function gives rows of one side of the split: `held_out=False` to learn from, `held_out=True` to test on. The two
+sides share no code, pair of numbers, problem, function or asked-about person.
+"""
+
+import random
+import re
+from functools import cache
+from typing import TYPE_CHECKING
+
+from unsloth_course.pocket import code, skills, text
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def _dataset(rows: list[dict]) -> "Dataset":
+    from datasets import Dataset
+
+    return Dataset.from_list(rows)
+
+
+def instructions(rows: int, held_out: bool, seed: int) -> "Dataset":
+    """Columns instruction, input, output, as in yahma/alpaca-cleaned; half of the rows have an input."""
+    rng = random.Random(f"instructions-{held_out}-{seed}")
+    made = []
+    for number in range(rows):
+        skill = skills.TAUGHT[number % len(skills.TAUGHT)]  # every skill equally often
+        item = skill.draw(rng, held_out)
+        if rng.random() < 0.5:
+            asked, given = skills.ask(skill, item, rng), ""
+        else:
+            asked, given = rng.choice(skill.tasks), skill.given.format(x=item.x, y=item.y)
+        made.append({"instruction": asked, "input": given, "output": item.answer})
+    rng.shuffle(made)
+    return _dataset(made)
+
+
+def preferences(rows: int, held_out: bool, seed: int) -> "Dataset":
+    """Columns system, question, chosen, rejected, as in Intel/orca_dpo_pairs: full sentences go before bare answers."""
+    rng = random.Random(f"preferences-{held_out}-{seed}")
+    made = []
+    for number in range(rows):
+        skill = skills.TAUGHT[number % len(skills.TAUGHT)]
+        item = skill.draw(rng, held_out)
+        question = skills.ask(skill, item, rng)
+        made.append({"system": "", "question": question, "chosen": skill.sentence(item), "rejected": item.answer})
+    rng.shuffle(made)
+    return _dataset(made)
+
+
+def problems(rows: int, held_out: bool, seed: int) -> "Dataset":
+    """Columns question, answer: word problems with worked steps and the answer behind `####`, as in GSM8K."""
+    rng = random.Random(f"problems-{held_out}-{seed}")
+    made = [text.problem(rng, held_out) for _ in range(rows)]
+    return _dataset([{"question": task.question, "answer": task.solution} for task in made])
+
+
+def functions(rows: int, held_out: bool, seed: int) -> "Dataset":
+    """Columns func_name, whole_func_string, func_documentation_string, language, as in CodeSearchNet."""
+    rng = random.Random(f"functions-{held_out}-{seed}")
+    made = [code.function(rng, held_out) for _ in range(rows)]
+    return _dataset(
+        [
+            {
+                "func_name": function.name,
+                "whole_func_string": function.text,
+                "func_documentation_string": function.doc,
+                "language": "python",
+            }
+            for function in made
+        ]
+    )
+
+
+def stories(rows: int, seed: int) -> "Dataset":
+    """Column text: short stories, the general text on which a lesson measures forgetting."""
+    rng = random.Random(f"stories-{seed}")
+    return _dataset([{"text": text.story(rng)} for _ in range(rows)])
+
+
+def probes(each: int, seed: int) -> "Dataset":
+    """Columns prompt, answer, skill: the skills that no lesson trains, asked the way the base read them.
+
+    They are held out as well, so that they ask for the skill and not for a memory.
+    """
+    rng = random.Random(f"probes-{seed}")
+    before, between, _ = text.PLAIN
+    made = []
+    for skill in skills.UNTOUCHED:
+        for _ in range(each):
+            item = skill.draw(rng, True)
+            prompt = f"{before}{skills.ask(skill, item, rng)}{between}"
+            made.append({"prompt": prompt, "answer": item.answer, "skill": skill.name})
+    return _dataset(made)
+
+
+@cache
+def _patterns() -> tuple[tuple[str, re.Pattern], ...]:
+    listed = [(skill.name, form) for skill in skills.ALL for form in (*skill.questions, *skill.tasks)]
+    escaped = [(name, re.escape(form).replace(r"\{x\}", r"\w+").replace(r"\{y\}", r"\w+")) for name, form in listed]
+    return tuple((name, re.compile(pattern)) for name, pattern in escaped)
+
+
+def skill_of(instruction: str) -> str | None:
+    """The name of the skill that an instruction asks for, or None if the small world does not know it."""
+    return next((name for name, pattern in _patterns() if pattern.fullmatch(instruction)), None)

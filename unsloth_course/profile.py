@@ -1,0 +1,213 @@
+"""What machine this is, and what follows from it: model, data, number type and sizes, each with its reason.
+
+Every lesson begins here, before `import unsloth`: some of what is decided must be in the environment by then.
+"""
+
+import html
+import logging
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from unsloth_course.errors import CourseError
+
+POCKET = "pocket"
+"""The name of the bundled model, and of the data that is generated for it."""
+HUB_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+HUB_DATA = {"lora": "yahma/alpaca-cleaned", "full": "yahma/alpaca-cleaned"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One decision: what was decided, the value, and why."""
+
+    what: str
+    value: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The facts that the profile is decided from, gathered once by `look`."""
+
+    cuda_name: str | None
+    cuda_bytes: int
+    bfloat16: bool
+    cores: int
+    memory_bytes: int
+    apple_silicon: bool
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where a lesson runs and with what.
+
+    `name` is "cpu" or "gpu"; `device` describes it; `model` and `data` are "pocket" or Hub names; `dtype` is the name of
+    the torch type for `FastLanguageModel.from_pretrained`, or None where Unsloth picks it; `max_length` is in tokens.
+    `arguments` are the training arguments that the machine decides and not the lesson: pass them on as
+    `SFTConfig(**machine.arguments, ...)`. `reasons` holds a Choice for each.
+    """
+
+    name: str
+    device: str
+    model: str
+    data: str
+    dtype: str | None
+    max_length: int
+    arguments: dict[str, Any]
+    environment: dict[str, str]
+    reasons: tuple[Choice, ...]
+
+    @property
+    def bundled(self) -> bool:
+        """Whether the model is the one that the course ships: no download, and its own learning rates."""
+        return self.model == POCKET
+
+    @property
+    def torch_dtype(self) -> Any:
+        """`dtype` as torch knows it, or None."""
+        import torch
+
+        return getattr(torch, self.dtype) if self.dtype else None
+
+    def __str__(self) -> str:
+        width = max(len(choice.what) for choice in self.reasons)
+        wide = max(len(choice.value) for choice in self.reasons)
+        return "\n".join(f"{c.what:<{width}}  {c.value:<{wide}}  {c.why}" for c in self.reasons)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            "<tr>" + "".join(f'<td style="text-align:left">{html.escape(cell)}</td>' for cell in row) + "</tr>"
+            for row in ((c.what, c.value, c.why) for c in self.reasons)
+        )
+        head = "".join(f'<th style="text-align:left">{name}</th>' for name in ("what", "chosen", "why"))
+        return f"<table><tr>{head}</tr>{rows}</table>"
+
+
+def look() -> Machine:
+    """The facts of this machine. Imports torch."""
+    import psutil
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return Machine(
+        cuda_name=torch.cuda.get_device_name() if cuda else None,
+        cuda_bytes=torch.cuda.get_device_properties(0).total_memory if cuda else 0,
+        # torch emulates bfloat16 on older cards and then says it is supported; the hardware has it from 8.0 on.
+        bfloat16=cuda and torch.cuda.get_device_capability() >= (8, 0),
+        cores=os.cpu_count() or 1,
+        memory_bytes=psutil.virtual_memory().total,
+        apple_silicon=platform.system() == "Darwin" and platform.machine() == "arm64",
+    )
+
+
+def decide(
+    machine: Machine, name: str | None = None, model: str | None = None, data: str | None = None, lesson: str = "lora"
+) -> Profile:
+    """The profile for the facts of a machine; what is asked for by name goes before what would be picked.
+
+    Raises CourseError for an unknown profile name, and for "gpu" on a machine where CUDA does not work.
+    """
+    if name not in (None, "cpu", "gpu"):
+        raise CourseError(f'There is no profile "{name}". Choose "cpu" or "gpu", or None to let the course look.')
+    if name == "gpu" and not machine.cuda_name:
+        raise CourseError(
+            "The gpu profile needs a CUDA GPU, and torch finds none on this machine. Choose PROFILE = None to run the "
+            f'bundled model on the CPU, or PROFILE = "cpu" with MODEL = "{HUB_MODEL}" to run that model here, slowly; '
+            "`python -m unsloth_course doctor` says whether a driver or a CPU build of torch is in the way."
+        )
+    asked = name is not None
+    name = name or ("gpu" if machine.cuda_name else "cpu")
+    gib = 1024**3
+    if name == "gpu":
+        device = f"{machine.cuda_name}, {machine.cuda_bytes / gib:.0f} GiB"
+    else:
+        device = f"{machine.cores} CPU cores, {machine.memory_bytes / gib:.0f} GiB"
+    why = "asked for" if asked else ("CUDA works here" if name == "gpu" else "no accelerator that Unsloth can use here")
+    reasons = [Choice("profile", name, why), Choice("device", device, "found on this machine")]
+
+    chosen_model = model or (POCKET if name == "cpu" else HUB_MODEL)
+    chosen_data = data or (POCKET if chosen_model == POCKET else HUB_DATA[lesson])
+    pocket_model = "bundled: 3.4 million parameters, no download"
+    reasons.append(
+        Choice("model", chosen_model, "asked for" if model else pocket_model if name == "cpu" else "135M, fits any GPU")
+    )
+    made = "generated here, in the columns of the Hub's set"
+    reasons.append(
+        Choice(
+            "data", chosen_data, "asked for" if data else made if chosen_data == POCKET else "the model reads English"
+        )
+    )
+
+    arguments: dict[str, Any] = {
+        "per_device_train_batch_size": 16 if chosen_model == POCKET else 8,
+        "gradient_accumulation_steps": 1,
+        "optim": "adamw_torch",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "save_strategy": "no",
+    }
+    environment = {"UNSLOTH_DISABLE_STATISTICS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    if name == "cpu":
+        dtype = "float32"
+        # Without this TRL turns on bfloat16 products wherever the processor claims them.
+        arguments |= {"bf16": False, "fp16": False, "use_cpu": True, "dataloader_pin_memory": False}
+        reasons.append(Choice("number type", dtype, "gives the same numbers on every processor"))
+        # Said always: a CPU torch beside an NVIDIA driver, too, is refused without it.
+        environment["UNSLOTH_FORCE_CPU"] = "1"
+        if machine.apple_silicon:
+            # Leaves the MLX branch, which has no DPO and GRPO trainers; torch's CPU path then serves all five lessons.
+            environment["UNSLOTH_FORCE_GPU_PATH"] = "1"
+    else:
+        dtype = None
+        words = "bfloat16" if machine.bfloat16 else "float16"
+        reasons.append(Choice("number type", words, f"Unsloth's own choice: this GPU has {words} arithmetic"))
+    if chosen_model == POCKET and chosen_data == POCKET:
+        environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+        reasons.append(Choice("network", "none", "model and data are bundled"))
+    else:
+        reasons.append(Choice("network", "Hugging Face Hub", "or its cache, where the files are already there"))
+    max_length = 128 if chosen_model == POCKET else 512
+    reasons += [
+        Choice("row length", f"{max_length} tokens", "longer rows are cut; the data section counts them"),
+        Choice(
+            "batch",
+            f"{arguments['per_device_train_batch_size']} rows, no accumulation",
+            "a model this small is slowed by many small steps, not by memory",
+        ),
+    ]
+    return Profile(name, device, chosen_model, chosen_data, dtype, max_length, arguments, environment, tuple(reasons))
+
+
+def detect(
+    profile: str | None = None, model: str | None = None, data: str | None = None, *, lesson: str = "lora"
+) -> Profile:
+    """Looks at this machine, decides, and prepares the environment for `import unsloth`.
+
+    profile: "cpu", "gpu" or None to look. model: "pocket", a folder or a Hub name. data: "pocket", a file or a Hub name.
+
+    Raises CourseError as `decide` does, and when Unsloth is already loaded for another device, since it chooses
+    once, at import. Taught in lesson colab2 (LoRA).
+    """
+    quiet()
+    found = decide(look(), profile, model, data, lesson)
+    loaded = sys.modules.get("unsloth")
+    if loaded is not None:
+        device = getattr(loaded, "DEVICE_TYPE", None)
+        if device is not None and (str(device) == "cpu") != (found.name == "cpu"):
+            raise CourseError(
+                f"Unsloth is already loaded for the {device}, and it chooses its device once. Restart the kernel and run "
+                "the cells from the top."
+            )
+    os.environ.update(found.environment)
+    return found
+
+
+def quiet() -> None:
+    """Silences three libraries that print warnings at import about things this course does not use."""
+    for name in ("torch.utils._pytree", "bitsandbytes.backends.cpu.ops", "torchao"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,106 @@
+"""The results file of a run: `results/<lesson>.json`, the same keys for every lesson."""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unsloth_course.errors import CourseError
+
+if TYPE_CHECKING:
+    from unsloth_course.diagnosis import Receipt, Watch
+    from unsloth_course.evaluation import Score
+    from unsloth_course.memory import Prediction
+    from unsloth_course.models import Count
+    from unsloth_course.profile import Profile
+
+NAMED = ("unsloth", "torch", "transformers", "trl", "peft", "datasets")
+
+
+def versions(names: Sequence[str] = NAMED) -> dict[str, str]:
+    """The installed versions of the packages that decide what a run does."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def build(
+    lesson: str,
+    machine: "Profile",
+    parameters: "Count",
+    watching: "Watch",
+    score: "Score",
+    receipt: "Receipt",
+    prediction: "Prediction",
+    wall_seconds: float,
+) -> dict[str, Any]:
+    """The results of a run, as the keys of the results file."""
+    trainer, history = watching.trainer, watching.trainer.state.log_history
+    batch, accumulation = trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps
+    steps = trainer.state.global_step
+    summary = next((row for row in reversed(history) if "train_runtime" in row), {})
+    tokens = max((int(row["num_tokens"]) for row in history if "num_tokens" in row), default=0)
+    found = versions()
+    return {
+        "lesson": lesson,
+        "profile": machine.name,
+        "device": machine.device,
+        "model": machine.model,
+        "data": machine.data,
+        "backend": f"unsloth {found['unsloth']}",
+        "versions": found,
+        "seed": trainer.args.seed,
+        "parameters": {"total": parameters.total, "trainable": parameters.trainable},
+        "training": {
+            "steps": steps,
+            "examples": steps * batch * accumulation,
+            "tokens": tokens,
+            "seconds": float(summary.get("train_runtime", 0.0)),
+            "loss": [float(row["loss"]) for row in history if "loss" in row],
+            "peak_memory_bytes": watching.meter.peak_bytes,
+            "predicted_memory_bytes": prediction.total,
+            "micro_batch": batch,
+            "accumulation": accumulation,
+            "reasons": [f"{choice.what} {choice.value}: {choice.why}" for choice in machine.reasons],
+        },
+        "evaluation": asdict(score),
+        "receipt": receipt.to_dict(),
+        "wall_seconds": round(wall_seconds, 1),
+    }
+
+
+def write(results: Mapping[str, Any], folder: str | Path) -> Path:
+    """Writes results as `<lesson>.json` into a folder, whole or not at all, and returns the path.
+
+    Numbers that JSON does not know (a loss that became infinite) are written as null.
+    """
+    folder = Path(folder)
+    path = folder / f"{results['lesson']}.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(".json.part")
+        scratch.write_text(json.dumps(_plain(results), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(scratch, path)
+    except OSError as error:
+        raise CourseError(
+            f"The results could not be written to {path}: {error.strerror}. Choose another OUT folder."
+        ) from None
+    return path
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
