@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unsloth_course import evaluation, memory
+from unsloth_course.errors import CourseError
 
 TRAINED, SUSPICIOUS, NOT_TRAINED = "trained", "suspicious", "not trained"
 SAMPLED_ROWS = 256
@@ -34,10 +35,11 @@ class Finding:
 class Evidence:
     """The numbers that a verdict is drawn from.
 
-    steps: of the training loop. updates: that the optimizer really made (a gradient scaler skips some).
-    changed_tensors of trainable_tensors: with another value than before. trained_tokens: labels that count, in sampled_rows rows as
-    the collator gives them. learning_rate: the largest that was logged. losses: logged during training, in order. unseen:
-    held-out losses, the first from before training. score: the held-out score.
+    steps: of the training loop. updates: that the optimizer really made (a gradient scaler skips some; one that does
+    not count, such as SGD, is taken to have made them all if any weight changed). changed_tensors of trainable_tensors:
+    with another value than before. trained_tokens: labels that count, in sampled_rows rows as the collator gives them.
+    learning_rate: the largest that was logged. losses: logged during training, in order. unseen: held-out losses, the
+    first from before training. score: the held-out score.
     """
 
     steps: int
@@ -95,7 +97,7 @@ def _doubts(e: Evidence) -> list[Finding]:
         if math.isfinite(first + last) and last >= first:
             text = f"The training loss did not fall: {first:.3f} in the first third, {last:.3f} in the last."
             found.append(Finding("doubt", "loss did not fall", text))
-    if len(e.unseen) > 1 and e.unseen[-1] >= e.unseen[0]:
+    if len(e.unseen) > 1 and not e.unseen[-1] < e.unseen[0]:  # not a number is no fall either
         text = f"The loss on unseen rows did not fall: {e.unseen[0]:.3f} before, {e.unseen[-1]:.3f} after."
         found.append(Finding("doubt", "unseen loss did not fall", text))
     if e.score is not None:
@@ -105,12 +107,18 @@ def _doubts(e: Evidence) -> list[Finding]:
         if high < 0:
             text = f"The held-out score got worse: {e.score.before:.3f} before, {e.score.after:.3f} after."
             found.append(Finding("doubt", "held-out score worse", text))
-        elif low <= 0:
+        elif not low > 0:
             text = (
                 f"No effect on held-out questions can be told from chance: {e.score.before:.3f} before, "
                 f"{e.score.after:.3f} after, and the 95 % interval of the difference includes 0."
             )
             found.append(Finding("doubt", "no held-out effect", text))
+        elif e.score.above_chance and not e.score.above_chance[0] > 0:
+            text = (
+                f"The answers are right no more often than they would be on other questions: {e.score.after:.3f} "
+                f"against {e.score.chance:.3f}. The form of the answers was learned, and not what to answer."
+            )
+            found.append(Finding("doubt", "no better than chance", text))
     return found
 
 
@@ -150,7 +158,13 @@ class Receipt:
     def sentence(self) -> str:
         """The verdict in words."""
         if self.verdict == TRAINED:
-            return "This run trained: the weights moved, the loss fell, and held-out questions are answered better."
+            seen = ["the weights moved"]
+            if len(self.evidence.losses) >= 3:
+                seen.append("the loss fell")
+            if self.evidence.score:
+                text = self.evidence.score.metric == "perplexity"
+                seen.append("held-out text is predicted better" if text else "held-out questions are answered better")
+            return f"This run trained: {_listed(seen)}."
         reasons = " ".join(f.text for f in self.findings if f.level in ("fatal", "doubt"))
         lead = "This run did not train." if self.verdict == NOT_TRAINED else "This run is suspicious."
         return f"{lead} {reasons}"
@@ -181,8 +195,8 @@ class Receipt:
                 kept = e.score.retention
                 lines.append(("untouched skills", f"{kept.before:.3f} before, {kept.after:.3f} after"))
         if e.measured_bytes:
-            found = f"{memory.size(e.predicted_bytes)} predicted, {memory.size(e.measured_bytes)} measured"
-            lines.append(("peak memory", found))
+            predicted = f"{memory.size(e.predicted_bytes)} predicted, " if e.predicted_bytes else ""
+            lines.append(("peak memory", f"{predicted}{memory.size(e.measured_bytes)} measured"))
         lines.append(("seed, data", f"{self.seed}, {self.data_hash}"))
         lines.append(("versions", ", ".join(f"{name} {version}" for name, version in self.versions.items())))
         return lines
@@ -220,10 +234,22 @@ class Receipt:
         }
 
 
+def _listed(parts: list[str]) -> str:
+    """Parts of a sentence as one: "a", "a and b", "a, b, and c"."""
+    if len(parts) < 3:
+        return " and ".join(parts)
+    return f"{', '.join(parts[:-1])}, and {parts[-1]}"
+
+
 class Watch:
     """What has to be noted before training: see `watch`."""
 
     def __init__(self, trainer: Any):
+        if not len(trainer.train_dataset):
+            raise CourseError(
+                "The train dataset has no rows left: the trainer leaves out rows in which nothing is trained. "
+                "Raise max_length, or check which tokens are masked."
+            )
         self.trainer = trainer
         self.meter = memory.Meter()
         self.before = {
@@ -232,13 +258,14 @@ class Watch:
             if parameter.requires_grad
         }
         self.trained_tokens, self.sampled_rows = _trained_tokens(trainer)
+        self.updates = _updates(trainer.optimizer) or 0  # a trainer that is started twice keeps its optimizer
 
 
 def watch(trainer: Any) -> Watch:
     """Notes the weights of a trainer's model, and has the trainer measure memory and show one line of progress.
 
     Call it after the trainer is made and before `trainer.train()`; hand the result to `receipt`. Nothing in the
-    training itself changes. Taught in lesson colab2 (LoRA).
+    training itself changes. Raises CourseError when the trainer has no rows. Taught in lesson colab2 (LoRA).
     """
     from transformers import PrinterCallback
 
@@ -268,10 +295,12 @@ def receipt(
     after = {name: p.detach().to("cpu") for name, p in trainer.model.named_parameters() if name in watching.before}
     history = trainer.state.log_history
     rates = [float(row["learning_rate"]) for row in history if "learning_rate" in row]
+    changed = sum(not after[name].equal(old) for name, old in watching.before.items())
+    counted = _updates(trainer.optimizer)
     evidence = Evidence(
         steps=trainer.state.global_step,
-        updates=_updates(trainer.optimizer),
-        changed_tensors=sum(not after[name].equal(old) for name, old in watching.before.items()),
+        updates=counted - watching.updates if counted is not None else trainer.state.global_step if changed else 0,
+        changed_tensors=changed,
         trainable_tensors=len(watching.before),
         trained_tokens=watching.trained_tokens,
         sampled_rows=watching.sampled_rows,
@@ -297,21 +326,23 @@ def receipt(
 
 
 def _trained_tokens(trainer: Any) -> tuple[int, int]:
-    """Labels that count in the first rows of the training set, as the trainer's own collator gives them."""
-    rows = min(SAMPLED_ROWS, len(trainer.train_dataset))
+    """Labels that count in rows from all over the training set, as the trainer's own collator gives them."""
+    rows = len(trainer.train_dataset)
+    count = min(SAMPLED_ROWS, rows)
+    sample = [rows * number // count for number in range(count)]
     columns = trainer._signature_columns or trainer.train_dataset.column_names
     total = 0
-    for number in range(rows):
+    for number in sample:
         row = {name: value for name, value in trainer.train_dataset[number].items() if name in columns}
         labels = trainer.data_collator([row]).get("labels")
         total += int((labels[..., 1:] != -100).sum()) if labels is not None else 0
-    return total, rows
+    return total, len(sample)
 
 
-def _updates(optimizer: Any) -> int:
-    """How many updates an Adam optimizer made to the parameter that it changed most often."""
+def _updates(optimizer: Any) -> int | None:
+    """How many updates an optimizer made to the parameter that it changed most often; None where it does not count."""
     states = getattr(optimizer, "state", None) or {}
-    return max((int(state["step"]) for state in states.values() if "step" in state), default=0)
+    return max((int(state["step"]) for state in states.values() if "step" in state), default=None)
 
 
 def _layer_change(model: Any, before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[int, float]:

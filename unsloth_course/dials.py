@@ -59,13 +59,14 @@ class AdapterDial:
         """The dial as an ipywidgets box (7.7 and 8)."""
         import ipywidgets
 
+        start = min((setting.factor for setting in self.settings), key=lambda factor: abs(factor - 1))
         slider = ipywidgets.SelectionSlider(
             options=[(f"{setting.factor:.2f}", setting.factor) for setting in self.settings],
-            value=1.0,
+            value=start,
             description="scale",
             continuous_update=True,
         )
-        table = ipywidgets.HTML(self.table(1.0))
+        table = ipywidgets.HTML(self.table(start))
         slider.observe(lambda change: setattr(table, "value", self.table(change["new"])), names="value")
         return ipywidgets.VBox([slider, table])
 

@@ -1,6 +1,7 @@
 """Did it get better? Scores on held-out questions before and after, what was forgotten, and how sure that is."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -60,7 +61,11 @@ class Retention:
 
 @dataclass(frozen=True)
 class Score:
-    """A held-out score before and after. `interval` is the 95 % bootstrap interval of after minus before."""
+    """A held-out score before and after. `interval` is the 95 % bootstrap interval of after minus before.
+
+    `chance` is the score that the answers given after training would have on each other's questions (see `luck`), and
+    `above_chance` the 95 % interval of after minus that; None where a metric has no such thing.
+    """
 
     metric: str
     n: int
@@ -68,6 +73,8 @@ class Score:
     after: float
     interval: tuple[float, float]
     retention: Retention | None = None
+    chance: float | None = None
+    above_chance: tuple[float, float] | None = None
 
 
 def is_exact(given: str, expected: str) -> bool:
@@ -123,11 +130,12 @@ def interval(before: Sequence[float], after: Sequence[float], seed: int = 0) -> 
     """The 95 % interval of mean(after) - mean(before), by the paired percentile bootstrap (Efron 1979).
 
     The two hold one mark per question, in the same order; questions are drawn anew 10,000 times, each with both of
-    its marks. Taught in lesson colab2 (LoRA).
+    its marks. Raises ValueError when there is no question, or when the two differ in length. Taught in lesson colab2
+    (LoRA).
     """
     import numpy as np
 
-    change = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
+    change = np.array([now - was for was, now in zip(before, after, strict=True)], dtype=float)
     if not len(change):
         raise ValueError("An interval needs at least one question.")
     drawn = np.random.default_rng(seed).integers(0, len(change), size=(RESAMPLES, len(change)))
@@ -135,10 +143,37 @@ def interval(before: Sequence[float], after: Sequence[float], seed: int = 0) -> 
     return float(low), float(high)
 
 
+def luck(answers: Answers) -> list[float]:
+    """How often each answer would be right, from 0 to 1, if it had been given to another question of the same skill.
+
+    A model that learned only what answers look like is right this often: it says "odd" of every number, and some are.
+    A skill with one question is compared with all questions. The idea is that of a permutation test (Fisher 1935).
+    """
+    skills = answers.skills or [None] * len(answers.given)
+    wanted: dict[str | None, Counter[str]] = {}
+    for skill, expected in zip(skills, answers.expected, strict=True):
+        wanted.setdefault(skill, Counter())[expected.strip()] += 1
+    everything = sum(wanted.values(), Counter())
+    shares = []
+    for skill, given, expected in zip(skills, answers.given, answers.expected, strict=True):
+        group = wanted[skill] if wanted[skill].total() > 1 else everything
+        shares.append((group[given.strip()] - is_exact(given, expected)) / max(1, group.total() - 1))
+    return shares
+
+
 def score(before: Answers, after: Answers, retained: tuple[Answers, Answers] | None = None) -> Score:
-    """The comparison of a model's answers before and after training, with its interval and what was forgotten."""
-    kept = Retention("exact_match", retained[0].share, retained[1].share) if retained else None
-    return Score("exact_match", len(before.right), before.share, after.share, interval(before.right, after.right), kept)
+    """The comparison of a model's answers before and after training, with its intervals and what was forgotten."""
+    lucky = luck(after)
+    return Score(
+        metric="exact_match",
+        n=len(after.right),
+        before=before.share,
+        after=after.share,
+        interval=interval(before.right, after.right),
+        retention=Retention("exact_match", retained[0].share, retained[1].share) if retained else None,
+        chance=sum(lucky) / len(lucky),
+        above_chance=interval(lucky, after.right),
+    )
 
 
 def changed(before: Answers, after: Answers, wanted: Mapping[bool, int]) -> list[tuple[str, str, str, str]]:

@@ -144,13 +144,13 @@ def answer(model: Any, tokenizer: Any, questions: Sequence[str], max_new_tokens:
 
 
 def stream(model: Any, tokenizer: Any, question: str, max_new_tokens: int = 24) -> Iterator[str]:
-    """The answer to one question, piece by piece as the model writes it."""
+    """The answer to one question, piece by piece as the model writes it. The pieces make up what `answer` gives."""
     import threading
 
     from transformers import TextIteratorStreamer
 
     prompt = tokenizer(chat_prompt(tokenizer, question), return_tensors="pt", add_special_tokens=False)
-    pieces = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True, timeout=120)
+    pieces = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=False, timeout=120)
     failure: list[BaseException] = []
 
     def write() -> None:
@@ -171,8 +171,12 @@ def stream(model: Any, tokenizer: Any, question: str, max_new_tokens: int = 24) 
     with answering(model):
         writer = threading.Thread(target=write, daemon=True)
         writer.start()
-        yield from (piece for piece in pieces if piece)
-        writer.join()
+        try:
+            for piece in pieces:
+                if text := piece.removesuffix(tokenizer.eos_token):
+                    yield text
+        finally:
+            writer.join()  # also when the reader stops early: the model must not change its mode while it writes
     if failure:
         raise failure[0]
 
@@ -199,23 +203,32 @@ def adapter_scaled(model: Any, factor: float) -> Iterator[None]:
 def save_adapter(model: Any, tokenizer: Any, target: str | Path, base: str) -> Path:
     """Saves the adapter with the name of its base, so that another machine finds the base again.
 
-    PEFT notes the folder that the base was loaded from, which is a path of this machine.
+    PEFT notes the folder that the base was loaded from, in the settings and in the model card: a path of this machine.
+    Raises CourseError when the folder cannot be written.
     """
     target = Path(target)
-    model.save_pretrained(str(target))
-    tokenizer.save_pretrained(str(target))
-    config = target / "adapter_config.json"
-    settings = json.loads(config.read_text(encoding="utf-8"))
-    settings["base_model_name_or_path"] = base
-    config.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        model.save_pretrained(str(target))
+        tokenizer.save_pretrained(str(target))
+        config, card = target / "adapter_config.json", target / "README.md"
+        settings = json.loads(config.read_text(encoding="utf-8"))
+        noted, settings["base_model_name_or_path"] = settings["base_model_name_or_path"], base
+        config.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        card.write_text(card.read_text(encoding="utf-8").replace(noted, base), encoding="utf-8")
+    except OSError as error:
+        raise CourseError(
+            f"The adapter could not be written to {target}: {error.strerror}. Choose another folder."
+        ) from None
     return target
 
 
 def load_adapter(source: str | Path, *, max_length: int = 512, dtype: Any = None) -> tuple[Any, Any]:
     """Loads a saved adapter the right way: first the base that it names, then the adapter, then inference mode.
 
-    Returns the model and its tokenizer. Raises CourseError when the folder holds no adapter, or names no base. Loading
-    the adapter's folder as if it were a whole model is the classic mistake. Taught in lesson colab2 (LoRA).
+    Returns the model and its tokenizer. Raises CourseError when the folder holds no adapter or a damaged one, when it
+    names no base, and when it does not fit the base that it names. Loading the adapter's folder as if it were a whole
+    model is the classic mistake. Taught in lesson colab2 (LoRA).
     """
     source = Path(source)
     config = source / "adapter_config.json"
@@ -227,17 +240,24 @@ def load_adapter(source: str | Path, *, max_length: int = 512, dtype: Any = None
     try:
         base = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
     except (ValueError, AttributeError):
-        raise CourseError(f"{config} is not valid JSON. Save the adapter again.") from None
-    if not base:
+        raise CourseError(f"{config} does not hold a JSON object. Save the adapter again.") from None
+    if not isinstance(base, str) or not base:
         raise CourseError(f"{config} names no base model. Set base_model_name_or_path to the model it was trained on.")
 
+    from unsloth import FastLanguageModel  # isort: skip
     from peft import PeftModel
-    from unsloth import FastLanguageModel
+    from safetensors import SafetensorError
 
     model, tokenizer = FastLanguageModel.from_pretrained(
         model_name=folder(base), max_seq_length=max_length, dtype=dtype, load_in_4bit=False
     )
-    model = PeftModel.from_pretrained(model, str(source))
+    try:
+        model = PeftModel.from_pretrained(model, str(source))
+    except SafetensorError:
+        raise CourseError(f"The weights in {source} are cut off or damaged. Save or fetch the adapter again.") from None
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(" .:")
+        raise CourseError(f"The adapter in {source} does not fit its base {base} ({reason}). Save it again.") from None
     FastLanguageModel.for_inference(model)
     return model, tokenizer
 

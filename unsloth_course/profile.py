@@ -7,6 +7,7 @@ import html
 import logging
 import os
 import platform
+import shutil
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,9 @@ POCKET = "pocket"
 """The name of the bundled model, and of the data that is generated for it."""
 HUB_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 HUB_DATA = {"lora": "yahma/alpaca-cleaned", "full": "yahma/alpaca-cleaned"}
+
+
+_written: set[str] = set()  # names that `detect` put into the environment, and nobody before it
 
 
 @dataclass(frozen=True)
@@ -38,15 +42,16 @@ class Machine:
     cores: int
     memory_bytes: int
     apple_silicon: bool
+    nvidia_driver: bool = False
 
 
 @dataclass(frozen=True)
 class Profile:
     """Where a lesson runs and with what.
 
-    `name` is "cpu" or "gpu"; `device` describes it; `model` and `data` are "pocket" or Hub names; `dtype` is the name of
-    the torch type for `FastLanguageModel.from_pretrained`, or None where Unsloth picks it; `max_length` is in tokens.
-    `arguments` are the training arguments that the machine decides and not the lesson: pass them on as
+    `name` is "cpu" or "gpu"; `device` describes it; `model` and `data` are "pocket" or Hub names; `dtype` is the name
+    of the torch type for `FastLanguageModel.from_pretrained`, or None where Unsloth picks it; `max_length` is in
+    tokens. `arguments` are the training arguments that the machine decides and not the lesson: pass them on as
     `SFTConfig(**machine.arguments, ...)`. `reasons` holds a Choice for each.
     """
 
@@ -102,6 +107,7 @@ def look() -> Machine:
         cores=os.cpu_count() or 1,
         memory_bytes=psutil.virtual_memory().total,
         apple_silicon=platform.system() == "Darwin" and platform.machine() == "arm64",
+        nvidia_driver=shutil.which("nvidia-smi") is not None,
     )
 
 
@@ -127,7 +133,14 @@ def decide(
         device = f"{machine.cuda_name}, {machine.cuda_bytes / gib:.0f} GiB"
     else:
         device = f"{machine.cores} CPU cores, {machine.memory_bytes / gib:.0f} GiB"
-    why = "asked for" if asked else ("CUDA works here" if name == "gpu" else "no accelerator that Unsloth can use here")
+    if asked:
+        why = "asked for"
+    elif name == "gpu":
+        why = "CUDA works here"
+    elif machine.nvidia_driver:
+        why = "there is an NVIDIA driver, but torch cannot use it: run `python -m unsloth_course doctor`"
+    else:
+        why = "no accelerator that Unsloth can use here"
     reasons = [Choice("profile", name, why), Choice("device", device, "found on this machine")]
 
     chosen_model = model or (POCKET if name == "cpu" else HUB_MODEL)
@@ -146,6 +159,7 @@ def decide(
     arguments: dict[str, Any] = {
         "per_device_train_batch_size": 16 if chosen_model == POCKET else 8,
         "gradient_accumulation_steps": 1,
+        "gradient_checkpointing": False,  # TRL's default is True, which computes every layer twice
         "optim": "adamw_torch",
         "report_to": "none",
         "disable_tqdm": True,
@@ -167,8 +181,11 @@ def decide(
         words = "bfloat16" if machine.bfloat16 else "float16"
         reasons.append(Choice("number type", words, f"Unsloth's own choice: this GPU has {words} arithmetic"))
     if chosen_model == POCKET and chosen_data == POCKET:
-        environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+        # Nothing is downloaded, so a bar could only show that loading 7 MB takes no time.
+        environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         reasons.append(Choice("network", "none", "model and data are bundled"))
+    elif _is_here(chosen_model) and _is_here(chosen_data):
+        reasons.append(Choice("network", "none", "model and data are on this machine"))
     else:
         reasons.append(Choice("network", "Hugging Face Hub", "or its cache, where the files are already there"))
     max_length = 128 if chosen_model == POCKET else 512
@@ -179,6 +196,7 @@ def decide(
             f"{arguments['per_device_train_batch_size']} rows, no accumulation",
             "a model this small is slowed by many small steps, not by memory",
         ),
+        Choice("checkpointing", "off", "it saves memory that is not short here, and computes every layer twice"),
     ]
     return Profile(name, device, chosen_model, chosen_data, dtype, max_length, arguments, environment, tuple(reasons))
 
@@ -188,10 +206,12 @@ def detect(
 ) -> Profile:
     """Looks at this machine, decides, and prepares the environment for `import unsloth`.
 
-    profile: "cpu", "gpu" or None to look. model: "pocket", a folder or a Hub name. data: "pocket", a file or a Hub name.
+    profile: "cpu", "gpu" or None to look. model: "pocket", a folder or a Hub name. data: "pocket", a file or a Hub
+    name.
 
-    Raises CourseError as `decide` does, and when Unsloth is already loaded for another device, since it chooses
-    once, at import. Taught in lesson colab2 (LoRA).
+    A second call takes back what the first one put into the environment. Raises CourseError as `decide` does, and when
+    it is too late for that: Unsloth chooses its device once, at import, and so does the Hub client whether to go
+    online. Taught in lesson colab2 (LoRA).
     """
     quiet()
     found = decide(look(), profile, model, data, lesson)
@@ -200,11 +220,28 @@ def detect(
         device = getattr(loaded, "DEVICE_TYPE", None)
         if device is not None and (str(device) == "cpu") != (found.name == "cpu"):
             raise CourseError(
-                f"Unsloth is already loaded for the {device}, and it chooses its device once. Restart the kernel and run "
-                "the cells from the top."
+                f"Unsloth is already loaded for the {device}, and it chooses its device once. Restart the kernel and "
+                "run the cells from the top."
             )
+    undone = _written - found.environment.keys()
+    hub = sys.modules.get("huggingface_hub")
+    wanted = [name for name in (found.model, found.data) if not _is_here(name)]
+    if wanted and "HF_HUB_OFFLINE" in undone and hub is not None and hub.constants.HF_HUB_OFFLINE:
+        raise CourseError(
+            f"This kernel was set up to do without the network, and {' and '.join(wanted)} may have to be downloaded. "
+            "Restart the kernel and run the cells from the top."
+        )
+    for name in undone:
+        os.environ.pop(name, None)
+    _written.difference_update(undone)
+    _written.update(found.environment.keys() - os.environ.keys())
     os.environ.update(found.environment)
     return found
+
+
+def _is_here(name: str) -> bool:
+    """Whether a model or data set is bundled, or a file or folder of this machine, and not a name on the Hub."""
+    return name == POCKET or os.path.exists(os.path.expanduser(name))
 
 
 def quiet() -> None:

@@ -34,7 +34,8 @@ class Line:
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         now = time.monotonic()
         tenth = max(1, state.max_steps // 10)
-        if self._handle is None and state.global_step % tenth or self._handle is not None and now - self._shown < 0.5:
+        too_soon = state.global_step % tenth != 0 if self._handle is None else now - self._shown < 0.5
+        if too_soon:
             return
         self._shown = now
         spent = now - self._started

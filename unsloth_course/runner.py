@@ -2,18 +2,20 @@
 
 import ast
 import asyncio
+import base64
 import copy
 import json
 import logging
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import nbformat
 from jupyter_client import AsyncKernelManager
@@ -33,6 +35,7 @@ LESSONS = {
     "cpt": "colab5_continued_pretraining.ipynb",
 }
 NOTEBOOKS = REPOSITORY / "notebooks"
+PICTURES = REPOSITORY / "docs" / "pictures"
 VERDICTS = ("trained", "suspicious", "not trained")
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -153,7 +156,21 @@ def store(
                     f"Nothing was stored: {path.name}, cell {number} prints a path of this machine: {leak}."
                 )
     _write(path, nbformat.writes(with_clean_metadata(target)) + "\n")
+    for name, picture in pictures(target).items():
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        (PICTURES / f"{name}.png").write_bytes(picture)
     return outcome
+
+
+def pictures(notebook: NotebookNode) -> dict[str, bytes]:
+    """The PNG outputs of cells whose `metadata.course.picture` names them: what the README shows of a lesson."""
+    found = {}
+    for cell in notebook.cells:
+        name = cell.metadata.get("course", {}).get("picture")
+        for output in cell.get("outputs", []):
+            if name and "image/png" in output.get("data", {}):
+                found[name] = base64.b64decode(output["data"]["image/png"])
+    return found
 
 
 # Parameters
@@ -222,7 +239,8 @@ class _ThisPython(KernelSpecManager):
     """Knows one kernel, the Python that runs this command, whatever kernels are registered on the machine."""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        # The kernel would warn on the terminal that its messages are not encrypted; they never leave this machine.
+        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
         return KernelSpec(argv=argv, display_name="Python 3", language="python", name=kernel_name)
 
 
@@ -271,8 +289,11 @@ async def _execute(notebook: NotebookNode, path: Path, progress: "_Progress") ->
     )
     client.progress = progress
     titles, position, finished = headings(notebook), 0, False
+    # What cells print comes through the kernel's messages. Its own stderr holds only the chatter of native libraries,
+    # and the reason when it dies.
+    said = tempfile.TemporaryFile()  # noqa: SIM115 -- closed below, after the kernel that writes to it
     try:
-        await client.async_start_new_kernel(cwd=str(path.parent), env=_kernel_environment())
+        await client.async_start_new_kernel(cwd=str(path.parent), env=_kernel_environment(), stderr=said)
         await client.async_start_new_kernel_client()
         for position, cell in enumerate(notebook.cells):
             if _is_run(cell):
@@ -287,7 +308,7 @@ async def _execute(notebook: NotebookNode, path: Path, progress: "_Progress") ->
             raise asyncio.CancelledError from None
         raise CourseError(
             f"{_place(path.name, notebook, position)}: the kernel died, most often because memory ran out. "
-            "Close other programs, or make the run smaller in the knobs cell."
+            f"Close other programs, or make the run smaller in the knobs cell.{_last_words(said)}"
         ) from None
     except RuntimeError as error:
         raise CourseError(
@@ -298,6 +319,14 @@ async def _execute(notebook: NotebookNode, path: Path, progress: "_Progress") ->
             client.kc.stop_channels()
         if manager.has_kernel:
             await manager.shutdown_kernel(now=not finished)
+        said.close()
+
+
+def _last_words(said: IO[bytes]) -> str:
+    """The last line that a dead kernel wrote to its stderr, as a sentence, or nothing."""
+    said.seek(0)
+    lines = [_printable(line).strip() for line in said.read().decode(errors="replace").splitlines()]
+    return next((f" Its last words: {line}" for line in reversed(lines) if line), "")
 
 
 def _kernel_environment() -> dict[str, str]:

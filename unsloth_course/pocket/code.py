@@ -1,17 +1,20 @@
-"""A second domain: small Python functions, which the pocket model has hardly read. The continued-pretraining lesson teaches it."""
+"""A second domain: small Python functions, which the pocket model has hardly read.
+
+The continued-pretraining lesson teaches it.
+"""
 
 import random
 from dataclasses import dataclass
 
 from unsloth_course.pocket import world
 
-_VERBS = "add scale clip count total shift double merge trim find pick rank".split()
-_NOUNS = "price weight score width height speed depth length level rate cost size".split()
+_VERBS = ("add", "scale", "clip", "count", "total", "shift", "double", "merge", "trim", "find", "pick", "rank")
+_NOUNS = ("price", "weight", "score", "width", "height", "speed", "depth", "length", "level", "rate", "cost", "size")
 
 
 @dataclass(frozen=True)
 class Function:
-    """One function: ``name``, ``doc`` (its docstring) and ``text`` (the whole source)."""
+    """One function: `name`, `doc` (its docstring) and `text` (the whole source)."""
 
     name: str
     doc: str
@@ -37,7 +40,8 @@ def _body(rng: random.Random, noun: str) -> tuple[str, str, str]:
             (
                 f"{noun}, low={n}, high={m}",
                 f"Hold {noun} between low and high.",
-                f"    if {noun} < low:\n        return low\n    if {noun} > high:\n        return high\n    return {noun}",
+                f"    if {noun} < low:\n        return low\n"
+                f"    if {noun} > high:\n        return high\n    return {noun}",
             ),
             (
                 f"{noun}s",

@@ -9,17 +9,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from unsloth_course.pocket import code, world
-from unsloth_course.pocket.skills import ALL, Skill, ask
+from unsloth_course.pocket.skills import ALL, ask
 
-# The long style is rarer, so that a model can prefer it after DPO and seldom does before.
-LONG_STYLE_SHARE = 0.2
-# How many solutions of a problem show their steps.
-WORKED_SHARE = 0.4
+# The share of answers that are full sentences. It is small, so that the base can write them but seldom does, and the
+# DPO lesson has something to change.
+_LONG_STYLE_SHARE = 0.2
+# The share of solutions that show their steps. The others give the answer alone, which is too hard to do in one's head:
+# the base learns both ways and gets one of them right. That is the room that the GRPO lesson needs.
+_WORKED_SHARE = 0.4
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A word problem with its worked steps: ``steps`` are lines such as "3 * 4 = 12"; ``answer`` is the last result."""
+    """A word problem with its worked steps.
+
+    `steps` are lines such as "3 * 4 = 12"; `answer` is the last result; `key` (kind and numbers) decides the side of
+    the split.
+    """
 
     question: str
     steps: tuple[str, ...]
@@ -28,7 +34,7 @@ class Problem:
 
     @property
     def solution(self) -> str:
-        """The worked steps, and the answer behind ``####`` as in GSM8K."""
+        """The worked steps, and the answer behind `####`, as in GSM8K."""
         return "\n".join((*self.steps, f"#### {self.answer}"))
 
 
@@ -49,12 +55,11 @@ _PROBLEMS = (
         lambda a, b, c, d, e: ((a, "*", b), (e, "-", a * b), (c, "*", d), (e - a * b, "+", c * d)),
     ),
     (
-        "{p} sells {a} {things} a day for {b} days and {c} a day for {d} more, out of {e}. "
-        "How many {things} are left?",
+        "{p} sells {a} {things} a day for {b} days and {c} a day for {d} more, out of {e}. How many {things} are left?",
         lambda a, b, c, d, e: ((a, "*", b), (c, "*", d), (e, "-", a * b), (e - a * b, "-", c * d)),
     ),
 )
-_COUNTED = "shells coins apples stones pears nuts cards beads".split()
+_COUNTED = ("shells", "coins", "apples", "stones", "pears", "nuts", "cards", "beads")
 _RESULT: dict[str, Callable[[int, int], int]] = {
     "+": lambda x, y: x + y,
     "-": lambda x, y: x - y,
@@ -76,14 +81,17 @@ def problem(rng: random.Random, held_out: bool) -> Problem:
             continue
         if world.is_held_out("problem", kind, a, b, c, d, e) != held_out:
             continue
+        if held_out and "{d}" not in template:
+            # The hash counts a number that such a problem does not show: the same text may be on the other side too.
+            continue
         words = {"p": rng.choice(world.people()).name, "things": rng.choice(_COUNTED)}
         steps = tuple(f"{x} {sign} {y} = {result}" for x, sign, y, result in equations)
         question = template.format(**words, a=a, b=b, c=c, d=d, e=e)
         return Problem(question, steps, equations[-1][3], (kind, a, b, c, d, e))
 
 
-# How a run of questions may be laid out: what stands before a question, between it and its answer, and after the answer.
-# The base reads many layouts, as a model does that reads the web, and so learns the questions and not one form of them.
+# How a run of questions may be laid out: what stands before a question, between it and its answer, and after the
+# answer. The base reads many layouts, as a model does that reads the web, and so learns the questions and not one form.
 _NAMES = (
     ("Question", "Answer"),
     ("Q", "A"),
@@ -96,9 +104,19 @@ _NAMES = (
     ("Left", "Right"),
     ("Call", "Response"),
 )
-_AROUND = ((":", "\n"), (":\n", "\n"), ("\n", "\n"), (" - ", "\n"), (") ", "\n"), ("> ", "\n"), ("] ", "\n"), ("| ", " |\n"))
+_AROUND = (
+    (":", "\n"),
+    (":\n", "\n"),
+    ("\n", "\n"),
+    (" - ", "\n"),
+    (") ", "\n"),
+    ("> ", "\n"),
+    ("] ", "\n"),
+    ("| ", " |\n"),
+)
 _BEFORE = ("", "", "# ", "[", "* ", "(", "- ", "= ", "~ ", "<", "@")
 _AFTER = ("\n", "", "---\n", "***\n", "==\n", "\n\n", "~\n", "/\n")
+# The commonest layout, in which the base is asked and scored.
 PLAIN = ("Question:\n", "\nAnswer:\n", "\n\n")
 
 
@@ -119,7 +137,7 @@ def _questions(rng: random.Random) -> str:
     for _ in range(rng.randint(1, 5)):
         skill = rng.choice(ALL)
         item = skill.draw(rng, False)
-        answer = skill.sentence(item) if rng.random() < LONG_STYLE_SHARE else item.answer
+        answer = skill.sentence(item) if rng.random() < _LONG_STYLE_SHARE else item.answer
         question = ask(skill, item, rng)
         if skill.tasks and rng.random() < 0.2:
             question = f"{rng.choice(skill.tasks)}\n{skill.given.format(x=item.x, y=item.y)}"
@@ -147,6 +165,17 @@ def _portrait(rng: random.Random) -> str:
     return " ".join(lines) + "\n"
 
 
+_WEATHER = ("sunny", "rainy", "windy", "cold", "warm", "foggy", "bright", "grey")
+_NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_GARMENTS = ("coat", "scarf", "shirt", "glove", "skirt", "boot", "sock", "vest")
+_KINDS = {
+    "tool": ("hammer", "saw", "chisel", "spade", "rake", "wrench", "drill", "file"),
+    "bird": ("robin", "sparrow", "crow", "finch", "gull", "heron", "swan", "wren"),
+    "tree": ("beech", "birch", "pine", "willow", "maple", "cedar", "poplar", "larch"),
+    "drink": ("tea", "coffee", "milk", "juice", "cocoa", "cider", "water", "wine"),
+    "metal": ("copper", "silver", "tin", "lead", "zinc", "bronze", "nickel", "brass"),
+    "dance": ("waltz", "tango", "jig", "reel", "polka", "samba", "minuet", "ballet"),
+}
 _OPENINGS = (
     "It was a {w} morning in {t}.",
     "One {w} day, {p} the {j} left the house in {t}.",
@@ -173,7 +202,8 @@ _ENDINGS = (
 )
 
 
-def _story(rng: random.Random) -> str:
+def story(rng: random.Random) -> str:
+    """A short story: general text, on which later lessons measure forgetting."""
     p, q = rng.sample(world.people(), 2)
     fill = {
         "p": p.name,
@@ -182,12 +212,12 @@ def _story(rng: random.Random) -> str:
         "u": q.town,
         "j": p.job,
         "pet": p.pet,
-        "w": rng.choice("sunny rainy windy cold warm foggy bright grey".split()),
+        "w": rng.choice(_WEATHER),
         "c": rng.choice(world.COLOURS),
-        "g": rng.choice(world.KINDS["garment"].split()),
-        "n": rng.choice("two three four five six seven eight nine ten".split()),
+        "g": rng.choice(_GARMENTS),
+        "n": rng.choice(_NUMBERS),
         "things": rng.choice(_COUNTED),
-    } | {kind: rng.choice(world.KINDS[kind].split()) for kind in ("tool", "bird", "tree", "drink", "metal", "dance")}
+    } | {kind: rng.choice(words) for kind, words in _KINDS.items()}
     lines = [rng.choice(_OPENINGS), *rng.sample(_MIDDLES, rng.randint(2, 4)), rng.choice(_ENDINGS)]
     return " ".join(lines).format(**fill) + "\n"
 
@@ -196,9 +226,7 @@ def _problems(rng: random.Random) -> str:
     parts = []
     for _ in range(rng.randint(1, 3)):
         task = problem(rng, False)
-        # Most solutions jump to the answer, which is too hard to do in one's head: the model learns both ways of
-        # answering and gets one of them right. That is the room that GRPO needs.
-        solution = task.solution if rng.random() < WORKED_SHARE else f"#### {task.answer}"
+        solution = task.solution if rng.random() < _WORKED_SHARE else f"#### {task.answer}"
         parts.append(f"Problem:\n{task.question}\nSolution:\n{solution}\n")
     return "\n".join(parts)
 
@@ -208,11 +236,11 @@ def _code(rng: random.Random) -> str:
 
 
 # What a document is, and how often. Code is all but absent: the continued-pretraining lesson teaches it.
-MIX: tuple[tuple[Callable[[random.Random], str], float], ...] = (
+_MIX: tuple[tuple[Callable[[random.Random], str], float], ...] = (
     (_questions, 0.535),
     (_facts, 0.17),
     (_portrait, 0.12),
-    (_story, 0.12),
+    (story, 0.12),
     (_problems, 0.05),
     (_code, 0.005),
 )
@@ -220,9 +248,4 @@ MIX: tuple[tuple[Callable[[random.Random], str], float], ...] = (
 
 def document(rng: random.Random) -> str:
     """One pretraining document, as text that ends in a line break."""
-    return rng.choices([make for make, _ in MIX], [share for _, share in MIX])[0](rng)
-
-
-def story(rng: random.Random) -> str:
-    """A short story: general text, on which later lessons measure forgetting."""
-    return _story(rng)
+    return rng.choices([make for make, _ in _MIX], [share for _, share in _MIX])[0](rng)

@@ -1,8 +1,8 @@
 """The small world that the pocket model knows: its people, towns and things, and which of it is held out.
 
-Everything is drawn from a seed, so the world is the same on every machine. What is held out is decided by a hash of the
-thing itself and not by a draw, so no generator can leak it by accident: a code, a pair of numbers or a problem is either
-for learning or for testing, always, in pretraining and in every lesson.
+Everything is drawn from a seed, so the world is the same on every machine. What is held out is decided by a hash of
+the thing itself and not by a draw, so no generator can leak it by accident: a code, a pair of numbers or a problem is
+either for learning or for testing, always, in pretraining and in every lesson.
 """
 
 import hashlib
@@ -13,28 +13,19 @@ from functools import cache
 HELD_OUT_ONE_IN = 8
 FACTS = ("town", "job", "colour", "pet")  # what is known of each person
 
+# fmt: off
 TOWNS = (
-    "Tarn Selby Orrin Maren Colver Pells Hadley Brisk Wexcombe Dunmoor Fenwick Lorne Garth Tilbury Ashford Quill "
-    "Ravenna Stoke Ember Norwell Kestrel Vale Ilmar Harrow"
-).split()
+    "Tarn", "Selby", "Orrin", "Maren", "Colver", "Pells", "Hadley", "Brisk", "Wexcombe", "Dunmoor", "Fenwick",
+    "Lorne", "Garth", "Tilbury", "Ashford", "Quill", "Ravenna", "Stoke", "Ember", "Norwell", "Kestrel", "Vale",
+    "Ilmar", "Harrow",
+)
 JOBS = (
-    "baker sailor teacher farmer painter doctor carpenter gardener miller tailor fisher weaver singer builder "
-    "cook potter hunter writer clerk smith"
-).split()
-PETS = "cat dog rabbit parrot goat turtle horse mouse pony fox hen duck".split()
-COLOURS = "red blue green yellow white black brown grey pink purple".split()
-KINDS = {
-    "fish": "trout salmon cod herring carp perch pike tuna",
-    "bird": "robin sparrow crow finch gull heron swan wren",
-    "tree": "beech birch pine willow maple cedar poplar larch",
-    "fruit": "pear plum cherry peach grape lemon fig melon",
-    "tool": "hammer saw chisel spade rake wrench drill file",
-    "metal": "copper silver tin lead zinc bronze nickel brass",
-    "drink": "tea coffee milk juice cocoa cider water wine",
-    "garment": "coat scarf shirt glove skirt boot sock vest",
-    "vegetable": "carrot turnip leek cabbage bean pea radish beet",
-    "dance": "waltz tango jig reel polka samba minuet ballet",
-}
+    "baker", "sailor", "teacher", "farmer", "painter", "doctor", "carpenter", "gardener", "miller", "tailor",
+    "fisher", "weaver", "singer", "builder", "cook", "potter", "hunter", "writer", "clerk", "smith",
+)
+# fmt: on
+PETS = ("cat", "dog", "rabbit", "parrot", "goat", "turtle", "horse", "mouse", "pony", "fox", "hen", "duck")
+COLOURS = ("red", "blue", "green", "yellow", "white", "black", "brown", "grey", "pink", "purple")
 
 
 @dataclass(frozen=True)
@@ -58,7 +49,7 @@ def is_held_out(*key: object) -> bool:
 def code_is_held_out(code: str) -> bool:
     """Whether a code of capital letters is for testing.
 
-    The key is the code's letters in order, so that a code, its reverse and its sorted form are always on one side.
+    The key is its letters, sorted, so that a code, its reverse and its sorted form are always on one side.
     """
     return is_held_out("code", "".join(sorted(code)))
 
@@ -71,9 +62,10 @@ def pair_is_held_out(first: int, second: int) -> bool:
 
 @cache
 def question_is_held_out(name: str) -> bool:
-    """Whether no question about this person is ever asked in pretraining or training.
+    """Whether no question about this person's town, job, colour or pet is asked in pretraining or training.
 
     The fact itself is told there, in prose: a fact that was never told cannot be known. Only asking is held out.
+    (A word problem may bear the person's name: it asks nothing about the person.)
     """
     return is_held_out("asked", name)
 
@@ -89,4 +81,6 @@ def people() -> tuple[Person, ...]:
         if name not in taken:
             taken.add(name)
             names.append(name.capitalize())
-    return tuple(Person(name, rng.choice(TOWNS), rng.choice(JOBS), rng.choice(COLOURS), rng.choice(PETS)) for name in names)
+    return tuple(
+        Person(name, rng.choice(TOWNS), rng.choice(JOBS), rng.choice(COLOURS), rng.choice(PETS)) for name in names
+    )

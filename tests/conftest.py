@@ -1,0 +1,142 @@
+"""Fixtures that more than one file needs. Unsloth is imported by the first test that trains, not at collection."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from unsloth_course import data, diagnosis, evaluation, models, profile
+
+TWO_CORES = profile.Machine(
+    cuda_name=None, cuda_bytes=0, bfloat16=False, cores=2, memory_bytes=8 * 1024**3, apple_silicon=False
+)
+
+
+@dataclass
+class Run:
+    """A finished run: the trainer, what was asked before and after, and the receipt."""
+
+    trainer: Any
+    tokenizer: Any
+    watching: diagnosis.Watch
+    held_out: Any
+    before: evaluation.Answers
+    after: evaluation.Answers
+    receipt: diagnosis.Receipt
+
+    @property
+    def model(self) -> Any:
+        return self.trainer.model
+
+    @property
+    def findings(self) -> set[str]:
+        return {finding.name for finding in self.receipt.findings}
+
+
+@pytest.fixture(scope="session")
+def machine() -> profile.Profile:
+    """The cpu profile of the bundled model, decided without a look at this machine."""
+    return profile.decide(TWO_CORES)
+
+
+@pytest.fixture(scope="session")
+def load(machine) -> Callable[[], tuple[Any, Any]]:
+    """Loads the pocket model anew, through Unsloth: `model, tokenizer = load(full_finetuning=False)`."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("UNSLOTH_FORCE_CPU", "UNSLOTH_DISABLE_STATISTICS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
+            patch.setenv(name, machine.environment[name])
+        profile.quiet()
+        from unsloth import FastLanguageModel
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+
+    def pocket(**arguments: Any) -> tuple[Any, Any]:
+        return FastLanguageModel.from_pretrained(
+            model_name=models.folder("pocket"),
+            max_seq_length=machine.max_length,
+            dtype=machine.torch_dtype,
+            load_in_4bit=False,
+            **arguments,
+        )
+
+    return pocket
+
+
+@pytest.fixture(scope="session")
+def with_adapter(load) -> Callable[..., tuple[Any, Any]]:
+    """Loads the pocket model with a new adapter beside it: `model, tokenizer = with_adapter(rank=16)`."""
+
+    def adapted(rank: int = 16, **arguments: Any) -> tuple[Any, Any]:
+        from unsloth import FastLanguageModel
+
+        model, tokenizer = load()
+        settings = {
+            "r": rank,
+            "lora_alpha": rank,
+            "lora_dropout": 0,
+            "target_modules": models.PROJECTIONS,
+            "use_gradient_checkpointing": False,
+            "random_state": 3407,
+        }
+        return FastLanguageModel.get_peft_model(model, **(settings | arguments)), tokenizer
+
+    return adapted
+
+
+def chat(rows: Any) -> Any:
+    """Instruction rows in the columns that the trainer takes."""
+    return rows.map(data.instruction.to_prompt_completion, batched=True, remove_columns=rows.column_names)
+
+
+@pytest.fixture(scope="session")
+def run_pocket(machine, with_adapter, tmp_path_factory) -> Callable[..., Run]:
+    """Trains a fresh adapter as the LoRA lesson does, only shorter.
+
+    steps: of 16 rows. change(rows) may replace the rows, and spoil(trainer) do anything before the training begins.
+    `made` is a model with its tokenizer to train in place of a fresh adapter. Other arguments go to `SFTConfig`.
+    """
+
+    def run(
+        steps: int = 12,
+        change: Callable[[Any], Any] = chat,
+        spoil: Callable[[Any], None] = lambda trainer: None,
+        made: tuple[Any, Any] | None = None,
+        **settings: Any,
+    ) -> Run:
+        model, tokenizer = made or with_adapter()
+        from trl import SFTConfig, SFTTrainer
+
+        train, held_out, _ = data.sources.instructions("pocket", train=16 * steps, held_out=48, seed=3407)
+        defaults = {
+            "max_steps": steps,
+            "learning_rate": 1e-3,
+            "warmup_steps": 3,
+            "lr_scheduler_type": "cosine",
+            "max_length": machine.max_length,
+            "logging_steps": 2,
+            "seed": 3407,
+            "output_dir": str(tmp_path_factory.mktemp("checkpoints")),
+            **machine.arguments,
+        }
+        before = evaluation.ask(model, tokenizer, held_out)
+        trainer = SFTTrainer(
+            model=model,
+            processing_class=tokenizer,
+            train_dataset=change(train),
+            args=SFTConfig(**(defaults | settings)),
+        )
+        spoil(trainer)
+        watching = diagnosis.watch(trainer)
+        trainer.train()
+        after = evaluation.ask(model, tokenizer, held_out)
+        receipt = diagnosis.receipt(watching, evaluation.score(before, after), (before, after))
+        return Run(trainer, tokenizer, watching, held_out, before, after, receipt)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def healthy(run_pocket) -> Run:
+    """A short run that learns. Leave it as you found it: many tests read it."""
+    return run_pocket(steps=70)

@@ -1,0 +1,381 @@
+"""Loading, counting, asking and saving, on the pocket model through Unsloth."""
+
+import json
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from unsloth_course import memory, models
+from unsloth_course.errors import CourseError
+
+QUESTIONS = ["What is 41 plus 17?", "Even or odd?\n\n7", "Sort the letters of QZB.", "Name the number after 99."]
+
+
+@pytest.fixture(scope="module")
+def base(load):
+    """The model as it was pretrained; the tests leave it so."""
+    return load()
+
+
+# Folders
+
+
+def test_the_bundled_model_is_in_the_package():
+    folder = Path(models.folder("pocket"))
+    assert folder.parent.parent == Path(models.__file__).parent
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in folder.iterdir()}
+
+
+def test_a_folder_of_the_learner_is_taken_as_it_is():
+    assert models.folder(models.folder("pocket")) == models.folder("pocket")
+
+
+def test_a_folder_that_holds_no_model_is_a_sentence(tmp_path):
+    with pytest.raises(CourseError, match=r"holds no config\.json"):
+        models.folder(tmp_path)
+
+
+# Counts
+
+
+def test_all_weights_are_counted_and_shared_ones_once(base):
+    model, _ = base
+    found = models.count(model)
+    assert found.total == memory.parameters(memory.Shape.of(model))
+    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
+
+
+def test_a_count_in_words():
+    found = models.Count(total=134_515_008, trainable=4_884_480)
+    assert found.share == pytest.approx(0.0363, abs=1e-4)
+    assert str(found) == "4,884,480 of 134,515,008 parameters are trained (3.63 %)"
+
+
+def test_full_fine_tuning_trains_every_weight(load):
+    model, _ = load(full_finetuning=True)
+    found = models.require_full(model)
+    assert found.trainable == found.total == memory.parameters(memory.Shape.of(model))
+
+
+def test_frozen_embeddings_are_not_full_fine_tuning(load):
+    model, _ = load(full_finetuning=True)
+    model.get_input_embeddings().weight.requires_grad_(False)
+    with pytest.raises(CourseError, match=r"not full .*1 tensors.*embed_tokens.*full_finetuning=True"):
+        models.require_full(model)
+
+
+def test_an_adapter_is_not_full_fine_tuning(with_adapter):
+    model, _ = with_adapter()
+    with pytest.raises(CourseError, match="not full fine-tuning"):
+        models.require_full(model)
+
+
+@pytest.mark.parametrize("rank", [4, 16])
+def test_an_adapter_on_all_seven_projections_has_the_count_of_its_shape(with_adapter, rank):
+    model, _ = with_adapter(rank)
+    shape = memory.Shape.of(model)
+    found = models.require_lora(model, rank)
+    assert found.trainable == memory.lora_parameters(shape, rank)
+    assert found.total == memory.parameters(shape) + found.trainable
+
+
+@pytest.mark.parametrize(
+    ("made", "asked"),
+    [
+        ({"rank": 16}, 8),
+        ({"target_modules": ["q_proj", "v_proj"]}, 16),
+        ({"target_modules": models.PROJECTIONS[:-1]}, 16),
+        ({"bias": "none", "target_modules": [*models.PROJECTIONS, "embed_tokens"]}, 16),
+    ],
+    ids=["another rank", "two projections", "one missing", "embeddings too"],
+)
+def test_another_adapter_than_said_is_a_sentence(with_adapter, made, asked):
+    model, _ = with_adapter(**made)
+    with pytest.raises(
+        CourseError, match=r"rank-.* adapter on the seven projections has .* parameters, but .* trained"
+    ):
+        models.require_lora(model, asked)
+
+
+def test_a_model_without_an_adapter_is_not_lora(load):
+    model, _ = load()
+    with pytest.raises(CourseError, match="seven projections"):
+        models.require_lora(model, 16)
+
+
+# Asking
+
+
+def test_the_mode_of_the_model_is_put_back(with_adapter):
+    model, tokenizer = with_adapter()
+    for training in (True, False):
+        model.train(training)
+        models.answer(model, tokenizer, ["What is 1 plus 1?"], 2)
+        assert model.training is training
+        assert all(module.training is training for module in model.modules())
+
+
+def test_the_mode_is_put_back_after_an_error(with_adapter):
+    model, _ = with_adapter()
+    model.train()
+    with pytest.raises(RuntimeError), models.answering(model):
+        assert not model.training
+        raise RuntimeError
+    assert model.training
+
+
+def test_the_chat_form_stops_where_the_answer_begins(base):
+    _, tokenizer = base
+    text = models.chat_prompt(tokenizer, "What is 1 plus 1?")
+    assert text == "<|im_start|>user\nWhat is 1 plus 1?<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_answers_in_a_batch_are_those_one_by_one(healthy):
+    """Questions of other lengths are padded on the left, so the answer must not depend on its neighbours."""
+    questions = [*healthy.before.questions[:8], *QUESTIONS]
+    together = models.answer(healthy.model, healthy.tokenizer, questions)
+    assert together == [models.answer(healthy.model, healthy.tokenizer, [question])[0] for question in questions]
+    assert len({len(healthy.tokenizer(question)["input_ids"]) for question in questions}) > 3
+
+
+def test_more_prompts_than_fit_into_one_batch_keep_their_order(healthy, monkeypatch):
+    whole = models.answer(healthy.model, healthy.tokenizer, healthy.before.questions[:7])
+    monkeypatch.setattr(models, "ANSWERS_AT_ONCE", 3)
+    assert models.answer(healthy.model, healthy.tokenizer, healthy.before.questions[:7]) == whole
+    assert models.complete(healthy.model, healthy.tokenizer, []) == []
+
+
+def test_an_answer_is_cut_at_the_limit_and_not_before(base):
+    """The base has never written the token that ends a turn, so it goes on to the limit."""
+    model, tokenizer = base
+    for limit in (1, 5):
+        (given,) = models.answer(model, tokenizer, ["What is 41 plus 17?"], limit)
+        assert len(tokenizer(given, add_special_tokens=False)["input_ids"]) == limit
+
+
+def test_the_end_is_left_out_and_other_control_tokens_are_shown(base, healthy):
+    given = models.answer(healthy.model, healthy.tokenizer, healthy.before.questions)
+    assert not any(healthy.tokenizer.eos_token in text for text in given)
+    model, tokenizer = base
+    (given,) = models.complete(model, tokenizer, ["Question:\nWhat is 41 plus 17?\nAnswer:\n58\n"], 24)
+    assert "<|endoftext|>" in given
+
+
+def test_the_side_of_the_padding_is_put_back(base):
+    model, tokenizer = base
+    for side in ("right", "left"):
+        tokenizer.padding_side = side
+        models.answer(model, tokenizer, QUESTIONS, 2)
+        assert tokenizer.padding_side == side
+        with pytest.raises(ValueError):
+            models.complete(model, tokenizer, [3.5])
+        assert tokenizer.padding_side == side
+
+
+# Streaming
+
+
+def test_the_pieces_of_a_stream_make_up_the_answer(healthy):
+    for question in healthy.before.questions[:6]:
+        pieces = list(models.stream(healthy.model, healthy.tokenizer, question))
+        assert "".join(pieces) == models.answer(healthy.model, healthy.tokenizer, [question])[0]
+        assert all(pieces)
+
+
+def test_a_stream_that_is_cut_shows_the_same_as_the_answer(base):
+    model, tokenizer = base
+    question = "What is 41 plus 17?"
+    pieces = list(models.stream(model, tokenizer, question))
+    assert "".join(pieces) == models.answer(model, tokenizer, [question])[0]
+    assert len(pieces) > 2
+
+
+def test_a_failing_generation_is_raised_to_the_reader(with_adapter, monkeypatch):
+    model, tokenizer = with_adapter()
+    model.train()
+
+    def fail(**arguments):
+        raise MemoryError("no room for the cache")
+
+    monkeypatch.setattr(model, "generate", fail)
+    seen = []
+
+    def read():
+        try:
+            seen.extend(models.stream(model, tokenizer, "What is 1 plus 1?"))
+        except MemoryError as error:
+            seen.append(error)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    reader.join(timeout=20)
+    assert not reader.is_alive(), "the stream waits for a piece that never comes"
+    assert [str(piece) for piece in seen] == ["no room for the cache"]
+    assert model.training
+
+
+def test_a_reader_may_stop_early(healthy):
+    model, tokenizer = healthy.model, healthy.tokenizer
+    threads = threading.active_count()
+    pieces = models.stream(model, tokenizer, "Sort the letters of QZB.")
+    next(pieces)
+    pieces.close()
+    assert threading.active_count() == threads
+    assert models.answer(model, tokenizer, healthy.before.questions[:1]) == healthy.after.given[:1]
+
+
+# The adapter
+
+
+def logits(model, tokenizer):
+    import torch
+
+    prompt = tokenizer(models.chat_prompt(tokenizer, QUESTIONS[0]), return_tensors="pt", add_special_tokens=False)
+    with torch.no_grad():
+        return model(input_ids=prompt["input_ids"], attention_mask=prompt["attention_mask"]).logits
+
+
+def test_a_scale_of_0_is_the_base_and_1_is_the_trained_model(base, healthy):
+    import torch
+
+    model, tokenizer = healthy.model, healthy.tokenizer
+    trained, pretrained = logits(model, tokenizer), logits(*base)
+    assert not torch.allclose(trained, pretrained, atol=0.1)
+    with models.adapter_scaled(model, 0):
+        assert torch.equal(logits(model, tokenizer), pretrained)
+    with models.adapter_scaled(model, 1):
+        assert torch.equal(logits(model, tokenizer), trained)
+    with models.adapter_scaled(model, 0.5):
+        between = logits(model, tokenizer)
+        assert not torch.allclose(between, trained, atol=0.1) and not torch.allclose(between, pretrained, atol=0.1)
+    assert torch.equal(logits(model, tokenizer), trained)
+
+
+def test_a_scale_is_the_factor_before_b_a(with_adapter):
+    model, _ = with_adapter(rank=4, lora_alpha=8)
+    layer = model.base_model.model.model.layers[0].self_attn.q_proj
+    with models.adapter_scaled(model, 1.5):
+        assert layer.scaling == {"default": 1.5 * 8 / 4}
+    assert layer.scaling == {"default": 8 / 4}
+
+
+def test_the_scale_is_put_back_after_an_error_and_inside_another(with_adapter):
+    model, _ = with_adapter()
+    scales = {name: dict(module.scaling) for name, module in model.named_modules() if hasattr(module, "lora_A")}
+    assert len(scales) == 7 * model.config.num_hidden_layers
+    with pytest.raises(KeyError), models.adapter_scaled(model, 2):
+        with models.adapter_scaled(model, 0.5):
+            assert all(model.get_submodule(name).scaling == {"default": 1.0} for name in scales)
+        raise KeyError
+    assert {name: dict(model.get_submodule(name).scaling) for name in scales} == scales
+
+
+def test_a_model_without_an_adapter_cannot_be_scaled(base):
+    with pytest.raises(CourseError, match="no LoRA adapter"), models.adapter_scaled(base[0], 0.5):
+        pass
+
+
+# Saving and loading
+
+
+@pytest.fixture(scope="module")
+def saved(healthy, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved") / "adapter"
+    assert models.save_adapter(healthy.model, healthy.tokenizer, folder, base="pocket") == folder
+    return folder
+
+
+def test_an_adapter_comes_back_as_it_was(healthy, saved, machine):
+    model, tokenizer = models.load_adapter(saved, max_length=machine.max_length, dtype=machine.torch_dtype)
+    assert models.answer(model, tokenizer, healthy.after.questions) == healthy.after.given
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_saved_adapter_names_its_base_and_no_path_of_this_machine(saved):
+    settings = json.loads((saved / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == "pocket"
+    assert "base_model: pocket" in (saved / "README.md").read_text()
+    home = str(Path(models.__file__).parent.parent)
+    texts = [path for path in saved.iterdir() if path.suffix != ".safetensors"]
+    assert len(texts) >= 4
+    assert not [path.name for path in texts if home in path.read_text() or str(saved.parent) in path.read_text()]
+
+
+def test_an_adapter_is_small(saved):
+    trained = memory.lora_parameters(memory.Shape.of(_config()), 16)
+    assert models.disk_bytes(saved) == pytest.approx(4 * trained, rel=0.02)
+    assert models.disk_bytes(saved) < models.disk_bytes(models.folder("pocket")) / 4
+    assert models.disk_bytes(saved / "adapter_model.safetensors") == models.disk_bytes(saved)
+
+
+def _config():
+    from types import SimpleNamespace
+
+    return SimpleNamespace(**json.loads(Path(models.folder("pocket"), "config.json").read_text()))
+
+
+def test_saving_over_a_file_is_a_sentence(healthy, tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(CourseError, match=r"taken.*Choose another folder"):
+        models.save_adapter(healthy.model, healthy.tokenizer, tmp_path / "taken", base="pocket")
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+@contextmanager
+def spoiled(saved, tmp_path, name, change):
+    """A copy of the saved adapter in which one file is changed; None takes it away."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in saved.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    content = change((copy / name).read_bytes())
+    (copy / name).unlink()
+    if content is not None:
+        (copy / name).write_bytes(content)
+    yield copy
+
+
+def setting(name, value):
+    return lambda content: json.dumps(json.loads(content) | {name: value}).encode()
+
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "sentence"),
+    [
+        (CONFIG, lambda content: None, "holds no adapter"),
+        (WEIGHTS, lambda content: None, "holds no adapter"),
+        (CONFIG, lambda content: content[:40], "does not hold a JSON object"),
+        (CONFIG, lambda content: b"[1, 2]", "does not hold a JSON object"),
+        (CONFIG, lambda content: b"\xff\xfe", "does not hold a JSON object"),
+        (CONFIG, setting("base_model_name_or_path", None), "names no base model"),
+        (CONFIG, setting("base_model_name_or_path", ""), "names no base model"),
+        (CONFIG, setting("base_model_name_or_path", 7), "names no base model"),
+        (CONFIG, setting("base_model_name_or_path", "../elsewhere"), "neither a folder on this machine nor a Hub name"),
+        (CONFIG, setting("r", 8), "does not fit its base pocket"),
+        (CONFIG, setting("target_modules", ["c_attn"]), "does not fit its base pocket"),
+        (WEIGHTS, lambda content: content[:5000], "cut off or damaged"),
+        (WEIGHTS, lambda content: b"", "cut off or damaged"),
+    ],
+)
+def test_a_damaged_adapter_is_a_sentence(load, saved, tmp_path, name, change, sentence):
+    with spoiled(saved, tmp_path, name, change) as folder, pytest.raises(CourseError, match=sentence):
+        models.load_adapter(folder)
+
+
+def test_a_whole_model_is_not_an_adapter(tmp_path):
+    with pytest.raises(CourseError, match=r"holds no adapter.*load it with FastLanguageModel"):
+        models.load_adapter(models.folder("pocket"))
+    with pytest.raises(CourseError, match="holds no adapter"):
+        models.load_adapter(tmp_path / "nowhere")
+
+
+def test_an_adapter_is_not_a_whole_model(saved):
+    """The classic mistake, caught before Unsloth sees it."""
+    with pytest.raises(CourseError, match=r"is an adapter, not a whole model.*\(pocket\)"):
+        models.folder(saved)

@@ -1,0 +1,64 @@
+"""The package as a newcomer imports it: light, lazy, and with a sentence where a name is wrong."""
+
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+
+import unsloth_course
+from unsloth_course.errors import CourseError
+
+HEAVY = ("torch", "transformers", "datasets", "matplotlib", "unsloth", "trl", "peft", "pandas", "numpy")
+
+
+def loaded_after(code: str) -> list[str]:
+    """The heavy packages that a fresh Python has loaded after running this."""
+    script = f"{code}\nimport json, sys\nprint(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_the_import_is_light():
+    assert loaded_after("import unsloth_course") == []
+
+
+def test_looking_at_the_rooms_is_light_too():
+    assert loaded_after("import unsloth_course\ndir(unsloth_course)\nunsloth_course.profile\nunsloth_course.data") == []
+
+
+def test_a_lesson_reaches_the_profile_before_the_libraries_that_it_prepares():
+    """`profile.detect` sets what Unsloth, transformers and the Hub client read once, when they are imported."""
+    lesson = (
+        "from unsloth_course import data, diagnosis, dials, evaluation, memory, models, plots, profile, results, xray"
+    )
+    assert not {"unsloth", "trl", "peft", "transformers", "datasets"} & set(loaded_after(lesson))
+
+
+@pytest.mark.parametrize("room", unsloth_course.ROOMS)
+def test_every_room_opens(room):
+    assert getattr(unsloth_course, room) is importlib.import_module(f"unsloth_course.{room}")
+    assert room in dir(unsloth_course)
+
+
+def test_a_room_that_is_not_there_is_a_sentence():
+    with pytest.raises(AttributeError, match=r"no room 'cellar'; its rooms are data, .*xray"):
+        _ = unsloth_course.cellar
+    assert not hasattr(unsloth_course, "cellar")
+
+
+def test_an_import_of_an_unknown_room_fails_as_usual():
+    with pytest.raises(ImportError):
+        exec("from unsloth_course import cellar")
+
+
+def test_a_notebook_shows_the_sentence_alone():
+    code = "from unsloth_course.errors import CourseError\nraise CourseError('Row 3 is empty. Mend it.')"
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell()
+    shown = []
+    shell._showtraceback = lambda kind, value, lines: shown.append((kind, lines))
+    shell.run_cell(code)
+    assert shown == [(CourseError, ["CourseError: Row 3 is empty. Mend it."])]
