@@ -2,8 +2,8 @@
 
 import json
 import threading
-from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -155,12 +155,10 @@ def test_an_answer_is_cut_at_the_limit_and_not_before(base):
         assert len(tokenizer(given, add_special_tokens=False)["input_ids"]) == limit
 
 
-def test_the_end_is_left_out_and_other_control_tokens_are_shown(base, healthy):
-    given = models.answer(healthy.model, healthy.tokenizer, healthy.before.questions)
-    assert not any(healthy.tokenizer.eos_token in text for text in given)
-    model, tokenizer = base
-    (given,) = models.complete(model, tokenizer, ["Question:\nWhat is 41 plus 17?\nAnswer:\n58\n"], 24)
-    assert "<|endoftext|>" in given
+def test_the_end_is_left_out_and_other_control_tokens_are_shown(healthy):
+    assert not any(healthy.tokenizer.eos_token in text for text in healthy.after.given)
+    # The base begins a new document where an answer should end, and that shows.
+    assert any("<|endoftext|>" in text for text in healthy.before.given)
 
 
 def test_the_side_of_the_padding_is_put_back(base):
@@ -312,8 +310,6 @@ def test_an_adapter_is_small(saved):
 
 
 def _config():
-    from types import SimpleNamespace
-
     return SimpleNamespace(**json.loads(Path(models.folder("pocket"), "config.json").read_text()))
 
 
@@ -324,7 +320,6 @@ def test_saving_over_a_file_is_a_sentence(healthy, tmp_path):
     assert (tmp_path / "taken").read_text() == "mine"
 
 
-@contextmanager
 def spoiled(saved, tmp_path, name, change):
     """A copy of the saved adapter in which one file is changed; None takes it away."""
     copy = tmp_path / "copy"
@@ -335,7 +330,7 @@ def spoiled(saved, tmp_path, name, change):
     (copy / name).unlink()
     if content is not None:
         (copy / name).write_bytes(content)
-    yield copy
+    return copy
 
 
 def setting(name, value):
@@ -364,7 +359,8 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
     ],
 )
 def test_a_damaged_adapter_is_a_sentence(load, saved, tmp_path, name, change, sentence):
-    with spoiled(saved, tmp_path, name, change) as folder, pytest.raises(CourseError, match=sentence):
+    folder = spoiled(saved, tmp_path, name, change)
+    with pytest.raises(CourseError, match=sentence):
         models.load_adapter(folder)
 
 

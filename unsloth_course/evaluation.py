@@ -135,7 +135,9 @@ def interval(before: Sequence[float], after: Sequence[float], seed: int = 0) -> 
     """
     import numpy as np
 
-    change = np.array([now - was for was, now in zip(before, after, strict=True)], dtype=float)
+    if len(before) != len(after):
+        raise ValueError(f"There are {len(before)} marks before and {len(after)} after; each question needs both.")
+    change = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
     if not len(change):
         raise ValueError("An interval needs at least one question.")
     drawn = np.random.default_rng(seed).integers(0, len(change), size=(RESAMPLES, len(change)))

@@ -214,6 +214,10 @@ def detect(
     online. Taught in lesson colab2 (LoRA).
     """
     quiet()
+    # Must be set before torch is loaded. Threads that wait by spinning take the processor from those that work as soon
+    # as another program runs beside: on 2 cores a training beside one busy program took twice as long, beside another
+    # training twenty times.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     found = decide(look(), profile, model, data, lesson)
     loaded = sys.modules.get("unsloth")
     if loaded is not None:
