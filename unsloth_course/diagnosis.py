@@ -130,7 +130,7 @@ def _notes(e: Evidence) -> list[Finding]:
         )
         found.append(Finding("note", "skipped steps", text))
     kept = e.score.retention if e.score else None
-    if kept and kept.before - kept.after > FORGOTTEN:
+    if kept and round(kept.before - kept.after, 9) > FORGOTTEN:
         points = 100 * (kept.before - kept.after)
         text = f"Untouched skills fell by {points:.1f} points: {kept.before:.3f} before, {kept.after:.3f} after."
         found.append(Finding("note", "forgetting", text))
