@@ -12,6 +12,8 @@ from unsloth_course import data, diagnosis, evaluation, models, profile
 
 # The environment as it was before Unsloth put its own variables into it: for processes of their own.
 ENVIRONMENT = dict(os.environ)
+# As `profile.detect` does for a lesson; the reason is there.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # What profile.detect sets for a lesson, before any test loads torch: a test run shares its machine with other programs.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 TWO_CORES = profile.Machine(

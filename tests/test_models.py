@@ -1,5 +1,6 @@
 """Loading, counting, asking and saving, on the pocket model through Unsloth."""
 
+import copy
 import json
 import threading
 from pathlib import Path
@@ -135,9 +136,11 @@ def test_the_chat_form_stops_where_the_answer_begins(base):
 def test_answers_in_a_batch_are_those_one_by_one(healthy):
     """Questions of other lengths are padded on the left, so the answer must not depend on its neighbours."""
     questions = [*healthy.before.questions[:8], *QUESTIONS]
-    together = models.answer(healthy.model, healthy.tokenizer, questions)
-    assert together == [models.answer(healthy.model, healthy.tokenizer, [question])[0] for question in questions]
-    assert len({len(healthy.tokenizer(question)["input_ids"]) for question in questions}) > 3
+    tokenizer = copy.deepcopy(healthy.tokenizer)  # one that Unsloth does not turn to the left by itself
+    tokenizer.padding_side = "right"
+    together = models.answer(healthy.model, tokenizer, questions)
+    assert together == [models.answer(healthy.model, tokenizer, [question])[0] for question in questions]
+    assert len({len(tokenizer(question)["input_ids"]) for question in questions}) > 3
 
 
 def test_more_prompts_than_fit_into_one_batch_keep_their_order(healthy, monkeypatch):

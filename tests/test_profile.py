@@ -174,10 +174,10 @@ def test_the_training_arguments_are_ones_that_the_trainer_knows(load):
 @pytest.fixture
 def kernel(monkeypatch):
     """A kernel in which nothing was detected and Unsloth was not imported; the environment is put back afterwards."""
-    names = {name for machine in (CPU, MAC, L4) for name in profile.decide(machine).environment}
-    for name in names:
-        monkeypatch.setenv(name, "")  # noted by monkeypatch, so that it is restored
-        monkeypatch.delenv(name)
+    before = dict(os.environ)
+    for machine in (CPU, MAC, L4):
+        for name in profile.decide(machine).environment:
+            os.environ.pop(name, None)
     monkeypatch.setattr(profile, "_written", set())
     monkeypatch.delitem(sys.modules, "unsloth", raising=False)
     monkeypatch.setitem(
@@ -188,7 +188,9 @@ def kernel(monkeypatch):
         monkeypatch.setattr(profile, "look", lambda: machine)
 
     on(CPU)
-    return on
+    yield on
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def prepared() -> dict[str, str]:
@@ -210,6 +212,15 @@ def test_a_second_thought_takes_the_first_one_back(kernel):
     assert prepared() == {}
     profile.detect("cpu")
     assert prepared().keys() == {"UNSLOTH_FORCE_CPU", *OFFLINE}
+
+
+def test_what_the_learner_sets_later_is_not_taken_back(kernel):
+    kernel(L4)
+    profile.detect("cpu")
+    profile.detect()
+    os.environ["UNSLOTH_FORCE_CPU"] = "1"
+    profile.detect()
+    assert prepared() == {"UNSLOTH_FORCE_CPU": "1"}
 
 
 def test_what_the_learner_set_is_not_taken_back(kernel, monkeypatch):

@@ -481,9 +481,10 @@ def _before_after(score: Mapping[str, Any]) -> str:
 
 def complaint(outcome: Outcome) -> str:
     """The sentence for a lesson that ran to its end without the verdict `trained`."""
-    findings = "; ".join(str(finding).rstrip(".") for finding in outcome.results["receipt"].get("findings", []))
+    findings = outcome.results["receipt"].get("findings", [])
+    reasons = " ".join(finding["text"] for finding in findings if finding["level"] != "note")
     verdict = f"The {outcome.lesson} lesson ran to its end, but its verdict is {outcome.verdict!r}"
-    return f"{verdict}: {findings}." if findings else f"{verdict}; see the receipt in {outcome.files[1]}."
+    return f"{verdict}: {reasons}" if reasons else f"{verdict}; see the receipt in {outcome.files[1]}."
 
 
 def _results_folder(out: Path) -> Path:
