@@ -22,11 +22,12 @@ KNOBS = 'PROFILE = "auto"\nSEED = 3407\nOUT = "results"'
 WRITE_RESULTS = """
 import json, pathlib
 pathlib.Path(OUT).mkdir(exist_ok=True)
+FINDINGS = [{"level": "fatal", "name": "B", "text": "B is zero."}, {"level": "note", "name": "", "text": "By the way."}]
 results = {
     "lesson": "lora", "profile": PROFILE, "seed": SEED, "training": {"seconds": 1.25},
     "evaluation": {"metric": "exact_match", "n": 200, "before": 0.02, "after": 0.945, "interval": [0.88, 0.97],
                    "retention": {"metric": "exact_match", "before": 0.7, "after": 0.68}},
-    "receipt": {"verdict": VERDICT, "findings": ["B is zero."]}, "wall_seconds": 0.0,
+    "receipt": {"verdict": VERDICT, "findings": FINDINGS}, "wall_seconds": 0.0,
 }
 pathlib.Path(OUT, "lora.json").write_text(json.dumps(results))
 """
@@ -217,6 +218,7 @@ def test_another_verdict_is_exit_status_1_with_all_files(write_lesson, tmp_path,
     stdout, stderr = command.communicate(timeout=60)
     assert command.returncode == 1
     assert f"its verdict is '{verdict}': B is zero." in stderr.splitlines()[-1]
+    assert "By the way" not in stderr
     assert "Traceback" not in stderr and "\x1b" not in stderr + stdout
     assert f"verdict      {verdict}" in stdout
     assert {file.name for file in (tmp_path / "results").iterdir()} == {"lora.json", "lora.html", source.name}
