@@ -87,9 +87,9 @@ BAD = {
     "no_absolute_paths": [
         lambda nb: nb.cells[0].update(source="see /home/ada/course"),
         lambda nb: nb.cells[3].update(source="SEED = open('/tmp/seed')"),
-        lambda nb: nb.cells[5].update(outputs=printed("/root/results\n")),
+        lambda nb: nb.cells[5].update(outputs=printed("/Users/ada/results\n")),
         lambda nb: nb.cells[5].update(outputs=printed("C:\\Users\\ada\n")),
-        lambda nb: nb.cells[5].outputs.append(new_output("display_data", data={"text/html": "<p>/work/x</p>"})),
+        lambda nb: nb.cells[5].outputs.append(new_output("display_data", data={"text/html": "<p>/tmp/x</p>"})),
     ],
     "no_debris": [
         lambda nb: nb.cells[5].update(outputs=printed("a warning", "stderr")),

@@ -183,7 +183,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path, taken):
     blocker = tmp_path / taken
     blocker.parent.mkdir(parents=True, exist_ok=True)
     blocker.write_text("mine")
-    with pytest.raises(CourseError, match=r"could not be written to .*lora\.json.*Choose another OUT folder") as error:
+    with pytest.raises(CourseError, match=r"lora\.json.* cannot be written .*choose another OUT folder") as error:
         results.write({"lesson": "lora"}, tmp_path / "results")
     assert "\n" not in str(error.value)
     assert blocker.read_text() == "mine"

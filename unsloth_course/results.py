@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
@@ -92,18 +91,25 @@ def write(results: Mapping[str, Any], folder: str | Path) -> Path:
 
     Numbers that JSON does not know (a loss that became infinite) are written as null.
     """
-    folder = Path(folder)
-    path = folder / f"{results['lesson']}.json"
+    path = Path(folder) / f"{results['lesson']}.json"
+    write_text(path, json.dumps(_plain(results), indent=2, allow_nan=False) + "\n")
+    return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file in one step, so that an interruption leaves either the old text or the new.
+
+    Raises CourseError when the file or its folder cannot be written.
+    """
+    beside = path.with_name(path.name + ".part")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(".json.part")
-        scratch.write_text(json.dumps(_plain(results), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(scratch, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
     except OSError as error:
         raise CourseError(
-            f"The results could not be written to {path}: {error.strerror}. Choose another OUT folder."
+            f"{path} cannot be written ({error.strerror}); free some disk space or choose another OUT folder."
         ) from None
-    return path
 
 
 def _plain(value: Any) -> Any:

@@ -26,6 +26,7 @@ from nbformat import NotebookNode
 
 from .cleaning import REPOSITORY, absolute_path_in_outputs, clean, with_clean_metadata
 from .errors import CourseError
+from .results import write_text
 
 LESSONS = {
     "full": "colab1_full_finetuning_smollm2.ipynb",
@@ -111,15 +112,15 @@ def run(
         with _progress(notebook) as progress:
             asyncio.run(_execute(notebook, path, progress))
     finally:
-        _write(copy_path, nbformat.writes(notebook) + "\n")
-        _write(page_path, page(notebook, path))
+        write_text(copy_path, nbformat.writes(notebook) + "\n")
+        write_text(page_path, page(notebook, path))
     if _fingerprint(results_path) == before:
         raise CourseError(
             f"{path.name} ran to its end but did not write {results_path}; its last section should do that."
         )
     results = _read_results(results_path)
     results["wall_seconds"] = round(time.perf_counter() - started, 2)
-    _write(results_path, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    write_text(results_path, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     return Outcome(lesson, results, [results_path, page_path, copy_path], notebook)
 
 
@@ -155,7 +156,7 @@ def store(
                 raise CourseError(
                     f"Nothing was stored: {path.name}, cell {number} prints a path of this machine: {leak}."
                 )
-    _write(path, nbformat.writes(with_clean_metadata(target)) + "\n")
+    write_text(path, nbformat.writes(with_clean_metadata(target)) + "\n")
     for name, picture in pictures(target).items():
         PICTURES.mkdir(parents=True, exist_ok=True)
         (PICTURES / f"{name}.png").write_bytes(picture)
@@ -528,15 +529,3 @@ def _fingerprint(path: Path) -> tuple[int, int, int] | None:
         return None
     stat = path.stat()
     return stat.st_ino, stat.st_mtime_ns, stat.st_size
-
-
-def _write(path: Path, text: str) -> None:
-    """Write the file in one step, so that an interruption leaves either the old text or the new."""
-    beside = path.with_name(path.name + ".part")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        raise CourseError(
-            f"{path} cannot be written ({error.strerror}); free some disk space or name another --out."
-        ) from None
