@@ -139,7 +139,7 @@ def lora_parameters(shape: Shape, rank: int, targets: tuple[str, ...] = PROJECTI
     return shape.layers * sum(rank * sum(shape.linears[target]) for target in set(targets))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """Predicted peak memory of a training run, in bytes; `parts` add up to `total`, `reasons` explains each part."""
 
@@ -158,6 +158,8 @@ class Prediction:
 
     def __str__(self) -> str:
         return "\n".join(f"{part:<12}{amount:>12}  {why}" for part, amount, why in self._rows())
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         cell = '<td style="text-align:left;padding:2px 10px">'
