@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unsloth_course import memory
 from unsloth_course.errors import CourseError
 from unsloth_course.profile import POCKET
 
-PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+PROJECTIONS = list(memory.PROJECTIONS)  # PEFT takes a list
 ANSWERS_AT_ONCE = 64
 
 
@@ -72,8 +73,6 @@ def require_lora(model: Any, rank: int) -> Count:
 
     Raises CourseError when the trained count is not the one that the model's shape gives. Taught in lesson colab2.
     """
-    from unsloth_course import memory
-
     found = count(model)
     expected = memory.lora_parameters(memory.Shape.of(model), rank)
     if found.trainable != expected:

@@ -239,6 +239,11 @@ def lengths(dataset: "Dataset", tokenizer: "PreTrainedTokenizerBase", max_length
     return Lengths(len(counts), min(counts), statistics.median(counts), max(counts), max_length, over)
 
 
+def keys(dataset: "Dataset") -> list[str]:
+    """A key for each row's question, without capitals and white space: rows with one key ask the same."""
+    return [" ".join(text.split()).casefold() for text in _questions(dataset.with_format(None)[:])]
+
+
 def split(dataset: "Dataset", held_out: int, seed: int) -> tuple["Dataset", "Dataset"]:
     """Splits into (train, held out), with `held_out` distinct questions and all of their rows held out.
 
@@ -247,7 +252,7 @@ def split(dataset: "Dataset", held_out: int, seed: int) -> tuple["Dataset", "Dat
 
     Raises CourseError when that leaves no question to train on.
     """
-    questions = [" ".join(text.split()).casefold() for text in _questions(dataset.with_format(None)[:])]
+    questions = keys(dataset)
     distinct = list(dict.fromkeys(questions))
     if not 1 <= held_out < len(distinct):
         raise CourseError(

@@ -39,8 +39,7 @@ def instructions(source: str, train: int, held_out: int, seed: int) -> tuple["Da
 
         checked = instruction.load(hub.fetch_dataset(source, columns=instruction.COLUMNS), name=source)
     rows = checked.dataset.shuffle(seed=HELD_OUT_SEED)
-    asked = map(instruction.question, rows["instruction"], rows["input"])
-    questions = [" ".join(text.split()).casefold() for text in asked]
+    questions = instruction.keys(rows)
     short = [n for n, text in enumerate(rows["output"]) if len(text) <= SHORT_ANSWER and "\n" not in text]
     if not short:
         raise CourseError(
