@@ -400,3 +400,86 @@ def test_a_trainer_without_rows_is_a_sentence():
     """TRL leaves out rows in which nothing is trained, and then fails with a sentence about samplers."""
     with pytest.raises(CourseError, match=r"no rows left.*Raise max_length"):
         diagnosis.Watch(SimpleNamespace(train_dataset=Dataset.from_dict({"labels": []})))
+
+
+# The other methods
+
+LN_2 = math.log(2)
+PREFERENCE = Score("preference_rate", 200, 0.1, 0.95, (0.8, 0.9), correctness=Retention("correct", 0.98, 0.97))
+DPO = replace(WELL, method="dpo", losses=[LN_2, 0.6, 0.4, 0.3, 0.2, 0.1], unseen=[], score=PREFERENCE)
+GRPO = replace(
+    WELL,
+    method="grpo",
+    losses=[0.0] * 6,
+    unseen=[],
+    rewards=[0.5, 0.6, 0.8, 0.9, 1.1, 1.2],
+    spreadless=[0.0, 0.2, 0.1, 0.3, 0.6, 1.0],
+    clipped=[0.1, 0.0, 0.0, 0.0, 0.0, 0.0],
+    score=Score("accuracy", 200, 0.5, 0.98, (0.4, 0.55)),
+)
+CPT = replace(
+    WELL,
+    method="cpt",
+    score=Score(
+        "perplexity", 100, 600.0, 2.0, (-700.0, -500.0), Retention("perplexity", 1.5, 1.6), 90.0, (-110.0, -70.0)
+    ),
+)
+
+
+@pytest.mark.parametrize("well", [DPO, GRPO, CPT], ids=lambda e: e.method)
+def test_a_run_of_each_method_without_a_fault_is_trained(well):
+    assert judge(well) == (TRAINED, [])
+
+
+@pytest.mark.parametrize("losses", [[LN_2] * 6, [0.6933, 0.6931, 0.6932], [0.694, 0.692, 0.690, 0.689, 0.689, 0.689]])
+def test_a_dpo_loss_that_stays_at_ln_2_is_not_trained(losses):
+    verdict, findings = judge(replace(DPO, losses=losses))
+    assert verdict == NOT_TRAINED
+    assert "loss stays at ln 2" in [finding.name for finding in findings]
+
+
+def test_another_loss_near_ln_2_is_not_taken_for_dpo():
+    assert "loss stays at ln 2" not in verdict_and_names(losses=[LN_2] * 6)[1]
+    assert judge(replace(DPO, losses=[1.0, 0.8, 0.72, 0.71, 0.70, 0.70]))[0] == TRAINED
+
+
+def test_swapped_preferences_are_called_by_their_name():
+    worse = replace(PREFERENCE, after=0.0, interval=(-0.15, -0.05))
+    verdict, findings = judge(replace(DPO, score=worse))
+    assert verdict == SUSPICIOUS
+    assert "chosen and rejected are probably swapped" in findings[0].text
+
+
+def test_a_preference_that_costs_being_right_is_suspicious():
+    costly = replace(PREFERENCE, correctness=Retention("correct", 0.98, 0.92))
+    assert [f.name for f in judge(replace(DPO, score=costly))[1]] == ["correctness fell"]
+    kept = replace(PREFERENCE, correctness=Retention("correct", 0.98, 0.93))
+    assert judge(replace(DPO, score=kept))[0] == TRAINED
+
+
+def test_a_constant_reward_is_not_trained():
+    verdict, findings = judge(replace(GRPO, rewards=[1.0] * 6, spreadless=[1.0] * 6))
+    assert verdict == NOT_TRAINED
+    assert {f.name for f in findings} == {"no spread in rewards", "reward did not rise"}
+
+
+def test_the_loss_of_grpo_says_nothing_and_its_reward_does():
+    assert judge(replace(GRPO, losses=[0.1, 0.2, 0.3]))[0] == TRAINED
+    assert [f.name for f in judge(replace(GRPO, rewards=[0.9, 0.5, 0.4]))[1]] == ["reward did not rise"]
+
+
+def test_completions_that_are_cut_off_are_suspicious():
+    assert [f.name for f in judge(replace(GRPO, clipped=[0.9, 0.8, 0.7]))[1]] == ["completions cut off"]
+
+
+def test_text_that_is_no_better_than_shuffled_is_suspicious():
+    shuffled = replace(CPT.score, chance=1.9, above_chance=(-0.1, 0.3))
+    verdict, findings = judge(replace(CPT, score=shuffled))
+    assert (verdict, [f.name for f in findings]) == (SUSPICIOUS, ["no better than chance"])
+
+
+def test_general_text_that_is_forgotten_is_noted():
+    forgot = replace(CPT.score, retention=Retention("perplexity", 1.5, 3.0))
+    verdict, findings = judge(replace(CPT, score=forgot))
+    assert verdict == TRAINED
+    assert "100 % more surprising" in findings[0].text

@@ -22,6 +22,7 @@ ROOMS = (
     "pocket",
     "profile",
     "results",
+    "training",
     "xray",
 )
 

@@ -19,7 +19,9 @@ from unsloth_course.errors import CourseError
 TRAINED, SUSPICIOUS, NOT_TRAINED = "trained", "suspicious", "not trained"
 SAMPLED_ROWS = 256
 FORGOTTEN = 0.05
+FORGOTTEN_TEXT = 0.15  # rise of the perplexity of general text
 MEMORY_MISS = 0.2
+LN_2 = math.log(2)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ class Evidence:
     not count, such as SGD, is taken to have made them all if any weight changed). changed_tensors of trainable_tensors:
     with another value than before. trained_tokens: labels that count, in sampled_rows rows as the collator gives them.
     learning_rate: the largest that was logged. losses: logged during training, in order. unseen: held-out losses, the
-    first from before training. score: the held-out score.
+    first from before training. score: the held-out score. method: "sft", "dpo", "grpo" or "cpt". For GRPO, one number
+    per logged step: rewards (their mean), spreadless (the share of groups whose completions all got the same reward),
+    clipped (the share of completions that reached the length limit).
     """
 
     steps: int
@@ -55,6 +59,10 @@ class Evidence:
     finite_weights: bool = True
     predicted_bytes: int = 0
     measured_bytes: int = 0
+    method: str = "sft"
+    rewards: list[float] = field(default_factory=list)
+    spreadless: list[float] = field(default_factory=list)
+    clipped: list[float] = field(default_factory=list)
 
 
 def judge(evidence: Evidence) -> tuple[str, list[Finding]]:
@@ -86,26 +94,59 @@ def _fatal(e: Evidence) -> list[Finding]:
         found.append(Finding("fatal", "weights unchanged", text))
     if any(not math.isfinite(loss) for loss in e.losses):
         found.append(Finding("fatal", "loss not a number", "The loss became infinite or not a number during training."))
+    if e.method == "dpo" and _stays_at_ln_2(e.losses):
+        text = (
+            f"The loss ends at {_thirds(e.losses)[1]:.4f}. DPO starts at ln 2 = 0.6931, where chosen and rejected are "
+            "told apart no better than by a coin, and this run did not leave it. Raise the learning rate, or the steps."
+        )
+        found.append(Finding("fatal", "loss stays at ln 2", text))
+    if e.spreadless and min(e.spreadless) >= 1:
+        text = (
+            "In every group all completions got the same reward, so every advantage was 0 and there was nothing to "
+            "prefer. Check the reward functions on a few completions."
+        )
+        found.append(Finding("fatal", "no spread in rewards", text))
     return found
+
+
+def _thirds(values: list[float]) -> tuple[float, float] | None:
+    """The means of the first and of the last third, or None of fewer than three values or of infinite ones."""
+    third = len(values) // 3
+    if not third or not all(map(math.isfinite, values)):
+        return None
+    return sum(values[:third]) / third, sum(values[-third:]) / third
+
+
+def _stays_at_ln_2(losses: list[float]) -> bool:
+    """Whether a DPO loss starts at ln 2 and ends within 0.005 of it; other losses than the sigmoid start elsewhere."""
+    thirds = _thirds(losses)
+    return thirds is not None and abs(losses[0] - LN_2) < 0.02 and thirds[1] > LN_2 - 0.005
 
 
 def _doubts(e: Evidence) -> list[Finding]:
     found = []
-    third = len(e.losses) // 3
-    if third:
-        first, last = sum(e.losses[:third]) / third, sum(e.losses[-third:]) / third
-        if math.isfinite(first + last) and last >= first:
-            text = f"The training loss did not fall: {first:.3f} in the first third, {last:.3f} in the last."
-            found.append(Finding("doubt", "loss did not fall", text))
+    # GRPO's loss is 0 at every step by construction, whatever is learned (DeepSeekMath, section 4.1).
+    thirds = None if e.method == "grpo" else _thirds(e.losses)
+    if thirds and thirds[1] >= thirds[0]:
+        text = f"The training loss did not fall: {thirds[0]:.3f} in the first third, {thirds[1]:.3f} in the last."
+        found.append(Finding("doubt", "loss did not fall", text))
+    risen = _thirds(e.rewards)
+    if risen and risen[1] <= risen[0]:
+        text = f"The reward did not rise: {risen[0]:.3f} in the first third, {risen[1]:.3f} in the last."
+        found.append(Finding("doubt", "reward did not rise", text))
+    if e.clipped and sum(e.clipped) / len(e.clipped) > 0.5:
+        share = 100 * sum(e.clipped) / len(e.clipped)
+        text = f"{share:.0f} % of the completions were cut off at the length limit. Raise max_completion_length."
+        found.append(Finding("doubt", "completions cut off", text))
     if len(e.unseen) > 1 and not e.unseen[-1] < e.unseen[0]:  # not a number is no fall either
         text = f"The loss on unseen rows did not fall: {e.unseen[0]:.3f} before, {e.unseen[-1]:.3f} after."
         found.append(Finding("doubt", "unseen loss did not fall", text))
     if e.score is not None:
-        low, high = e.score.interval
-        if e.score.metric == "perplexity":
-            low, high = -high, -low
+        low, high = _better(e.score, e.score.interval)
         if high < 0:
             text = f"The held-out score got worse: {e.score.before:.3f} before, {e.score.after:.3f} after."
+            if e.score.metric == "preference_rate":
+                text += " The rejected way of answering was taught: chosen and rejected are probably swapped."
             found.append(Finding("doubt", "held-out score worse", text))
         elif not low > 0:
             text = (
@@ -113,13 +154,33 @@ def _doubts(e: Evidence) -> list[Finding]:
                 f"{e.score.after:.3f} after, and the 95 % interval of the difference includes 0."
             )
             found.append(Finding("doubt", "no held-out effect", text))
-        elif e.score.above_chance and not e.score.above_chance[0] > 0:
-            text = (
-                f"The answers are right no more often than they would be on other questions: {e.score.after:.3f} "
-                f"against {e.score.chance:.3f}. The form of the answers was learned, and not what to answer."
-            )
+        elif e.score.above_chance and not _better(e.score, e.score.above_chance)[0] > 0:
+            if e.score.metric == "perplexity":
+                text = (
+                    "Text in its own order is no less surprising than its words shuffled: perplexity "
+                    f"{e.score.after:.3f} against {e.score.chance:.3f}. Which words occur was learned, and not how "
+                    "they follow each other."
+                )
+            else:
+                text = (
+                    f"The answers are right no more often than they would be on other questions: {e.score.after:.3f} "
+                    f"against {e.score.chance:.3f}. The form of the answers was learned, and not what to answer."
+                )
             found.append(Finding("doubt", "no better than chance", text))
+        right = e.score.correctness
+        if right and round(right.before - right.after, 9) > FORGOTTEN:
+            text = (
+                f"The preferred way was learned at the cost of being right: {100 * right.before:.1f} % right before, "
+                f"{100 * right.after:.1f} % after. Lower the learning rate or the steps, or raise beta."
+            )
+            found.append(Finding("doubt", "correctness fell", text))
     return found
+
+
+def _better(score: evaluation.Score, interval: tuple[float, float]) -> tuple[float, float]:
+    """An interval of a difference, turned so that more is better: of perplexity, less is."""
+    low, high = interval
+    return (-high, -low) if score.metric == "perplexity" else (low, high)
 
 
 def _notes(e: Evidence) -> list[Finding]:
@@ -130,7 +191,14 @@ def _notes(e: Evidence) -> list[Finding]:
         )
         found.append(Finding("note", "skipped steps", text))
     kept = e.score.retention if e.score else None
-    if kept and round(kept.before - kept.after, 9) > FORGOTTEN:
+    if kept and kept.metric == "perplexity":
+        rise = kept.after / kept.before - 1
+        if rise > FORGOTTEN_TEXT:
+            text = (
+                f"General text is {100 * rise:.0f} % more surprising: {kept.before:.3f} before, {kept.after:.3f} after."
+            )
+            found.append(Finding("note", "forgetting", text))
+    elif kept and round(kept.before - kept.after, 9) > FORGOTTEN:
         points = 100 * (kept.before - kept.after)
         text = f"Untouched skills fell by {points:.1f} points: {kept.before:.3f} before, {kept.after:.3f} after."
         found.append(Finding("note", "forgetting", text))
@@ -140,6 +208,14 @@ def _notes(e: Evidence) -> list[Finding]:
             text = f"The memory prediction was {100 * miss:+.0f} % off; measured were {memory.size(e.measured_bytes)}."
             found.append(Finding("note", "memory", text))
     return found
+
+
+_PROOF = {
+    "perplexity": "held-out text is predicted better",
+    "preference_rate": "held-out answers are written in the preferred way more often",
+    "accuracy": "unseen problems are solved more often",
+}
+_TESTED = {"perplexity": "texts", "preference_rate": "answers", "accuracy": "problems"}
 
 
 @dataclass(frozen=True, repr=False)
@@ -159,11 +235,13 @@ class Receipt:
         """The verdict in words."""
         if self.verdict == TRAINED:
             seen = ["the weights moved"]
-            if len(self.evidence.losses) >= 3:
+            if self.evidence.method == "grpo":
+                if len(self.evidence.rewards) >= 3:
+                    seen.append("the reward rose")
+            elif len(self.evidence.losses) >= 3:
                 seen.append("the loss fell")
             if self.evidence.score:
-                text = self.evidence.score.metric == "perplexity"
-                seen.append("held-out text is predicted better" if text else "held-out questions are answered better")
+                seen.append(_PROOF.get(self.evidence.score.metric, "held-out questions are answered better"))
             return f"This run trained: {_listed(seen)}."
         reasons = " ".join(f.text for f in self.findings if f.level in ("fatal", "doubt"))
         lead = "This run did not train." if self.verdict == NOT_TRAINED else "This run is suspicious."
@@ -179,21 +257,32 @@ class Receipt:
         if self.layer_change:
             change = ", ".join(f"{layer}: {100 * share:.1f} %" for layer, share in self.layer_change.items())
             lines.append(("weight change by layer", change))
-        if e.losses:
+        if e.rewards:
+            lines.append(("reward", f"{e.rewards[0]:.3f} at first, {e.rewards[-1]:.3f} at last"))
+        if e.spreadless:
+            share = 100 * sum(e.spreadless) / len(e.spreadless)
+            lines.append(("groups without spread", f"{share:.0f} % of all groups: these taught nothing"))
+        if e.losses and e.method != "grpo":
             lines.append(("loss on seen rows", f"{e.losses[0]:.3f} at first, {e.losses[-1]:.3f} at last"))
         if e.unseen:
             lines.append(("loss on unseen rows", f"{e.unseen[0]:.3f} at first, {e.unseen[-1]:.3f} at last"))
         if e.score:
             low, high = e.score.interval
+            tested = _TESTED.get(e.score.metric, "questions")
             lines.append(
                 (
-                    f"{e.score.metric.replace('_', ' ')}, {e.score.n} held-out questions",
-                    f"{e.score.before:.3f} before, {e.score.after:.3f} after (95 % interval {low:+.3f} to {high:+.3f})",
+                    f"{e.score.metric.replace('_', ' ')}, {e.score.n} held-out {tested}",
+                    f"{e.score.before:,.3f} before, {e.score.after:,.3f} after "
+                    f"(95 % interval {low:+,.3f} to {high:+,.3f})",
                 )
             )
+            if e.score.correctness:
+                right = e.score.correctness
+                lines.append(("right answers", f"{right.before:.3f} before, {right.after:.3f} after"))
             if e.score.retention:
                 kept = e.score.retention
-                lines.append(("untouched skills", f"{kept.before:.3f} before, {kept.after:.3f} after"))
+                what = "perplexity of general text" if kept.metric == "perplexity" else "untouched skills"
+                lines.append((what, f"{kept.before:.3f} before, {kept.after:.3f} after"))
         if e.measured_bytes:
             predicted = f"{memory.size(e.predicted_bytes)} predicted, " if e.predicted_bytes else ""
             lines.append(("peak memory", f"{predicted}{memory.size(e.measured_bytes)} measured"))
@@ -294,6 +383,7 @@ def receipt(
     trainer = watching.trainer
     after = {name: p.detach().to("cpu") for name, p in trainer.model.named_parameters() if name in watching.before}
     history = trainer.state.log_history
+    method = _method(trainer, score)
     rates = [float(row["learning_rate"]) for row in history if "learning_rate" in row]
     changed = sum(not after[name].equal(old) for name, old in watching.before.items())
     counted = _updates(trainer.optimizer)
@@ -302,15 +392,19 @@ def receipt(
         updates=counted - watching.updates if counted is not None else trainer.state.global_step if changed else 0,
         changed_tensors=changed,
         trainable_tensors=len(watching.before),
-        trained_tokens=watching.trained_tokens,
+        trained_tokens=_written_tokens(trainer) if method == "grpo" else watching.trained_tokens,
         sampled_rows=watching.sampled_rows,
         learning_rate=max(rates) if rates else None,
-        losses=[float(row["loss"]) for row in history if "loss" in row],
-        unseen=[float(row["eval_loss"]) for row in history if "eval_loss" in row],
+        losses=_logged(history, "loss"),
+        unseen=_logged(history, "eval_loss"),
         score=score,
         finite_weights=all(bool(tensor.isfinite().all()) for tensor in after.values()),
         predicted_bytes=predicted_bytes,
         measured_bytes=watching.meter.peak_bytes,
+        method=method,
+        rewards=_logged(history, "reward"),
+        spreadless=_logged(history, "frac_reward_zero_std"),
+        clipped=_logged(history, "completions/clipped_ratio"),
     )
     verdict, findings = judge(evidence)
     return Receipt(
@@ -325,6 +419,32 @@ def receipt(
     )
 
 
+def _method(trainer: Any, score: evaluation.Score | None) -> str:
+    """What a trainer trains with, from the names of its class and of those that it is built on."""
+    names = " ".join(kind.__name__ for kind in type(trainer).__mro__)
+    if "GRPOTrainer" in names:
+        return "grpo"
+    if "DPOTrainer" in names:
+        return "dpo"
+    return "cpt" if score and score.metric == "perplexity" else "sft"
+
+
+def _logged(history: list[Mapping[str, Any]], name: str) -> list[float]:
+    return [float(row[name]) for row in history if name in row]
+
+
+def _written_tokens(trainer: Any) -> int:
+    """Tokens of completions that GRPO trained on, about: it makes its own text, so there is no row to look at before.
+
+    Completions that were cut off count as nothing where the trainer masks them.
+    """
+    args, history = trainer.args, trainer.state.log_history
+    lengths, clipped = _logged(history, "completions/mean_length"), _logged(history, "completions/clipped_ratio")
+    if getattr(args, "mask_truncated_completions", False) and len(clipped) == len(lengths):
+        lengths = [length * (1 - share) for length, share in zip(lengths, clipped, strict=True)]
+    return round(sum(lengths) * args.per_device_train_batch_size)
+
+
 def _trained_tokens(trainer: Any) -> tuple[int, int]:
     """Labels that count in rows from all over the training set, as the trainer's own collator gives them."""
     rows = len(trainer.train_dataset)
@@ -334,8 +454,13 @@ def _trained_tokens(trainer: Any) -> tuple[int, int]:
     total = 0
     for number in sample:
         row = {name: value for name, value in trainer.train_dataset[number].items() if name in columns}
-        labels = trainer.data_collator([row]).get("labels")
-        total += int((labels[..., 1:] != -100).sum()) if labels is not None else 0
+        batch = trainer.data_collator([row])
+        if isinstance(batch, list):  # GRPO hands prompts on as they are
+            continue
+        if "completion_mask" in batch and "labels" not in batch:  # DPO: both completions count
+            total += int(batch["completion_mask"][..., 1:].sum())
+        elif "labels" in batch:
+            total += int((batch["labels"][..., 1:] != -100).sum())
     return total, len(sample)
 
 

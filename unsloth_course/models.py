@@ -4,7 +4,7 @@ The two calls that a lesson is about, `FastLanguageModel.from_pretrained` and `g
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,12 +129,16 @@ def complete(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens:
                     eos_token_id=tokenizer.eos_token_id,
                     pad_token_id=tokenizer.pad_token_id,
                 )
-                for row in ids[:, batch["input_ids"].shape[1] :].tolist():
-                    end = row.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in row else len(row)
-                    made.append(tokenizer.decode(row[:end], skip_special_tokens=False))
+                made += [until_end(tokenizer, row) for row in ids[:, batch["input_ids"].shape[1] :].tolist()]
     finally:
         tokenizer.padding_side = side
     return made
+
+
+def until_end(tokenizer: Any, ids: list[int]) -> str:
+    """The text of generated token ids, up to the token that ends a sequence; other control tokens stay visible."""
+    end = ids.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in ids else len(ids)
+    return tokenizer.decode(ids[:end], skip_special_tokens=False)
 
 
 def answer(model: Any, tokenizer: Any, questions: Sequence[str], max_new_tokens: int = 24) -> list[str]:
@@ -197,6 +201,38 @@ def adapter_scaled(model: Any, factor: float) -> Iterator[None]:
     finally:
         for layer, scaling in zip(layers, kept, strict=True):
             layer.scaling.update(scaling)
+
+
+def adapter_state(model: Any) -> dict[str, Any]:
+    """A copy of an adapter's weights by name, to go back to with `restore_adapter`.
+
+    What is copied is every trainable tensor, so nothing of the frozen base. Raises CourseError when nothing is trained.
+    Taught in lessons colab3 (DPO) and colab4 (GRPO), which train twice from the same start.
+    """
+    state = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    if not state:
+        raise CourseError("This model has no trainable tensor to copy. Call FastLanguageModel.get_peft_model first.")
+    return state
+
+
+def restore_adapter(model: Any, state: Mapping[str, Any]) -> None:
+    """Puts the weights of `adapter_state` back, exactly, so that the next training starts where that copy was made.
+
+    Raises CourseError when the model has not the same trainable tensors, and then changes nothing.
+    """
+    import torch
+
+    found = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    shapes = [{name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (found, state)]
+    if shapes[0] != shapes[1]:
+        differ = next(n for n in (*found, *state) if shapes[0].get(n) != shapes[1].get(n))
+        raise CourseError(
+            f"These weights are not of this adapter: {differ} is missing or of another shape. Restore them into the "
+            "model that they were copied from."
+        )
+    with torch.no_grad():
+        for name, tensor in state.items():
+            found[name].copy_(tensor)
 
 
 def save_adapter(model: Any, tokenizer: Any, target: str | Path, base: str) -> Path:

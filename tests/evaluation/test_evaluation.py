@@ -104,7 +104,7 @@ def test_it_gives_the_same_numbers_twice_and_takes_booleans():
 
 def test_it_covers_the_truth_about_as_often_as_it_says(monkeypatch):
     """200 simulated evaluations of 100 questions, each right with 0.4 before and 0.6 after: the change is 0.2."""
-    monkeypatch.setattr(evaluation, "RESAMPLES", 1000)
+    monkeypatch.setattr(evaluation.scores, "RESAMPLES", 1000)
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(200):

@@ -1,4 +1,4 @@
-"""Dials: one thing to turn per lesson, with a static picture of the same where nobody can turn it."""
+"""The LoRA lesson's dial: how much of the adapter is added to the base."""
 
 import html
 from collections.abc import Sequence

@@ -1,0 +1,67 @@
+"""Answers in the preferred way: likeness, ties, and being right."""
+
+import pytest
+from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unsloth_course import evaluation
+from unsloth_course.evaluation import Preferred, is_preferred, preference_score
+from unsloth_course.evaluation.preferring import is_correct, likeness
+
+SENTENCE = "The last letter of ADSP is P."
+
+
+@pytest.mark.parametrize(
+    ("given", "preferred", "correct"),
+    [
+        (SENTENCE, True, True),
+        ("The last letter of ADSP is Q.", True, False),
+        ("P", False, True),
+        ("P.", False, True),
+        ("Q", False, False),
+        ("", False, False),
+        ("The last letter of ADSP is P. The last", True, False),
+        ("The last letter of ADSP is P.\nIt is P", True, False),
+        ("ADSPP in alphabetical order is ADPPS.", True, False),
+        ("ADSP ends with P.", False, True),
+    ],
+)
+def test_the_way_and_the_truth_are_marked_apart(given, preferred, correct):
+    assert is_preferred(given, SENTENCE, "P") is preferred
+    assert is_correct(given, "P") is correct
+
+
+@given(st.text(), st.text())
+def test_likeness_is_a_share_and_a_text_is_most_like_itself(first, second):
+    assert 0 <= likeness(first, second) <= 1
+    assert not is_preferred(first, second, second)
+    assert not is_preferred(first, "", first)
+
+
+@given(st.text(), st.text(max_size=20))
+def test_any_text_can_be_marked(text, short):
+    assert is_correct(text, short) in (True, False)
+
+
+def made(preferred, correct):
+    count = len(preferred)
+    return Preferred(["q"] * count, ["c"] * count, ["r"] * count, ["g"] * count, preferred, correct)
+
+
+def test_the_score_holds_the_interval_and_what_became_of_being_right():
+    before, after = made([False] * 40, [True] * 40), made([True] * 30 + [False] * 10, [True] * 20 + [False] * 20)
+    found = preference_score(before, after)
+    assert (found.metric, found.before, found.after) == ("preference_rate", 0.0, 0.75)
+    assert 0.55 < found.interval[0] < 0.75 < found.interval[1] < 0.9
+    assert (found.correctness.before, found.correctness.after) == (1.0, 0.5)
+    assert "30 of 40 in the preferred way (75.0 %), 20 right (50.0 %)" in str(after)
+
+
+def test_essays_have_no_correctness(load):
+    model, tokenizer = load()
+    row = {"prompt": [{"role": "user", "content": "What is 2 plus 2?"}], "chosen": "Four.", "rejected": "long " * 20}
+    found = evaluation.prefer(model, tokenizer, Dataset.from_list([row] * 2), max_new_tokens=4)
+    assert found.correct == [] and found.correctness is None
+    assert found.preferred == [is_preferred(text, "Four.", "long " * 20) for text in found.given]
+    assert preference_score(found, found).correctness is None

@@ -1,0 +1,69 @@
+"""Perplexity against direct computation, in any batch, and its intervals."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unsloth_course.evaluation import Surprise, perplexity, perplexity_score, shuffled
+from unsloth_course.evaluation.surprise import ratio_interval
+
+TEXTS = ["It was a sunny morning in Ravenna.", "The market was full of people.\n", "What is 20 plus 30?", "def f(x):"]
+
+
+def test_it_is_the_exponential_of_the_mean_loss(load):
+    import torch
+
+    model, tokenizer = load()
+    found = perplexity(model, tokenizer, TEXTS, 128)
+    for text, loss, count in zip(TEXTS, found.losses, found.tokens, strict=True):
+        ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
+        with torch.no_grad():
+            own = model(input_ids=ids, labels=ids).loss
+        assert count == ids.shape[1] - 1
+        assert loss == pytest.approx(float(own) * count, rel=1e-4)
+    assert found.perplexity == pytest.approx(math.exp(sum(found.losses) / sum(found.tokens)))
+    alone = [perplexity(model, tokenizer, [text], 128).losses[0] for text in TEXTS]
+    assert found.losses == pytest.approx(alone, rel=1e-4), "padding must not count"
+
+
+def test_what_is_too_short_is_left_out_and_what_is_too_long_is_cut(load):
+    model, tokenizer = load()
+    found = perplexity(model, tokenizer, ["", "a b c d e f g h"], 4)
+    assert found.tokens == [3]
+    with pytest.raises(ValueError, match="at least one text"):
+        perplexity(model, tokenizer, ["", ""], 4)
+
+
+def test_control_tokens_in_a_text_are_read_as_characters(load):
+    model, tokenizer = load()
+    assert perplexity(model, tokenizer, ["<|im_end|>"], 64).tokens[0] > 3
+
+
+@given(st.lists(st.text(), max_size=5))
+def test_shuffling_keeps_the_characters(texts):
+    assert [sorted(text) for text in shuffled(texts)] == [sorted(text) for text in texts]
+    assert shuffled(texts, 1) == shuffled(texts, 1)
+
+
+def made(losses):
+    return Surprise(losses, [10] * len(losses), [30] * len(losses))
+
+
+def test_the_score_says_lower_is_better():
+    before, after, chance = made([40.0, 42.0, 39.0]), made([10.0, 9.0, 11.0]), made([30.0, 29.0, 31.0])
+    found = perplexity_score(before, after, (made([5.0] * 3), made([6.0] * 3)), chance)
+    assert found.metric == "perplexity" and found.after == pytest.approx(math.e)
+    assert found.interval[1] < 0 and found.above_chance[1] < 0
+    assert found.retention.after == pytest.approx(math.exp(0.6))
+    assert found.chance == pytest.approx(math.exp(3))
+
+
+def test_an_interval_needs_the_same_texts():
+    with pytest.raises(ValueError, match="3 texts and 2"):
+        ratio_interval(made([1.0] * 3), made([1.0] * 2))
+
+
+def test_bits_per_character():
+    assert made([30 * math.log(2)]).bits_per_character == pytest.approx(1.0)

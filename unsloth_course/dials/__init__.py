@@ -1,0 +1,8 @@
+"""Dials: one thing to turn per lesson, with a static picture of the same where nobody can turn it.
+
+Each has `show()`: the widget where a person can turn it, the picture elsewhere.
+"""
+
+from unsloth_course.dials.scale import FACTORS, AdapterDial, Setting, adapter
+
+__all__ = ["FACTORS", "AdapterDial", "Setting", "adapter"]

@@ -1,0 +1,123 @@
+"""Perplexity: how surprised a model is by text, and by the same words in no order."""
+
+import math
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unsloth_course import models
+from unsloth_course.evaluation.scores import RESAMPLES, Retention, Score
+
+TEXTS_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Surprise:
+    """How surprised a model was by texts: the sum of -log p over the tokens of each text, in nats, and their number."""
+
+    losses: list[float]
+    tokens: list[int]
+    characters: list[int]
+
+    @property
+    def loss(self) -> float:
+        """The mean over all tokens, in nats per token."""
+        return sum(self.losses) / sum(self.tokens)
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss): between how many tokens, all equally likely, the model was in doubt at each token."""
+        return math.exp(min(self.loss, 700))  # beyond that a float is infinite
+
+    @property
+    def bits_per_character(self) -> float:
+        """The same in bits for each character, which can be compared between tokenizers."""
+        return sum(self.losses) / math.log(2) / sum(self.characters)
+
+    def __str__(self) -> str:
+        return (
+            f"perplexity {self.perplexity:,.2f} on {sum(self.tokens):,} tokens "
+            f"({self.bits_per_character:.2f} bits per character)"
+        )
+
+    __repr__ = __str__
+
+
+def perplexity(model: Any, tokenizer: Any, texts: Sequence[str], length: int) -> Surprise:
+    """How surprised the model is by each text, token by token, the first one aside.
+
+    Text beyond `length` tokens is not looked at; a text of fewer than two tokens says nothing and is left out. Control
+    tokens written out in a text are read as characters. Raises ValueError when no text is left. Follows Jelinek et al.
+    1977. Taught in lesson colab5 (continued pretraining).
+    """
+    import torch
+
+    rows = [
+        tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"][:length] for text in texts
+    ]
+    seen = [(row, len(tokenizer.decode(row[1:], clean_up_tokenization_spaces=False))) for row in rows if len(row) > 1]
+    if not seen:
+        raise ValueError("Perplexity needs at least one text of two tokens or more.")
+    losses: list[float] = []
+    with models.answering(model), torch.no_grad():
+        for start in range(0, len(seen), TEXTS_AT_ONCE):
+            batch = [row for row, _ in seen[start : start + TEXTS_AT_ONCE]]
+            longest = max(map(len, batch))
+            ids = torch.tensor([row + [tokenizer.pad_token_id] * (longest - len(row)) for row in batch])
+            real = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in batch])
+            ids, real = ids.to(model.device), real.to(model.device)
+            logits = model(input_ids=ids, attention_mask=real).logits[:, :-1].float()
+            each = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+            losses += (each * real[:, 1:]).sum(dim=1).tolist()
+    return Surprise(losses, [len(row) - 1 for row, _ in seen], [count for _, count in seen])
+
+
+def shuffled(texts: Sequence[str], seed: int = 0) -> list[str]:
+    """The same texts with their words, and the white space between them, in random order."""
+    rng = random.Random(seed)
+    mixed = []
+    for text in texts:
+        pieces = re.findall(r"\s+|\w+|[^\w\s]", text)
+        rng.shuffle(pieces)
+        mixed.append("".join(pieces))
+    return mixed
+
+
+def ratio_interval(first: Surprise, second: Surprise, seed: int = 0) -> tuple[float, float]:
+    """The 95 % interval of the second perplexity minus the first, texts drawn anew (paired percentile bootstrap).
+
+    Raises ValueError unless both are of the same number of texts.
+    """
+    import numpy as np
+
+    if len(first.losses) != len(second.losses):
+        raise ValueError(f"There are {len(first.losses)} texts and {len(second.losses)}; both must be the same ones.")
+    drawn = np.random.default_rng(seed).integers(0, len(first.losses), size=(RESAMPLES, len(first.losses)))
+
+    def perplexities(found: Surprise) -> Any:
+        return np.exp(np.asarray(found.losses)[drawn].sum(axis=1) / np.asarray(found.tokens)[drawn].sum(axis=1))
+
+    low, high = np.percentile(perplexities(second) - perplexities(first), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def perplexity_score(
+    before: Surprise, after: Surprise, general: tuple[Surprise, Surprise] | None = None, chance: Surprise | None = None
+) -> Score:
+    """The comparison of held-out domain text before and after. Lower is better, and the interval is after minus before.
+
+    general: the same of general text, before and after. chance: the trained model on the domain texts in shuffled order
+    (see `shuffled`); a model that learned only which words occur finds these no more surprising. Taught in colab5.
+    """
+    return Score(
+        metric="perplexity",
+        n=len(after.losses),
+        before=before.perplexity,
+        after=after.perplexity,
+        interval=ratio_interval(before, after),
+        retention=Retention("perplexity", general[0].perplexity, general[1].perplexity) if general else None,
+        chance=chance.perplexity if chance else None,
+        above_chance=ratio_interval(chance, after) if chance else None,
+    )

@@ -1,0 +1,65 @@
+"""The recipe of the LoRA lesson as a function, for trainings that are needed and are not the lesson.
+
+A lesson shows its own trainer in full. What it builds on, such as the supervised warm-up before DPO and GRPO, was
+taught in the LoRA lesson and is called from here.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from unsloth_course.profile import Profile
+
+
+def supervised(
+    model: Any,
+    tokenizer: Any,
+    rows: "Dataset",
+    machine: "Profile",
+    *,
+    steps: int,
+    learning_rate: float,
+    seed: int,
+    out: str | Path,
+    watched: bool = False,
+    **settings: Any,
+) -> Any:
+    """Trains a model on prompt/completion rows with TRL's SFTTrainer, as the LoRA lesson does, and returns the trainer.
+
+    rows: TRL's conversational columns prompt and completion. steps: optimizer updates, of
+    `machine.arguments["per_device_train_batch_size"]` rows each. out: folder of the trainer. watched: the receipt's
+    watch is put on it, as `trainer.watching`. settings: more arguments of `SFTConfig`, which go before the recipe's
+    own. What is trained is what the model leaves trainable: its adapter, or all of it. Taught in lesson colab2 (LoRA).
+    """
+    import unsloth  # noqa: F401 -- before trl, which it speeds up
+    from transformers import PrinterCallback
+    from trl import SFTConfig, SFTTrainer
+
+    from unsloth_course import diagnosis, progress
+
+    recipe = {
+        "max_steps": steps,
+        "learning_rate": learning_rate,
+        "warmup_steps": min(10, steps // 5),
+        "lr_scheduler_type": "cosine",
+        "weight_decay": 0.01,
+        "max_length": machine.max_length,
+        "logging_steps": 5,
+        "seed": seed,
+        "output_dir": str(Path(out) / "supervised"),
+    }
+    trainer = SFTTrainer(
+        model=model,
+        processing_class=tokenizer,
+        train_dataset=rows,
+        args=SFTConfig(**{**machine.arguments, **recipe, **settings}),
+    )
+    if watched:
+        trainer.watching = diagnosis.watch(trainer)
+    else:
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(progress.Line())
+    trainer.train()
+    return trainer
