@@ -5,66 +5,16 @@ That the unchanged lesson trains on the bundled model is what nbmake runs.
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-import nbformat
 import pytest
-from conftest import ENVIRONMENT
 from hub_server import HubServer
+from lesson_runs import Finished, with_knobs
 
-from unsloth_course import models, runner
+from unsloth_course import models
 from unsloth_course.pocket import datasets
 
 MODEL, DATA = "HuggingFaceTB/SmolLM2-135M-Instruct", "yahma/alpaca-cleaned"
-LESSON = runner.LESSONS["lora"]
-# `run lora`, with the notebooks folder of the test in place of the repository's.
-COMMAND = (
-    "import sys, pathlib; from unsloth_course import cli, runner; "
-    "runner.NOTEBOOKS = pathlib.Path(sys.argv.pop(1)); cli.main()"
-)
-
-
-def with_knobs(knobs, **parameters):
-    """The lesson with other values in its knobs cell, and the first cell's variables injected as the runner does."""
-    notebook = runner.with_parameters(nbformat.read(runner.notebook_path("lora"), as_version=4), parameters)
-    for name, value in knobs.items():
-        setting = re.compile(rf"^{name} = .*$", re.MULTILINE)
-        (cell,) = [cell for cell in notebook.cells if cell.cell_type == "code" and setting.search(cell.source)]
-        cell.source = setting.sub(f"{name} = {value}", cell.source)
-    return notebook
-
-
-class Finished:
-    """A finished run: exit status, what it said, and what it left behind."""
-
-    def __init__(self, folder, notebook, environment=None):
-        notebooks, self.out = folder / "notebooks", folder / "out"
-        notebooks.mkdir()
-        nbformat.write(notebook, notebooks / LESSON)
-        command = [sys.executable, "-c", COMMAND, str(notebooks), "run", "lora", "--out", str(self.out)]
-        environment = ENVIRONMENT | (environment or {})
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
-        self.status, self.said, self.complained = done.returncode, done.stdout, done.stderr
-
-    @property
-    def results(self):
-        return json.loads((self.out / "lora.json").read_text())
-
-    @property
-    def outputs(self):
-        """All text that the executed notebook shows."""
-        cells = nbformat.read(self.out / LESSON, as_version=4).cells
-        outputs = [output for cell in cells if cell.cell_type == "code" for output in cell.outputs]
-        return "".join(output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs)
-
-    @property
-    def errors(self):
-        """(cell, output) of the cells that raised."""
-        cells = nbformat.read(self.out / LESSON, as_version=4).cells
-        code = [cell for cell in cells if cell.cell_type == "code"]
-        return [(cell, o) for cell in code for o in cell.outputs if o.output_type == "error"]
 
 
 # A run that cannot learn
@@ -73,7 +23,7 @@ class Finished:
 @pytest.fixture(scope="module")
 def without_a_learning_rate(tmp_path_factory):
     knobs = {"LEARNING_RATE": 0, "STEPS": 15, "HELD_OUT": 24}
-    return Finished(tmp_path_factory.mktemp("sick"), with_knobs(knobs))
+    return Finished("lora", tmp_path_factory.mktemp("sick"), with_knobs("lora", knobs))
 
 
 def test_a_lesson_that_did_not_learn_says_so(without_a_learning_rate):
@@ -83,7 +33,7 @@ def test_a_lesson_that_did_not_learn_says_so(without_a_learning_rate):
     assert {"learning rate 0", "weights unchanged"} <= names
     assert "NOT TRAINED: This run did not train." in run.outputs
     assert "lora.json written: This run did not train." in run.outputs
-    assert "Not trained." in (run.out / "lora.html").read_text()
+    assert "Not trained." in run.page
 
 
 def test_it_runs_to_its_end_and_ends_with_status_1(without_a_learning_rate):
@@ -123,8 +73,8 @@ def from_the_hub(hub, tmp_path_factory):
     """The lesson in the cpu profile, with model and data from the Hub and a cache that was empty."""
     cache = tmp_path_factory.mktemp("cache")
     # The pocket model wants its own learning rate, whatever name it goes by.
-    notebook = with_knobs({"STEPS": 110, "LEARNING_RATE": 1e-3, "HELD_OUT": 60}, MODEL=MODEL, DATA=DATA)
-    return Finished(tmp_path_factory.mktemp("hub"), notebook, hub.environment(cache))
+    notebook = with_knobs("lora", {"STEPS": 110, "LEARNING_RATE": 1e-3, "HELD_OUT": 60}, MODEL=MODEL, DATA=DATA)
+    return Finished("lora", tmp_path_factory.mktemp("hub"), notebook, hub.environment(cache))
 
 
 def test_the_lesson_trains_on_model_and_data_from_the_hub(from_the_hub):
@@ -166,7 +116,7 @@ def test_a_hub_that_is_down_ends_the_lesson_with_a_sentence(tmp_path):
     with HubServer() as server:
         environment = server.environment(tmp_path / "cache")
         server.down()
-        run = Finished(tmp_path, with_knobs({}, MODEL=MODEL, DATA=DATA), environment)
+        run = Finished("lora", tmp_path, with_knobs("lora", {}, MODEL=MODEL, DATA=DATA), environment)
     assert run.status == 1
     sentence = re.sub(r"\s+", " ", run.complained)
     assert f"{MODEL} cannot be downloaded: the Hub at {server.endpoint} cannot be reached" in sentence

@@ -1,0 +1,65 @@
+"""Whole lessons in processes of their own, with other knobs: for the tests of each lesson."""
+
+import json
+import re
+import subprocess
+import sys
+
+import nbformat
+from conftest import ENVIRONMENT
+
+from unsloth_course import runner
+
+# `run LESSON`, with the notebooks folder of the test in place of the repository's.
+COMMAND = (
+    "import sys, pathlib; from unsloth_course import cli, runner; "
+    "runner.NOTEBOOKS = pathlib.Path(sys.argv.pop(1)); cli.main()"
+)
+
+
+def with_knobs(lesson, knobs, **parameters):
+    """The lesson with other values in its knobs cell, and the first cell's variables injected as the runner does."""
+    notebook = runner.with_parameters(nbformat.read(runner.notebook_path(lesson), as_version=4), parameters)
+    for name, value in knobs.items():
+        setting = re.compile(rf"^{name} = .*$", re.MULTILINE)
+        (cell,) = [cell for cell in notebook.cells if cell.cell_type == "code" and setting.search(cell.source)]
+        cell.source = setting.sub(f"{name} = {value}", cell.source)
+    return notebook
+
+
+class Finished:
+    """A finished run of a lesson: exit status, what it said, and what it left behind."""
+
+    def __init__(self, lesson, folder, notebook, environment=None):
+        self.lesson, notebooks, self.out = lesson, folder / "notebooks", folder / "out"
+        notebooks.mkdir()
+        nbformat.write(notebook, notebooks / runner.LESSONS[lesson])
+        command = [sys.executable, "-c", COMMAND, str(notebooks), "run", lesson, "--out", str(self.out)]
+        environment = ENVIRONMENT | (environment or {})
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=400, check=False)
+        self.status, self.said, self.complained = done.returncode, done.stdout, done.stderr
+
+    @property
+    def results(self):
+        return json.loads((self.out / f"{self.lesson}.json").read_text())
+
+    @property
+    def page(self):
+        return (self.out / f"{self.lesson}.html").read_text()
+
+    @property
+    def code(self):
+        """The code cells of the executed notebook."""
+        cells = nbformat.read(self.out / runner.LESSONS[self.lesson], as_version=4).cells
+        return [cell for cell in cells if cell.cell_type == "code"]
+
+    @property
+    def outputs(self):
+        """All text that the executed notebook shows."""
+        outputs = [output for cell in self.code for output in cell.outputs]
+        return "".join(output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs)
+
+    @property
+    def errors(self):
+        """(cell, output) of the cells that raised."""
+        return [(cell, o) for cell in self.code for o in cell.outputs if o.output_type == "error"]
