@@ -14,6 +14,9 @@ from unsloth_course.cleaning import ABSOLUTE_PATH, BAR, WIDGET_VIEW, absolute_pa
 CELL_LINES = 25
 LINE_WIDTH = 76
 NOTEBOOK_LINES = 220
+# A measured number in prose. "95 %" is the width of every interval, and no result.
+MEASURED = re.compile(r"(?<![\w.,])(\d[\d,]*(?:\.\d+)?)\s?(?:%|percent|points?|seconds?|s|ms|[KMG]i?B)(?!\w)")
+INTERVAL = "95"
 INSTALL = re.compile(r"^\s*[%!]?\s*(?:uv\s+)?(?:pip|conda|apt(?:-get)?)\s+install\b|-m\s+pip\s+install\b", re.MULTILINE)
 
 
@@ -152,6 +155,22 @@ def outputs_are_stored(notebook: NotebookNode) -> Iterator[str]:
             yield f"cell {number}: prints or displays, but no output is stored"
 
 
+def numbers_in_text(notebook: NotebookNode) -> Iterator[str]:
+    """A number with a unit that the text names is one that a cell printed."""
+    printed = " ".join(text for _, cell in code_cells(notebook) for text in output_texts(cell))
+    for number, cell in enumerate(notebook.cells, 1):
+        if cell.cell_type == "markdown":
+            for named in MEASURED.findall(cell.source):
+                if named != INTERVAL and not re.search(rf"(?<![\d.,]){re.escape(named)}(?![\d]|[.,]\d)", printed):
+                    yield f"cell {number}: the text names {named} with a unit, and no cell prints it"
+
+
+def output_texts(cell: NotebookNode) -> Iterator[str]:
+    for output in cell.outputs:
+        yield output.get("text", "")
+        yield from (text for kind, text in output.get("data", {}).items() if kind in ("text/plain", "text/html"))
+
+
 def prints(source: str) -> bool:
     """Whether a top-level statement is a call of print or display, or the last one is a bare name."""
     try:
@@ -181,4 +200,5 @@ RULES = (
     installs_are_skipped,
     executed_in_order,
     outputs_are_stored,
+    numbers_in_text,
 )

@@ -118,6 +118,12 @@ BAD = {
         lambda nb: nb.cells[5].update(outputs=[], source="display(SEED)"),
         lambda nb: nb.cells[5].update(outputs=[], source="%matplotlib inline\nSEED"),
     ],
+    "numbers_in_text": [
+        lambda nb: nb.cells[0].update(source="It rises to 93.5 %."),
+        lambda nb: nb.cells[0].update(source="It takes 407 s, with a 95 % interval."),
+        lambda nb: nb.cells[0].update(source="The file has 3,407 MiB, and that is SEED 3407."),
+        lambda nb: nb.cells[0].update(source="340 seconds"),
+    ],
 }
 
 
@@ -129,6 +135,12 @@ def test_every_rule_is_tried():
 def test_a_bad_notebook_is_told(rule, change):
     faults = list(getattr(notebook_lint, rule)(spoil(change)))
     assert len(faults) == 1, faults
+
+
+def test_a_number_that_a_cell_prints_may_be_named():
+    notebook = good_notebook()
+    notebook.cells[0].source = "It takes 3407 s; the interval holds 95 %; `r` = 16 is no measurement."
+    assert list(notebook_lint.numbers_in_text(notebook)) == []
 
 
 @pytest.mark.parametrize("source", ["x = 1", "def f():\n    print(1)", "if x:\n    print(1)", "trainer.train()", "f("])
