@@ -1,25 +1,221 @@
-"""Prints the README's table of recorded runs from `benchmarks/recorded/*.json`."""
+"""Makes the README's tables from `benchmarks/recorded/*.json`, the results files of recorded runs.
 
+    python benchmarks/table.py            # prints them
+    python benchmarks/table.py --write    # puts them into README.md, between their markers
+
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`. A lesson that nobody has recorded yet says so.
+"""
+
+import argparse
 import json
+import re
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from statistics import mean
+from typing import Any
 
-RECORDED = Path(__file__).parent / "recorded"
+REPOSITORY = Path(__file__).resolve().parent.parent
+RECORDED = REPOSITORY / "benchmarks" / "recorded"
+README = REPOSITORY / "README.md"
+sys.path.insert(0, str(REPOSITORY))
+
+from unsloth_course import exercises, runner  # noqa: E402 -- found only now
+from unsloth_course.memory import size  # noqa: E402
+from unsloth_course.scoreboard import SCORES  # noqa: E402
+
+# In learning order: what it is called, what its notebook teaches, and what the method is for.
+LESSONS = {
+    "lora": (
+        "LoRA",
+        "rank, alpha, target modules, masking, merging; how to know that it trained",
+        "first choice for teaching a task: small file, base untouched, several adapters for one base",
+    ),
+    "full": (
+        "full fine-tuning",
+        "all weights, and what that costs beside LoRA; checkpointing, measured; why low rank suffices",
+        "when the adapter is too small for what has to change, and memory and disk are there",
+    ),
+    "cpt": (
+        "continued pretraining",
+        "a new domain from raw text, forgetting and replay, new words for the vocabulary",
+        "when the model lacks the language of a field, before it is taught any task in it",
+    ),
+    "dpo": (
+        "DPO",
+        "learning from preferences; what beta does; why margins prove nothing",
+        "when the answers are right and the way of answering is not, and pairs can be had",
+    ),
+    "grpo": (
+        "GRPO",
+        "learning from rewards that a program can verify; groups, advantages, loopholes",
+        "when answers can be checked by a program and the model is sometimes right already",
+    ),
+}
+UNRECORDED = "not recorded yet"
 
 
-def rows() -> list[str]:
-    """One Markdown table row per recorded run: device and model, seed, scores, seconds."""
-    lines = []
-    for path in sorted(RECORDED.glob("*.json")):
-        run = json.loads(path.read_text(encoding="utf-8"))
-        score, kept = run["evaluation"], run["evaluation"]["retention"]
-        lines.append(
-            f"| {run['device']}, {run['model']} | {run['seed']} "
-            f"| {100 * score['before']:.1f} % → {100 * score['after']:.1f} % "
-            f"| {100 * kept['before']:.1f} % → {100 * kept['after']:.1f} % "
-            f"| {run['training']['seconds']:.0f} s | {run['wall_seconds']:.0f} s |"
+def recorded(folder: Path = RECORDED) -> list[dict[str, Any]]:
+    """The recorded results, by lesson in learning order, then by device, model and seed."""
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    order = ["base", *LESSONS]
+    return sorted(runs, key=lambda run: (order.index(run["lesson"]), run["device"], run["model"], run.get("seed", 0)))
+
+
+# Numbers as text
+
+
+def _number(value: float, metric: str) -> str:
+    if metric.startswith("perplexity"):
+        return f"{value:.0f}" if value >= 100 else f"{value:.2f}"
+    return f"{100 * value:.1f} %"
+
+
+def _change(score: dict[str, Any] | None, metric: str | None = None) -> str:
+    """`0.0 % → 95.5 %`; a perplexity is a plain number."""
+    if not score:
+        return "–"
+    metric = metric or score["metric"]
+    return f"{_number(score['before'], metric)} → {_number(score['after'], metric)}"
+
+
+def _minutes(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole} s" if whole < 100 else f"{whole // 60} min {whole % 60:02d} s"
+
+
+def _spread(values: Iterable[float], written: Callable[[float], str]) -> str:
+    """The mean over the seeds, and from where to where it goes where that can be seen."""
+    values = list(values)
+    middle, low, high = written(mean(values)), written(min(values)), written(max(values))
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def _table(headers: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [" | ".join(headers), *(" | ".join(row) for row in rows)]
+    lines.insert(1, "|".join("---" for _ in lines[0].split(" | ")))
+    return "\n".join(f"| {line} |" if n != 1 else f"|{line}|" for n, line in enumerate(lines))
+
+
+# The tables
+
+
+def lessons(runs: list[dict[str, Any]]) -> str:
+    """One row per lesson: notebook, what it teaches, how long the command `run` took on a CPU, exercises."""
+    devices = sorted({run["device"] for run in runs if run["profile"] == "cpu"})
+    rows = []
+    for lesson, (name, teaches, _) in LESSONS.items():
+        notebook = runner.NOTEBOOKS / runner.LESSONS[lesson]
+        times = [run["wall_seconds"] for run in runs if run["lesson"] == lesson and run["profile"] == "cpu"]
+        written = f"[{notebook.name}](notebooks/{notebook.name})" if notebook.is_file() else "being written"
+        took = _minutes(mean(times)) if times else UNRECORDED
+        rows.append((name, written, teaches, took, str(_exercises(lesson))))
+    return _table(("lesson", "notebook", "what it teaches", f"on {' or '.join(devices) or 'a CPU'}", "exercises"), rows)
+
+
+def _exercises(lesson: str) -> int:
+    return sum(name.startswith(f"{lesson}.") for name in exercises.ALL)
+
+
+def runs(runs: list[dict[str, Any]]) -> str:
+    """One row per recorded run: its lesson, seed, scores and times."""
+    rows = []
+    for run in runs:
+        if run["lesson"] == "base":
+            continue
+        score = run["evaluation"]
+        what = f"{score['metric'].replace('_', ' ')} {_change(score)}"
+        if score.get("correctness"):
+            what += f"; right {_change(score['correctness'], 'share')}"
+        if run["receipt"]["verdict"] != "trained":
+            what += f" ({run['receipt']['verdict']})"
+        kept = _change(score["retention"])
+        if score["retention"] and score["retention"]["metric"] == "perplexity":
+            kept = f"general perplexity {kept}"
+        times = (f"{run['training']['seconds']:.0f} s", f"{run['wall_seconds']:.0f} s")
+        rows.append(
+            (LESSONS[run["lesson"]][0], f"{run['device']}, {run['model']}", str(run["seed"]), what, kept, *times)
         )
-    return lines
+    headers = ("lesson", "device, model", "seed", "held-out score", "untouched skills", "training", "whole command")
+    return _table(headers, rows)
+
+
+def _groups(runs: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, list[dict[str, Any]]]]:
+    """Runs by device and model, which alone can be compared, and in that by lesson."""
+    found: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
+    for run in runs:
+        found.setdefault((run["device"], run["model"]), {}).setdefault(run["lesson"], []).append(run)
+    return found
+
+
+def _headed(device: str, model: str, found: dict[str, list[dict[str, Any]]], table: str) -> str:
+    seeds = sorted({run["seed"] for made in found.values() for run in made if "seed" in run})
+    return f"On {device}, model {model}, seeds {', '.join(map(str, seeds))}:\n\n{table}"
+
+
+def matrix(runs: list[dict[str, Any]]) -> str:
+    """What each method costs, measured, and when to use it: one table per device and model."""
+    parts = []
+    for (device, model), found in _groups(runs).items():
+        rows = []
+        for lesson, (name, _, use) in LESSONS.items():
+            made = found.get(lesson)
+            costs = _costs(made) if made else (UNRECORDED, *3 * ["–"])
+            rows.append((name, *costs, use))
+        headers = ("method", "trained parameters", "file", "peak memory", "training", "when to use it")
+        parts.append(_headed(device, model, found, _table(headers, rows)))
+    return "\n\n".join(parts)
+
+
+def _costs(made: list[dict[str, Any]]) -> tuple[str, str, str, str]:
+    trained = made[0]["parameters"]["trainable"]
+    share = trained / made[0]["parameters"]["total"]
+    files = [run["file_bytes"] for run in made if run.get("file_bytes")]
+    return (
+        f"{trained:,} ({share:.1%})",
+        _spread(files, size) if files else "–",
+        size(mean(run["training"]["peak_memory_bytes"] for run in made)),
+        f"{mean(run['training']['seconds'] for run in made):.0f} s",
+    )
+
+
+def scoreboard(runs: list[dict[str, Any]]) -> str:
+    """Every method's scores on the same battery, mean and range over the seeds: one table per device and model."""
+    parts = []
+    for (device, model), found in _groups(runs).items():
+        rows = []
+        for lesson in ("base", *LESSONS):
+            batteries = [run["battery"] for run in found.get(lesson, ()) if run.get("battery")]
+            cells = [_battery_cell(batteries, name) for name in SCORES] if batteries else [UNRECORDED, *6 * ["–"]]
+            rows.append(("base model" if lesson == "base" else LESSONS[lesson][0], *cells))
+        headers = ("", *(measure.title for measure in SCORES.values()))
+        parts.append(_headed(device, model, found, _table(headers, rows)))
+    return "\n\n".join(parts)
+
+
+def _battery_cell(batteries: list[dict[str, Any]], name: str) -> str:
+    values = [battery[name]["value"] for battery in batteries if battery[name]["value"] is not None]
+    return _spread(values, lambda value: _number(value, name)) if values else "not measured"
+
+
+TABLES = {"lessons": lessons, "matrix": matrix, "scoreboard": scoreboard, "runs": runs}
+MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def filled(text: str, runs: list[dict[str, Any]]) -> str:
+    """A page with each table between its markers made anew. Raises KeyError for a marker that no table has."""
+    return MARKED.sub(lambda match: f"{match[1]}{TABLES[match[2]](runs)}\n{match[3]}", text)
+
+
+def main() -> None:
+    """Prints the tables, or writes them into README.md."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="put the tables into README.md")
+    if parser.parse_args().write:
+        README.write_text(filled(README.read_text(encoding="utf-8"), recorded()), encoding="utf-8")
+    else:
+        print("\n\n".join(f"{name}\n\n{table(recorded())}" for name, table in TABLES.items()))
 
 
 if __name__ == "__main__":
-    print("\n".join(rows()))
+    main()

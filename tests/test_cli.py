@@ -1,5 +1,6 @@
 """The command line: quick help, one-sentence errors, honest exit statuses."""
 
+import json
 import subprocess
 import sys
 import time
@@ -8,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 import unsloth_course
-from unsloth_course import cli, runner
+from unsloth_course import cleaning, cli, runner
 from unsloth_course.errors import CourseError
 
 
@@ -140,3 +141,35 @@ def test_doctor(command, monkeypatch, ok, status):
     monkeypatch.setattr(unsloth_course, "doctor", fake, raising=False)
     assert command("doctor") == (status, "shown True\n", "")
     assert command("doctor", "--json") == (status, '{"profile": "cpu"}\n', "")
+
+
+def test_scoreboard_of_recorded_runs(command, tmp_path):
+    recorded = sorted((cleaning.REPOSITORY / "benchmarks" / "recorded").glob("lora-cpu-*.json"))
+    (tmp_path / "lora.json").write_bytes(recorded[0].read_bytes())
+    status, out, err = command("scoreboard", "--out", str(tmp_path))
+    assert (status, err) == (0, "")
+    assert "lora" in out and "exact match" in out and "Not run yet: base, full, dpo, grpo, cpt." in out
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("lora.json", "scoreboard.json", "scoreboard.html", "scoreboard.png")
+    }
+    status, out, err = command("scoreboard", "--out", str(tmp_path), "--json")
+    (row,) = json.loads(out)["rows"]
+    assert (status, err, row["lesson"]) == (0, "", "lora")
+    assert out == (tmp_path / "scoreboard.json").read_text()
+
+
+def test_scoreboard_of_nothing_fails_in_a_sentence(command, tmp_path):
+    status, out, err = command("scoreboard", "--out", str(tmp_path), "--json")
+    assert status == 1 and json.loads(out)["rows"] == []
+    assert err.startswith("No run left results in ") and len(err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+    assert command("scoreboard", "--out", str(tmp_path))[0] == 1
+    status, out, err = command("scoreboard", "--out", str(tmp_path / "nowhere"))
+    assert (status, out) == (1, "") and err.startswith("There is no results folder ")
+
+
+def test_scoreboard_names_a_damaged_file(command, tmp_path):
+    (tmp_path / "lora.json").write_text("{")
+    status, out, err = command("scoreboard", "--out", str(tmp_path))
+    assert status == 1 and "lora.json is left out: it is not valid JSON." in out
+    assert err.startswith("No run left results")

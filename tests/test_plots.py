@@ -292,6 +292,7 @@ def every_picture():
         plots.before_after(score()),
         plots.by_skill({"add": 0.1}, {"add": 0.9}),
         plots.curve([0, 1], {"score": [0, 1]}, xlabel="x", ylabel="y", mark=1.0),
+        plots.scoreboard(panels(), notes=["† dpo: no battery."]),
     ]
 
 
@@ -316,3 +317,50 @@ def test_the_reader_s_style_changes_nothing_and_stays():
             assert matplotlib.colors.to_hex(figure.axes[0].title.get_color()) == "#000000"
             assert matplotlib.colors.to_hex(figure.axes[0].get_xticklabels()[0].get_color()) == "#000000"
         assert matplotlib.rcParams["font.size"] == 6
+
+
+# --- runs side by side -----------------------------------------------------------------------------------------------
+
+
+def panels():
+    shares = {"base": (0.0, (0.0, 0.03)), "lora": (0.95, (0.9, 0.98)), "dpo": None}
+    return [
+        plots.Panel("answers", "share", shares, aims=("lora",)),
+        plots.Panel("perplexity", "log", {"base": (120.0, (100.0, 150.0)), "lora": (1.5, None), "dpo": None}),
+        plots.Panel(
+            "memory", "amount", {"base": None, "lora": (2048.0, None), "dpo": None}, labelled="{:.0f} B".format
+        ),
+    ]
+
+
+def test_the_scoreboard_draws_a_panel_per_score_with_intervals_and_numbers():
+    figure = plots.scoreboard(panels(), notes=["† dpo: no battery."])
+    shares, surprise, memory = figure.axes[:3]
+    assert [tick.get_text() for tick in shares.get_yticklabels()] == ["base", "lora", "dpo"]
+    ends = [bar.get_segments()[0] for container in shares.containers for bar in container[2]]
+    assert [segment[:, 0].tolist() for segment in ends] == [[0.0, 0.03], pytest.approx([0.9, 0.98])]
+    assert [container[0].get_marker() for container in shares.containers] == ["o", "D"]  # what lora trained for
+    assert surprise.get_xscale() == "log" and "lower is better" in surprise.get_title(loc="left")
+    assert [bar.get_width() for bar in memory.patches] == [2048.0]
+    text = words(figure)
+    assert all(number in text for number in ("95%", "120", "1.5", "2048 B", "not measured", "† dpo: no battery."))
+    assert figure.caption == (
+        "answers: base 0%, lora 95%. perplexity: base 120, lora 1.5. memory: lora 2048 B. † dpo: no battery."
+    )
+
+
+def test_a_run_keeps_the_colour_that_it_is_given():
+    figure = plots.scoreboard(panels(), colours={"lora": plots.GREEN})
+    base, lora = figure.axes[0].containers
+    assert (base[0].get_color(), lora[0].get_color()) == (plots.GREY, plots.GREEN)
+
+
+def test_the_scoreboard_of_nothing_is_a_sentence():
+    for empty in ([], [plots.Panel("answers", "share", {})]):
+        with pytest.raises(CourseError, match="no run to draw"):
+            plots.scoreboard(empty)
+
+
+def test_a_panel_in_which_nothing_was_measured_is_drawn():
+    figure = plots.scoreboard([plots.Panel("answers", kind, {"base": None}) for kind in ("share", "log", "amount")])
+    assert figure._repr_png_() and figure.caption.startswith("answers: not measured.")

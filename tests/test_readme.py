@@ -9,24 +9,37 @@ import pytest
 from unsloth_course import runner
 from unsloth_course.cleaning import REPOSITORY
 
-PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "benchmarks").glob("*.md")])
+PAGES = sorted(path for folder in (".", "benchmarks", "docs") for path in (REPOSITORY / folder).glob("*.md"))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_every_link_into_the_repository_leads_somewhere(page):
     targets = re.findall(r"\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8"))
     missing = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
     assert missing == []
 
 
-def test_the_table_of_runs_is_that_of_the_recorded_files():
+@pytest.fixture(scope="module")
+def table():
     spec = importlib.util.spec_from_file_location("table", REPOSITORY / "benchmarks" / "table.py")
-    table = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(table)
-    rows = table.rows()
-    assert len(rows) >= 3, "three seeds at least are recorded"
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def test_the_tables_are_those_of_the_recorded_files(table):
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert [row for row in rows if row not in readme] == []
+    assert set(re.findall(r"<!-- table: (\w+) -->", readme)) == set(table.TABLES)
+    assert table.filled(readme, table.recorded()) == readme, "run python benchmarks/table.py --write"
+
+
+def test_recorded_runs_trained_with_three_seeds_at_least(table):
+    seeds = {}
+    for run in table.recorded():
+        if run["lesson"] != "base":
+            assert run["receipt"]["verdict"] == "trained"
+            seeds.setdefault((run["lesson"], run["device"], run["model"]), set()).add(run["seed"])
+    assert seeds and all(len(found) >= 3 for found in seeds.values())
 
 
 @pytest.mark.parametrize("lesson", runner.written_lessons())

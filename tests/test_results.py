@@ -78,12 +78,16 @@ def built(healthy, machine):
         healthy.receipt,
         prediction,
         12.34,
+        battery={"answers": {"value": 0.9, "interval": (0.8, float("nan")), "n": 120}},
+        file_bytes=77_824,
     )
 
 
 def test_a_real_run_has_the_keys_of_the_design(built, tmp_path):
     found = json.loads(results.write(built, tmp_path).read_text())
     assert_holds(found, DESIGN)
+    assert found["battery"] == {"answers": {"value": 0.9, "interval": [0.8, None], "n": 120}}
+    assert found["file_bytes"] == 77_824
 
 
 def test_the_figures_are_those_of_the_run(built, healthy, machine):
@@ -231,4 +235,5 @@ def test_a_run_that_logged_nothing_has_results_too(machine):
         "lora", machine, models.Count(2, 1), watching, score, receipt, SimpleNamespace(total=0), wall_seconds=1.0
     )
     assert found["evaluation"]["retention"] is None
+    assert (found["battery"], found["file_bytes"]) == ({}, 0)
     assert (found["training"]["steps"], found["training"]["loss"], found["training"]["seconds"]) == (0, [], 0.0)

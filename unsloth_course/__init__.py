@@ -14,6 +14,7 @@ ROOMS = (
     "dials",
     "doctor",
     "evaluation",
+    "exercises",
     "frontend",
     "hub",
     "memory",
@@ -22,6 +23,7 @@ ROOMS = (
     "pocket",
     "profile",
     "results",
+    "scoreboard",
     "training",
     "xray",
 )

@@ -94,6 +94,48 @@ def doctor(
         raise typer.Exit(1)
 
 
+@app.command()
+def scoreboard(
+    out: Annotated[Path, typer.Option(help="Folder with the results of the lessons.")] = Path("results"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
+) -> None:
+    """Put all runs of the results folder side by side.
+
+    Prints the table and writes scoreboard.json, scoreboard.html and scoreboard.png into the --out folder. The exit
+    status is 0 only when there is at least one run.
+    """
+    from . import scoreboard as boards
+
+    board = boards.read(out)
+    if as_json:
+        print(board.to_json())
+    else:
+        boards.show(board)
+    if not board.rows:
+        raise CourseError(f"No run left results in {out}; begin with `python -m unsloth_course run lora --out {out}`.")
+    paths = boards.write(board, out)
+    if not as_json:
+        print("\n".join(f"file  {path}" for path in paths))
+
+
+@app.command()
+def exercises(
+    lesson: Annotated[str | None, typer.Argument(help="full, lora, dpo, grpo or cpt; without it all of them.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the progress as JSON.")] = False,
+) -> None:
+    """Show which exercises are solved.
+
+    Draws a bar for each lesson, and of one lesson a line for each exercise.
+    """
+    from . import exercises as room
+
+    found = room.progress(lesson)
+    if as_json:
+        print(found.to_json())
+    else:
+        found.draw()
+
+
 def _complain(sentence: str) -> None:
     from rich.console import Console
 

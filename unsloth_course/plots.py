@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from .errors import CourseError
 from .memory import size
@@ -23,6 +26,8 @@ from .memory import size
 BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#56B4E9", "#E69F00"
 COLOURS = [BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER]
 GREY, FAINT = "#595959", "#A8A8A8"
+RUN_COLOURS = [GREY, *COLOURS]  # the base first
+DRAWN_UP_TO = 1e15  # a broken model's perplexity has no end, and an axis has one
 MARKERS = "os^DvP"
 STYLE = {
     "figure.facecolor": "white",  # opaque, so that the picture is the same in a dark theme
@@ -476,3 +481,272 @@ def _name_lines(axes: Axes, xs: Sequence[float], ys: Mapping[str, Sequence[float
             annotation_clip=False,
         )
     axes.set_ylim(low, high)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Recorded sweeps
+
+
+@_styled
+def sweep(
+    values: Sequence[float],
+    scores: Mapping[str, Sequence[Sequence[float]]],
+    losses: Sequence[Sequence[float]],
+    *,
+    xlabel: str,
+    metric: str = "share",
+    log: bool = False,
+    mark: float | None = None,
+    about: str = "",
+) -> Picture:
+    """Scores, and below them the loss at the end of training, against a knob: a dot for each seed, a line of the means.
+
+    values: of the knob, ascending. scores: for each name, and at each value, one score per seed. losses: the same.
+    metric: "share" (0 to 1) or "perplexity". mark: a value to point out. about: a sentence for below.
+    Raises CourseError when there is no value, or not one group of seeds for each. Taught in colab1 and colab5.
+    """
+    if not len(values) or any(len(found) != len(values) for found in (losses, *scores.values())):
+        raise CourseError(f"A sweep over {len(values)} values wants the scores and losses of each value.")
+    figure, (above, below) = _picture(7.4, rows=2)
+    for position, found in enumerate(scores.values()):
+        _dots(above, values, found, COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)])
+    _dots(below, values, losses, GREY, "o")
+    if metric == "share":
+        above.set_ylim(-0.04, 1.06)
+        above.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
+    else:
+        above.set_yscale("log")
+    above.set_title("Scores after training" if metric == "share" else "Perplexity after training (lower is better)")
+    below.set_yscale("log")
+    below.set_title("Loss at the end of training (lower is better)")
+    for axes in (above, below):
+        axes.set_xscale("log" if log else "linear")
+        if log:
+            axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xticks(values, [f"{value:g}" for value in values])
+        if mark is not None:
+            axes.axvline(mark, color=GREY, linestyle=(0, (4, 3)), linewidth=2, zorder=1)
+    below.set_xlabel(xlabel)
+    means = {name: [_mean(seeds) for seeds in found] for name, found in scores.items()}
+    _name_lines(above, values, means)
+    notes = ([f"Dashed: the value of this lesson, {mark:g}."] if mark is not None else []) + ([about] if about else [])
+    if notes:
+        figure.supxlabel("\n".join(notes), fontsize=13, x=0.02, ha="left")
+    figure.caption = " ".join(_sweep_in_words(name, values, found, metric) for name, found in means.items())
+    return figure
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    """The mean of the finite ones; nan when there is none."""
+    finite = [number for number in numbers if math.isfinite(number)]
+    return sum(finite) / len(finite) if finite else math.nan
+
+
+def _dots(axes: Axes, values: Sequence[float], found: Sequence[Sequence[float]], colour: str, marker: str) -> None:
+    for value, seeds in zip(values, found, strict=True):
+        axes.plot([value] * len(seeds), seeds, marker, color=colour, alpha=0.45, markersize=7, markeredgewidth=0)
+    axes.plot(values, [_mean(seeds) for seeds in found], "-", color=colour)
+
+
+def _sweep_in_words(name: str, values: Sequence[float], means: Sequence[float], metric: str) -> str:
+    lower = metric in LOWER_IS_BETTER
+    finite = [(mean, value) for mean, value in zip(means, values, strict=True) if math.isfinite(mean)]
+    if not finite:
+        return f"{name}: never a finite number."
+    best, at = (min if lower else max)(finite, key=lambda pair: pair[0])
+    return f"{name}: best at {at:g} ({_score(best, lower)})."
+
+
+@_styled
+def picked(curves: Mapping[float, Sequence[Sequence[tuple[float, float]]]], value: float, *, label: str) -> Picture:
+    """The training losses of a sweep: those of one value strong, those of all others faint behind them.
+
+    curves: for each value of the knob, one curve per seed, of pairs (step, loss). label: what the value is called.
+    Raises CourseError when the value is none of the sweep. Taught in lessons colab1 and colab5.
+    """
+    if value not in curves:
+        known = ", ".join(f"{known:g}" for known in curves)
+        raise CourseError(f"The sweep holds no curve for {value:g}; choose one of {known}.")
+    figure, (axes,) = _picture(4.4)
+    for other, seeds in [*((key, found) for key, found in curves.items() if key != value), (value, curves[value])]:
+        style = {"color": BLUE, "zorder": 3} if other == value else {"color": FAINT, "alpha": 0.5, "linewidth": 1.4}
+        for points in seeds:
+            axes.plot(*zip(*[(step, loss) for step, loss in points if math.isfinite(loss)], strict=True), **style)
+    axes.set_yscale("log")
+    axes.set(title=f"Training loss at {label}", xlabel="step", ylabel="loss")
+    ends = [points[-1][1] for points in curves[value] if points]
+    figure.caption = f"{label}: loss {_mean(ends):.3f} at the last logged step; {_count(curves, 'value')} in the sweep."
+    return figure
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Inside the weights
+
+
+@_styled
+def layers(moved: Mapping[str, float]) -> Picture:
+    """How far each projection of each layer moved, in percent of its weight: layers down, projections across.
+
+    moved: shares by place, such as {"0.q_proj": 0.04}, as `lowrank.moved` gives them; other places are passed over.
+    Raises CourseError when there is no projection among them. Taught in lesson colab1 (full fine-tuning).
+    """
+    cells = {tuple(place.split(".")): share for place, share in moved.items() if place.partition(".")[0].isdigit()}
+    if not cells:
+        raise CourseError("There is no layer to draw: pass the result of lowrank.moved.")
+    rows = sorted({int(layer) for layer, _ in cells})
+    columns = list(dict.fromkeys(projection for _, projection in cells))
+    shares = [[100 * cells.get((str(layer), column), math.nan) for column in columns] for layer in rows]
+    few = len(rows) <= 12
+    figure, (axes,) = _picture(2.0 + 0.5 * len(rows) if few else 8.0)
+    image = axes.imshow(shares, cmap="Blues", aspect="auto", vmin=0)
+    axes.grid(False)
+    axes.set_xticks(range(len(columns)), [column.removesuffix("_proj") for column in columns])
+    axes.set_yticks(range(len(rows)), rows) if few else axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.set(ylabel="layer", title="How far each matrix moved, in % of its size")
+    most = max(share for row in shares for share in row if not math.isnan(share))
+    for row, found in enumerate(shares if few else []):
+        for column, share in enumerate(found):
+            dark = share > 0.6 * most
+            axes.text(column, row, f"{share:.1f}", ha="center", va="center", color="white" if dark else "black")
+    figure.colorbar(image, ax=axes, label="%")
+    by_size = sorted(cells, key=cells.get)
+    least, most_moved = (f"{projection} of layer {layer}" for layer, projection in (by_size[0], by_size[-1]))
+    figure.caption = (
+        f"Moved most: {most_moved} ({100 * cells[by_size[-1]]:.1f} %). "
+        f"Moved least: {least} ({100 * cells[by_size[0]]:.1f} %)."
+    )
+    return figure
+
+
+@_styled
+def spectrum(energies: Mapping[str, Sequence[float]], *, rank: int, share: float = 0.9) -> Picture:
+    """How much of a change its strongest directions hold, against their number, on a logarithmic axis.
+
+    energies: for each change its cumulative shares, as `lowrank.energy` gives them. rank: to point out, such as that
+    of a LoRA adapter. share: to point out as well. Raises CourseError when there is nothing to draw. Taught in colab1.
+    """
+    if not energies or not all(len(found) for found in energies.values()):
+        raise CourseError("There is no spectrum to draw: pass the shares that lowrank.energy gives, by name.")
+    figure, (axes,) = _picture(4.8)
+    reached = []
+    for position, (name, found) in enumerate(energies.items()):
+        colour, ranks = COLOURS[position % len(COLOURS)], range(1, len(found) + 1)
+        axes.plot(ranks, found, color=colour, label=name)
+        needed = next((number for number, held in zip(ranks, found, strict=True) if held >= share), len(found))
+        axes.plot(needed, found[needed - 1], MARKERS[position % len(MARKERS)], color=colour)
+        held = found[min(rank, len(found)) - 1]
+        reached.append(f"{name}: {_count(range(needed), 'direction')} for {share:.0%}, {held:.0%} in {rank}.")
+    axes.axhline(share, color=FAINT, linewidth=1.5, linestyle=(0, (2, 2)), zorder=1)
+    axes.axvline(rank, color=GREY, linestyle=(0, (4, 3)), linewidth=2, zorder=1)
+    axes.annotate(f"rank {rank}", (rank, 0), (6, 6), textcoords="offset points", color=GREY)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set(ylim=(0, 1.04), xlabel="strongest directions kept", title="Share of the change that they hold")
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
+    axes.legend(loc="lower right")
+    figure.caption = " ".join(reached)
+    return figure
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Runs side by side
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One small picture of the scoreboard: a point for each run, by the run's name; None where it was not measured.
+
+    A point is its value and the ends of its 95 % interval, or None for those. `kind` is "share" (a value from 0 to 1),
+    "log" (such as a perplexity; lower is better) or "amount" (drawn as a bar from 0). `aims` are the runs that were
+    trained for this; `labelled` writes a value, where its kind does not say how.
+    """
+
+    title: str
+    kind: str
+    points: Mapping[str, tuple[float, tuple[float, float] | None] | None]
+    aims: Sequence[str] = ()
+    labelled: Callable[[float], str] | None = None
+
+
+@_styled
+def scoreboard(
+    panels: Sequence[Panel], *, colours: Mapping[str, str] | None = None, notes: Sequence[str] = ()
+) -> Picture:
+    """Many runs in many small pictures, two abreast: each value with its interval, its number beside it.
+
+    Every panel shows the runs of the first, in that order. colours: of the runs, by name. notes: sentences that stand
+    below. Raises CourseError when there is no run. Taught in all five lessons.
+    """
+    runs = list(panels[0].points) if panels else []
+    if not runs:
+        raise CourseError("There is no run to draw: run a lesson first.")
+    rows = -(-len(panels) // 2)
+    colours = dict(zip(runs, RUN_COLOURS * len(runs), strict=False)) | dict(colours or {})
+    lines = [line for note in notes for line in textwrap.wrap(note, 88)]
+    figure = Picture(figsize=(WIDTH, 0.9 + rows * (1.05 + 0.3 * len(runs)) + 0.25 * len(lines)), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.12)
+    cells = figure.subplots(rows, 2, squeeze=False).flatten()
+    for cell in cells[len(panels) :]:
+        cell.set_axis_off()
+    for axes, panel in zip(cells, panels, strict=False):
+        _panel(axes, panel, runs, colours)
+    figure.suptitle("All runs: the same questions for every model", fontsize=16, x=0.02, ha="left")
+    key = "Bar through a point: 95% interval. Diamond: what that run was trained for."
+    figure.supxlabel("\n".join([key, *lines]), fontsize=13, x=0.02, ha="left", parse_math=False)
+    figure.caption = " ".join([*map(_panel_in_words, panels), *notes])
+    return figure
+
+
+def _panel(axes: Axes, panel: Panel, runs: Sequence[str], colours: Mapping[str, str]) -> None:
+    ends = [_draw(axes, panel, run, place, colours[run]) for place, run in enumerate(runs)]
+    axes.set_yticks(range(len(runs)), runs)
+    axes.set_ylim(len(runs) - 0.4, -0.6)
+    axes.grid(False)
+    axes.set_title(panel.title + (" (lower is better)" if panel.kind == "log" else ""), fontsize=14)
+    _panel_axis(axes, panel.kind, max(ends))
+
+
+def _draw(axes: Axes, panel: Panel, run: str, place: int, colour: str) -> float:
+    """One run in its row, and its number behind it; returns where it ends."""
+    point = panel.points.get(run)
+    if point is None:
+        words = "–" if panel.kind == "amount" else "not measured"
+        axes.annotate(words, (0.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=13)
+        return 0.0
+    value, (low, high) = point[0], point[1] or (point[0], point[0])
+    value, low, high = (min(number, DRAWN_UP_TO) for number in (value, low, high))
+    if panel.kind == "amount":
+        axes.barh(place, value, height=0.6, color=colour)
+    else:
+        marker = "D" if run in panel.aims else "o"
+        errors = [[max(0.0, value - low)], [max(0.0, high - value)]]
+        axes.errorbar(value, place, xerr=errors, fmt=marker, color=colour, linewidth=2.4, markersize=9)
+    end = max(value, high)
+    axes.annotate(_label(panel, point[0]), (end, place), (8, 0), textcoords="offset points", va="center", fontsize=13)
+    return end
+
+
+def _label(panel: Panel, value: float) -> str:
+    if panel.labelled:
+        return panel.labelled(value)
+    return f"{value:.0%}" if panel.kind == "share" else f"{value:.3g}"
+
+
+def _panel_axis(axes: Axes, kind: str, end: float) -> None:
+    """Shares from 0 to 100%; perplexities on a log axis from 1; amounts from 0, without ticks: each has its number."""
+    if kind == "share":
+        axes.set_xlim(-0.04, 1.3)
+        axes.set_xticks([0, 0.5, 1], ["0%", "50%", "100%"])
+    elif kind == "log":
+        axes.set_xscale("log")
+        axes.set_xlim(0.9, max(10.0, end) ** 1.35)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.set_xlim(0, 1.6 * end or 1)
+        axes.set_xticks([])
+
+
+def _panel_in_words(panel: Panel) -> str:
+    values = [f"{run} {_label(panel, point[0])}" for run, point in panel.points.items() if point]
+    return f"{panel.title}: {', '.join(values) or 'not measured'}."

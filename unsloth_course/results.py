@@ -40,8 +40,14 @@ def build(
     receipt: "Receipt",
     prediction: "Prediction",
     wall_seconds: float,
+    battery: Mapping[str, Any] | None = None,
+    file_bytes: int = 0,
 ) -> dict[str, Any]:
-    """The results of a run, as the keys of the results file."""
+    """The results of a run, as the keys of the results file.
+
+    battery: the scores of `scoreboard.battery`. file_bytes: the size of what was learned, as `models.disk_bytes` has it
+    for the saved adapter or model. The scoreboard needs both.
+    """
     trainer, history = watching.trainer, watching.trainer.state.log_history
     batch, accumulation = trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps
     steps = trainer.state.global_step
@@ -72,6 +78,8 @@ def build(
         },
         "evaluation": asdict(score),
         "receipt": receipt.to_dict(),
+        "battery": dict(battery or {}),
+        "file_bytes": file_bytes,
         "wall_seconds": round(wall_seconds, 1),
     }
 

@@ -4,5 +4,6 @@ Each has `show()`: the widget where a person can turn it, the picture elsewhere.
 """
 
 from unsloth_course.dials.scale import FACTORS, AdapterDial, Setting, adapter
+from unsloth_course.dials.sweeps import Sweep, SweepDial, Trial, learning_rate
 
-__all__ = ["FACTORS", "AdapterDial", "Setting", "adapter"]
+__all__ = ["FACTORS", "AdapterDial", "Setting", "Sweep", "SweepDial", "Trial", "adapter", "learning_rate"]

@@ -10,7 +10,7 @@ and then shows `board = scoreboard.read(OUT)` and `board.picture()`. What is ask
 picture of all runs in `board`.
 """
 
-from unsloth_course.scoreboard.board import LESSONS, Row, Scoreboard, read
+from unsloth_course.scoreboard.board import LESSONS, Row, Scoreboard, page, read, show, write
 from unsloth_course.scoreboard.measuring import SCORES, base, battery
 
-__all__ = ["LESSONS", "SCORES", "Row", "Scoreboard", "base", "battery", "read"]
+__all__ = ["LESSONS", "SCORES", "Row", "Scoreboard", "base", "battery", "page", "read", "show", "write"]

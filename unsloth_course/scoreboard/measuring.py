@@ -4,16 +4,21 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course import evaluation, models, results
+from unsloth_course.data import sources
 from unsloth_course.errors import CourseError
-from unsloth_course.profile import POCKET
+from unsloth_course.evaluation.scores import RESAMPLES
+from unsloth_course.pocket import datasets
+from unsloth_course.profile import HUB_DATA, POCKET
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from unsloth_course.profile import Profile
 
 VERSION = 1  # goes into every fingerprint: raise it when a change here moves a score of an unchanged model
@@ -36,7 +41,7 @@ SCORES = {
     "answers": Measure("answers", "held-out questions in chat, answered exactly", trained_by=("full", "lora")),
     "retention": Measure("retention", "skills that no lesson trains, asked as plain text"),
     "preference": Measure("preference", "held-out questions answered in the preferred way", trained_by=("dpo",)),
-    "format": Measure("format", "held-out word problems answered with steps and #### number at the end"),
+    "format": Measure("format", "word problems answered with steps and #### number at the end", trained_by=("grpo",)),
     "accuracy": Measure("accuracy", "the same word problems solved", trained_by=("grpo",)),
     "perplexity_domain": Measure(
         "perplexity, domain", "held-out text of the new domain; lower is better", share=False, trained_by=("cpt",)
@@ -56,36 +61,25 @@ def battery(model: Any, tokenizer: Any, machine: "Profile") -> dict[str, dict[st
     The questions are held out, the same in every run, and asked greedily. The bundled model gets the bundled sets; a
     model from the Hub the Hub's sets of `profile.HUB_DATA`, unless its data is "pocket". Taught in all five lessons.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for part, rows, reason in _drawn(machine):
-        if reason:
-            found |= {name: _unmeasured(reason) for name in part.names}
-            continue
-        made = part.measure(model, tokenizer, rows)
-        mark = _fingerprint(part, rows)
-        found |= {name: {**score, "questions": mark} for name, score in zip(part.names, made, strict=True)}
-    return {name: found[name] for name in SCORES}
+    return _measured(model, tokenizer, _drawn(machine))
 
 
 def base(machine: "Profile", out: str | Path) -> dict[str, Any]:
     """The untouched model's row, from `base.json` in the folder `out`, or measured now and kept there.
 
     What is kept is used again when model, profile, package versions and questions are still the same. The results
-    have the keys of a lesson's that apply to a model that nobody trained. Raises CourseError as `models.folder` and
+    have those keys of a lesson's that apply to a model that nobody trained. Raises CourseError as `models.folder` and
     `results.write` do. Taught in all five lessons.
     """
-    folder = models.folder(machine.model)
-    found = results.versions()
+    folder, found, drawn = models.folder(machine.model), results.versions(), _drawn(machine)
+    size = models.disk_bytes(folder)
+    asked = {name: part.mark for part in drawn for name in part.kind.names}
     key = {
-        "profile": machine.name,
         "model": machine.model,
-        "file_bytes": models.disk_bytes(folder),
+        "profile": machine.name,
+        "file_bytes": size,
         "versions": found,
-        "questions": {
-            name: None if reason else _fingerprint(part, rows)
-            for part, rows, reason in _drawn(machine)
-            for name in part.names
-        },
+        "questions": asked,
     }
     kept = _kept(Path(out) / "base.json")
     if kept.get("key") == key:
@@ -104,15 +98,15 @@ def base(machine: "Profile", out: str | Path) -> dict[str, Any]:
         "backend": f"unsloth {found['unsloth']}",
         "versions": found,
         "parameters": {"total": models.count(model).total, "trainable": 0},
-        "battery": battery(model, tokenizer, machine),
-        "file_bytes": key["file_bytes"],
+        "battery": _measured(model, tokenizer, drawn),
+        "file_bytes": size,
         "key": key,
     }
     results.write(made, out)
     return made
 
 
-def _kept(path: Path) -> Mapping[str, Any]:
+def _kept(path: Path) -> dict[str, Any]:
     """The JSON object in a file, or an empty one where there is none: then it is measured anew."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
@@ -122,27 +116,142 @@ def _kept(path: Path) -> Mapping[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Questions that give one score or two: `draw(machine, source)` gives rows, `measure` their scores in order."""
+class _Kind:
+    """A kind of question that gives one score or two, `names`.
+
+    `draw(machine)` gives the rows, `measure(model, tokenizer, rows)` the scores, in the order of the names.
+    """
 
     names: tuple[str, ...]
-    draw: Callable[["Profile", str], Any]
-    measure: Callable[[Any, Any, Any], list[dict[str, Any]]]
+    draw: Callable[["Profile"], "Dataset"]
+    measure: Callable[[Any, Any, "Dataset"], list[dict[str, Any]]]
 
 
-def _drawn(machine: "Profile") -> list[tuple[_Part, Any, str]]:
-    """Every part with its rows, or with the reason why they cannot be had."""
-    parts = []
-    for part in _PARTS:
+@dataclass(frozen=True)
+class _Drawn:
+    """The rows of one kind and their fingerprint, or the reason why they cannot be had."""
+
+    kind: _Kind
+    rows: "Dataset | None"
+    mark: str | None
+    reason: str = ""
+
+
+def _drawn(machine: "Profile") -> list[_Drawn]:
+    found = []
+    for kind in _KINDS:
         try:
-            parts.append((part, part.draw(machine), ""))
+            rows = kind.draw(machine)
         except CourseError as error:
-            parts.append((part, None, str(error)))
-    return parts
+            found.append(_Drawn(kind, None, None, f"not measured: {error}"))
+        else:
+            found.append(_Drawn(kind, rows, _fingerprint(kind, rows)))
+    return found
 
 
-def _fingerprint(part: _Part, rows: Any) -> str:
-    """Twelve hexadecimal digits that change with anything that is asked, expected, or done with it."""
-    asked = rows if isinstance(rows, list) else rows.to_dict()
-    text = json.dumps([VERSION, part.names, asked], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+def _fingerprint(kind: _Kind, rows: "Dataset") -> str:
+    """Twelve hexadecimal digits that change with whatever is asked or expected."""
+    text = json.dumps([VERSION, kind.names, rows.to_dict()], sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def _measured(model: Any, tokenizer: Any, drawn: Sequence[_Drawn]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for part in drawn:
+        if part.rows is None:
+            made = [_none(part.reason) for _ in part.kind.names]
+        else:
+            made = part.kind.measure(model, tokenizer, part.rows)
+        found |= {name: {**score, "questions": part.mark} for name, score in zip(part.kind.names, made, strict=True)}
+    return {name: found[name] for name in SCORES}
+
+
+# The scores of each kind
+
+
+def _share(marks: Sequence[bool]) -> dict[str, Any]:
+    low, high = wilson(sum(marks), len(marks))
+    return {"value": sum(marks) / len(marks), "interval": [low, high], "n": len(marks)}
+
+
+def wilson(right: int, n: int) -> tuple[float, float]:
+    """The 95 % score interval of a share (Wilson 1927, JASA 22).
+
+    Unlike the bootstrap it does not shrink to nothing when all answers, or none, are right.
+    """
+    z = 1.959964
+    middle = (right + z * z / 2) / (n + z * z)
+    half = z / (n + z * z) * math.sqrt(right * (n - right) / n + z * z / 4)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _perplexity(model: Any, tokenizer: Any, rows: "Dataset") -> list[dict[str, Any]]:
+    import numpy as np
+
+    found = evaluation.perplexity(model, tokenizer, list(rows["text"]), TEXT_LENGTH)
+    if not math.isfinite(found.loss):
+        return [_none("not measured: the model's loss on this text is not a number.")]
+    losses, tokens = np.asarray(found.losses), np.asarray(found.tokens)
+    drawn = np.random.default_rng(0).integers(0, len(losses), size=(RESAMPLES, len(losses)))
+    each = np.exp(np.minimum(losses[drawn].sum(axis=1) / tokens[drawn].sum(axis=1), 700))
+    low, high = np.percentile(each, [2.5, 97.5])
+    return [{"value": found.perplexity, "interval": [float(low), float(high)], "n": len(losses)}]
+
+
+def _none(reason: str) -> dict[str, Any]:
+    return {"value": None, "interval": None, "n": 0, "reason": reason}
+
+
+# "3 * 5 = 15", or "3 x 5 apples = 15"
+_STEP = re.compile(r"\d *[-+*/x×] *\d[^\n=]*= *-?\d")
+_ENDING = re.compile(r"#### *-?[\d,.]*\d")
+
+
+def is_worked(given: str) -> bool:
+    """Whether an answer shows a step of arithmetic and ends in `#### number`, as GSM8K's solutions do."""
+    *steps, last = given.strip().splitlines() or [""]
+    return bool(_ENDING.fullmatch(last.strip())) and any(map(_STEP.search, steps))
+
+
+def _solved(model: Any, tokenizer: Any, rows: "Dataset") -> list[dict[str, Any]]:
+    answers = evaluation.solve(model, tokenizer, rows)
+    return [_share([*map(is_worked, answers.given)]), _share(answers.right)]
+
+
+def _held_out(shape: str, machine: "Profile", lesson: str, rows: int) -> "Dataset":
+    """The held-out rows of a lesson's own set: the bundled one or the Hub's."""
+    draw = getattr(sources, shape, None)
+    if draw is None:  # TODO until all lessons are written
+        raise CourseError(f"data.sources has no {shape} yet.")
+    source = POCKET if machine.bundled or machine.data == POCKET else HUB_DATA[lesson]
+    return draw(source, train=1, held_out=rows, seed=SEED)[1]
+
+
+_KINDS = (
+    _Kind(
+        ("answers",),
+        lambda machine: _held_out("instructions", machine, "lora", ANSWERS),
+        lambda model, tokenizer, rows: [_share(evaluation.ask(model, tokenizer, rows).right)],
+    ),
+    _Kind(
+        ("retention",),
+        evaluation.probes,
+        lambda model, tokenizer, rows: [_share(evaluation.recall(model, tokenizer, rows).right)],
+    ),
+    _Kind(
+        ("preference",),
+        lambda machine: _held_out("preferences", machine, "dpo", PREFERENCES),
+        lambda model, tokenizer, rows: [_share(evaluation.prefer(model, tokenizer, rows).preferred)],
+    ),
+    _Kind(
+        ("format", "accuracy"),
+        lambda machine: _held_out("problems", machine, "grpo", PROBLEMS),
+        _solved,
+    ),
+    _Kind(
+        ("perplexity_domain",),
+        lambda machine: _held_out("corpus", machine, "cpt", TEXTS),
+        _perplexity,
+    ),
+    _Kind(("perplexity_general",), lambda machine: datasets.stories(TEXTS, SEED), _perplexity),
+)

@@ -1,0 +1,134 @@
+"""The README's tables: made from any recorded runs, with each metric written as what it is."""
+
+import copy
+import importlib.util
+import json
+
+import pytest
+
+from unsloth_course.cleaning import REPOSITORY
+
+SCORE = {"metric": "exact_match", "n": 200, "before": 0.0, "after": 0.95, "interval": [0.9, 0.99], "retention": None}
+
+
+@pytest.fixture(scope="module")
+def table():
+    spec = importlib.util.spec_from_file_location("table", REPOSITORY / "benchmarks" / "table.py")
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def run_of(table, lesson, seed=1, **changes):
+    found = {
+        "lesson": lesson,
+        "profile": "cpu",
+        "device": "2 CPU cores, 24 GiB",
+        "model": "pocket",
+        "seed": seed,
+        "parameters": {"total": 2000, "trainable": 1000},
+        "training": {"seconds": 10.0 + seed, "peak_memory_bytes": 2**20 * seed},
+        "evaluation": copy.deepcopy(SCORE),
+        "receipt": {"verdict": "trained"},
+        "battery": {name: {"value": 0.5 + seed / 100} for name in table.SCORES},
+        "file_bytes": 2**20,
+        "wall_seconds": 100.0 * seed,
+    }
+    return found | changes
+
+
+def cells(text, first):
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {first} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_with_nothing_recorded_every_table_says_so(table):
+    for name in ("lessons", "runs"):
+        assert table.TABLES[name]([]).startswith("| lesson |")
+    assert table.lessons([]).count(table.UNRECORDED) == 5
+    assert table.matrix([]) == table.scoreboard([]) == ""
+
+
+def test_the_matrix_gives_means_over_the_seeds_and_names_the_device(table):
+    text = table.matrix([run_of(table, "lora", seed) for seed in (1, 3)])
+    assert text.startswith("On 2 CPU cores, 24 GiB, model pocket, seeds 1, 3:\n\n| method |")
+    assert cells(text, "LoRA")[1:5] == ["1,000 (50.0%)", "1.0 MiB", "2.0 MiB", "12 s"]
+    assert cells(text, "GRPO")[1] == table.UNRECORDED
+
+
+def test_runs_of_two_devices_are_two_tables(table):
+    runs = [run_of(table, "lora"), run_of(table, "lora", device="Tesla T4, 15 GiB", profile="gpu")]
+    assert table.matrix(runs).count("| method |") == table.scoreboard(runs).count("| answers |") == 2
+
+
+def test_the_scoreboard_shows_mean_and_range_and_perplexities_as_numbers(table):
+    text = table.scoreboard([run_of(table, "lora", seed) for seed in (1, 3)] + [run_of(table, "base")])
+    found = cells(text, "LoRA")
+    assert found[1] == "52.0 % (51.0 % to 53.0 %)" and found[6] == "0.52 (0.51 to 0.53)"
+    assert cells(text, "base model")[1] == "51.0 %"
+    assert cells(text, "DPO")[1] == table.UNRECORDED
+
+
+def test_a_score_that_was_not_measured_and_a_run_without_a_battery_are_said(table):
+    run = run_of(table, "lora")
+    run["battery"]["format"]["value"] = None
+    assert cells(table.scoreboard([run]), "LoRA")[4] == "not measured"
+    assert cells(table.scoreboard([run_of(table, "lora", battery={})]), "LoRA")[1] == table.UNRECORDED
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "what", "kept"),
+    [
+        (SCORE, "exact match 0.0 % → 95.0 %", "–"),
+        (
+            SCORE | {"metric": "preference_rate", "correctness": {"metric": "correct", "before": 0.9, "after": 0.88}},
+            "preference rate 0.0 % → 95.0 %; right 90.0 % → 88.0 %",
+            "–",
+        ),
+        (
+            SCORE | {"retention": {"metric": "exact_match", "before": 1.0, "after": 0.99}, "metric": "accuracy"},
+            "accuracy 0.0 % → 95.0 %",
+            "100.0 % → 99.0 %",
+        ),
+        (
+            SCORE
+            | {"metric": "perplexity", "before": 251.7, "after": 1.234}
+            | {"retention": {"metric": "perplexity", "before": 1.5, "after": 1.6}},
+            "perplexity 252 → 1.23",
+            "general perplexity 1.50 → 1.60",
+        ),
+    ],
+)
+def test_each_metric_is_written_as_what_it_is(table, evaluation, what, kept):
+    text = table.runs([run_of(table, "cpt", evaluation=evaluation)])
+    assert cells(text, "continued pretraining")[3:5] == [what, kept]
+
+
+def test_a_run_that_did_not_train_is_not_passed_over(table):
+    assert "(suspicious)" in table.runs([run_of(table, "lora", receipt={"verdict": "suspicious"})])
+
+
+def test_minutes(table):
+    assert [table._minutes(seconds) for seconds in (31.4, 99, 100, 119.6)] == [
+        "31 s",
+        "99 s",
+        "1 min 40 s",
+        "2 min 00 s",
+    ]
+
+
+def test_tables_are_put_between_their_markers_and_nothing_else_changes(table):
+    page = "before\n<!-- table: runs -->\nold\n<!-- end -->\nafter\n<!-- table: matrix -->\n<!-- end -->\n"
+    filled = table.filled(page, [run_of(table, "lora")])
+    assert (
+        filled.startswith("before\n<!-- table: runs -->\n| lesson |") and "\nafter\n" in filled and "old" not in filled
+    )
+    assert table.filled(filled, [run_of(table, "lora")]) == filled
+    with pytest.raises(KeyError):
+        table.filled("<!-- table: nonsense -->\n<!-- end -->", [])
+
+
+def test_recorded_files_are_read_in_learning_order(table, tmp_path):
+    for lesson in ("grpo", "base", "full", "lora"):
+        (tmp_path / f"{lesson}-cpu-seed1.json").write_text(json.dumps(run_of(table, lesson)))
+    assert [run["lesson"] for run in table.recorded(tmp_path)] == ["base", "lora", "full", "grpo"]
