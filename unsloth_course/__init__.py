@@ -17,6 +17,7 @@ ROOMS = (
     "exercises",
     "frontend",
     "hub",
+    "lowrank",
     "memory",
     "models",
     "plots",

@@ -70,6 +70,13 @@ def spectrum(change: Any) -> list[float]:
     return _directions(change)[0].tolist()
 
 
+def noise(rows: int, columns: int, seed: int) -> list[float]:
+    """The singular values of a matrix of random numbers: what a change without any structure would look like."""
+    import torch
+
+    return spectrum(torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)))
+
+
 def _directions(change: Any) -> tuple[Any, Any]:
     """Singular values, largest first, and the singular vectors of the shorter side, as columns.
 
@@ -124,6 +131,28 @@ class Cut:
             )
 
     @property
+    def hardest(self) -> str:
+        """The place of the projection whose change needs the most directions for 90 % of it: the worst for LoRA."""
+        return max(self.needed(), key=self.needed().get)
+
+    def needed(self, share: float = 0.9) -> dict[str, int]:
+        """How many directions hold this share of the change of each projection, by place."""
+        return {place: rank_for(values, share) for place, values in self.spectra.items() if "." in place}
+
+    def __str__(self) -> str:
+        needed, widths = self.needed(), {place: len(values) for place, values in self.spectra.items()}
+        lines = ["directions that hold 90 % of the change, of those that the matrix has:"]
+        kinds = list(dict.fromkeys(place.partition(".")[2] for place in needed))
+        wide = max(map(len, kinds))
+        for kind in kinds:
+            found = {place: rank for place, rank in needed.items() if place.endswith(f".{kind}")}
+            low, high = min(found.values()), max(found.values())
+            lines.append(f"{kind:<{wide}}  {low:>3} to {high:>3} of {widths[next(iter(found))]}")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    @property
     def full_rank(self) -> int:
         """The rank at which nothing is cut."""
         return max(map(len, self.spectra.values()))
@@ -166,3 +195,26 @@ def cut(model: Any, before: Mapping[str, Any]) -> Cut:
     Raises CourseError when nothing was watched. Taught in lesson colab1 (full fine-tuning).
     """
     return Cut(model, before)
+
+
+def sentence(scores: Mapping[int, float], rank: int = 16, share: float = 0.95) -> str:
+    """What scores at several ranks say about low rank, in words.
+
+    scores: the share of right answers with each change cut to that rank; the smallest one is where the gain is counted
+    from, the largest one the uncut model. rank: that of a LoRA to compare with, among the scores. share: of the gain
+    that counts as all of it. Raises CourseError when there are fewer than two ranks. Taught in lesson colab1.
+    """
+    if len(scores) < 2:
+        raise CourseError("One rank says nothing: give the scores of at least two, the smallest and the uncut model's.")
+    ranks = sorted(scores)
+    start, whole = scores[ranks[0]], scores[ranks[-1]]
+    if whole <= start:
+        return "The change brought no right answers, so nothing can be said about the rank that it needs."
+    kept = {one: (scores[one] - start) / (whole - start) for one in ranks}
+    needed = next(one for one in ranks if kept[one] >= share)
+    text = f"Rank {needed} keeps {100 * kept[needed]:.0f} % of what the whole change of rank {ranks[-1]} gained"
+    if rank not in kept:
+        return f"{text}."
+    if needed <= rank:
+        return f"{text}: low rank suffices here, and a LoRA of rank {rank} has directions to spare."
+    return f"{text}, and rank {rank} only {100 * kept[rank]:.0f} %: low rank does not suffice here."

@@ -228,6 +228,24 @@ def predict(
     return Prediction(method, parts, reasons)
 
 
+def predict_run(model: Any, machine: Any, method: str, longest: int, **how: Any) -> Prediction:
+    """The same for a lesson's run: sizes, number type and device are those of the model and of the profile.
+
+    longest: the longest row of the data in tokens; longer ones than the profile's `max_length` are cut. how: further
+    arguments of `predict`, which go before the profile's. Raises CourseError as `predict` does. Taught in colab1.
+    """
+    arguments = machine.arguments
+    sizes = {
+        "micro_batch": arguments["per_device_train_batch_size"],
+        "accumulation": arguments["gradient_accumulation_steps"],
+        "checkpointing": arguments["gradient_checkpointing"],
+        "length": min(longest, machine.max_length),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
+    }
+    return predict(Shape.of(model), method=method, **(sizes | how))
+
+
 # Bytes of optimizer state per parameter; None means two numbers in the parameter's own dtype. Unsloth's CPU backend
 # replaces every 8-bit optimizer by AdamW.
 OPTIMIZERS = {

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from .errors import CourseError
+from .lowrank import energy, rank_for
 from .memory import size
 
 # The colour-blind-safe palette of Okabe and Ito (2008), without its yellow, which is lost on a projector.
@@ -433,11 +434,13 @@ def curve(
     xlabel: str,
     ylabel: str,
     mark: float | tuple[float, str] | None = None,
+    evenly: bool = False,
 ) -> Picture:
     """Lines over the same x values, each named at its end; the static twin of a dial.
 
     ys: the values of each line by its name, as many as `xs`.
     mark: an x value to point out, or a pair (x, label), drawn as a dashed upright line.
+    evenly: the x values stand side by side at equal distances, as ranks of 1, 4, 16 and 64 want it.
     Raises CourseError when a line has another length. Taught in lesson colab2 (LoRA).
     """
     if not len(xs) or not ys:
@@ -446,18 +449,22 @@ def curve(
         if len(values) != len(xs):
             raise CourseError(f'The line "{name}" has {len(values)} values for {len(xs)} x values: give one each.')
 
+    places = range(len(xs)) if evenly else xs
     figure, (axes,) = _picture(4.6)
     for position, (name, values) in enumerate(ys.items()):
         marker = MARKERS[position % len(MARKERS)]
-        axes.plot(xs, values, marker=marker, color=COLOURS[position % len(COLOURS)], label=name)
+        axes.plot(places, values, marker=marker, color=COLOURS[position % len(COLOURS)], label=name)
     axes.set(xlabel=xlabel, ylabel=ylabel)
+    if evenly:
+        axes.set_xticks(places, [f"{x:g}" for x in xs])
     if mark is not None:
         x, label = mark if isinstance(mark, tuple) else (mark, f"{mark:g}")
+        x = places[list(xs).index(x)] if evenly and x in xs else x
         axes.axvline(x, color=GREY, linestyle=(0, (4, 3)), linewidth=2, zorder=1)
         axes.annotate(
             label, (x, 1), (0, 4), xycoords=("data", "axes fraction"), textcoords="offset points", ha="center"
         )
-    _name_lines(axes, xs, ys)
+    _name_lines(axes, places, ys)
     figure.caption = " ".join(f"{name}: {values[0]:g} to {values[-1]:g}." for name, values in ys.items())
     return figure
 
@@ -507,9 +514,9 @@ def sweep(
     """
     if not len(values) or any(len(found) != len(values) for found in (losses, *scores.values())):
         raise CourseError(f"A sweep over {len(values)} values wants the scores and losses of each value.")
-    figure, (above, below) = _picture(7.4, rows=2)
-    for position, found in enumerate(scores.values()):
-        _dots(above, values, found, COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)])
+    figure, (above, below) = _picture(7.6, rows=2)
+    for position, (name, found) in enumerate(scores.items()):
+        _dots(above, values, found, COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)], name)
     _dots(below, values, losses, GREY, "o")
     if metric == "share":
         above.set_ylim(-0.04, 1.06)
@@ -528,7 +535,7 @@ def sweep(
             axes.axvline(mark, color=GREY, linestyle=(0, (4, 3)), linewidth=2, zorder=1)
     below.set_xlabel(xlabel)
     means = {name: [_mean(seeds) for seeds in found] for name, found in scores.items()}
-    _name_lines(above, values, means)
+    figure.legend(loc="outside upper left", ncols=2)
     notes = ([f"Dashed: the value of this lesson, {mark:g}."] if mark is not None else []) + ([about] if about else [])
     if notes:
         figure.supxlabel("\n".join(notes), fontsize=13, x=0.02, ha="left")
@@ -542,10 +549,17 @@ def _mean(numbers: Sequence[float]) -> float:
     return sum(finite) / len(finite) if finite else math.nan
 
 
-def _dots(axes: Axes, values: Sequence[float], found: Sequence[Sequence[float]], colour: str, marker: str) -> None:
+def _dots(
+    axes: Axes,
+    values: Sequence[float],
+    found: Sequence[Sequence[float]],
+    colour: str,
+    marker: str,
+    name: str | None = None,
+) -> None:
     for value, seeds in zip(values, found, strict=True):
         axes.plot([value] * len(seeds), seeds, marker, color=colour, alpha=0.45, markersize=7, markeredgewidth=0)
-    axes.plot(values, [_mean(seeds) for seeds in found], "-", color=colour)
+    axes.plot(values, [_mean(seeds) for seeds in found], "-", color=colour, label=name)
 
 
 def _sweep_in_words(name: str, values: Sequence[float], means: Sequence[float], metric: str) -> str:
@@ -619,23 +633,26 @@ def layers(moved: Mapping[str, float]) -> Picture:
 
 
 @_styled
-def spectrum(energies: Mapping[str, Sequence[float]], *, rank: int, share: float = 0.9) -> Picture:
+def spectrum(spectra: Mapping[str, Sequence[float]], *, rank: int, share: float = 0.9) -> Picture:
     """How much of a change its strongest directions hold, against their number, on a logarithmic axis.
 
-    energies: for each change its cumulative shares, as `lowrank.energy` gives them. rank: to point out, such as that
-    of a LoRA adapter. share: to point out as well. Raises CourseError when there is nothing to draw. Taught in colab1.
+    spectra: for each change its singular values, largest first, as `lowrank.spectrum` gives them. rank: to point out,
+    such as that of a LoRA adapter. share: to point out as well; where a line reaches it stands a mark.
+    Raises CourseError when there is nothing to draw. Taught in lesson colab1 (full fine-tuning).
     """
-    if not energies or not all(len(found) for found in energies.values()):
-        raise CourseError("There is no spectrum to draw: pass the shares that lowrank.energy gives, by name.")
-    figure, (axes,) = _picture(4.8)
+    if not spectra or not all(len(values) for values in spectra.values()):
+        raise CourseError(
+            "There is no spectrum to draw: pass the singular values that lowrank.spectrum gives, by name."
+        )
+    figure, (axes,) = _picture(5.4)
     reached = []
-    for position, (name, found) in enumerate(energies.items()):
-        colour, ranks = COLOURS[position % len(COLOURS)], range(1, len(found) + 1)
-        axes.plot(ranks, found, color=colour, label=name)
-        needed = next((number for number, held in zip(ranks, found, strict=True) if held >= share), len(found))
-        axes.plot(needed, found[needed - 1], MARKERS[position % len(MARKERS)], color=colour)
-        held = found[min(rank, len(found)) - 1]
-        reached.append(f"{name}: {_count(range(needed), 'direction')} for {share:.0%}, {held:.0%} in {rank}.")
+    for position, (name, values) in enumerate(spectra.items()):
+        colour, held = COLOURS[position % len(COLOURS)], energy(values)
+        axes.plot(range(1, len(held) + 1), held, color=colour, label=name)
+        if needed := rank_for(values, share):
+            axes.plot(needed, held[needed - 1], MARKERS[position % len(MARKERS)], color=colour)
+        inside = held[min(rank, len(held)) - 1]
+        reached.append(f"{name}: {_count(range(needed), 'direction')} for {share:.0%}, {inside:.0%} in {rank}.")
     axes.axhline(share, color=FAINT, linewidth=1.5, linestyle=(0, (2, 2)), zorder=1)
     axes.axvline(rank, color=GREY, linestyle=(0, (4, 3)), linewidth=2, zorder=1)
     axes.annotate(f"rank {rank}", (rank, 0), (6, 6), textcoords="offset points", color=GREY)
@@ -643,7 +660,7 @@ def spectrum(energies: Mapping[str, Sequence[float]], *, rank: int, share: float
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set(ylim=(0, 1.04), xlabel="strongest directions kept", title="Share of the change that they hold")
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside lower left", ncols=2)
     figure.caption = " ".join(reached)
     return figure
 

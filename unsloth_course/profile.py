@@ -17,7 +17,7 @@ from unsloth_course.errors import CourseError
 POCKET = "pocket"
 """The name of the bundled model, and of the data that is generated for it."""
 HUB_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-HUB_DATA = {"lora": "yahma/alpaca-cleaned", "full": "yahma/alpaca-cleaned"}
+HUB_DATA = {"lora": "yahma/alpaca-cleaned", "full": "yahma/alpaca-cleaned", "grpo": POCKET}
 
 
 _written: set[str] = set()  # names that `detect` put into the environment, and nobody before it

@@ -153,10 +153,23 @@ def test_a_hub_set_is_fetched_with_its_columns_checked(monkeypatch):
 
     def fetch(name, columns):
         asked.append((name, columns))
-        return Dataset.from_list([row(n) for n in range(40)] + [row(40, "")])
+        return Dataset.from_list([row(n) for n in range(80)] + [row(80, "")])
 
     monkeypatch.setattr(hub, "fetch_dataset", fetch)
     train, held_out, checked = sources.instructions("yahma/alpaca-cleaned", train=25, held_out=10, seed=1)
     assert asked == [("yahma/alpaca-cleaned", instruction.COLUMNS)]
     assert (len(train), len(held_out)) == (25, 10)
-    assert str(checked.set_aside[0]).startswith("yahma/alpaca-cleaned, row 41")
+    assert str(checked.set_aside[0]).startswith("yahma/alpaca-cleaned, row 81")
+
+
+def test_what_the_scoreboard_asks_is_never_trained_on_however_few_a_run_tests(monkeypatch):
+    """The battery asks the first 120 held-out rows of the Hub's set of every model."""
+    rows = [row(n) for n in range(1000)]
+    monkeypatch.setattr(hub, "fetch_dataset", lambda name, columns: rows)
+    asked = set(sources.instructions("yahma/alpaca-cleaned", train=1, held_out=120, seed=1)[1]["output"])
+    for held_out in (5, 300):
+        train, test, _ = sources.instructions("yahma/alpaca-cleaned", train=10_000, held_out=held_out, seed=2)
+        assert len(test) == held_out and len(train) == 1000 - max(200, held_out)
+        assert len(asked) == 120 and not asked & set(train["output"])
+    train, _, _ = sources.instructions("somebody/else", train=10_000, held_out=5, seed=2)
+    assert len(train) == 995

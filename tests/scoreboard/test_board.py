@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from unsloth_course import plots, scoreboard
 from unsloth_course.errors import CourseError
+from unsloth_course.profile import HUB_DATA
 from unsloth_course.scoreboard import LESSONS, SCORES
 
 
@@ -152,7 +153,7 @@ def test_a_score_that_was_not_measured_says_why(board):
     ("change", "words"),
     [
         ({"model": "HuggingFaceTB/SmolLM2-135M-Instruct"}, "not comparable: its model is HuggingFaceTB/SmolLM2"),
-        ({"data": "mine.json"}, "not comparable: it learned from mine.json, most others from the bundled data."),
+        ({"data": "mine.json"}, "not comparable: it learned from mine.json, most others from the lesson's own data."),
         ({"profile": "gpu"}, "not comparable: its profile is gpu, that of most rows is cpu."),
         ({"battery__format": score(0.5, 0.4, 0.6, questions="0ther")}, "not comparable in format: it was asked other"),
     ],
@@ -185,6 +186,7 @@ def test_what_else_has_to_be_known_of_a_run_is_said(board, change, words):
 def test_each_lesson_has_its_own_set_on_the_hub_and_they_go_together(board):
     hub = {"model": "HuggingFaceTB/SmolLM2-135M-Instruct", "profile": "gpu"}
     runs = [run_of(name, **hub, data="yahma/alpaca-cleaned") for name in ("base", "full", "lora")]
+    runs.append(run_of("grpo", **hub, data=HUB_DATA["grpo"]))
     assert all(row.notes == () for row in board(*runs).rows)
 
 

@@ -3,11 +3,14 @@
 Every shape of data reads its rows here. What a row must hold is the shape's own concern.
 """
 
+import difflib
 import gzip
 import html
 import json
+import math
 import os
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 ENDINGS = (".json", ".jsonl", ".jsonl.gz")
 MAX_LINE_BYTES = 64 * 2**20
 """A JSONL line above this is refused, so that a small .gz cannot unpack into all of the memory."""
+
+CONTROL_TOKENS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
+"""ChatML's control tokens, as SmolLM2 has them. For another model pass its tokenizer's `all_special_tokens`."""
 
 REASONS_SHOWN = 5
 ARRAY_HINT = " If the file is one JSON list, rename it to .json."
@@ -101,6 +107,70 @@ def kind(value: object) -> str:
         return "true or false"
     names = {int: "a number", float: "a number", str: "text", list: "a list", dict: "an object", type(None): "null"}
     return names.get(type(value), f"a {type(value).__name__}")
+
+
+def check_columns(row: Row, columns: Iterable[str], optional: Iterable[str] = ()) -> None:
+    """Raises CourseError when the row lacks one of the columns, and names the one that was probably meant.
+
+    A row may do without an optional column, but not with one that is misspelt: its text would be lost unseen.
+    """
+    columns = tuple(columns)
+    others = [column for column in row.values if column not in columns]
+    for column in columns:
+        if column in row.values:
+            continue
+        close = _closest(column, others)
+        if column in optional and close is None:
+            continue
+        meant = f" Did you mean {quoted(column)} by {quoted(close)}? Rename it." if close is not None else ""
+        found = f"It has {listed(row.values)}." if row.values else "It has no columns."
+        raise CourseError(f"{row.place(column)}: this column is missing. {found}{meant}")
+
+
+def _closest(column: str, others: list[str]) -> str | None:
+    candidates = {str(other).strip().lower(): other for other in others if len(str(other)) <= 40}
+    matches = difflib.get_close_matches(column, candidates, n=1, cutoff=0.75)
+    return candidates[matches[0]] if matches else None
+
+
+def text_of(row: Row, column: str) -> str:
+    """The text in a column, "" where there is nothing. Raises CourseError for a value of another type."""
+    value = row.values.get(column)
+    if isinstance(value, str):
+        return value
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # NaN: how pandas writes "nothing here"
+        return ""
+    raise CourseError(f"{row.place(column)}: found {kind(value)}, expected text. Write the value in quotes.")
+
+
+def useless(texts: Mapping[str, str], control_tokens: Iterable[str], optional: Iterable[str] = ()) -> str | None:
+    """Why nothing should be learned from these texts by column, or None: empty, a control token, or no Unicode."""
+    for column, text in texts.items():
+        if column not in optional and (not text or text.isspace()):
+            return f"column {quoted(column)} is empty"
+        for token in control_tokens:
+            if token in text:
+                return f"column {quoted(column)} contains the control token {token}"
+        if not _is_unicode(text):
+            return f"column {quoted(column)} contains half of a surrogate pair, which is not text"
+    return None
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def nothing_left(set_aside: list[SetAside]) -> str:
+    """The sentence for data of which every row was set aside."""
+    reason, count = Counter(row.reason for row in set_aside).most_common(1)[0]
+    return (
+        f"{set_aside[0].file}: nothing is left to train on. Rows set aside: {len(set_aside):,}, most often "
+        f"({count:,}) because {reason}. Mend these rows, or bring others."
+    )
 
 
 def rows_of(source: Source, name: str | None = None) -> Iterator[Row]:

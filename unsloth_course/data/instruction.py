@@ -4,16 +4,25 @@ Taught in the LoRA lesson. Alpaca: Taori et al. 2023, github.com/tatsu-lab/stanf
 handed to the trainer follow TRL's "Dataset formats and types".
 """
 
-import difflib
-import math
 import random
 import statistics
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from unsloth_course.data.files import Checked, Row, SetAside, Source, kind, listed, quoted, rows_of
+from unsloth_course.data.files import (
+    CONTROL_TOKENS,
+    Checked,
+    SetAside,
+    Source,
+    check_columns,
+    listed,
+    nothing_left,
+    quoted,
+    rows_of,
+    text_of,
+    useless,
+)
 from unsloth_course.errors import CourseError
 
 if TYPE_CHECKING:
@@ -21,9 +30,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 COLUMNS = ("instruction", "input", "output")
-CONTROL_TOKENS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
-"""ChatML's control tokens, as SmolLM2 has them. For another model pass its tokenizer's `all_special_tokens`."""
-
 BATCH_ROWS = 1000
 
 
@@ -54,77 +60,19 @@ def load(source: Source, name: str | None = None, control_tokens: Iterable[str] 
     for row in rows_of(source, name):
         layout = tuple(row.values)
         if layout not in layouts:
-            _check_columns(row)
+            check_columns(row, COLUMNS, optional=("input",))
             layouts[layout] = None
-        texts = [_text(row, column) for column in COLUMNS]
-        if reason := _useless(texts, tokens):
+        texts = [text_of(row, column) for column in COLUMNS]
+        if reason := useless(dict(zip(COLUMNS, texts, strict=True)), tokens, optional=("input",)):
             set_aside.append(SetAside(row.file, row.number, reason))
             continue
         for column, text in zip(COLUMNS, texts, strict=True):
             kept[column].append(text)
     if not kept["output"]:
-        raise CourseError(_nothing_left(set_aside))
+        raise CourseError(nothing_left(set_aside))
     unused = dict.fromkeys(str(column) for layout in layouts for column in layout)
     dataset = Dataset.from_dict(kept, features=Features({column: Value("string") for column in COLUMNS}))
     return Checked(dataset, set_aside, [column for column in unused if column not in COLUMNS])
-
-
-def _check_columns(row: Row) -> None:
-    others = [column for column in row.values if column not in COLUMNS]
-    for column in COLUMNS:
-        if column in row.values:
-            continue
-        close = _closest(column, others)
-        # A row may do without an input, but not with one that is misspelt: the text would be lost unseen.
-        if column == "input" and close is None:
-            continue
-        meant = f" Did you mean {quoted(column)} by {quoted(close)}? Rename it." if close is not None else ""
-        found = f"It has {listed(row.values)}." if row.values else "It has no columns."
-        raise CourseError(f"{row.place(column)}: this column is missing. {found}{meant}")
-
-
-def _closest(column: str, others: list[str]) -> str | None:
-    candidates = {str(other).strip().lower(): other for other in others if len(str(other)) <= 40}
-    matches = difflib.get_close_matches(column, candidates, n=1, cutoff=0.75)
-    return candidates[matches[0]] if matches else None
-
-
-def _text(row: Row, column: str) -> str:
-    value = row.values.get(column)
-    if isinstance(value, str):
-        return value
-    if value is None or (isinstance(value, float) and math.isnan(value)):  # NaN: how pandas writes "nothing here"
-        return ""
-    raise CourseError(f"{row.place(column)}: found {kind(value)}, expected text. Write the value in quotes.")
-
-
-def _useless(texts: list[str], control_tokens: list[str]) -> str | None:
-    """Why nothing should be learned from these texts (in the order of COLUMNS), or None."""
-    for column, text in zip(COLUMNS, texts, strict=True):
-        if column != "input" and (not text or text.isspace()):
-            return f"column {quoted(column)} is empty"
-        for token in control_tokens:
-            if token in text:
-                return f"column {quoted(column)} contains the control token {token}"
-        if not _is_unicode(text):
-            return f"column {quoted(column)} contains half of a surrogate pair, which is not text"
-    return None
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _nothing_left(set_aside: list[SetAside]) -> str:
-    reason, count = Counter(row.reason for row in set_aside).most_common(1)[0]
-    return (
-        f"{set_aside[0].file}: nothing is left to train on. Rows set aside: {len(set_aside):,}, most often "
-        f"({count:,}) because {reason}. Mend these rows, or bring others."
-    )
 
 
 def question(instruction: str, input: str | None = "") -> str:

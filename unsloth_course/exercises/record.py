@@ -41,11 +41,10 @@ class Record:
         self.note = ""
         self.path = location()
         self._writable = self.path is not None
+        self._tries = self._read()
         if self.path in self._unwritten:
             self._tries = dict(self._unwritten[self.path])
-            self.note = self._not_kept()
-        else:
-            self._tries = self._read()
+            self.note = self.note or self._not_kept()
 
     def tries(self, exercise: str) -> Tries:
         """What happened at one exercise; an exercise never tried has no failed attempt."""

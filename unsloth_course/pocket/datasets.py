@@ -6,6 +6,7 @@ sides share no code, pair of numbers, problem, function or asked-about person.
 
 import random
 import re
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -50,11 +51,23 @@ def preferences(rows: int, held_out: bool, seed: int) -> "Dataset":
     return _dataset(made)
 
 
-def problems(rows: int, held_out: bool, seed: int) -> "Dataset":
-    """Columns question, answer: word problems with worked steps and the answer behind `####`, as in GSM8K."""
+# Of the four kinds of word problem the one that the base most often gets wrong when it answers in its head: bags and
+# boxes. With its steps written down it gets every kind right.
+HARD_PROBLEMS = (0,)
+
+
+def problems(rows: int, held_out: bool, seed: int, kinds: Sequence[int] = HARD_PROBLEMS) -> "Dataset":
+    """Columns question, answer: word problems with worked steps and the answer behind `####`, as in GSM8K.
+
+    kinds: which of the four kinds that the base has read, by their number; kind 1 has no held-out side.
+    """
     rng = random.Random(f"problems-{held_out}-{seed}")
-    made = [text.problem(rng, held_out) for _ in range(rows)]
-    return _dataset([{"question": task.question, "answer": task.solution} for task in made])
+    made = []
+    while len(made) < rows:
+        task = text.problem(rng, held_out)
+        if task.key[0] in kinds:
+            made.append({"question": task.question, "answer": task.solution})
+    return _dataset(made)
 
 
 def functions(rows: int, held_out: bool, seed: int) -> "Dataset":

@@ -99,12 +99,13 @@ class Scoreboard:
         return said + self.left_out
 
     @property
-    def key(self) -> str:
-        """How to read the table, in one line."""
-        return (
+    def key(self) -> list[str]:
+        """How to read the table: what each score is, and the marks."""
+        return [
+            "; ".join(f"{measure.title}: {measure.meaning}" for measure in SCORES.values()) + ".",
             f"Shares in %, under each value its 95 % interval. {AIM} marks what a lesson trains for. "
-            "A lower perplexity is better. Every model was asked the same questions."
-        )
+            "Every model was asked the same questions, where no note says otherwise.",
+        ]
 
     def tables(self) -> list[tuple[list[str], list[list[tuple[str, str]]]]]:
         """The scores and the costs, as headers and rows; a cell is its value and the line under it."""
@@ -117,14 +118,15 @@ class Scoreboard:
 
     def __str__(self) -> str:
         parts = [_text(headers, rows) for headers, rows in self.tables()]
-        return "\n\n".join([*parts, "\n".join([self.key, *self.sentences])])
+        return "\n\n".join([*parts, "\n".join([*self.key, *self.sentences])])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         tables = "".join(_html(headers, rows) for headers, rows in self.tables())
+        key = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in self.key)
         said = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.sentences)
-        return f"{tables}<p>{html.escape(self.key)}</p>" + (f"<ul>{said}</ul>" if said else "")
+        return tables + key + (f"<ul>{said}</ul>" if said else "")
 
     def to_json(self) -> str:
         """`{"rows": [...], "not_run_yet": [...], "left_out": [...]}`; the rows as `Row.to_dict` gives them."""
@@ -333,7 +335,7 @@ def _compared(rows: list[Row]) -> list[Row]:
         model=model,
         profile=_commonest(row.profile for row in rows),
         device=_commonest(row.device for row in runs),
-        lessons_from=_commonest(map(_learned_from, runs)),
+        learned_from=_commonest(_learned_from(row) for row in runs if row.model == model),
         versions={
             name: _commonest(row.versions[name] for row in rows if name in row.versions)
             for name in dict.fromkeys(name for row in rows for name in row.versions)
@@ -359,7 +361,7 @@ class _Usual:
     model: str | None
     profile: str | None
     device: str | None
-    lessons_from: str | None
+    learned_from: str | None
     versions: dict[str, str]
     questions: dict[str, str | None]
 
@@ -369,10 +371,9 @@ def _questions(row: Row, name: str) -> str | None:
 
 
 def _learned_from(row: Row) -> str:
-    """What a run learned from: each lesson has a set of its own, bundled and on the Hub, and those go together."""
-    if row.data == POCKET:
-        return "the bundled data"
-    return "the course's sets on the Hub" if row.data == HUB_DATA.get(row.lesson) else row.data
+    """What a run learned from. Each lesson has a set of its own, and those of all lessons go together."""
+    own = POCKET if row.model == POCKET else HUB_DATA.get(row.lesson)
+    return "the lesson's own data" if row.data == own else f"{row.data} data" if row.data == POCKET else row.data
 
 
 def _noted(row: Row, usual: _Usual) -> Row:
@@ -384,8 +385,9 @@ def _noted(row: Row, usual: _Usual) -> Row:
         if other:
             titles = ", ".join(SCORES[name].title for name in other)
             against.append(f"not comparable in {titles}: it was asked other questions than most rows.")
-    if run and _learned_from(row) != usual.lessons_from:
-        against.append(f"not comparable: it learned from {_learned_from(row)}, most others from {usual.lessons_from}.")
+        if run and _learned_from(row) != usual.learned_from:
+            theirs = usual.learned_from
+            against.append(f"not comparable: it learned from {_learned_from(row)}, most others from {theirs}.")
     if row.profile != usual.profile:
         against.append(f"not comparable: its profile is {row.profile}, that of most rows is {usual.profile}.")
     if run and row.device != usual.device:
@@ -534,5 +536,5 @@ def show(board: Scoreboard) -> None:
         for row in rows:
             table.add_row(*(Text(f"{value}\n{under}" if under else value) for value, under in row))
         console.print(table, "")
-    for sentence in (board.key, *board.sentences):
+    for sentence in (*board.key, *board.sentences):
         console.print(sentence, markup=False, highlight=False)

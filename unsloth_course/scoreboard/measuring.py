@@ -58,8 +58,8 @@ def battery(model: Any, tokenizer: Any, machine: "Profile") -> dict[str, dict[st
     fingerprint of exactly what was asked: two values can be compared when theirs agree. A score that cannot be had
     has the value None and says why in `reason`.
 
-    The questions are held out, the same in every run, and asked greedily. The bundled model gets the bundled sets; a
-    model from the Hub the Hub's sets of `profile.HUB_DATA`, unless its data is "pocket". Taught in all five lessons.
+    The questions are held out, the same in every run, and asked greedily. The bundled model gets the bundled sets, any
+    other model those of `profile.HUB_DATA`, whatever it learned from. Taught in all five lessons.
     """
     return _measured(model, tokenizer, _drawn(machine))
 
@@ -182,7 +182,7 @@ def wilson(right: int, n: int) -> tuple[float, float]:
     z = 1.959964
     middle = (right + z * z / 2) / (n + z * z)
     half = z / (n + z * z) * math.sqrt(right * (n - right) / n + z * z / 4)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return max(0.0, round(middle - half, 9)), min(1.0, round(middle + half, 9))
 
 
 def _perplexity(model: Any, tokenizer: Any, rows: "Dataset") -> list[dict[str, Any]]:
@@ -223,7 +223,7 @@ def _held_out(shape: str, machine: "Profile", lesson: str, rows: int) -> "Datase
     draw = getattr(sources, shape, None)
     if draw is None:  # TODO until all lessons are written
         raise CourseError(f"data.sources has no {shape} yet.")
-    source = POCKET if machine.bundled or machine.data == POCKET else HUB_DATA[lesson]
+    source = POCKET if machine.bundled else HUB_DATA[lesson]
     return draw(source, train=1, held_out=rows, seed=SEED)[1]
 
 
