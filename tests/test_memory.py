@@ -245,14 +245,17 @@ def rows(count: int) -> list[dict]:
     ]
 
 
-def train(folder, tmp_path, *, callbacks, micro_batch=16, full=False, dtype=torch.float32, accumulation=1):
+def train(
+    folder, tmp_path, *, callbacks, micro_batch=16, full=False, dtype=torch.float32, accumulation=1, checkpointing=False
+):
     from unsloth import FastLanguageModel
 
     # isort: split
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    knobs = {"dtype": dtype, "load_in_4bit": False, "full_finetuning": full, "use_gradient_checkpointing": False}
+    knobs = {"dtype": dtype, "load_in_4bit": False, "full_finetuning": full}
+    knobs["use_gradient_checkpointing"] = checkpointing
     model, tokenizer = FastLanguageModel.from_pretrained(str(folder), max_seq_length=128, **knobs)
     if not full:
         model = FastLanguageModel.get_peft_model(
@@ -266,7 +269,7 @@ def train(folder, tmp_path, *, callbacks, micro_batch=16, full=False, dtype=torc
         max_steps=steps,
         learning_rate=1e-3,
         bf16=dtype == torch.bfloat16,
-        gradient_checkpointing=False,
+        gradient_checkpointing=checkpointing,
         logging_steps=1,
         warmup_steps=0,
         report_to="none",
@@ -300,9 +303,48 @@ def test_prediction_is_within_20_percent_of_the_measurement(folder, tmp_path, me
     assert meter.process_peak_bytes > meter.peak_bytes
 
 
+def test_checkpointing_saves_what_is_predicted(folder, tmp_path):
+    """Off and on, both within 20 %; the lesson on full fine-tuning measures the same on larger batches."""
+    peaks = {}
+    for on in (False, True):
+        meter = Meter()
+        trainer, longest, losses = train(
+            folder, tmp_path, callbacks=[meter], full=True, micro_batch=48, checkpointing=on
+        )
+        predicted = predict(Shape.of(trainer.model), method="full", micro_batch=48, length=longest, checkpointing=on)
+        assert predicted.total == pytest.approx(meter.peak_bytes, rel=0.2)
+        peaks[on] = meter.peak_bytes, losses
+    assert peaks[True][0] < 0.7 * peaks[False][0]
+    assert peaks[True][1] == pytest.approx(peaks[False][1], abs=1e-3)  # the same numbers, computed twice
+
+
 def test_the_meter_changes_no_loss_and_leaves_nothing_behind(folder, tmp_path):
     meter = Meter()
     trainer, _, measured = train(folder, tmp_path, callbacks=[meter], micro_batch=4)
     _, _, plain = train(folder, tmp_path, callbacks=[], micro_batch=4)
     assert measured == plain and len(measured) == 6
     assert not trainer.model._forward_pre_hooks
+
+
+def test_a_prediction_for_a_lesson_takes_its_sizes_from_the_profile(load, machine):
+    model, _ = load(full_finetuning=True, use_gradient_checkpointing=False)
+    known = {"method": "full", "micro_batch": 16, "dtype": "float32"}
+    assert memory.predict_run(model, machine, "full", 30) == predict(Shape.of(model), length=30, **known)
+    cut = predict(Shape.of(model), length=machine.max_length, **known)
+    assert memory.predict_run(model, machine, "full", 10_000) == cut
+    other = predict(Shape.of(model), length=30, **(known | {"micro_batch": 64}), checkpointing=True)
+    assert memory.predict_run(model, machine, "full", 30, micro_batch=64, checkpointing=True) == other
+
+
+def test_on_a_gpu_what_else_lay_there_is_not_counted(monkeypatch):
+    """With CUDA's counters played by numbers: 1,000 bytes of another model, 400 of this one, a peak of 3,000."""
+    layer = torch.nn.Linear(10, 10, bias=False)
+    monkeypatch.setattr(memory, "_on_cuda", lambda model: True)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 1400)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3000)
+    meter = Meter()
+    meter.on_train_begin(None, None, None, model=layer)
+    meter.on_train_end(None, None, None, model=layer)
+    assert meter.peak_bytes == 2000 and meter.parts["weights"] == 400 and meter.parts["activations"] == 1600
+    assert "less the 1.0 KiB of other tensors" in meter.how

@@ -293,6 +293,10 @@ def every_picture():
         plots.by_skill({"add": 0.1}, {"add": 0.9}),
         plots.curve([0, 1], {"score": [0, 1]}, xlabel="x", ylabel="y", mark=1.0),
         plots.scoreboard(panels(), notes=["† dpo: no battery."]),
+        a_sweep(mark=2, about="Recorded on 2 CPU cores."),
+        plots.picked({1.0: [[(1, 2.0), (2, 1.0)]], 2.0: [[(1, 3.0), (2, 2.5)]]}, 1.0, label="rate 1"),
+        plots.layers({"0.q_proj": 0.01, "0.k_proj": 0.02, "1.q_proj": 0.03}),
+        plots.spectrum({"full": [3.0, 1.0], "none": [0.0, 0.0]}, rank=1),
     ]
 
 
@@ -317,6 +321,82 @@ def test_the_reader_s_style_changes_nothing_and_stays():
             assert matplotlib.colors.to_hex(figure.axes[0].title.get_color()) == "#000000"
             assert matplotlib.colors.to_hex(figure.axes[0].get_xticklabels()[0].get_color()) == "#000000"
         assert matplotlib.rcParams["font.size"] == 6
+
+
+# --- sweeps and the inside of weights ---------------------------------------------------------------------------------
+
+
+def a_sweep(**how):
+    scores = {"questions": [[0.1, 0.3], [0.9, 0.9], [math.nan, 0.5]]}
+    return plots.sweep([1, 2, 4], scores, [[2.0, 1.0], [0.1, 0.1], [math.inf, 3.0]], xlabel="rate", **how)
+
+
+def test_a_sweep_draws_each_seed_and_the_means_of_the_finite_ones():
+    above, below = a_sweep(log=True).axes
+    lines = {line.get_label(): list(line.get_ydata()) for line in above.get_lines()}
+    assert lines["questions"] == pytest.approx([0.2, 0.9, 0.5])
+    dots = [len(line.get_ydata()) for line in above.get_lines() if line.get_label() != "questions"]
+    assert dots == [2, 2, 2]
+    assert list(below.get_lines()[-1].get_ydata()) == pytest.approx([1.5, 0.1, 3.0])
+    assert [tick.get_text() for tick in below.get_xticklabels()] == ["1", "2", "4"]
+
+
+def test_a_sweep_says_which_value_was_best():
+    assert a_sweep().caption == "questions: best at 2 (90.0%)."
+    assert a_sweep(metric="perplexity").caption == "questions: best at 1 (0.20)."
+    nothing = plots.sweep([1], {"a": [[math.nan]]}, [[math.nan]], xlabel="x")
+    assert nothing.caption == "a: never a finite number." and nothing._repr_png_()
+
+
+@pytest.mark.parametrize(("values", "losses"), [([], []), ([1, 2], [[1.0]])])
+def test_a_sweep_wants_scores_for_each_value(values, losses):
+    with pytest.raises(CourseError, match="wants the scores and losses of each value"):
+        plots.sweep(values, {"a": [[0.5]] * len(values)}, losses, xlabel="x")
+
+
+def test_the_picked_value_is_strong_and_on_top_of_the_others():
+    curves = {1.0: [[(1, 2.0), (2, 1.0)]] * 2, 2.0: [[(1, 3.0), (2, math.inf)]]}
+    (axes,) = plots.picked(curves, 1.0, label="rate 1").axes
+    faint, *strong = axes.get_lines()
+    assert faint.get_color() == plots.FAINT and list(faint.get_ydata()) == [3.0]
+    assert [line.get_color() for line in strong] == [plots.BLUE] * 2
+    with pytest.raises(CourseError, match="no curve for 3; choose one of 1, 2"):
+        plots.picked(curves, 3.0, label="rate 3")
+
+
+def test_layers_are_a_table_of_percentages():
+    figure = plots.layers({"embed_tokens": 0.5, "0.q_proj": 0.016, "0.k_proj": 0.02, "1.q_proj": 0.04})
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.texts] == ["1.6", "2.0", "4.0", "nan"]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["q", "k"]
+    assert figure.caption == "Moved most: q_proj of layer 1 (4.0 %). Moved least: q_proj of layer 0 (1.6 %)."
+    with pytest.raises(CourseError, match=r"no layer to draw.*lowrank\.moved"):
+        plots.layers({"embed_tokens": 0.5})
+
+
+def test_many_layers_are_colours_without_numbers():
+    figure = plots.layers({f"{layer}.q_proj": layer / 100 for layer in range(30)})
+    assert not figure.axes[0].texts and figure.get_figheight() < 9
+    assert plots.layers({"0.q_proj": 0.0})._repr_png_()  # a run that did not move
+
+
+def test_a_spectrum_counts_the_directions_up_to_a_share():
+    figure = plots.spectrum({"steep": [10.0, 1.0, 1.0], "flat": [1.0] * 10, "none": [0.0]}, rank=2)
+    assert figure.caption == (
+        "steep: 1 direction for 90%, 99% in 2. flat: 9 directions for 90%, 20% in 2. none: no change."
+    )
+    lines = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].get_lines()}
+    assert lines["flat"] == pytest.approx([n / 10 for n in range(1, 11)]) and lines["none: no change"] == []
+    for nothing in ({}, {"full": []}):
+        with pytest.raises(CourseError, match=r"no spectrum to draw.*lowrank\.spectrum"):
+            plots.spectrum(nothing, rank=2)
+
+
+def test_a_curve_may_stand_evenly():
+    (axes,) = plots.curve([0, 1, 256], {"a": [0, 0.5, 1]}, xlabel="rank", ylabel="y", evenly=True, mark=256).axes
+    assert list(axes.get_lines()[0].get_xdata()) == [0, 1, 2]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "1", "256"]
+    assert list(axes.get_lines()[1].get_xdata()) == [2, 2]
 
 
 # --- runs side by side -----------------------------------------------------------------------------------------------

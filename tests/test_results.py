@@ -120,6 +120,27 @@ def test_versions_of_what_is_installed_and_what_is_not():
     assert set(results.versions()) >= {"unsloth", "torch", "trl", "peft", "transformers"}
 
 
+# What a run cost
+
+
+def test_what_a_run_cost_in_words(healthy):
+    found = results.costs(healthy.watching)
+    parts = healthy.watching.meter.parts
+    assert found["trained parameters"] == "311,296 (8.4%)"
+    assert found["peak memory"] == memory.size(healthy.watching.meter.peak_bytes)
+    assert found["of it, optimizer"] == memory.size(parts["optimizer"])
+    assert found["of it, gradients and activations"] == memory.size(parts["gradients"] + parts["activations"])
+    spent = results.seconds(healthy.trainer.state.log_history)
+    assert found["milliseconds per step"] == f"{1000 * spent / 70:.0f}" and spent > 0
+
+
+def test_seconds_are_those_of_the_last_training_without_its_evaluations():
+    first = [{"eval_runtime": 50.0}, {"loss": 1.0}, {"train_runtime": 100.0}]
+    assert results.seconds(first) == 50.0
+    assert results.seconds([*first, {"eval_runtime": 1.5}, {"train_runtime": 10.0}, {"eval_runtime": 7.0}]) == 8.5
+    assert results.seconds([{"loss": 1.0}]) == 0.0
+
+
 # Tokens
 
 

@@ -206,6 +206,12 @@ def test_an_optimizer_that_does_not_count_its_updates_is_believed_by_the_weights
     assert_sick(idle, "no update", "learning rate 0", "weights unchanged")
 
 
+def test_full_fine_tuning_with_a_learning_rate_of_0(run_pocket, load):
+    run = run_pocket(made=load(full_finetuning=True, use_gradient_checkpointing=False), learning_rate=0)
+    assert_sick(run, "learning rate 0", "weights unchanged")
+    assert run.receipt.evidence.trainable_tensors == len(list(run.model.parameters()))
+
+
 def test_full_fine_tuning_is_seen_too(run_pocket, load):
     run = run_pocket(steps=30, made=load(full_finetuning=True))
     assert run.receipt.verdict == "trained", str(run.receipt)

@@ -24,6 +24,7 @@ ROOMS = (
     "pocket",
     "profile",
     "results",
+    "rewards",
     "scoreboard",
     "training",
     "xray",

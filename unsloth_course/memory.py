@@ -459,7 +459,8 @@ class Meter:
     four parts as in a Prediction, `how` one sentence on the way it was measured, and `process_peak_bytes` the most
     resident memory that the whole process ever had, libraries included.
 
-    On CUDA the peak is torch's own counter. A CPU has no such counter, and resident memory is mostly libraries at this
+    On CUDA the peak is torch's own counter, without what else lay on the GPU when the training began, such as another
+    model of the same notebook. A CPU has no such counter, and resident memory is mostly libraries at this
     size, so weights, gradients and optimizer state are counted from the live tensors, and the rest is read from the
     allocations that torch.profiler records. That costs milliseconds, so only steps with a batch larger than every
     batch before are recorded: the longest batch decides the peak. In every part `activations` is what the peak holds
@@ -482,17 +483,21 @@ class Meter:
         self._reset()
 
     def _reset(self) -> None:
-        self._gradients = self._dynamic = self._recorded = 0
+        self._gradients = self._dynamic = self._recorded = self._others = 0
         self._largest = (0, False)
         self._hook = self._profiler = self._problem = None
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **kwargs: Any
+    ) -> None:
         self._release()
         self._reset()
         if _on_cuda(model):
             import torch
 
             torch.cuda.reset_peak_memory_stats()
+            own = _weight_bytes(model) + _gradient_bytes(model) + _optimizer_bytes(optimizer)
+            self._others = max(0, torch.cuda.memory_allocated() - own)
         else:
             self._hook = model.register_forward_pre_hook(self._before_forward, with_kwargs=True)
 
@@ -537,8 +542,11 @@ class Meter:
         if _on_cuda(model):
             import torch
 
-            peak = torch.cuda.max_memory_allocated()
-            self.how = "the peak is torch.cuda.max_memory_allocated over the training, all tensors on the GPU included"
+            peak = torch.cuda.max_memory_allocated() - self._others
+            self.how = (
+                "the peak is torch.cuda.max_memory_allocated over the training, less the "
+                f"{size(self._others)} of other tensors that lay on the GPU before it"
+            )
         else:
             peak = weights + states + max(self._dynamic, self._gradients)
             self.how = self._how_on_cpu(state.global_step)

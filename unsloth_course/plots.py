@@ -275,6 +275,36 @@ def _loss_in_words(finite: list[tuple[float, float]], held_out: list[tuple[float
     return " ".join(words)
 
 
+@_styled
+def groups(advantages: Mapping[str, Sequence[tuple[float, float]]]) -> Picture:
+    """The advantages of groups of completions, one panel below the other: up is made more likely, down less.
+
+    advantages: for each group, by its name, a pair (reward, advantage) per completion. Raises CourseError when there is
+    no group. Taught in lesson colab4 (GRPO).
+    """
+    if not advantages or not all(len(pairs) for pairs in advantages.values()):
+        raise CourseError("There is no group to draw: pass the rewards and advantages of at least one completion each.")
+    figure, panels = _picture(0.8 + 1.7 * len(advantages), rows=len(advantages))
+    tallest = max(1.0, *(abs(value) for pairs in advantages.values() for _, value in pairs))
+    words = []
+    for axes, (name, pairs) in zip(panels, advantages.items(), strict=True):
+        values = [value for _, value in pairs]
+        bars = axes.bar(range(len(pairs)), values, color=[BLUE if value > 0 else ORANGE for value in values])
+        axes.bar_label(bars, [f"{value:+.2f}" if abs(value) >= 0.005 else "0" for value in values], padding=3)
+        axes.axhline(0, color=GREY, linewidth=1)
+        axes.set_ylim(-1.8 * tallest, 1.8 * tallest)
+        axes.set_xticks(range(len(pairs)), [f"{reward:g}" for reward, _ in pairs])
+        axes.set_yticks([])
+        axes.spines[["left", "bottom"]].set_visible(False)
+        axes.tick_params(bottom=False)
+        axes.grid(False)
+        axes.set_title(name, fontsize=14)
+        words.append(f"{name}: advantages {min(values):+.2f} to {max(values):+.2f}.")
+    panels[-1].set_xlabel("reward of each completion; the bar is its advantage")
+    figure.caption = " ".join(words)
+    return figure
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Memory
 
@@ -435,12 +465,14 @@ def curve(
     ylabel: str,
     mark: float | tuple[float, str] | None = None,
     evenly: bool = False,
+    markers: bool = True,
 ) -> Picture:
     """Lines over the same x values, each named at its end; the static twin of a dial.
 
     ys: the values of each line by its name, as many as `xs`.
     mark: an x value to point out, or a pair (x, label), drawn as a dashed upright line.
     evenly: the x values stand side by side at equal distances, as ranks of 1, 4, 16 and 64 want it.
+    markers: a mark at each value, which says that it was measured; a formula's line has none.
     Raises CourseError when a line has another length. Taught in lesson colab2 (LoRA).
     """
     if not len(xs) or not ys:
@@ -452,7 +484,7 @@ def curve(
     places = range(len(xs)) if evenly else xs
     figure, (axes,) = _picture(4.6)
     for position, (name, values) in enumerate(ys.items()):
-        marker = MARKERS[position % len(MARKERS)]
+        marker = MARKERS[position % len(MARKERS)] if markers else None
         axes.plot(places, values, marker=marker, color=COLOURS[position % len(COLOURS)], label=name)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     if evenly:
@@ -612,12 +644,12 @@ def layers(moved: Mapping[str, float]) -> Picture:
     shares = [[100 * cells.get((str(layer), column), math.nan) for column in columns] for layer in rows]
     few = len(rows) <= 12
     figure, (axes,) = _picture(2.0 + 0.5 * len(rows) if few else 8.0)
-    image = axes.imshow(shares, cmap="Blues", aspect="auto", vmin=0)
+    most = max(share for row in shares for share in row if not math.isnan(share))
+    image = axes.imshow(shares, cmap="Blues", aspect="auto", vmin=0, vmax=most or 1)
     axes.grid(False)
     axes.set_xticks(range(len(columns)), [column.removesuffix("_proj") for column in columns])
     axes.set_yticks(range(len(rows)), rows) if few else axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set(ylabel="layer", title="How far each matrix moved, in % of its size")
-    most = max(share for row in shares for share in row if not math.isnan(share))
     for row, found in enumerate(shares if few else []):
         for column, share in enumerate(found):
             dark = share > 0.6 * most
@@ -647,10 +679,13 @@ def spectrum(spectra: Mapping[str, Sequence[float]], *, rank: int, share: float 
     figure, (axes,) = _picture(5.4)
     reached = []
     for position, (name, values) in enumerate(spectra.items()):
-        colour, held = COLOURS[position % len(COLOURS)], energy(values)
+        colour, held, needed = COLOURS[position % len(COLOURS)], energy(values), rank_for(values, share)
+        if not needed:
+            axes.plot([], [], color=colour, label=f"{name}: no change")
+            reached.append(f"{name}: no change.")
+            continue
         axes.plot(range(1, len(held) + 1), held, color=colour, label=name)
-        if needed := rank_for(values, share):
-            axes.plot(needed, held[needed - 1], MARKERS[position % len(MARKERS)], color=colour)
+        axes.plot(needed, held[needed - 1], MARKERS[position % len(MARKERS)], color=colour)
         inside = held[min(rank, len(held)) - 1]
         reached.append(f"{name}: {_count(range(needed), 'direction')} for {share:.0%}, {inside:.0%} in {rank}.")
     axes.axhline(share, color=FAINT, linewidth=1.5, linestyle=(0, (2, 2)), zorder=1)

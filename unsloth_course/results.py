@@ -87,7 +87,8 @@ def build(
 def costs(watching: "Watch") -> dict[str, str]:
     """What a finished training cost, in words, to lay runs side by side: parameters, memory, time.
 
-    Time is that of training alone: measuring the loss on unseen rows in between is taken off. Taught in lesson colab1.
+    Gradients and activations are one figure: the ones grow while the others are released. Time is that of training
+    alone: measuring the loss on unseen rows in between is taken off. Taught in lesson colab1 (full fine-tuning).
     """
     from unsloth_course import models
     from unsloth_course.memory import size
@@ -98,7 +99,7 @@ def costs(watching: "Watch") -> dict[str, str]:
         "trained parameters": f"{count.trainable:,} ({count.share:.1%})",
         "peak memory": size(meter.peak_bytes),
         "of it, optimizer": size(meter.parts["optimizer"]),
-        "of it, activations": size(meter.parts["activations"]),
+        "of it, gradients and activations": size(meter.parts["gradients"] + meter.parts["activations"]),
         "seconds of training": f"{spent:.1f}",
         "milliseconds per step": f"{1000 * spent / max(1, trainer.state.global_step):.0f}",
     }

@@ -3,7 +3,23 @@
 Each has `show()`: the widget where a person can turn it, the picture elsewhere.
 """
 
+from unsloth_course.dials.group import GroupDial, advantages
+from unsloth_course.dials.preference_loss import Pair, PreferenceDial, preference
 from unsloth_course.dials.scale import FACTORS, AdapterDial, Setting, adapter
 from unsloth_course.dials.sweeps import Sweep, SweepDial, Trial, learning_rate
 
-__all__ = ["FACTORS", "AdapterDial", "Setting", "Sweep", "SweepDial", "Trial", "adapter", "learning_rate"]
+__all__ = [
+    "FACTORS",
+    "AdapterDial",
+    "GroupDial",
+    "Pair",
+    "PreferenceDial",
+    "Setting",
+    "Sweep",
+    "SweepDial",
+    "Trial",
+    "adapter",
+    "advantages",
+    "learning_rate",
+    "preference",
+]

@@ -129,6 +129,8 @@ def _trial(found: Any, where: str) -> Trial:
     _need(found, {"value": (int, float), "seed": int, "loss": list, "scores": dict, "seconds": (int, float)}, where)
     if not found["loss"] or any(not isinstance(pair, list) or len(pair) != 2 for pair in found["loss"]):
         raise _Wrong(f"the loss of {where} is not a list of pairs of step and loss")
+    if any(step is None for step, _ in found["loss"]):
+        raise _Wrong(f"{where} has a loss without a step")
     loss = [(int(_float(step, where)), _float(value, where)) for step, value in found["loss"]]
     scores = _scores(found["scores"], where)
     return Trial(float(found["value"]), found["seed"], loss, scores, float(found["seconds"]))

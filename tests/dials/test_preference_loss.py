@@ -1,0 +1,78 @@
+"""The DPO dial: its numbers against torch's own derivative, its picture and its widget."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unsloth_course import dials, frontend, plots
+from unsloth_course.dials import Pair
+from unsloth_course.errors import CourseError
+
+moved = st.floats(-50, 50)
+
+
+@given(st.floats(0.01, 2), moved, moved)
+def test_its_numbers_are_those_of_torch(beta, chosen, rejected):
+    import torch
+
+    policy = torch.tensor([chosen, rejected], dtype=torch.float64, requires_grad=True)
+    loss = -torch.nn.functional.logsigmoid(beta * (policy[0] - policy[1]))
+    loss.backward()
+    pair = Pair(beta, chosen, rejected)
+    assert pair.loss == pytest.approx(float(loss), rel=1e-9, abs=1e-12)
+    assert [-pair.pull, pair.pull] == pytest.approx(policy.grad.tolist(), rel=1e-9, abs=1e-12)
+    assert pair.preference == pytest.approx(math.exp(-pair.loss), rel=1e-9)
+
+
+def test_training_begins_at_ln_2_whatever_beta_is():
+    for beta in (0.01, 0.1, 5.0):
+        pair = Pair(beta)
+        assert (pair.loss, pair.preference, pair.margin) == (pytest.approx(math.log(2)), 0.5, 0.0)
+
+
+@pytest.mark.parametrize("beta", [0.0, -1.0, float("nan")])
+def test_a_beta_that_is_none_is_a_sentence(beta):
+    with pytest.raises(CourseError, match=r"beta is .*above 0"):
+        Pair(beta)
+
+
+@pytest.mark.parametrize("extreme", [1e6, -1e6])
+def test_no_number_is_too_large(extreme):
+    pair = Pair(1.0, extreme, 0.0)
+    assert math.isfinite(pair.loss) and 0 <= pair.preference <= 1
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "words"),
+    [(-3, -8, "less likely than it was"), (-2, 2, "wrong way round"), (0, 0, "nothing has been"), (2, 0, "weaker")],
+)
+def test_the_comment_says_what_the_setting_means(chosen, rejected, words):
+    dial = dials.preference()
+    assert words in dial.comment(Pair(0.1, chosen, rejected))
+
+
+def test_the_picture_has_a_line_for_each_beta():
+    picture = dials.preference().picture()
+    assert isinstance(picture, plots.Picture)
+    (axes,) = picture.axes
+    assert [line.get_label() for line in axes.lines if line.get_label().startswith("beta")] == [
+        "beta 0.05",
+        "beta 0.1",
+        "beta 0.5",
+    ]
+
+
+def test_the_widget_follows_its_sliders():
+    box = dials.preference(beta=0.1).widget()
+    beta, chosen, rejected, table = box.children
+    assert "0.6931 (ln 2" in table.value
+    chosen.value, rejected.value, beta.value = 2.0, -2.0, 0.5
+    assert f"{Pair(0.5, 2.0, -2.0).loss:.4f}" in table.value
+
+
+@pytest.mark.parametrize(("interactive", "kind"), [(True, "VBox"), (False, "Picture")])
+def test_it_shows_what_can_be_shown(monkeypatch, interactive, kind):
+    monkeypatch.setattr(frontend, "is_interactive", lambda: interactive)
+    assert type(dials.preference().show()).__name__ == kind

@@ -1,0 +1,87 @@
+"""The GRPO lesson's dial: the rewards of one group, edited by hand, and the advantages that follow."""
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from unsloth_course import frontend, plots, rewards
+
+MOST = 2.0  # the highest reward that can be set
+
+EXAMPLES = {
+    "1 of 8 is right": (1.2, *[0.2] * 7),
+    "4 of 8 are right": (1.2, 0.2) * 4,
+    "7 of 8 are right": (*[1.2] * 7, 0.2),
+    "all 8 alike": (0.2,) * 8,
+}
+"""Rewards as in the lesson: 1.0 for the right number and 0.2 for the form."""
+
+
+@dataclass(frozen=True)
+class GroupDial:
+    """Groups of rewards by name; the first is the one to begin with."""
+
+    groups: Mapping[str, Sequence[float]] = field(default_factory=lambda: dict(EXAMPLES))
+
+    def picture(self) -> plots.Picture:
+        """The static twin: the advantages of every group."""
+        return plots.groups({name: self.pairs(group) for name, group in self.groups.items()})
+
+    def pairs(self, group: Sequence[float]) -> list[tuple[float, float]]:
+        """A pair (reward, advantage) for each completion."""
+        return [*zip(group, rewards.advantages(group), strict=True)]
+
+    def table(self, group: Sequence[float]) -> str:
+        """HTML of a group's advantages as bars to the left and to the right of zero, and what the group teaches."""
+        rows = ""
+        tallest = max(1.0, *(abs(value) for _, value in self.pairs(group)))
+        for number, (reward, advantage) in enumerate(self.pairs(group), 1):
+            width = f"{100 * abs(advantage) / tallest:.0f}px"
+            right, left = ("", width) if advantage < 0 else (width, "")
+            bars = [
+                f'<td style="width:110px;text-align:{side}"><span style="display:inline-block;height:12px;'
+                f'width:{size or "0"};background:{colour}"></span></td>'
+                for side, size, colour in (("right", left, plots.ORANGE), ("left", right, plots.BLUE))
+            ]
+            rows += f"<tr><td>{number}</td><td>{reward:.2f}</td>{''.join(bars)}<td>{advantage:+.2f}</td></tr>"
+        head = '<tr><th></th><th>reward</th><th colspan="2" style="text-align:center">less | more likely</th>'
+        sentence = html.escape(rewards.lesson_of(group))
+        return f"<table>{head}<th>advantage</th></tr>{rows}</table><p>{sentence}</p>"
+
+    def show(self) -> Any:
+        """The dial as a widget where a person can turn it, and its picture elsewhere."""
+        return self.widget() if frontend.is_interactive() else self.picture()
+
+    def widget(self) -> Any:
+        """The dial as an ipywidgets box (7.7 and 8): a list of groups to begin with, a slider per completion, the
+        table."""
+        import ipywidgets
+
+        first = next(iter(self.groups))
+        chosen = ipywidgets.Dropdown(options=list(self.groups), value=first, description="begin with")
+        sliders = [
+            ipywidgets.FloatSlider(value=reward, min=0.0, max=MOST, step=0.1, description=str(number))
+            for number, reward in enumerate(self.groups[first], 1)
+        ]
+        table = ipywidgets.HTML(self.table(self.groups[first]))
+
+        def turned(change: Any) -> None:
+            table.value = self.table([slider.value for slider in sliders])
+
+        def begin(change: Mapping[str, Any]) -> None:
+            for slider, reward in zip(sliders, self.groups[change["new"]], strict=True):
+                slider.value = reward
+
+        for slider in sliders:
+            slider.observe(turned, names="value")
+        chosen.observe(begin, names="value")
+        return ipywidgets.VBox([chosen, ipywidgets.HBox([ipywidgets.VBox(sliders), table])])
+
+
+def advantages() -> GroupDial:
+    """The dial of the GRPO lesson: eight rewards to edit by hand, and the advantages that TRL makes of them.
+
+    Nothing is measured: it is the arithmetic of `rewards.advantages`. Taught in lesson colab4 (GRPO).
+    """
+    return GroupDial()

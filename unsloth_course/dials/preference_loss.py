@@ -1,0 +1,140 @@
+"""The DPO lesson's dial: what beta and two log-probabilities make of one pair."""
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unsloth_course import frontend, plots
+from unsloth_course.errors import CourseError
+
+BETAS = (0.05, 0.1, 0.5)
+SPAN = 10.0  # nats that either log-probability may have moved from the reference's
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One pair in DPO (Rafailov et al. 2023, equations 5 to 7).
+
+    beta: how strongly the policy is held to its reference. chosen, rejected: log-probability of each answer under the
+    policy minus that under the reference, in nats: 0 is where training begins.
+    """
+
+    beta: float
+    chosen: float = 0.0
+    rejected: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.beta > 0:
+            raise CourseError(f"beta is {self.beta}; give a number above 0, such as 0.1.")
+
+    @property
+    def margin(self) -> float:
+        """The reward of the chosen answer minus that of the rejected one; a reward is beta times the difference."""
+        return self.beta * (self.chosen - self.rejected)
+
+    @property
+    def preference(self) -> float:
+        """The chance, from 0 to 1, that the policy's rewards give to the chosen answer (Bradley and Terry 1952)."""
+        return _sigmoid(self.margin)
+
+    @property
+    def loss(self) -> float:
+        """-log of that chance, in nats: ln 2 = 0.6931 where policy and reference agree."""
+        return _softplus(-self.margin)
+
+    @property
+    def pull(self) -> float:
+        """How hard the loss pulls the two log-probabilities apart: the size of its slope in either of them."""
+        return self.beta * _sigmoid(-self.margin)
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+
+
+def _softplus(x: float) -> float:
+    """log(1 + exp(x)), without overflow."""
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+@dataclass(frozen=True)
+class PreferenceDial:
+    """Beta and the two log-probabilities to turn; `start` is where the dial stands at first."""
+
+    start: Pair
+    betas: Sequence[float] = BETAS
+
+    def picture(self) -> plots.Picture:
+        """The static twin: the loss against the difference of the two log-probabilities, for each beta."""
+        differences = [2 * SPAN * step / 40 - SPAN for step in range(41)]
+        losses = {f"beta {beta:g}": [Pair(beta, d, 0.0).loss for d in differences] for beta in self.betas}
+        return plots.curve(
+            differences,
+            losses,
+            xlabel="log-probability of chosen minus rejected, against the reference (nats)",
+            ylabel="loss (nats)",
+            mark=(0.0, "training begins here, at ln 2"),
+            markers=False,
+        )
+
+    def table(self, pair: Pair) -> str:
+        """HTML of what one setting gives."""
+        rows = (
+            ("reward of chosen", f"{pair.beta * pair.chosen:+.2f}"),
+            ("reward of rejected", f"{pair.beta * pair.rejected:+.2f}"),
+            ("margin", f"{pair.margin:+.2f}"),
+            ("implied preference for chosen", f"{100 * pair.preference:.1f} %"),
+            ("loss", f"{pair.loss:.4f} (ln 2 is {math.log(2):.4f})"),
+            ("pull of the gradient", f"{pair.pull:.4f}"),
+        )
+        cells = "".join(
+            f'<tr><td style="text-align:left">{html.escape(what)}</td><td style="text-align:left">{value}</td></tr>'
+            for what, value in rows
+        )
+        return f"<table>{cells}</table><p>{html.escape(self.comment(pair))}</p>"
+
+    def comment(self, pair: Pair) -> str:
+        """What one setting means, in a sentence."""
+        if pair.chosen < 0 and pair.margin > 0:
+            return (
+                "The loss is content, and yet the chosen answer became less likely than it was: the rejected one just "
+                "fell further."
+            )
+        if pair.margin < 0:
+            return "The pair stands the wrong way round: here the gradient pulls hardest."
+        if pair.margin == 0:
+            return "Policy and reference agree: nothing has been learned from this pair."
+        return "The pair is told apart: the surer it is, the weaker the pull."
+
+    def show(self) -> Any:
+        """The dial as a widget where a person can turn it, and its picture elsewhere."""
+        return self.widget() if frontend.is_interactive() else self.picture()
+
+    def widget(self) -> Any:
+        """The dial as an ipywidgets box (7.7 and 8): three sliders and what they give."""
+        import ipywidgets
+
+        def slider(name: str, value: float, **span: float) -> Any:
+            return ipywidgets.FloatSlider(
+                value=value, description=name, style={"description_width": "150px"}, layout={"width": "480px"}, **span
+            )
+
+        beta = slider("beta", self.start.beta, min=0.01, max=1.0, step=0.01)
+        moved = {"min": -SPAN, "max": SPAN, "step": 0.25}
+        chosen = slider("chosen - reference", self.start.chosen, **moved)
+        rejected = slider("rejected - reference", self.start.rejected, **moved)
+        table = ipywidgets.HTML(self.table(self.start))
+
+        def turned(_: Any) -> None:
+            table.value = self.table(Pair(beta.value, chosen.value, rejected.value))
+
+        for each in (beta, chosen, rejected):
+            each.observe(turned, names="value")
+        return ipywidgets.VBox([beta, chosen, rejected, table])
+
+
+def preference(beta: float = 0.1, chosen: float = 0.0, rejected: float = 0.0) -> PreferenceDial:
+    """The DPO lesson's dial, standing at one pair; see `Pair` for the three numbers. Taught in lesson colab3 (DPO)."""
+    return PreferenceDial(Pair(beta, chosen, rejected))
