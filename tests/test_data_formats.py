@@ -5,15 +5,27 @@ import re
 
 import pytest
 
-from unsloth_course import data
+from unsloth_course import data, models
 from unsloth_course.cleaning import REPOSITORY
 from unsloth_course.errors import CourseError
 
 PAGE = (REPOSITORY / "docs" / "data_formats.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"(?:<!-- (\w+): ([a-z ]+) -->\n)?```(\w*)\n(.*?)```", re.DOTALL)
 FOUND = [(match[1], match[2], match[4]) for match in BLOCK.finditer(PAGE)]
+
+
+def in_blocks(batch):
+    """What the text shape becomes: blocks of 12 of the pocket model's tokens."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(models.folder("pocket"))
+    return data.corpus.blocks(batch["text"], tokenizer, 12).dataset.to_dict()
+
+
 LOADERS = {
+    "text": (data.corpus.load, in_blocks),
     "instruction": (data.instruction.load, data.instruction.to_prompt_completion),
+    "preference": (data.preference.load, data.preference.to_chat),
     "problems": (data.problems.load, data.problems.to_grpo),
 }
 
@@ -50,6 +62,12 @@ def test_the_first_row_of_each_shape_becomes_what_is_shown(shape, text, tmp_path
     _, convert = LOADERS[shape]
     converted = dataset.map(convert, batched=True, remove_columns=dataset.column_names)
     assert converted[0] == json.loads(text)
+
+
+def test_the_three_forms_of_a_preference_become_the_same(tmp_path):
+    forms = [text for shape, said, text in FOUND if (shape, said) == ("preference", "ready")]
+    rows = [loaded("preference", text, tmp_path).dataset[0] for text in forms]
+    assert len(rows) == 3 and rows[0] == rows[1] == rows[2]
 
 
 @pytest.mark.parametrize(("shape", "text"), shown("set aside"))

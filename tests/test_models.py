@@ -304,7 +304,7 @@ def test_a_copy_of_another_adapter_is_refused_and_changes_nothing(with_adapter):
     own, other = models.adapter_state(model), models.adapter_state(with_adapter(rank=4)[0])
     first, *rest = own
     for state in (other, {name: own[name] for name in rest}, own | {"another": own[first]}, {}):
-        with pytest.raises(CourseError, match="not of this adapter: .* is missing or of another shape"):
+        with pytest.raises(CourseError, match=r"not of this adapter: .* is missing or of another shape"):
             models.restore_adapter(model, state)
     assert all(tensor.equal(own[name]) for name, tensor in models.adapter_state(model).items())
 

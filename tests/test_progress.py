@@ -125,3 +125,12 @@ def test_without_a_kernel_there_is_nothing_to_rewrite(monkeypatch, shell):
 def test_without_ipython_there_is_nothing_to_rewrite(monkeypatch):
     monkeypatch.setitem(sys.modules, "IPython", None)
     assert progress._display() is None
+
+
+def test_where_a_reward_is_logged_it_is_shown_in_place_of_the_loss(clock, capsys):
+    line, state = progress.Line(), SimpleNamespace(global_step=1, max_steps=1)
+    line.on_train_begin(None, state, None)
+    line.on_log(None, state, None, logs={"loss": 0.0, "reward": 0.75, "reward_std": 0.3})
+    clock.now += 1.0
+    line.on_train_end(None, state, None)
+    assert capsys.readouterr().out.splitlines()[-1] == "trained for 1 steps in 1 s, reward 0.750"

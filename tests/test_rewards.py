@@ -1,6 +1,7 @@
 """Reward functions: what each pays for, that no text breaks one, and the advantages of a group as TRL has them."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from unsloth_course import rewards
 from unsloth_course.errors import CourseError
+from unsloth_course.evaluation import Answers
 
 QUESTION = "Goker has 6 bags with 2 beads in each and 7 boxes with 8 in each, and gives 5 away. How many are left?"
 WORKED = "6 * 2 = 12\n7 * 8 = 56\n12 + 56 = 68\n68 - 5 = 63\n#### 63"
@@ -247,7 +249,7 @@ def test_advantages_are_the_trainer_s(with_adapter, machine, tmp_path):
 
 
 def table(texts=(WORKED, "#### 5", "#### 63"), functions=(rewards.exact, rewards.form), weights=None):
-    return rewards.group(QUESTION, list(texts), WORKED, functions, weights)
+    return rewards.group({"question": QUESTION, "answer": WORKED}, list(texts), functions, weights)
 
 
 def test_a_group_is_scored_as_the_trainer_would():
@@ -275,12 +277,13 @@ def test_the_table_shows_every_number_in_text_and_html():
 
 
 def test_text_of_the_model_and_of_the_data_is_escaped_and_cut():
-    found = rewards.group(ATTACK, [ATTACK, "\x1b[31mred\u202e", "x" * 10**5], ATTACK, [rewards.form])
+    row = {"question": ATTACK, "answer": ATTACK}
+    found = rewards.group(row, [ATTACK, "\x1b[31mred\u202e", "x" * 10**5], [rewards.form])
     page = found._repr_html_()
     assert "<script" not in page and page.count("&lt;script&gt;") == 2
     assert "\x1b" not in str(found) + page and "<U+001B>" in str(found) and "\u202e" not in page
     assert len(page) < 5000
-    rewards.group("\ud800", ["\ud800"], "5", [rewards.form])._repr_html_().encode()
+    rewards.group({"question": "\ud800", "answer": 5}, ["\ud800"], [rewards.form])._repr_html_().encode()
 
 
 def test_a_function_that_does_not_score_leaves_a_gap():
@@ -310,3 +313,51 @@ def test_two_functions_of_one_name_are_both_counted():
 def test_what_is_no_group_is_a_sentence(changes, sentence):
     with pytest.raises(CourseError, match=sentence):
         table(**changes)
+
+
+# Rewards side by side
+
+
+def finished(paid, length=30.0):
+    """A trainer that has logged these rewards."""
+    log = [{"reward": reward, "completions/mean_length": length, "step": n} for n, reward in enumerate(paid, 1)]
+    return SimpleNamespace(state=SimpleNamespace(log_history=[*log, {"train_runtime": 1.0}]))
+
+
+def solved(share, n=20):
+    return Answers(["q"] * n, ["#### 1"] * n, ["#### 1"] * n, [number < share * n for number in range(n)])
+
+
+@pytest.mark.parametrize(
+    ("paid", "before", "after", "loophole"),
+    [
+        ([0.1, 0.2, 0.9], 1.0, 0.2, True),
+        ([0.1, 0.2, 0.9], 1.0, 0.95, False),
+        ([0.1, 0.2, 0.9], 0.5, 1.0, False),
+        ([0.9, 0.2, 0.1], 1.0, 0.2, False),  # it got worse, and was not paid for it
+    ],
+)
+def test_a_loophole_is_a_reward_that_rises_while_answers_fall(paid, before, after, loophole):
+    found = rewards.payoffs({"mine": (finished(paid), solved(after))}, solved(before))
+    (run,) = found.runs
+    assert run.loophole is loophole
+    assert (run.first, run.last, run.tokens, run.before, run.after) == (paid[0], paid[-1], 30.0, before, after)
+    words = "a loophole was found" if loophole else "no loophole was found"
+    for shown in (str(found), found._repr_html_()):
+        assert words in shown and f"from {100 * before:.0f} % to {100 * after:.0f} %" in shown
+
+
+def test_thirds_of_a_run_are_compared():
+    (run,) = rewards.payoffs({"mine": (finished([1, 1, 5, 5, 2, 4]), solved(1.0))}, solved(1.0)).runs
+    assert (run.first, run.last) == (1.0, 3.0)
+
+
+def test_fewer_problems_after_are_compared_with_the_same_ones_before():
+    (run,) = rewards.payoffs({"mine": (finished([1, 2, 3]), solved(0.5, n=10))}, solved(0.5, n=20)).runs
+    assert (run.before, run.after) == (1.0, 0.5)
+
+
+def test_names_of_runs_are_escaped_and_a_run_without_rewards_is_a_sentence():
+    assert "<script" not in rewards.payoffs({ATTACK: (finished([1.0]), solved(1.0))}, solved(1.0))._repr_html_()
+    with pytest.raises(CourseError, match="mine logged no reward"):
+        rewards.payoffs({"mine": (finished([]), solved(1.0))}, solved(1.0))

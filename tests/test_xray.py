@@ -355,6 +355,22 @@ def test_a_source_without_text_is_a_sentence(tokenizer):
         look(trainer_of(tokenizer, [row_of(tokenizer, "a")]), source=[])
 
 
+# --- prompts alone ---------------------------------------------------------------------------------------------------
+
+
+def test_grpo_has_prompts_and_trains_none_of_their_tokens(tokenizer):
+    chat = [{"role": "user", "content": "1 + 1"}]
+    trainer = trainer_of(tokenizer, [{"prompt": chat, "answer": "2"}] * 5 + [{"prompt": "2 + 2", "answer": "4"}])
+    trainer.args.num_generations, trainer.args.max_completion_length = 8, 64
+    found = look(trainer, rows=(0, 5))
+    expected = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    assert [text_of(tokens) for tokens in found.rows] == [expected, tokenizer.decode(tokenizer("2 + 2")["input_ids"])]
+    assert not any(token.trained for tokens in found.rows for token in tokens)
+    assert found.names == ["prompt 0", "prompt 5"] and found.warnings == []
+    assert "6 prompts of" in found.summary and "8 completions of at most 64 tokens" in found.summary
+    assert found.summary in str(found) and "<ins" not in found._repr_html_().partition("prompt 0")[2]
+
+
 # --- what cannot be looked at ----------------------------------------------------------------------------------------
 
 
@@ -365,7 +381,7 @@ def test_what_cannot_be_looked_at_is_a_sentence(tokenizer):
         look(trainer_of(tokenizer, []))
     with pytest.raises(CourseError, match="is a stream"):
         look(trainer_of(tokenizer, iter([{"input_ids": [1]}])))
-    with pytest.raises(CourseError, match=r"columns answer, prompt and no tokens yet.*GRPO"):
+    with pytest.raises(CourseError, match=r"columns answer, prompt and no tokens:.*GRPO"):
         look(trainer_of(tokenizer, [{"prompt": "1 + 1", "answer": "2"}]))
     for number in (1, -1):
         with pytest.raises(CourseError, match=f"no row {number}: the train dataset has rows 0 to 0"):

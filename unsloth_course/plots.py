@@ -61,6 +61,12 @@ STYLE = {
     "lines.linewidth": 2.8,
     "lines.markersize": 8,
 }
+NAMES = {  # of metrics in TRL's logs whose key is no plain word
+    "reward_std": "spread of the rewards",
+    "frac_reward_zero_std": "share of groups without spread",
+    "completions/mean_length": "tokens per completion",
+    "rewards/exact/mean": "share of completions that are right",
+}
 LOWER_IS_BETTER = {"perplexity", "loss"}
 WIDTH = 9.0  # inches
 
@@ -159,9 +165,11 @@ def traces(
     """One small picture per metric of a trainer's log, one below the other, over the same steps.
 
     history: `trainer.state.log_history`. keys: names of metrics in it, such as "rewards/margins".
-    labels: what to call a metric, by its key. Keys that the log lacks are left out, and named below.
+    labels: what to call a metric, by its key; some have a name already. Keys that the log lacks are left out, and named
+    below.
     Raises CourseError when the log has none of them. Taught in the lessons on DPO and GRPO.
     """
+    names = NAMES | dict(labels or {})
     found = {key: _series(history, key) for key in dict.fromkeys(keys)}
     missing = [key for key, points in found.items() if not points]
     drawn = {key: points for key, points in found.items() if points}
@@ -171,7 +179,7 @@ def traces(
     figure, panels = _picture(0.9 + 2.1 * len(drawn), rows=len(drawn))
     notes = [f"Not in this log: {', '.join(missing)}."] if missing else []
     for position, (axes, (key, points)) in enumerate(zip(panels, drawn.items(), strict=True)):
-        name = (labels or {}).get(key, key)
+        name = names.get(key, key)
         finite = [(step, value) for step, value in points if math.isfinite(value)]
         _trace(axes, finite, name, COLOURS[position % len(COLOURS)])
         axes.set_title(name, fontsize=14)
@@ -188,7 +196,7 @@ def traces(
     figure.supxlabel("\n".join(["Faint: every step. Strong: moving average.", *notes]), fontsize=13, x=0.02, ha="left")
     if title:
         figure.suptitle(title, fontsize=16, x=0.02, ha="left")
-    figure.caption = " ".join([f"{', '.join((labels or {}).get(key, key) for key in drawn)} over the steps.", *notes])
+    figure.caption = " ".join([f"{', '.join(names.get(key, key) for key in drawn)} over the steps.", *notes])
     return figure
 
 

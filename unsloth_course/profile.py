@@ -17,7 +17,15 @@ from unsloth_course.errors import CourseError
 POCKET = "pocket"
 """The name of the bundled model, and of the data that is generated for it."""
 HUB_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-HUB_DATA = {"lora": "yahma/alpaca-cleaned", "full": "yahma/alpaca-cleaned", "grpo": POCKET}
+HUB_DATA = {
+    "lora": "yahma/alpaca-cleaned",
+    "full": "yahma/alpaca-cleaned",
+    "dpo": "Intel/orca_dpo_pairs",
+    "grpo": POCKET,
+    # CodeSearchNet's Python functions in parquet, 455,243 of them in the column `code`, about 600 MB to download. The
+    # original has one configuration for each language, and the copy with 10,000 functions is CSV.
+    "cpt": "Nan-Do/code-search-net-python",
+}
 
 
 _written: set[str] = set()  # names that `detect` put into the environment, and nobody before it

@@ -5,7 +5,7 @@ from typing import Any
 
 
 class Line:
-    """Trainer callback: one line with step, loss and time left, rewritten in place in a notebook.
+    """Trainer callback: one line with step, loss (of GRPO the reward) and time left, rewritten in place in a notebook.
 
     In a terminal, where a line cannot be rewritten through a pipe, it prints every tenth of the way.
     """
@@ -28,8 +28,10 @@ class Line:
         self._write(f"training: step 0 of {state.max_steps}")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
-        if logs and "loss" in logs:
-            self._loss = f", loss {float(logs['loss']):.3f}"
+        # GRPO's loss says nothing about what was learned; it logs a reward beside it.
+        shown = next((name for name in ("reward", "loss") if logs and name in logs), None)
+        if shown:
+            self._loss = f", {shown} {float(logs[shown]):.3f}"
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         now = time.monotonic()

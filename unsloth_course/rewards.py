@@ -9,7 +9,7 @@ import html
 import math
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ LONGEST = 100  # characters: from here on brevity pays nothing
 EPSILON = 1e-4  # TRL adds it to the standard deviation
 NO_SPREAD = 1e-8  # TRL counts a smaller standard deviation as none
 SHOWN = 160  # characters of a completion in a table
+MISSED = 0.05  # a fall of the verified answers up to here may be chance
 
 # One step on a line of its own, such as "12 + 56 = 68". Longer numbers are no numbers of a word problem.
 _STEP = re.compile(r"^[ \t]*(-?[0-9]{1,9}) ?([-+*]) ?(-?[0-9]{1,9}) ?= ?(-?[0-9]{1,9})[ \t]*$", re.MULTILINE)
@@ -252,18 +253,17 @@ def _shown(text: str, most: int = SHOWN) -> str:
 
 
 def group(
-    question: str,
+    row: Mapping[str, Any],
     completions: Sequence[str],
-    answer: str,
     functions: Sequence[Callable[..., list[float]]],
     weights: Sequence[float] | None = None,
 ) -> Group:
-    """Scores the completions of one question as the trainer would.
+    """Scores the completions of one problem as the trainer would.
 
-    functions: the trainer's `reward_funcs`. weights: its `reward_weights`, 1.0 each if not given. `answer` is the right
-    number, or a worked solution that ends in it. Raises CourseError when there is no completion, when the weights are
-    not as many as the functions, and when a function gives back another number of rewards than there are completions.
-    Taught in lesson colab4 (GRPO).
+    row: a problem with a question and an answer, which is a number or a worked solution that ends in it. functions: the
+    trainer's `reward_funcs`. weights: its `reward_weights`, 1.0 each if not given. Raises CourseError when there is no
+    completion, when the weights are not as many as the functions, and when a function gives back another number of
+    rewards than there are completions. Taught in lesson colab4 (GRPO).
     """
     weights = [1.0] * len(functions) if weights is None else list(weights)
     if not completions or not functions or len(weights) != len(functions):
@@ -272,8 +272,8 @@ def group(
             f"{len(functions)} functions, {len(weights)} weights."
         )
     turns = [[{"role": "assistant", "content": text}] for text in completions]
-    asked = [[{"role": "user", "content": question}]] * len(turns)
-    right = _answers([answer], 1)[0] or ""
+    asked = [[{"role": "user", "content": row["question"]}]] * len(turns)
+    right = _answers([row["answer"]], 1)[0] or ""
     parts: dict[str, list[float | None]] = {}
     for function in functions:
         name = getattr(function, "__name__", type(function).__name__)
@@ -287,10 +287,104 @@ def group(
             None if reward is None else float(reward) for reward in given
         ]
     totals = [_weighted(scored, weights) for scored in zip(*parts.values(), strict=True)]
-    return Group(question, right, list(completions), parts, totals, advantages(totals))
+    return Group(row["question"], right, list(completions), parts, totals, advantages(totals))
 
 
 def _weighted(scored: Sequence[float | None], weights: Sequence[float]) -> float | None:
     """The weighted sum of what was scored, or None where no function scored this completion."""
     counted = [weight * reward for weight, reward in zip(weights, scored, strict=True) if reward is not None]
     return sum(counted) if counted else None
+
+
+@dataclass(frozen=True)
+class Payoff:
+    """What one training run did with its reward: the reward itself and the verified answers, both before and after.
+
+    first, last: the mean reward of the first and the last third of the run. tokens: the mean length of the completions
+    in its last third. before, after: the shares of held-out problems solved, from 0 to 1.
+    """
+
+    name: str
+    first: float
+    last: float
+    tokens: float
+    before: float
+    after: float
+
+    @property
+    def loophole(self) -> bool:
+        """Whether the reward rose while the verified answers fell by more than `MISSED`."""
+        return self.last > self.first and self.before - self.after > MISSED
+
+    def sentence(self) -> str:
+        """What happened, in words."""
+        reward = "rose" if self.last > self.first else "did not rise"
+        answers = f"verified answers went from {100 * self.before:.0f} % to {100 * self.after:.0f} %"
+        verdict = "a loophole was found" if self.loophole else "no loophole was found"
+        return f"{self.name}: the reward {reward}, {answers}: {verdict}."
+
+
+@dataclass(frozen=True, repr=False)
+class Payoffs:
+    """Runs with different rewards side by side. Shown as a table in a notebook, as text elsewhere."""
+
+    runs: list[Payoff]
+
+    def _table(self) -> list[list[str]]:
+        head = ["reward", "paid at first", "paid at last", "tokens at last", "solved before", "solved after"]
+        return [head] + [
+            [
+                run.name,
+                f"{run.first:.2f}",
+                f"{run.last:.2f}",
+                f"{run.tokens:.0f}",
+                f"{100 * run.before:.0f} %",
+                f"{100 * run.after:.0f} %",
+            ]
+            for run in self.runs
+        ]
+
+    def __str__(self) -> str:
+        table = self._table()
+        widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
+        return "\n".join([*lines, *(run.sentence() for run in self.runs)])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        def cells(values: list[str], tag: str) -> str:
+            return "".join(f'<{tag} style="text-align:left">{html.escape(value)}</{tag}>' for value in values)
+
+        head, *body = self._table()
+        rows = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in body)
+        sentences = "".join(f"<li>{html.escape(run.sentence())}</li>" for run in self.runs)
+        return f"<table><tr>{cells(head, 'th')}</tr>{rows}</table><ul>{sentences}</ul>"
+
+
+def payoffs(runs: Mapping[str, tuple[Any, Any]], before: Any) -> Payoffs:
+    """Lays runs with different rewards side by side: what each paid, and what became of the verified answers.
+
+    runs: by name, a finished GRPO trainer and the held-out answers (`evaluation.solve`) that its model gave. before:
+    the answers to the same problems, or to those and more, before these runs. Raises CourseError for a trainer that
+    logged no reward. Taught in lesson colab4 (GRPO).
+    """
+    return Payoffs([_payoff(name, trainer, answers, before) for name, (trainer, answers) in runs.items()])
+
+
+def _payoff(name: str, trainer: Any, answers: Any, before: Any) -> Payoff:
+    log = [row for row in trainer.state.log_history if "reward" in row]
+    if not log:
+        raise CourseError(f"The run {name} logged no reward: train it first, with logging_steps=1.")
+    third = max(1, len(log) // 3)
+    paid = [float(row["reward"]) for row in log]
+    lengths = [float(row.get("completions/mean_length", math.nan)) for row in log[-third:]]
+    asked = len(answers.right)
+    return Payoff(
+        name=name,
+        first=sum(paid[:third]) / third,
+        last=sum(paid[-third:]) / third,
+        tokens=sum(lengths) / third,
+        before=sum(before.right[:asked]) / len(before.right[:asked]),
+        after=answers.share,
+    )

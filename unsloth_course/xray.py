@@ -71,7 +71,8 @@ def look(trainer: Any, rows: Iterable[int] = DEFAULT_ROWS, source: Sequence[dict
     through the trainer's own data collator; padding is left out. The first token of a row is never trained, because
     nothing comes before it to predict it from.
 
-    trainer: an SFTTrainer, UnslothTrainer or DPOTrainer.
+    trainer: an SFTTrainer, UnslothTrainer, DPOTrainer or GRPOTrainer. The last has only prompts to show: it trains on
+        what the model writes behind them.
     rows: row numbers of `trainer.train_dataset`.
     source: the rows before the trainer shortened them, in the same order, with a "messages", a "prompt" and a
         "completion", or a "text" column. Left out, the train dataset's own columns are used where the trainer kept
@@ -85,6 +86,8 @@ def look(trainer: Any, rows: Iterable[int] = DEFAULT_ROWS, source: Sequence[dict
     tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
     reader = _PieceReader(tokenizer)
     ends = _end_ids(trainer, tokenizer)
+    if _writes_its_own(trainer, dataset):
+        return _prompts(trainer, dataset, tokenizer, reader, ends, _row_numbers(rows, len(dataset)))
     cuts = _CutFinder(trainer, tokenizer, dataset, source)
 
     shown, names = [], []
@@ -117,12 +120,41 @@ def _dataset(trainer: Any) -> Any:
             "Raise max_length, or check the response marker."
         )
     columns = set(dataset[0])
-    if not columns & {"input_ids", "chosen_ids"}:
+    if not columns & {"input_ids", "chosen_ids"} and not _writes_its_own(trainer, dataset):
         raise CourseError(
-            f"The train dataset has the columns {', '.join(sorted(columns))} and no tokens yet: look() shows the rows "
-            "of SFT and DPO trainers. GRPO writes its completions while it trains."
+            f"The train dataset has the columns {', '.join(sorted(columns))} and no tokens: look() shows the rows of "
+            "SFT, DPO and GRPO trainers."
         )
     return dataset
+
+
+def _writes_its_own(trainer: Any, dataset: Any) -> bool:
+    """Whether the trainer has prompts alone and writes the completions while it trains, as GRPO does."""
+    return "prompt" in dataset[0] and hasattr(trainer.args, "num_generations") and "input_ids" not in dataset[0]
+
+
+def _prompts(
+    trainer: Any, dataset: Any, tokenizer: Any, reader: _PieceReader, ends: frozenset[int], numbers: list[int]
+) -> XRay:
+    """The prompts of a GRPO trainer, up to where the model begins to write."""
+
+    def ids_of(prompt: str | list[dict]) -> list[int]:
+        if isinstance(prompt, str):
+            return list(tokenizer(prompt)["input_ids"])
+        return list(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False))
+
+    shown = [
+        [reader.token(i, _state(i, False, reader.special, ends), False) for i in ids_of(dataset[number]["prompt"])]
+        for number in numbers
+    ]
+    count = min(len(dataset), MOST_ROWS_CHECKED)
+    lengths = [len(ids_of(dataset[index * len(dataset) // count]["prompt"])) for index in range(count)]
+    summary = (
+        f"{len(dataset):,} prompts of {min(lengths):,} to {max(lengths):,} tokens, and none of these is trained. "
+        f"What is trained is what the model writes behind a prompt: {trainer.args.num_generations} completions of at "
+        f"most {trainer.args.max_completion_length:,} tokens."
+    )
+    return XRay(shown, [f"prompt {number}" for number in numbers], [], summary)
 
 
 def _row_numbers(rows: Iterable[int], count: int) -> list[int]:

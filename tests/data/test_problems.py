@@ -214,14 +214,7 @@ def test_the_trainer_gets_the_question_as_a_chat_and_the_bare_number():
 @pytest.mark.parametrize(("worked", "shown"), [(0.0, 0), (0.25, 10), (0.3, 12), (1.0, 40)])
 def test_a_warm_up_shows_the_steps_of_a_share_of_the_rows(worked, shown):
     rows = datasets.problems(40, False, seed=1)
-    made = rows.map(
-        problems.to_prompt_completion,
-        with_indices=True,
-        batched=True,
-        batch_size=7,  # the share is of the whole, not of each batch
-        fn_kwargs={"worked": worked},
-        remove_columns=rows.column_names,
-    )
+    made = problems.warm_up(rows, worked)
     assert made.column_names == ["prompt", "completion"]
     texts = [turns[0]["content"] for turns in made["completion"]]
     assert sum("=" in text for text in texts) == shown
@@ -231,10 +224,18 @@ def test_a_warm_up_shows_the_steps_of_a_share_of_the_rows(worked, shown):
     assert made["prompt"][0] == [{"role": "user", "content": rows[0]["question"]}]
 
 
-@pytest.mark.parametrize("convert", [problems.to_grpo, lambda batch: problems.to_prompt_completion(batch, [0])])
-def test_a_batch_without_the_columns_is_a_sentence(convert):
-    with pytest.raises(CourseError, match=r"no column '(question|answer)'; it has 'instruction'"):
-        convert({"instruction": ["Q"]})
+def test_rows_without_the_columns_are_a_sentence():
+    for convert in (problems.to_grpo, lambda batch: problems.warm_up(Dataset.from_dict(batch), 0.5)):
+        with pytest.raises(CourseError, match=r"no column '(question|answer)'; it has 'instruction'"):
+            convert({"instruction": ["Q"]})
+
+
+def test_the_longest_prompt_is_counted_with_its_template(load):
+    _, tokenizer = load()
+    rows = Dataset.from_list([{"question": text, "answer": "#### 1"} for text in ("Hi", "What is 3 times 4?", "No")])
+    turns = [{"role": "user", "content": "What is 3 times 4?"}]
+    expected = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+    assert problems.longest_prompt(rows, tokenizer) == len(expected) > 10
 
 
 # Where they come from

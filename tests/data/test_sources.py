@@ -1,12 +1,13 @@
-"""Where instruction rows come from, and that the test never asks what the training answered."""
+"""Where rows come from, and that the test never asks what the training answered."""
 
 import json
 
 import pytest
 
 from unsloth_course import hub
-from unsloth_course.data import instruction, sources
+from unsloth_course.data import instruction, preference, sources
 from unsloth_course.errors import CourseError
+from unsloth_course.profile import HUB_DATA
 
 
 def row(number, output=None, **changes):
@@ -173,3 +174,188 @@ def test_what_the_scoreboard_asks_is_never_trained_on_however_few_a_run_tests(mo
         assert len(asked) == 120 and not asked & set(train["output"])
     train, _, _ = sources.instructions("somebody/else", train=10_000, held_out=5, seed=2)
     assert len(train) == 995
+
+
+# Preferences
+
+
+def pair(number, **changes):
+    return {
+        "system": "",
+        "question": f"What is {number}?",
+        "chosen": f"It is {number}.",
+        "rejected": str(number),
+    } | changes
+
+
+def test_generated_preferences_are_prompts_with_two_answers_and_the_test_is_always_the_same():
+    train, held_out, checked = sources.preferences("pocket", train=60, held_out=30, seed=1)
+    other, again, _ = sources.preferences("pocket", train=60, held_out=30, seed=2)
+    assert train.column_names == held_out.column_names == list(preference.COLUMNS)
+    assert (len(train), len(held_out), checked.set_aside) == (60, 30, [])
+    assert held_out.to_dict() == again.to_dict() and train.to_dict() != other.to_dict()
+    many = sources.preferences("pocket", train=2000, held_out=200, seed=3407)
+    assert not set(preference.keys(many[0])) & set(preference.keys(many[1]))
+
+
+def test_a_file_of_preferences_is_split_by_question(file_of):
+    rows = [pair(n) for n in range(40)] + [pair(n, question=f"WHAT IS  {n}?", system="Be brief.") for n in range(40)]
+    path = file_of([*rows, pair(99, chosen="99")])
+    train, held_out, checked = sources.preferences(path, train=30, held_out=20, seed=1)
+    assert (len(held_out), len(checked.set_aside)) == (20, 1) and 0 < len(train) <= 30
+    assert not set(preference.keys(train)) & set(preference.keys(held_out))
+    other, again, _ = sources.preferences(path, train=30, held_out=20, seed=2)
+    assert held_out.to_dict() == again.to_dict() and train.to_dict() != other.to_dict()
+    with pytest.raises(CourseError, match=r"rows\.json: all 1 rows ask what the test asks.*Add rows"):
+        sources.preferences(file_of(rows[:1]), train=5, held_out=5, seed=1)
+
+
+def test_nested_conversations_of_one_beginning_stay_on_one_side(file_of):
+    rows = []
+    for n in range(30):
+        start = f"\n\nHuman: Question {n}\n\nAssistant:"
+        longer = f"{start} Well.\n\nHuman: And?\n\nAssistant:"
+        rows += [{"chosen": f"{text} yes", "rejected": f"{text} no"} for text in (start, longer)]
+    train, held_out, _ = sources.preferences(file_of(rows, "rows.jsonl"), train=1000, held_out=15, seed=1)
+    begun = [{turns[0]["content"] for turns in side["prompt"]} for side in (train, held_out)]
+    assert len(held_out) == 15 and begun[0] | begun[1] == {f"Question {n}" for n in range(30)}
+    assert not begun[0] & begun[1]
+
+
+def test_a_hub_set_of_preferences_keeps_what_the_scoreboard_asks_out_of_training(monkeypatch):
+    from datasets import Dataset
+
+    asked = []
+
+    def fetch(name, columns):
+        asked.append((name, columns))
+        return Dataset.from_list([pair(n) for n in range(1000)])
+
+    monkeypatch.setattr(hub, "fetch_dataset", fetch)
+    board = set(sources.preferences(HUB_DATA["dpo"], train=1, held_out=120, seed=1)[1]["rejected"])
+    for held_out in (5, 300):
+        train, test, _ = sources.preferences(HUB_DATA["dpo"], train=10_000, held_out=held_out, seed=2)
+        assert len(test) == held_out and len(train) == 1000 - max(200, held_out)
+        assert len(board) == 120 and not board & set(train["rejected"])
+    assert set(asked) == {("Intel/orca_dpo_pairs", ("chosen", "rejected"))}
+    assert len(sources.preferences("somebody/else", train=10_000, held_out=5, seed=2)[0]) == 995
+
+
+# Raw text
+
+
+def words(number):
+    return f"Text number {number}."
+
+
+def test_generated_functions_are_texts():
+    train, held_out, checked = sources.corpus("pocket", train=60, held_out=40, seed=1)
+    assert train.column_names == held_out.column_names == ["text"]
+    assert (len(train), len(held_out), len(checked.dataset), checked.set_aside) == (60, 40, 60, [])
+    assert all(text.startswith("def ") for text in [*train["text"], *held_out["text"]])
+    again, other = (sources.corpus("pocket", train=60, held_out=40, seed=seed) for seed in (1, 2))
+    assert held_out.to_dict() == again[1].to_dict() == other[1].to_dict()
+    assert train.to_dict() == again[0].to_dict() != other[0].to_dict()
+    assert not set(train["text"]) & set(held_out["text"])
+
+
+def test_a_folder_of_texts_is_split_and_its_doubles_stay_on_one_side(tmp_path):
+    for number in range(30):
+        (tmp_path / f"{number}.txt").write_text(words(number))
+        (tmp_path / f"{number}-again.md").write_text(words(number).upper() + "\n\n")
+    (tmp_path / "empty.txt").write_text("")
+    found = [sources.corpus(str(tmp_path), train=1000, held_out=10, seed=seed) for seed in (1, 2)]
+    (train, held_out, checked), (other, same, _) = found
+    assert (len(train), len(held_out), len(checked.set_aside)) == (40, 10, 1)
+    plain = [{" ".join(text.split()).casefold() for text in side["text"]} for side in (train, held_out)]
+    assert (len(plain[0]), len(plain[1])) == (20, 10) and not plain[0] & plain[1]
+    assert held_out.to_dict() == same.to_dict() and train.to_dict() != other.to_dict()
+    assert sorted(train["text"]) == sorted(other["text"])
+    assert len(sources.corpus(str(tmp_path), train=7, held_out=10, seed=1)[0]) == 7
+
+
+def test_at_most_half_of_the_texts_are_held_out(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps({"text": words(n)}) for n in range(9)))
+    train, held_out, _ = sources.corpus(str(path), train=100, held_out=100, seed=1)
+    assert (len(train), len(held_out)) == (5, 4)
+
+
+def test_a_single_text_is_a_sentence(tmp_path):
+    (tmp_path / "a.txt").write_text("only this")
+    (tmp_path / "b.txt").write_text("Only  this\n")
+    with pytest.raises(CourseError, match="all its texts are one and the same.*Add texts, or cut it up"):
+        sources.corpus(str(tmp_path), train=10, held_out=5, seed=1)
+
+
+@pytest.mark.parametrize("name", ["nowhere.txt", "nowhere.md", "nowhere.py", "nowhere.jsonl"])
+def test_a_text_file_that_is_not_there_is_not_looked_for_on_the_hub(name, monkeypatch):
+    monkeypatch.setattr(hub, "fetch_dataset", pytest.fail)
+    with pytest.raises(CourseError, match=f"There is no file {name}"):
+        sources.corpus(name, train=10, held_out=5, seed=1)
+
+
+@pytest.mark.parametrize("column", ["code", "whole_func_string"])
+def test_texts_of_the_hub_leave_out_what_the_scoreboard_asks(monkeypatch, column):
+    from datasets import Dataset
+
+    from unsloth_course.profile import HUB_DATA
+
+    rows = Dataset.from_list([{"docstring": "d", column: f"def f{n}(): pass"} for n in range(1000)])
+    monkeypatch.setattr(hub, "fetch_dataset", lambda name: rows)
+    monkeypatch.setattr(sources, "HUB_TEXTS", 500)
+    asked = set(sources.corpus(HUB_DATA["cpt"], train=1, held_out=120, seed=1)[1]["text"])
+    assert len(asked) == 120
+    for train, held_out, checked_texts, left in ((10, 5, 500, 10), (350, 120, 1000, 350), (10_000, 5, 1000, 800)):
+        learned, test, checked = sources.corpus(HUB_DATA["cpt"], train=train, held_out=held_out, seed=2)
+        assert (len(learned), len(test), len(checked.dataset)) == (left, held_out, checked_texts)
+        assert not asked & set(learned["text"]) and set(test["text"]) <= asked
+        assert checked.unused_columns == ["docstring"] or checked.unused_columns == []
+
+
+# General text
+
+
+def test_general_text_of_the_pocket_model_is_what_it_was_pretrained_on():
+    import random
+
+    from unsloth_course.pocket import text
+
+    train, held_out = sources.general_text("pocket", train=300, held_out=40, seed=1)
+    again, other = (sources.general_text("pocket", train=300, held_out=40, seed=seed) for seed in (1, 2))
+    assert (len(train), len(held_out)) == (300, 40) and train.column_names == held_out.column_names == ["text"]
+    assert train.to_dict() == again[0].to_dict() != other[0].to_dict()
+    assert held_out.to_dict() == again[1].to_dict() == other[1].to_dict()
+    assert not set(train["text"]) & set(held_out["text"])
+    rng = random.Random("general-1")
+    assert list(train["text"]) == [text.document(rng) for _ in range(300)]
+    assert any("?" in document for document in train["text"])
+
+
+def test_a_held_out_story_is_never_read_again(monkeypatch):
+    from unsloth_course.pocket import text
+
+    _, held_out = sources.general_text("pocket", train=1, held_out=3, seed=1)
+    told = iter([held_out["text"][1], "one\n", held_out["text"][0], "two\n"])
+    monkeypatch.setattr(text, "document", lambda rng: next(told))
+    assert list(sources.general_text("pocket", train=2, held_out=3, seed=1)[0]["text"]) == ["one\n", "two\n"]
+
+
+def test_general_text_of_the_hub_is_prose(monkeypatch):
+    prose = "The river was long and calm, and nobody in the town had ever seen where it began. " * 5
+    code = "for (int i = 0; i < 10; i++) { x[i] = y[i] * 2; }\n" * 9
+    rows = [row(n, f"{n} {prose}") for n in range(500)] + [row(n, code) for n in range(500, 510)] + [row(510)]
+    asked = []
+
+    def fetch(name, columns):
+        asked.append(name)
+        return rows
+
+    monkeypatch.setattr(hub, "fetch_dataset", fetch)
+    train, held_out = sources.general_text("Nan-Do/code-search-net-python", train=1000, held_out=20, seed=1)
+    assert asked == ["yahma/alpaca-cleaned"]
+    assert (len(train), len(held_out)) == (300, 20)
+    assert all(prose in text for text in [*train["text"], *held_out["text"]])
+    other = sources.general_text("Nan-Do/code-search-net-python", train=30, held_out=20, seed=2)
+    assert held_out.to_dict() == other[1].to_dict()
+    assert len(other[0]) == 30 and not set(other[0]["text"]) & set(held_out["text"])

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unsloth_course import dials, frontend, plots
@@ -13,6 +13,7 @@ from unsloth_course.errors import CourseError
 moved = st.floats(-50, 50)
 
 
+@settings(deadline=None)  # the first example imports torch
 @given(st.floats(0.01, 2), moved, moved)
 def test_its_numbers_are_those_of_torch(beta, chosen, rejected):
     import torch

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsloth_course import evaluation
-from unsloth_course.evaluation import Answers, accuracy_score, is_solved, pass_at, sample
+from unsloth_course.evaluation import Answers, Attempts, accuracy_score, is_solved, pass_at, sample
 
 tries = st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=5)
 
@@ -65,3 +65,30 @@ def test_solving_marks_each_problem(load):
     found = evaluation.solve(model, tokenizer, rows, max_new_tokens=4)
     assert found.right == [is_solved(text, "#### 4") for text in found.given]
     assert found.expected == rows["answer"]
+
+
+def test_attempts_are_samples_with_a_mark_for_each(load):
+    model, tokenizer = load()
+    rows = Dataset.from_list([{"question": f"What is {n} plus 2?", "answer": f"#### {n + 2}"} for n in (2, 30)])
+    found = evaluation.attempt(model, tokenizer, rows, times=3, max_new_tokens=6, seed=1)
+    assert found.given == sample(model, tokenizer, rows["question"], times=3, max_new_tokens=6, seed=1)
+    assert found.right == [
+        [is_solved(text, row["answer"]) for text in texts] for texts, row in zip(found.given, rows, strict=True)
+    ]
+    assert (found.questions, found.expected) == (rows["question"], rows["answer"])
+
+
+def test_attempts_in_numbers_and_words():
+    found = Attempts(
+        ["a", "b"],
+        ["#### 1"] * 2,
+        [["#### 1"] * 4, ["1 = 1\n#### 1", "#### 1", "#### 2", "#### 2"]],
+        [[True] * 4, [True, True, False, False]],
+    )
+    assert (found.pass_at(1), found.pass_at(4), found.worked, found.mixed) == (0.75, 1.0, 0.125, 1)
+    assert str(found) == "pass@1 75.0 %, pass@4 100.0 % of 2 problems; 12.5 % of the tries show steps"
+
+
+def test_where_no_problem_is_mixed_the_first_one_is_shown():
+    marks = [[True] * 4, [True, False, False, False]]
+    assert Attempts(["a"] * 2, ["#### 1"] * 2, [["#### 1"] * 4] * 2, marks).mixed == 0

@@ -359,3 +359,13 @@ def test_a_lesson_keeps_its_colour_whoever_else_has_run(board):
         return picture.axes[0].containers[0][0].get_color()
 
     assert colour(board(run_of("lora")).picture()) == plots.RUN_COLOURS[LESSONS.index("lora")]
+
+
+def test_a_share_above_1_is_no_share_and_a_perplexity_may_be(board):
+    (sentence,) = board(run_of("lora", battery__answers=score(95.0, 0, 1))).left_out
+    assert "battery.answers.value is 95, and a share is at most 1" in sentence
+
+
+def test_a_damaged_base_is_measured_by_any_lesson(board):
+    (sentence,) = board(base="{").left_out
+    assert sentence == "base.json is left out: it is not valid JSON. Any lesson measures the base again."

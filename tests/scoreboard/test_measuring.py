@@ -149,8 +149,9 @@ def test_a_model_of_the_hub_is_asked_the_hub_s_questions(monkeypatch, model, dat
         monkeypatch.setattr(sources, shape, draw(shape))
     look = profile.Machine(None, 0, False, 2, 2**33, False)
     measuring._drawn(profile.decide(look, model=model, data=data))
-    lessons = {"instructions": "lora", "preferences": "dpo", "problems": "grpo", "corpus": "cpt"}
-    assert asked == {shape: profile.HUB_DATA[lesson] if hub else profile.POCKET for shape, lesson in lessons.items()}
+    own = {"instructions": "lora", "preferences": "dpo", "problems": "grpo"}
+    expected = {shape: profile.HUB_DATA[lesson] if hub else profile.POCKET for shape, lesson in own.items()}
+    assert asked == expected | {"corpus": profile.POCKET}  # the Hub's is 600 MB
 
 
 # Marks and intervals
@@ -186,7 +187,9 @@ def test_the_interval_holds_the_share_and_shrinks_with_more_questions(drawn):
         ("3 * 5 = 15\n23", False),
         ("3 * 5 = 15\n#### ", False),
         ("3 * 5 = 15\n#### 15\nQuestion:", False),
-        ("3 * 5 = 15 #### 15", False),
+        ("3 * 5 = 15 #### 15", True),
+        ("#### 3 * 5 = 15", False),
+        ("3 * 5 = 15\n#### 15\n#### 16", False),
         ("I think so\n#### 15", False),
         ("= 15\n#### 15", False),
         ("\n" * 5000 + "#### 1", False),

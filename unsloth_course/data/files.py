@@ -50,14 +50,15 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class SetAside:
-    """A row that is well formed and yet of no use for training, and why."""
+    """A row that is well formed and yet of no use for training, and why. `row` is None for a whole file."""
 
     file: str
-    row: int
+    row: int | None
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.file}, row {self.row}: {self.reason}"
+        row = "" if self.row is None else f", row {self.row}"
+        return f"{self.file}{row}: {self.reason}"
 
 
 @dataclass(repr=False)

@@ -25,6 +25,7 @@ from unsloth_course.errors import CourseError
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
 
 COLUMNS = ("question", "answer")
 MARK = "####"
@@ -115,24 +116,32 @@ def to_grpo(batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
     }
 
 
-def to_prompt_completion(
-    batch: Mapping[str, Sequence[Any]], indices: Sequence[int], worked: float = 1.0
-) -> dict[str, list]:
-    """Turns a batch into TRL's conversational `prompt` and `completion` columns, for a supervised warm-up.
+def warm_up(rows: "Dataset", worked: float) -> "Dataset":
+    """Rows for a supervised warm-up: TRL's conversational `prompt` and `completion` columns.
 
     worked: the share of rows, from 0 to 1, whose completion shows its steps; the others hold `#### number` alone. Which
-    rows those are follows from their number, spread evenly: at 0.25 every fourth.
-    Use: `dataset.map(to_prompt_completion, with_indices=True, batched=True, fn_kwargs={"worked": 0.25},
-    remove_columns=dataset.column_names)`. Taught in lesson colab4 (GRPO).
+    rows those are follows from their number, spread evenly: at 0.25 every fourth. Taught in lesson colab4 (GRPO).
     """
-    completions = []
-    for number, answer in zip(indices, _column(batch, "answer"), strict=True):
-        shown = int((number + 1) * worked) > int(number * worked)
-        completions.append(answer if shown else f"{MARK} {final(answer)}")
-    return {
-        "prompt": [[{"role": "user", "content": text}] for text in _column(batch, "question")],
-        "completion": [[{"role": "assistant", "content": text}] for text in completions],
-    }
+
+    def converted(batch: Mapping[str, Sequence[Any]], numbers: Sequence[int]) -> dict[str, list]:
+        texts = [
+            answer if int((number + 1) * worked) > int(number * worked) else f"{MARK} {final(answer)}"
+            for number, answer in zip(numbers, _column(batch, "answer"), strict=True)
+        ]
+        return {
+            "prompt": [[{"role": "user", "content": text}] for text in _column(batch, "question")],
+            "completion": [[{"role": "assistant", "content": text}] for text in texts],
+        }
+
+    return rows.map(converted, with_indices=True, batched=True, remove_columns=rows.column_names)
+
+
+def longest_prompt(rows: "Dataset", tokenizer: "PreTrainedTokenizerBase") -> int:
+    """The tokens of the longest question in its chat form, up to where the answer begins."""
+    from unsloth_course import models
+
+    asked = [models.chat_prompt(tokenizer, text) for text in rows["question"]]
+    return max(map(len, tokenizer(asked, add_special_tokens=False)["input_ids"]))
 
 
 def _column(batch: Mapping[str, Sequence[Any]], column: str) -> Sequence[Any]:

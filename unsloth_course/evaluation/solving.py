@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course import models
@@ -89,6 +90,60 @@ def pass_at(k: int, right: Sequence[Sequence[bool]]) -> float:
         raise ValueError(f"pass@{k} needs at least one problem, and at least {max(k, 1)} tries of each.")
     missed = [math.comb(len(tries) - sum(tries), k) / math.comb(len(tries), k) for tries in right]
     return 1 - sum(missed) / len(missed)
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """Several answers to each problem, drawn at random: one list of answers and of marks for each."""
+
+    questions: list[str]
+    expected: list[str]
+    given: list[list[str]]
+    right: list[list[bool]]
+
+    def pass_at(self, k: int) -> float:
+        """The chance, from 0 to 1, that one of k tries solves a problem: see `pass_at`."""
+        return pass_at(k, self.right)
+
+    @property
+    def worked(self) -> float:
+        """The share of the answers, from 0 to 1, that show a step: something is equal to something."""
+        texts = [text for answers in self.given for text in answers]
+        return sum("=" in text for text in texts) / len(texts)
+
+    @property
+    def mixed(self) -> int:
+        """The number of the first problem with at least two right and two wrong answers, or 0 where there is none."""
+        found = (n for n, marks in enumerate(self.right) if 2 <= sum(marks) <= len(marks) - 2)
+        return next(found, 0)
+
+    def __str__(self) -> str:
+        times = len(self.right[0])
+        return (
+            f"pass@1 {100 * self.pass_at(1):.1f} %, pass@{times} {100 * self.pass_at(times):.1f} % "
+            f"of {len(self.right)} problems; {100 * self.worked:.1f} % of the tries show steps"
+        )
+
+    __repr__ = __str__
+
+
+def attempt(
+    model: Any,
+    tokenizer: Any,
+    rows: "Dataset",
+    times: int = 8,
+    max_new_tokens: int = LONGEST_SOLUTION,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> Attempts:
+    """Several answers to each problem, as `sample` draws them, verified by their final number.
+
+    rows: columns question and answer, as for `solve`. Taught in lesson colab4 (GRPO).
+    """
+    expected = list(rows["answer"])
+    given = sample(model, tokenizer, list(rows["question"]), times, max_new_tokens, temperature, seed)
+    right = [[is_solved(text, answer) for text in texts] for texts, answer in zip(given, expected, strict=True)]
+    return Attempts(list(rows["question"]), expected, given, right)
 
 
 def accuracy_score(before: Answers, after: Answers, retained: tuple[Answers, Answers] | None = None) -> Score:

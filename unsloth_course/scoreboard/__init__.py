@@ -6,11 +6,12 @@ A lesson ends with
     battery = scoreboard.battery(model, tokenizer, machine)
     results.write(results.build(..., battery=battery, file_bytes=models.disk_bytes(saved)), OUT)
 
-and then shows `board = scoreboard.read(OUT)` and `board.picture()`. What is asked is in `measuring`, the table and the
-picture of all runs in `board`.
+and then shows `board = scoreboard.read(OUT)` and `board.picture()`. What is asked is in `measuring`, how results files
+are checked and compared in `reading`, how they are shown in `board`.
 """
 
-from unsloth_course.scoreboard.board import LESSONS, Row, Scoreboard, page, read, show, write
+from unsloth_course.scoreboard.board import LESSONS, Row, Scoreboard, page, show, write
 from unsloth_course.scoreboard.measuring import SCORES, base, battery
+from unsloth_course.scoreboard.reading import read
 
 __all__ = ["LESSONS", "SCORES", "Row", "Scoreboard", "base", "battery", "page", "read", "show", "write"]

@@ -1,0 +1,290 @@
+"""The preference shape: a prompt with two answers, the `chosen` one and the `rejected` one.
+
+Taught in lesson colab3 (DPO). DPO: Rafailov et al. 2023, arxiv.org/abs/2305.18290. Three forms are read: the columns of
+Intel/orca_dpo_pairs; TRL's preference type ("Dataset formats and types"), as text or as chat turns; and the nested form
+of Anthropic/hh-rlhf (Bai et al. 2022, arxiv.org/abs/2204.05862), where the prompt stands inside both answers.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from unsloth_course.data.files import (
+    CONTROL_TOKENS,
+    Checked,
+    Row,
+    SetAside,
+    Source,
+    check_columns,
+    kind,
+    listed,
+    nothing_left,
+    quoted,
+    rows_of,
+    text_of,
+    useless,
+)
+from unsloth_course.errors import CourseError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+COLUMNS = ("prompt", "chosen", "rejected")
+ORCA_COLUMNS = ("system", "question", "chosen", "rejected")
+ANSWERS = ("chosen", "rejected")
+ROLES = ("system", "user", "assistant")
+_SPEAKERS = {"Human": "user", "Assistant": "assistant"}
+_SPEAKER = re.compile(r"\n\n(Human|Assistant):")
+
+Turns = list[dict[str, str]]
+
+
+def load(source: Source, name: str | None = None, control_tokens: Iterable[str] = CONTROL_TOKENS) -> Checked:
+    """Reads and checks preference data.
+
+    Args:
+        source: the path of a .json, .jsonl or .jsonl.gz file, a `datasets.Dataset`, or a list of dicts. Each row has
+            `question` and, optionally, `system`; or `prompt`, as text or as a list of turns with role and content; or
+            `chosen` and `rejected` alone, each of them a whole conversation with the prompt in it: text in which every
+            turn begins with "\\n\\nHuman:" or "\\n\\nAssistant:", or a list of turns.
+        name: what messages call data that comes from memory, for example "Intel/orca_dpo_pairs".
+        control_tokens: a row with one of these in its text is set aside, as in `instruction.load`.
+
+    Returns:
+        `dataset` with exactly the columns prompt (a list of turns {role, content}, the last of them the user's), chosen
+        and rejected (text), in the order of the source; and the rows set aside: an empty prompt or answer, two answers
+        that are the same, a control token, text that is not valid Unicode, and turns that are no prompt with one
+        answer; in the nested form also two histories that differ.
+
+    Raises:
+        CourseError: a file that cannot be read, a column that is missing or misspelt, a value that is neither text nor
+            turns (each with file, row and column), or nothing left.
+
+    Taught in lesson colab3 (DPO).
+    """
+    from datasets import Dataset, Features, Value
+
+    tokens = [token for token in control_tokens if token]
+    kept: dict[str, list] = {column: [] for column in COLUMNS}
+    set_aside: list[SetAside] = []
+    forms: dict[tuple[str, ...], _Form] = {}
+    unused: dict[str, None] = {}
+    for row in rows_of(source, name):
+        layout = tuple(row.values)
+        if layout not in forms:
+            forms[layout] = form = _form(row)
+            unused |= dict.fromkeys(str(column) for column in layout if column not in form.columns)
+        try:
+            pair = forms[layout].read(row)
+            _check(pair, tokens)
+        except _Aside as aside:
+            set_aside.append(SetAside(row.file, row.number, str(aside)))
+            continue
+        unused |= dict.fromkeys(_unread(row, forms[layout].columns))
+        for column in COLUMNS:
+            kept[column].append(getattr(pair, column))
+    if not kept["prompt"]:
+        raise CourseError(nothing_left(set_aside))
+    text = Value("string")
+    features = Features({"prompt": [{"role": text, "content": text}], "chosen": text, "rejected": text})
+    return Checked(Dataset.from_dict(kept, features=features), set_aside, list(unused))
+
+
+class _Aside(Exception):
+    """Why a row is set aside."""
+
+
+class _Pair(NamedTuple):
+    """A prompt with its two answers; `column` is where the user's words stood."""
+
+    prompt: Turns
+    chosen: str
+    rejected: str
+    column: str
+
+
+class _Form(NamedTuple):
+    """One way in which rows are written: the columns that it reads, and how. `read` raises _Aside."""
+
+    columns: tuple[str, ...]
+    read: Callable[[Row], _Pair]
+
+
+def _form(row: Row) -> _Form:
+    if "prompt" in row.values:
+        check_columns(row, COLUMNS)
+        return _Form(COLUMNS, _read_prompt)
+    if "question" in row.values:
+        check_columns(row, ORCA_COLUMNS, optional=("system",))
+        return _Form(ORCA_COLUMNS, _read_question)
+    check_columns(row, ("prompt", "question"), optional=("prompt", "question"))  # refuses what is misspelt only
+    check_columns(row, ANSWERS)
+    if len(row.values) > len(ANSWERS):  # the prompt may be in any of the others
+        raise CourseError(
+            f"{row.place('prompt')}: this column is missing. It has {listed(row.values)}. Rename the column with the "
+            "prompt to 'prompt'; where 'chosen' and 'rejected' begin with it, remove all other columns."
+        )
+    return _Form(ANSWERS, _read_nested)
+
+
+def _read_question(row: Row) -> _Pair:
+    system, question, chosen, rejected = (text_of(row, column) for column in ORCA_COLUMNS)
+    first = [_turn("system", system)] if system and not system.isspace() else []
+    return _Pair([*first, _turn("user", question)], chosen, rejected, "question")
+
+
+def _read_prompt(row: Row) -> _Pair:
+    prompt, chosen, rejected = (_text_or_turns(row, column) for column in COLUMNS)
+    if isinstance(prompt, str):
+        prompt = [_turn("user", prompt)]
+    return _Pair(prompt, _answer("chosen", chosen, prompt), _answer("rejected", rejected, prompt), "prompt")
+
+
+def _answer(column: str, value: str | Turns, prompt: Turns) -> str:
+    """The one answer that a column holds; the turns of the prompt may be repeated before it."""
+    if isinstance(value, str):
+        return value
+    history, answer = _parted(column, value)
+    if history and history != prompt:
+        raise _Aside(f"column {quoted(column)} holds turns before the answer that are not the prompt")
+    return answer
+
+
+def _read_nested(row: Row) -> _Pair:
+    values = [_text_or_turns(row, column) for column in ANSWERS]
+    if isinstance(values[0], str) != isinstance(values[1], str):
+        raise _Aside("of 'chosen' and 'rejected' one is text and the other a list of turns")
+    parts = []
+    for column, value in zip(ANSWERS, values, strict=True):
+        if isinstance(value, str):
+            value = _told(column, value)
+        parts.append(_parted(column, value))
+    (history, chosen), (other, rejected) = parts
+    if history != other:
+        raise _Aside("the histories before the two answers differ")
+    return _Pair(history, chosen, rejected, "chosen")
+
+
+def _told(column: str, text: str) -> Turns:
+    if not text or text.isspace():
+        return []
+    turns = conversation(text)
+    if turns is None:
+        raise _Aside(f"column {quoted(column)} does not begin with a blank line and 'Human:', and it has no prompt")
+    return turns
+
+
+def conversation(text: str) -> Turns | None:
+    """The turns of a conversation as Anthropic/hh-rlhf writes it, or None where the text does not begin with one.
+
+    A turn begins with a blank line and "Human:" or "Assistant:", the first one with "Human:"; white space around what
+    is said belongs to the form, not to the turn. Taught in lesson colab3 (DPO).
+    """
+    before, *rest = _SPEAKER.split(text)
+    if before.strip() or not rest or rest[0] != "Human":
+        return None
+    return [_turn(_SPEAKERS[who], said.strip()) for who, said in zip(rest[::2], rest[1::2], strict=True)]
+
+
+def _parted(column: str, turns: Turns) -> tuple[Turns, str]:
+    """A conversation in two: the turns before the last answer, and that answer."""
+    if not turns:
+        raise _Aside(f"column {quoted(column)} is empty")
+    *history, last = turns
+    if last["role"] != "assistant":
+        raise _Aside(f"column {quoted(column)} does not end in an answer of the assistant")
+    if not last["content"].strip():
+        raise _Aside(f"column {quoted(column)} ends in an empty answer")
+    return history, last["content"]
+
+
+def _turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def _text_or_turns(row: Row, column: str) -> str | Turns:
+    value = row.values.get(column)
+    if isinstance(value, list):
+        return [_turn_of(row, column, number, turn) for number, turn in enumerate(value, 1)]
+    if value is not None and not isinstance(value, str | float):
+        raise CourseError(
+            f"{row.place(column)}: found {kind(value)}, expected text or a list of turns. "
+            "Write the value in quotes, or as a list of objects with 'role' and 'content'."
+        )
+    return text_of(row, column)
+
+
+def _turn_of(row: Row, column: str, number: int, turn: object) -> dict[str, str]:
+    if not isinstance(turn, Mapping):
+        raise CourseError(
+            f"{row.place(column)}: turn {number} is {kind(turn)}, expected an object with 'role' and 'content'. "
+            "Write the turn as such an object."
+        )
+    texts = []
+    for key in ("role", "content"):
+        if key not in turn:
+            found = listed(turn) if turn else "nothing"
+            raise CourseError(
+                f"{row.place(column)}: turn {number} has no {quoted(key)}; it has {found}. Rename the key."
+            )
+        place = f"{column}, turn {number}, {key}"
+        texts.append(text_of(row._replace(values={place: turn[key]}), place))
+    if texts[0] not in ROLES:
+        raise _Aside(f"column {quoted(column)}: turn {number} has the role {quoted(texts[0])}, none of {listed(ROLES)}")
+    return _turn(*texts)
+
+
+def _check(pair: _Pair, tokens: Sequence[str]) -> None:
+    if not pair.prompt:
+        raise _Aside(f"column {quoted(pair.column)} " + ("is empty" if pair.column == "prompt" else "has no prompt"))
+    for number, turn in enumerate(pair.prompt, 1):
+        system = turn["role"] == "system"
+        if pair.column == "question":
+            place = "system" if system else "question"
+        else:
+            place = pair.column if len(pair.prompt) == 1 else f"{pair.column}, turn {number}"
+        # An empty system turn says something: it keeps a template from writing its own.
+        if reason := useless({place: turn["content"]}, tokens, optional=(place,) if system else ()):
+            raise _Aside(reason)
+    if pair.prompt[-1]["role"] != "user":
+        raise _Aside(f"column {quoted(pair.column)}: the prompt does not end in a turn of the user")
+    if reason := useless({"chosen": pair.chosen, "rejected": pair.rejected}, tokens):
+        raise _Aside(reason)
+    if pair.chosen.strip() == pair.rejected.strip():
+        raise _Aside("'chosen' and 'rejected' are the same")
+
+
+def _unread(row: Row, columns: Iterable[str]) -> Iterator[str]:
+    """What turns hold besides role and content, for the report."""
+    for column in columns:
+        turns = row.values.get(column)
+        for turn in turns if isinstance(turns, list) else []:
+            for key, value in turn.items():
+                if key not in ("role", "content") and value is not None:
+                    yield f"{column}: {key}"
+
+
+def to_chat(batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
+    """Turns a batch into TRL's conversational `prompt`, `chosen` and `rejected` columns, each a list of turns.
+
+    Use: `dataset.map(to_chat, batched=True, remove_columns=dataset.column_names)`. Taught in lesson colab3 (DPO).
+    """
+    answers = {column: [[_turn("assistant", text)] for text in _column(batch, column)] for column in ANSWERS}
+    return {"prompt": list(_column(batch, "prompt"))} | answers
+
+
+def _column(batch: Mapping[str, Sequence[Any]], column: str) -> Sequence[Any]:
+    if column not in batch:
+        found = listed(batch) if len(batch) else "none"
+        raise CourseError(f"The data set has no column {quoted(column)}; it has {found}. Give it to load() first.")
+    return batch[column]
+
+
+def keys(dataset: "Dataset") -> list[str]:
+    """A key for each row's question, without capitals and white space: rows with one key ask the same.
+
+    The question is the first thing that the user says: a conversation that is in the data at several lengths, as in
+    Anthropic's, is one question, and so is a question under several system prompts.
+    """
+    asked = (next(turn["content"] for turn in turns if turn["role"] == "user") for turns in dataset["prompt"])
+    return [" ".join(text.split()).casefold() for text in asked]
