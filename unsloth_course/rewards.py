@@ -314,7 +314,7 @@ class Payoff:
     @property
     def loophole(self) -> bool:
         """Whether the reward rose while the verified answers fell by more than `MISSED`."""
-        return self.last > self.first and self.before - self.after > MISSED
+        return self.last > self.first and round(self.before - self.after, 9) > MISSED
 
     def sentence(self) -> str:
         """What happened, in words."""

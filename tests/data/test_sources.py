@@ -206,6 +206,8 @@ def test_a_file_of_preferences_is_split_by_question(file_of):
     assert not set(preference.keys(train)) & set(preference.keys(held_out))
     other, again, _ = sources.preferences(path, train=30, held_out=20, seed=2)
     assert held_out.to_dict() == again.to_dict() and train.to_dict() != other.to_dict()
+    halves = sources.preferences(file_of([pair(n) for n in range(10)]), train=1000, held_out=200, seed=1)
+    assert [len(side) for side in halves[:2]] == [5, 5]
     with pytest.raises(CourseError, match=r"rows\.json: all 1 rows ask what the test asks.*Add rows"):
         sources.preferences(file_of(rows[:1]), train=5, held_out=5, seed=1)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from unsloth_course import evaluation
 from unsloth_course.evaluation import Preferred, is_preferred, preference_score
-from unsloth_course.evaluation.preferring import is_correct, likeness
+from unsloth_course.evaluation.preferring import ALIKE, is_correct, likeness
 
 SENTENCE = "The last letter of ADSP is P."
 
@@ -23,12 +23,13 @@ SENTENCE = "The last letter of ADSP is P."
         ("", False, False),
         ("The last letter of ADSP is P. The last", True, False),
         ("The last letter of ADSP is P.\nIt is P", True, False),
-        ("ADSPP in alphabetical order is ADPPS.", True, False),
+        ("ADSPP in alphabetical order is ADPPS.", False, False),
+        ("P\\n\\nQuestion:\\nWhat is the letter of the code?\\nAnswer:\\nThe last", False, False),
         ("ADSP ends with P.", False, True),
     ],
 )
 def test_the_way_and_the_truth_are_marked_apart(given, preferred, correct):
-    assert is_preferred(given, SENTENCE, "P") is preferred
+    assert is_preferred(given, SENTENCE, "P", at_least=ALIKE) is preferred
     assert is_correct(given, "P") is correct
 
 

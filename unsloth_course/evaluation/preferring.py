@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 LONGEST_PREFERRED = 32  # tokens
 COMPARED = 200  # words of a text that are compared; the comparison grows with their square
+# A model that rambles on shares a few words with any sentence, and more than with a bare answer.
+ALIKE = 0.5
 SHORT = 24  # characters: a rejected answer up to here is a bare answer, which a right one has to contain
 
 
@@ -60,9 +62,10 @@ def likeness(first: str, second: str) -> float:
     return difflib.SequenceMatcher(None, _words(first), _words(second), autojunk=False).ratio()
 
 
-def is_preferred(given: str, chosen: str, rejected: str) -> bool:
-    """Whether an answer is more like the chosen text than like the rejected one. A tie is not."""
-    return likeness(given, chosen) > likeness(given, rejected)
+def is_preferred(given: str, chosen: str, rejected: str, at_least: float = 0.0) -> bool:
+    """Whether an answer is more like the chosen text than like the rejected one, and at least so much. A tie is not."""
+    near = likeness(given, chosen)
+    return near >= at_least and near > likeness(given, rejected)
 
 
 def is_correct(given: str, short: str) -> bool:
@@ -87,7 +90,9 @@ def prefer(model: Any, tokenizer: Any, rows: "Dataset", max_new_tokens: int = LO
         chosen=chosen,
         rejected=rejected,
         given=given,
-        preferred=[*map(is_preferred, given, chosen, rejected)],
+        preferred=[
+            is_preferred(*texts, at_least=ALIKE if bare else 0.0) for texts in zip(given, chosen, rejected, strict=True)
+        ],
         correct=[*map(is_correct, given, rejected)] if bare else [],
     )
 
