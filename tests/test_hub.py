@@ -550,6 +550,69 @@ def test_several_configurations_are_named(server, dataset_folder):
         hub.fetch_dataset(DATASET)
 
 
+def write_two_languages(folder: Path) -> None:
+    """Parquet files in a folder for each language, and a data card that names them, as google/code_x_glue_* has."""
+    import pyarrow
+    import pyarrow.parquet
+
+    card = "---\nconfigs:\n"
+    for language in ("go", "python"):
+        (folder / language).mkdir()
+        card += f"- config_name: {language}\n  data_files:\n"
+        for split in ("train", "validation"):
+            rows = pyarrow.Table.from_pylist([{**row, "output": f"{language} {split}"} for row in ROWS])
+            pyarrow.parquet.write_table(rows, folder / language / f"{split}-00000-of-00001.parquet")
+            card += f"  - split: {split}\n    path: {language}/{split}-*\n"
+    (folder / "README.md").write_text(card + "---\n")
+    (folder / "alpaca_data_cleaned.json").unlink()
+
+
+ONLY = ("python/validation-*.parquet",)
+
+
+def test_of_a_large_set_only_the_named_files_are_fetched(server, dataset_folder, capsys):
+    write_two_languages(dataset_folder)
+    dataset = hub.fetch_dataset(DATASET, columns=COLUMNS, files=ONLY)
+    assert dataset["output"] == ["python validation"] * len(ROWS)
+    assert downloads(server) == {"python/validation-00000-of-00001.parquet"}
+    assert "0 of 1 files are in the cache" in capsys.readouterr().out
+    server.requests.clear()
+    assert hub.fetch_dataset(DATASET, files=ONLY).to_list() == dataset.to_list()
+    assert downloads(server) == set()
+
+
+def test_the_named_files_come_from_the_cache_when_there_is_no_hub(server, dataset_folder, capsys):
+    write_two_languages(dataset_folder)
+    dataset = hub.fetch_dataset(DATASET, files=ONLY)
+    server.down()
+    assert hub.fetch_dataset(DATASET, files=ONLY).to_list() == dataset.to_list()
+    assert "using the complete copy in the cache" in capsys.readouterr().out
+    with pytest.raises(CourseError, match=r"cannot be downloaded.*its copy in the cache is damaged|no complete copy"):
+        hub.fetch_dataset(DATASET, files=("go/train-*.parquet",))
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (("rust/*.parquet",), "has no file under rust/"),
+        (("*.md",), "has files of several kinds|has no file|Name its parquet"),
+        (("python/*.parquet", "*.json"), "files of several kinds"),
+    ],
+)
+def test_files_that_are_not_there_or_not_of_one_kind_are_a_sentence(server, dataset_folder, files, words):
+    write_two_languages(dataset_folder)
+    (dataset_folder / "more.json").write_text(json.dumps(ROWS))
+    with pytest.raises(CourseError, match=words):
+        hub.fetch_dataset(DATASET, files=files)
+
+
+def test_a_named_file_that_is_broken_is_a_sentence(server, dataset_folder):
+    write_two_languages(dataset_folder)
+    (dataset_folder / "python" / "validation-00000-of-00001.parquet").write_bytes(b"PAR1 nonsense")
+    with pytest.raises(CourseError, match=f"{DATASET} cannot be read as a table"):
+        hub.fetch_dataset(DATASET, files=ONLY)
+
+
 # --- the server itself, and other processes
 
 

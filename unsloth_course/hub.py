@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from unsloth_course.errors import CourseError
 
@@ -69,7 +69,9 @@ def fetch_model(name: str | Path) -> Path:
     return folder
 
 
-def fetch_dataset(name: str, split: str = "train", columns: tuple[str, ...] = ()) -> "datasets.Dataset":
+def fetch_dataset(
+    name: str, split: str = "train", columns: tuple[str, ...] = (), files: tuple[str, ...] = ()
+) -> "datasets.Dataset":
     """Return one split of a Hub data set whose files are JSON, JSON lines or parquet; no script is ever run.
 
     The download is the same as in `fetch_model`: size first, checked after, the cache when the Hub is out of reach.
@@ -79,15 +81,22 @@ def fetch_dataset(name: str, split: str = "train", columns: tuple[str, ...] = ()
         name: Hub name, `owner/dataset`.
         split: which split, such as "train".
         columns: the columns that must be there.
+        files: patterns of the only files to fetch, such as ("python/validation-*.parquet",), where the whole set is
+            more than is needed. Then all rows of these files are returned, whatever split they belong to.
 
     Raises:
-        CourseError: as `fetch_model`; also an unknown split, missing columns, a broken file.
+        CourseError: as `fetch_model`; also an unknown split, missing columns, a broken file, no file of such a name.
     """
     from datasets import load_dataset
 
-    folder = _fetch(name, "dataset", DATASET_FILES)
+    folder = _fetch(name, "dataset", DATASET_FILES._replace(allow=files) if files else DATASET_FILES)
     try:
-        dataset = load_dataset(str(folder), split=split)
+        if files:
+            dataset = load_dataset(**_only(folder, name, files), split="train")
+        else:
+            dataset = load_dataset(str(folder), split=split)
+    except CourseError:
+        raise
     except Exception as error:  # the files are anybody's, and the library lets through what its parsers raise
         cause = error.__cause__ or error
         if _is_disk_full(cause):
@@ -103,6 +112,22 @@ def fetch_dataset(name: str, split: str = "train", columns: tuple[str, ...] = ()
             "set in the expected format, or convert it first: `python -m unsloth_course data FILE --to FORMAT`."
         )
     return dataset
+
+
+def _only(folder: Path, name: str, files: tuple[str, ...]) -> dict[str, Any]:
+    """The arguments of `load_dataset` for the files of a folder that match the patterns, whatever its data card says.
+
+    Raises CourseError when none is there, and when they are not all of one kind.
+    """
+    from huggingface_hub.utils import filter_repo_objects
+
+    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    wanted = list(filter_repo_objects(found, allow_patterns=files, ignore_patterns=DATASET_FILES.ignore))
+    kinds = {{".parquet": "parquet", ".json": "json", ".jsonl": "json"}.get(PurePath(file).suffix) for file in wanted}
+    if len(kinds) != 1 or None in kinds:
+        what = f"files of several kinds ({_listed(wanted)})" if kinds else "no file"
+        raise CourseError(f"{name} has {what} under {', '.join(files)}. Name its parquet files, or its JSON files.")
+    return {"path": kinds.pop(), "data_files": [str(folder / file) for file in wanted]}
 
 
 def _fetch(name: str, kind: Literal["model", "dataset"], patterns: _Patterns) -> Path:

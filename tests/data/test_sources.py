@@ -286,7 +286,7 @@ def test_at_most_half_of_the_texts_are_held_out(tmp_path):
 def test_a_single_text_is_a_sentence(tmp_path):
     (tmp_path / "a.txt").write_text("only this")
     (tmp_path / "b.txt").write_text("Only  this\n")
-    with pytest.raises(CourseError, match="all its texts are one and the same.*Add texts, or cut it up"):
+    with pytest.raises(CourseError, match=r"all its texts are one and the same.*Add texts, or cut it up"):
         sources.corpus(str(tmp_path), train=10, held_out=5, seed=1)
 
 
