@@ -60,7 +60,7 @@ def test_help_names_every_lesson(command):
 def test_an_unknown_lesson_is_one_sentence(command):
     status, out, err = command("run", "qlora")
     assert (status, out) == (1, "")
-    assert err == "There is no lesson named 'qlora'; the lessons are full, lora, dpo, grpo, cpt, or all of them.\n"
+    assert err == "There is no lesson named 'qlora'; the lessons are lora, full, cpt, dpo, grpo, or all of them.\n"
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,6 @@ def in_blocks(batch):
 LOADERS = {
     "text": (data.corpus.load, in_blocks),
     "instruction": (data.instruction.load, data.instruction.to_prompt_completion),
-    "text": (data.corpus.load, lambda batch: {"text": batch["text"]}),
     "preference": (data.preference.load, data.preference.to_chat),
     "problems": (data.problems.load, data.problems.to_grpo),
 }

@@ -125,8 +125,10 @@ def _only(folder: Path, name: str, files: tuple[str, ...]) -> dict[str, Any]:
     wanted = list(filter_repo_objects(found, allow_patterns=files, ignore_patterns=DATASET_FILES.ignore))
     kinds = {{".parquet": "parquet", ".json": "json", ".jsonl": "json"}.get(PurePath(file).suffix) for file in wanted}
     if len(kinds) != 1 or None in kinds:
-        what = f"files of several kinds ({_listed(wanted)})" if kinds else "no file"
-        raise CourseError(f"{name} has {what} under {', '.join(files)}. Name its parquet files, or its JSON files.")
+        raise CourseError(
+            f"{name} has {_listed(wanted) or 'no file'} under {', '.join(files)}, where files of one kind are wanted: "
+            "parquet or JSON."
+        )
     return {"path": kinds.pop(), "data_files": [str(folder / file) for file in wanted]}
 
 

@@ -28,12 +28,12 @@ from .cleaning import REPOSITORY, absolute_path_in_outputs, clean, with_clean_me
 from .errors import CourseError
 from .results import write_text
 
-LESSONS = {
-    "full": "colab1_full_finetuning_smollm2.ipynb",
+LESSONS = {  # in learning order, which is not that of the file names
     "lora": "colab2_lora_finetuning_smollm2.ipynb",
+    "full": "colab1_full_finetuning_smollm2.ipynb",
+    "cpt": "colab5_continued_pretraining.ipynb",
     "dpo": "colab3_dpo_reinforcement_learning.ipynb",
     "grpo": "colab4_grpo_reasoning_model.ipynb",
-    "cpt": "colab5_continued_pretraining.ipynb",
 }
 NOTEBOOKS = REPOSITORY / "notebooks"
 PICTURES = REPOSITORY / "docs" / "pictures"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from unsloth_course.pocket import code, skills, text
+from unsloth_course.pocket import library, skills, text
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -71,9 +71,12 @@ def problems(rows: int, held_out: bool, seed: int, kinds: Sequence[int] = HARD_P
 
 
 def functions(rows: int, held_out: bool, seed: int) -> "Dataset":
-    """Columns func_name, whole_func_string, func_documentation_string, language, as in CodeSearchNet."""
+    """Columns func_name, whole_func_string, func_documentation_string, language, as in CodeSearchNet.
+
+    The functions of `library`, a domain that the base has not read; the few that it has read are in `code`.
+    """
     rng = random.Random(f"functions-{held_out}-{seed}")
-    made = [code.function(rng, held_out) for _ in range(rows)]
+    made = [library.function(rng, held_out) for _ in range(rows)]
     return _dataset(
         [
             {

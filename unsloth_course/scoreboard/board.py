@@ -253,9 +253,9 @@ def _html(headers: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]]) -> 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def page(board: Scoreboard) -> str:
-    """The scoreboard as one HTML page that fetches nothing: tables, notes and picture."""
-    picture = board.picture()
+def page(board: Scoreboard, picture: plots.Picture | None = None) -> str:
+    """The scoreboard as one HTML page that fetches nothing: tables, notes and picture (its own, unless one is given)."""
+    picture = picture or board.picture()
     png = base64.b64encode(picture._repr_png_()).decode()
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -272,15 +272,15 @@ def write(board: Scoreboard, out: str | Path) -> list[Path]:
 
     Raises CourseError when one cannot be written, and when there is no row to draw.
     """
-    folder = Path(out).expanduser()
-    paths = [folder / f"scoreboard.{ending}" for ending in ("json", "html", "png")]
-    write_text(paths[0], board.to_json() + "\n")
-    write_text(paths[1], page(board))
+    json_path, page_path, png_path = (Path(out).expanduser() / f"scoreboard.{kind}" for kind in ("json", "html", "png"))
+    picture = board.picture()
+    write_text(json_path, board.to_json() + "\n")
+    write_text(page_path, page(board, picture))
     try:
-        paths[2].write_bytes(board.picture()._repr_png_())
+        png_path.write_bytes(picture._repr_png_())
     except OSError as error:
-        raise CourseError(f"{paths[2]} cannot be written ({error.strerror}); choose another folder.") from None
-    return paths
+        raise CourseError(f"{png_path} cannot be written ({error.strerror}); choose another folder.") from None
+    return [json_path, page_path, png_path]
 
 
 def show(board: Scoreboard) -> None:
