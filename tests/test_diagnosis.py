@@ -468,6 +468,18 @@ def test_the_loss_of_grpo_says_nothing_and_its_reward_does():
     assert [f.name for f in judge(replace(GRPO, rewards=[0.9, 0.5, 0.4]))[1]] == ["reward did not rise"]
 
 
+def test_equal_rewards_have_no_spread_whatever_rounding_makes_of_them():
+    """As TRL logs eight rewards of 1.2, which are no exact numbers in binary: it finds no group without spread."""
+    log = [
+        {"frac_reward_zero_std": 0.0, "reward_std": 1.3e-7},
+        {"frac_reward_zero_std": 0.25, "reward_std": 0.5},
+        {"frac_reward_zero_std": 1.0, "reward_std": 0.3},  # alike in each group, and not between them
+        {"frac_reward_zero_std": 0.5},
+        {"loss": 1.0},
+    ]
+    assert diagnosis._spreadless(log) == [1.0, 0.25, 1.0, 0.5]
+
+
 def test_completions_that_are_cut_off_are_suspicious():
     assert [f.name for f in judge(replace(GRPO, clipped=[0.9, 0.8, 0.7]))[1]] == ["completions cut off"]
 

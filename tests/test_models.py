@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from unsloth_course import memory, models
+from unsloth_course import evaluation, memory, models
 from unsloth_course.errors import CourseError
 
 QUESTIONS = ["What is 41 plus 17?", "Even or odd?\n\n7", "Sort the letters of QZB.", "Name the number after 99."]
@@ -104,6 +104,94 @@ def test_a_model_without_an_adapter_is_not_lora(load):
     model, _ = load()
     with pytest.raises(CourseError, match="seven projections"):
         models.require_lora(model, 16)
+
+
+# Embeddings trained beside an adapter
+
+CPT = {"target_modules": [*models.PROJECTIONS, "embed_tokens", "lm_head"], "use_rslora": True}
+TEXTS = ["def f(x):\n    return x\n", "It was a sunny morning in Ravenna."]
+
+
+def moved(model):
+    """The model after a step in a random direction, of everything that is trained."""
+    import torch
+
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.01 * torch.randn_like(parameter))
+    return model
+
+
+def one_tensor(model):
+    return model.get_input_embeddings().weight.data_ptr() == model.get_output_embeddings().weight.data_ptr()
+
+
+def test_the_bundled_model_reads_and_writes_with_one_table(base):
+    assert models.require_tied(base[0]) is True
+
+
+@pytest.mark.parametrize("rank", [8, 64])
+def test_the_embeddings_are_counted_once(with_adapter, rank):
+    model, _ = with_adapter(rank, ensure_weight_tying=True, **CPT)
+    shape = memory.Shape.of(model)
+    found = models.require_cpt(model, rank)
+    assert found.trainable == memory.lora_parameters(shape, rank) + shape.vocabulary * shape.hidden
+    assert models.require_tied(model) and one_tensor(model)
+
+
+@pytest.mark.parametrize("made", [{}, {"ensure_weight_tying": False}], ids=["not said", "said no"])
+def test_two_copies_of_the_embeddings_are_a_sentence(with_adapter, made):
+    model, _ = with_adapter(16, **CPT, **made)
+    for require in (models.require_tied, lambda model: models.require_cpt(model, 16)):
+        with pytest.raises(CourseError, match=r"should be one tensor, and they are two.*ensure_weight_tying=True"):
+            require(model)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        {"target_modules": models.PROJECTIONS},
+        {"target_modules": [*models.PROJECTIONS[:-1], "embed_tokens", "lm_head"], "ensure_weight_tying": True},
+        {"r": 8, "target_modules": CPT["target_modules"], "ensure_weight_tying": True},
+    ],
+    ids=["frozen embeddings", "a projection missing", "another rank"],
+)
+def test_another_set_of_parameters_than_said_is_a_sentence(with_adapter, made):
+    model, _ = with_adapter(**made)
+    with pytest.raises(CourseError, match=r"with one table of embeddings has .* parameters, but .* trained"):
+        models.require_cpt(model, 16)
+
+
+def test_a_model_that_ties_nothing_may_have_two(base):
+    model = SimpleNamespace(config=copy.deepcopy(base[0].config))
+    model.config.tie_word_embeddings = False
+    assert models.require_tied(model) is False
+
+
+def test_a_trained_table_stays_one_after_saving_and_merging(load, with_adapter, tmp_path):
+    from unsloth import FastLanguageModel
+
+    model, tokenizer = with_adapter(16, ensure_weight_tying=True, **CPT)
+    moved(model)
+    known = evaluation.perplexity(model, tokenizer, TEXTS, 64)
+    saved = models.save_adapter(model, tokenizer, tmp_path / "adapter", base="pocket")
+    # The table is in the file under both of its names, in float32, and the adapter beside it.
+    shape = memory.Shape.of(model)
+    numbers = memory.lora_parameters(shape, 16) + 2 * shape.vocabulary * shape.hidden
+    assert 4 * numbers < models.disk_bytes(saved) < 4 * numbers + 20_000
+    again, tokens = models.load_adapter(saved, max_length=64, dtype=model.dtype)
+    assert models.require_tied(again) and one_tensor(again)
+    assert evaluation.perplexity(again, tokens, TEXTS, 64).losses == pytest.approx(known.losses, rel=1e-4)
+
+    model.save_pretrained_merged(str(tmp_path / "merged"), tokenizer, save_method="merged_16bit")
+    merged, tokens = FastLanguageModel.from_pretrained(
+        model_name=str(tmp_path / "merged"), max_seq_length=64, dtype=model.dtype, load_in_4bit=False
+    )
+    assert models.require_tied(merged) and one_tensor(merged)
+    assert models.count(merged).total == memory.parameters(memory.Shape.of(merged)) == models.count(load()[0]).total
+    assert evaluation.perplexity(merged, tokens, TEXTS, 64).loss == pytest.approx(known.loss, rel=0.01)
 
 
 # Asking

@@ -21,6 +21,7 @@ SAMPLED_ROWS = 256
 FORGOTTEN = 0.05
 FORGOTTEN_TEXT = 0.15  # rise of the perplexity of general text
 MEMORY_MISS = 0.2
+ROUNDING = 1e-6  # a spread of rewards below this is none
 LN_2 = math.log(2)
 
 
@@ -125,7 +126,7 @@ def _stays_at_ln_2(losses: list[float]) -> bool:
 
 def _doubts(e: Evidence) -> list[Finding]:
     found = []
-    # GRPO's loss is 0 at every step by construction, whatever is learned (DeepSeekMath, section 4.1).
+    # GRPO's loss is minus the advantages, and those of a group add up to 0: it lies about 0 whatever is learned.
     thirds = None if e.method == "grpo" else _thirds(e.losses)
     if thirds and thirds[1] >= thirds[0]:
         text = f"The training loss did not fall: {thirds[0]:.3f} in the first third, {thirds[1]:.3f} in the last."
@@ -403,7 +404,7 @@ def receipt(
         measured_bytes=watching.meter.peak_bytes,
         method=method,
         rewards=_logged(history, "reward"),
-        spreadless=_logged(history, "frac_reward_zero_std"),
+        spreadless=_spreadless(history),
         clipped=_logged(history, "completions/clipped_ratio"),
     )
     verdict, findings = judge(evidence)
@@ -431,6 +432,19 @@ def _method(trainer: Any, score: evaluation.Score | None) -> str:
 
 def _logged(history: list[Mapping[str, Any]], name: str) -> list[float]:
     return [float(row[name]) for row in history if name in row]
+
+
+def _spreadless(history: list[Mapping[str, Any]]) -> list[float]:
+    """For each logged step of GRPO the share of groups whose completions all got the same reward.
+
+    TRL's own share is fooled by rounding: eight rewards of 1.2 have a standard deviation of 1e-7 in float32, and count
+    as spread. Where all rewards of a step are alike, its logged deviation says so.
+    """
+    return [
+        1.0 if float(row.get("reward_std", 1.0)) < ROUNDING else float(row["frac_reward_zero_std"])
+        for row in history
+        if "frac_reward_zero_std" in row
+    ]
 
 
 def _written_tokens(trainer: Any) -> int:

@@ -83,6 +83,42 @@ def require_lora(model: Any, rank: int) -> Count:
     return found
 
 
+def require_tied(model: Any) -> bool:
+    """Whether the model reads and writes with one table: its input embeddings and its output head are one tensor.
+
+    Raises CourseError when the config says so and they are two. Then each is trained its own way, and who merges or
+    reloads the model may keep only one. Of a model whose config ties nothing the answer is False. Press and Wolf 2017,
+    arXiv 1608.05859. Taught in lesson colab5 (continued pretraining).
+    """
+    if not memory.Shape.of(model).tied:
+        return False
+    table, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    if table.data_ptr() != head.data_ptr():
+        raise CourseError(
+            "The input embeddings and the output head of this model should be one tensor, and they are two, which "
+            "training would drive apart. Pass ensure_weight_tying=True to FastLanguageModel.get_peft_model."
+        )
+    return True
+
+
+def require_cpt(model: Any, rank: int) -> Count:
+    """The count of a model that trains a LoRA adapter of this rank on the seven projections, and its whole embeddings.
+
+    Raises CourseError as `require_tied` does, and when the trained count is not the one that the model's shape gives.
+    Taught in lesson colab5 (continued pretraining).
+    """
+    found, shape, tied = count(model), memory.Shape.of(model), require_tied(model)
+    table = shape.vocabulary * shape.hidden
+    expected = memory.lora_parameters(shape, rank) + table * (1 if tied else 2)
+    if found.trainable != expected:
+        both = "one table of embeddings" if tied else "embeddings and head"
+        raise CourseError(
+            f"A rank-{rank} adapter on the seven projections with {both} has {expected:,} parameters, but {found}. Call "
+            "FastLanguageModel.get_peft_model once, with all seven target_modules, embed_tokens and lm_head."
+        )
+    return found
+
+
 @contextmanager
 def answering(model: Any) -> Iterator[None]:
     """Unsloth's inference mode inside the block, and the mode that the model had before it afterwards."""

@@ -22,9 +22,9 @@ HUB_DATA = {
     "full": "yahma/alpaca-cleaned",
     "dpo": "Intel/orca_dpo_pairs",
     "grpo": POCKET,
-    # CodeSearchNet's Python functions in parquet, 455,243 of them in the column `code`, about 600 MB to download. The
-    # original has one configuration for each language, and the copy with 10,000 functions is CSV.
-    "cpt": "Nan-Do/code-search-net-python",
+    # CodeSearchNet as CodeXGLUE has it, in parquet; `data.sources` fetches one file of Python functions, 17 MB. The
+    # original names a loading script, and scripts are not run.
+    "cpt": "google/code_x_glue_ct_code_to_text",
 }
 
 

@@ -51,6 +51,7 @@ def test_a_list_of_texts():
     [
         ({"text": "a"}, None, []),
         ({"whole_func_string": "a", "func_name": "f"}, None, ["func_name"]),
+        ({"code": "b", "original_string": "a", "docstring": "d"}, None, ["code", "docstring"]),
         ({"code": "a", "docstring": "d"}, None, ["docstring"]),
         ({"whole_func_string": "b", "text": "a"}, None, ["whole_func_string"]),
         ({"text": "b", "body": "a"}, "body", ["text"]),
@@ -70,6 +71,20 @@ def test_useless_texts_are_set_aside_with_the_reason():
         "notes, row 3: column 'text' is empty",
         "notes, row 4: column 'text' contains half of a surrogate pair, which is not text",
     ]
+
+
+@given(st.lists(st.text(max_size=60) | st.text("ab\n", max_size=60), max_size=20).map("".join), st.integers(1, 40))
+def test_passages_lose_nothing_and_none_but_the_last_is_short(text, characters):
+    pieces = corpus.passages(text, characters)
+    assert "".join(pieces) == text and all(pieces)
+    assert all(characters <= len(piece) for piece in pieces[:-1])
+    assert all(len(piece) < 3 * characters for piece in pieces)
+
+
+def test_passages_end_with_a_line_where_lines_are_short():
+    text = "".join(f"line {number}\n" for number in range(100))
+    assert all(piece.endswith("\n") for piece in corpus.passages(text, 50))
+    assert corpus.passages("short") == ["short"] and corpus.passages("") == []
 
 
 def test_control_tokens_stay_in_the_text():

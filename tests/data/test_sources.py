@@ -276,6 +276,16 @@ def test_a_folder_of_texts_is_split_and_its_doubles_stay_on_one_side(tmp_path):
     assert len(sources.corpus(str(tmp_path), train=7, held_out=10, seed=1)[0]) == 7
 
 
+def test_a_few_long_texts_are_cut_into_passages(tmp_path):
+    (tmp_path / "book.txt").write_text("".join(f"Line {number} of the book.\n" for number in range(2000)))
+    (tmp_path / "note.md").write_text("short")
+    train, held_out, checked = sources.corpus(str(tmp_path), train=1000, held_out=10, seed=1)
+    assert (len(checked.dataset), len(held_out)) == (2, 10) and len(train) > 30
+    assert not set(train["text"]) & set(held_out["text"])
+    assert sum(map(len, [*train["text"], *held_out["text"]])) == sum(map(len, checked.dataset["text"]))
+    assert max(map(len, train["text"])) < 2000
+
+
 def test_at_most_half_of_the_texts_are_held_out(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(json.dumps({"text": words(n)}) for n in range(9)))
@@ -297,14 +307,15 @@ def test_a_text_file_that_is_not_there_is_not_looked_for_on_the_hub(name, monkey
         sources.corpus(name, train=10, held_out=5, seed=1)
 
 
-@pytest.mark.parametrize("column", ["code", "whole_func_string"])
+@pytest.mark.parametrize("column", ["code", "original_string"])
 def test_texts_of_the_hub_leave_out_what_the_scoreboard_asks(monkeypatch, column):
     from datasets import Dataset
 
     from unsloth_course.profile import HUB_DATA
 
     rows = Dataset.from_list([{"docstring": "d", column: f"def f{n}(): pass"} for n in range(1000)])
-    monkeypatch.setattr(hub, "fetch_dataset", lambda name: rows)
+    wanted = []
+    monkeypatch.setattr(hub, "fetch_dataset", lambda name, files: wanted.append((name, files)) or rows)
     monkeypatch.setattr(sources, "HUB_TEXTS", 500)
     asked = set(sources.corpus(HUB_DATA["cpt"], train=1, held_out=120, seed=1)[1]["text"])
     assert len(asked) == 120
@@ -313,6 +324,7 @@ def test_texts_of_the_hub_leave_out_what_the_scoreboard_asks(monkeypatch, column
         assert (len(learned), len(test), len(checked.dataset)) == (left, held_out, checked_texts)
         assert not asked & set(learned["text"]) and set(test["text"]) <= asked
         assert checked.unused_columns == ["docstring"] or checked.unused_columns == []
+    assert set(wanted) == {(HUB_DATA["cpt"], ("python/validation-*.parquet",))}
 
 
 # General text
@@ -354,10 +366,10 @@ def test_general_text_of_the_hub_is_prose(monkeypatch):
         return rows
 
     monkeypatch.setattr(hub, "fetch_dataset", fetch)
-    train, held_out = sources.general_text("Nan-Do/code-search-net-python", train=1000, held_out=20, seed=1)
+    train, held_out = sources.general_text(HUB_DATA["cpt"], train=1000, held_out=20, seed=1)
     assert asked == ["yahma/alpaca-cleaned"]
     assert (len(train), len(held_out)) == (300, 20)
     assert all(prose in text for text in [*train["text"], *held_out["text"]])
-    other = sources.general_text("Nan-Do/code-search-net-python", train=30, held_out=20, seed=2)
+    other = sources.general_text(HUB_DATA["cpt"], train=30, held_out=20, seed=2)
     assert held_out.to_dict() == other[1].to_dict()
     assert len(other[0]) == 30 and not set(other[0]["text"]) & set(held_out["text"])

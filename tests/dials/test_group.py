@@ -62,13 +62,13 @@ def test_a_slider_changes_the_advantages_of_all():
     assert [slider.value for slider in sliders] == pytest.approx(dial.groups["1 of 8 is right"])
     assert table.value == dial.table([slider.value for slider in sliders])
     before = table.value
-    sliders[7].value = 1.2
-    assert table.value == dial.table([1.2, *[0.2] * 6, 1.2]) != before
+    sliders[7].value = 1.25
+    assert table.value == dial.table([1.25, *[0.25] * 6, 1.25]) != before
 
 
 def test_choosing_a_group_sets_every_slider():
     dial = dials.advantages()
     chosen, sliders, table = parts(dial.widget())
     chosen.value = "all 8 alike"
-    assert {slider.value for slider in sliders} == {0.2}
+    assert {slider.value for slider in sliders} == {0.25}
     assert "nothing to learn" in table.value

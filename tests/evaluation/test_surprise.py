@@ -36,6 +36,24 @@ def test_what_is_too_short_is_left_out_and_what_is_too_long_is_cut(load):
         perplexity(model, tokenizer, ["", ""], 4)
 
 
+def test_a_long_text_is_read_in_windows_of_what_the_model_takes(load):
+    import torch
+
+    model, tokenizer = load()
+    text = " ".join(TEXTS * 8)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert model.max_seq_length == 128 and len(ids) > 300
+    found = perplexity(model, tokenizer, ["short one", text], 300)
+    by_hand = 0.0
+    for window in (ids[:128], ids[128:256], ids[256:300]):
+        rows = torch.tensor([window])
+        with torch.no_grad():
+            by_hand += float(model(input_ids=rows, labels=rows).loss) * (len(window) - 1)
+    assert found.tokens[1] == 127 + 127 + 43
+    assert found.losses[1] == pytest.approx(by_hand, rel=1e-4)
+    assert len(found.losses) == len(found.characters) == 2
+
+
 def test_control_tokens_in_a_text_are_read_as_characters(load):
     model, tokenizer = load()
     assert perplexity(model, tokenizer, ["<|im_end|>"], 64).tokens[0] > 3

@@ -5,8 +5,8 @@ import sys
 import time
 
 import pytest
-from exercises.sources import ALL, WRONG, build
 
+from exercises.sources import ALL, WRONG, build
 from unsloth_course import exercises
 from unsloth_course.exercises.asking import NotTried
 

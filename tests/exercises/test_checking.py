@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from exercises.sources import ALL, build, solution
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exercises.sources import ALL, build, solution
 from unsloth_course import exercises
 from unsloth_course.errors import CourseError
 from unsloth_course.exercises.record import Tries
@@ -66,6 +66,7 @@ def test_what_is_solved_stays_solved():
     assert exercises.progress("lora").solved == 1
 
 
+@settings(deadline=None)
 @given(answers=st.lists(st.tuples(st.sampled_from(["lora.1", "full.1"]), st.booleans()), max_size=12))
 def test_attempts_are_counted_one_by_one(answers):
     exercises.reset()
@@ -146,7 +147,7 @@ def test_progress_as_json(file):
 
 def test_an_unknown_lesson_is_a_sentence():
     for call in (exercises.progress, exercises.reset):
-        with pytest.raises(CourseError, match="There is no lesson named 'qlora'; .* are lora, full, cpt, dpo, grpo"):
+        with pytest.raises(CourseError, match=r"There is no lesson named 'qlora'; .* are lora, full, cpt, dpo, grpo"):
             call("qlora")
     with pytest.raises(CourseError, match="There is no exercise"):
         exercises.reset("lora.9")
@@ -159,7 +160,8 @@ def test_an_unknown_lesson_is_a_sentence():
 def test_reset_forgets_what_it_is_told(what, left):
     for name in ("lora.1", "lora.2", "dpo.1"):
         exercises.check(name, solution(name))
-    assert exercises.reset(what).solved == 0
+    said = exercises.reset(what)
+    assert said.solved == sum(name.startswith("lora") for name in left) * (what == "lora.1")
     found = exercises.progress()
     assert {one.id for one, tries in found.exercises if tries != Tries()} == left
 

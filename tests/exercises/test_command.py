@@ -4,8 +4,8 @@ import json
 import sys
 
 import pytest
-from exercises.sources import solution
 
+from exercises.sources import solution
 from unsloth_course import cli, exercises
 
 

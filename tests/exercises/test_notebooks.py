@@ -1,12 +1,12 @@
-"""The exercises in the lessons: the same texts as in the package, cells that run untouched, and names that do not clash."""
+"""The exercises in the lessons: the package's own texts, cells that run untouched, and names that do not clash."""
 
 import ast
 
 import nbformat
 import pytest
-from exercises.sources import ALL
 from IPython.core.inputtransformer2 import TransformerManager
 
+from exercises.sources import ALL
 from unsloth_course import exercises, runner
 
 written = pytest.mark.parametrize("lesson", runner.written_lessons())

@@ -5,11 +5,11 @@ import random
 
 import numpy as np
 import pytest
-from exercises.sources import ALL, solution
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from unsloth_course import evaluation, exercises, memory
+from exercises.sources import ALL, solution
+from unsloth_course import data, evaluation, exercises, lowrank, memory, rewards
 from unsloth_course.exercises import full, lora
 
 numbers = st.floats(-50, -0.01)
@@ -18,6 +18,7 @@ numbers = st.floats(-50, -0.01)
 # Against other sources of truth
 
 
+@settings(deadline=None)
 @given(
     layers=st.integers(1, 4),
     hidden=st.integers(2, 12),
@@ -30,7 +31,7 @@ def test_lora_1_counts_as_the_course_does(layers, hidden, keys, middle, rank):
         layers=layers,
         hidden=8 * hidden,
         heads=8,
-        key_value_heads=8 // keys,
+        kv_heads=8 // keys,
         intermediate=middle,
         vocabulary=100,
         tied=True,
@@ -49,6 +50,7 @@ def test_full_1_is_sixteen_bytes_for_each_parameter():
     assert solution("full.1")(count, count) == 16 * 134_515_008
 
 
+@settings(deadline=None)
 @given(marks=st.lists(st.tuples(st.booleans(), st.booleans()), min_size=30, max_size=80), seed=st.integers(0, 99))
 def test_full_2_agrees_with_the_courses_own_interval(marks, seed):
     one, two = ([int(mark) for mark in side] for side in zip(*marks, strict=True))
@@ -59,6 +61,7 @@ def test_full_2_agrees_with_the_courses_own_interval(marks, seed):
     assert abs(high - theirs[1]) <= 0.5 * spread + 2 / len(marks)
 
 
+@settings(deadline=None)
 @given(four=st.tuples(numbers, numbers, numbers, numbers), beta=st.floats(0.01, 1))
 def test_dpo_1_is_torchs_logsigmoid(four, beta):
     import torch
@@ -68,21 +71,67 @@ def test_dpo_1_is_torchs_logsigmoid(four, beta):
     assert solution("dpo.1")(*four, beta) == pytest.approx(-torch.nn.functional.logsigmoid(beta * margin).item())
 
 
+@settings(deadline=None)
 @given(groups=st.lists(st.lists(st.floats(-5, 5), min_size=4, max_size=4), min_size=1, max_size=5))
 def test_grpo_1_is_trls_formula_in_torch(groups):
     import torch
 
-    rewards = torch.tensor(groups, dtype=torch.float64)
-    theirs = (rewards - rewards.mean(dim=1, keepdim=True)) / (rewards.std(dim=1, keepdim=True) + 1e-4)
-    assert solution("grpo.1")(rewards.flatten().tolist(), 4) == pytest.approx(theirs.flatten().tolist(), abs=1e-7)
+    group = torch.tensor(groups, dtype=torch.float64)
+    theirs = (group - group.mean(dim=1, keepdim=True)) / (group.std(dim=1, keepdim=True) + 1e-4)
+    assert solution("grpo.1")(group.flatten().tolist(), 4) == pytest.approx(theirs.flatten().tolist(), abs=1e-7)
 
 
+@settings(deadline=None)
+@given(groups=st.lists(st.lists(st.sampled_from([0, 0.2, 0.5, 1]), min_size=8, max_size=8), min_size=1, max_size=4))
+def test_grpo_1_is_the_courses_own(groups):
+    flat = [reward for group in groups for reward in group]
+    assert solution("grpo.1")(flat, 8) == pytest.approx(rewards.advantages(flat, 8), abs=1e-6)
+
+
+@settings(deadline=None)
+@given(
+    energies=st.lists(st.floats(0.01, 100), min_size=1, max_size=6),
+    share=st.floats(0.05, 0.95),
+    seed=st.integers(0, 99),
+)
+def test_full_3_is_the_courses_own(energies, share, seed):
+    values = sorted(np.sqrt(energies), reverse=True)
+    assume(min(abs(held - share) for held in lowrank.energy(values)) > 1e-6)
+    matrix = full._matrix(np.random.default_rng(seed), np.array(values), len(values) + 3, len(values))
+    assert solution("full.3")(matrix, share) == lowrank.rank_for(values, share)
+
+
+said = st.sampled_from(["Yes.", "No, Human: said so.", "Why not?", "An Assistant: here.", "Two\n\nparagraphs.", ""])
+
+
+@settings(deadline=None)
+@given(turns=st.lists(st.tuples(said, said), min_size=1, max_size=3), other=said, answers=st.tuples(said, said))
+def test_dpo_2_sets_aside_what_the_course_does(turns, other, answers):
+    assume(answers[0] != answers[1])
+
+    def told(first, answer):
+        asked = "".join(f"\n\nHuman: {one}\n\nAssistant: {two}" for one, two in [(first, turns[0][1]), *turns[1:]])
+        return f"{asked}\n\nHuman: And?\n\nAssistant: {answer}"
+
+    row = {"chosen": told(turns[0][0], answers[0]), "rejected": told(other, answers[1])}
+    found = solution("dpo.2")(row["chosen"], row["rejected"])
+    assert (found is None) == (other != turns[0][0] or "" in answers)
+    if all(one and two for one, two in turns) and other and all(answers):  # the course also refuses an empty turn
+        rows = [row, {"chosen": told("Hello.", "a"), "rejected": told("Hello.", "b")}]
+        checked = data.preference.load(rows)
+        assert (found is None) == (len(checked.dataset) == 1)
+        if found:
+            assert (found[1], found[2]) == (checked.dataset[0]["chosen"], checked.dataset[0]["rejected"])
+
+
+@settings(deadline=None)
 @given(data=st.data(), k=st.integers(1, 6))
 def test_grpo_3_is_the_courses_own(data, k):
     right = data.draw(st.lists(st.lists(st.booleans(), min_size=6, max_size=9), min_size=1, max_size=5))
     assert solution("grpo.3")(k, right) == pytest.approx(evaluation.pass_at(k, right))
 
 
+@settings(deadline=None)
 @given(text=st.text(), answer=st.integers(-999, 999).map(str))
 def test_grpo_2_takes_any_text(text, answer):
     reward = solution("grpo.2")
@@ -90,12 +139,14 @@ def test_grpo_2_takes_any_text(text, answer):
     assert reward(completions=said, answer=[answer, answer], step=3) == [float(text.strip() == f"#### {answer}"), 1.0]
 
 
+@settings(deadline=None)
 @given(losses=st.lists(st.lists(st.floats(0, 12), min_size=1, max_size=9), min_size=1, max_size=6))
 def test_cpt_1_is_the_courses_own(losses):
     theirs = evaluation.Surprise([*map(sum, losses)], [*map(len, losses)], [1] * len(losses))
     assert solution("cpt.1")(losses) == pytest.approx(theirs.perplexity)
 
 
+@settings(deadline=None)
 @given(
     texts=st.lists(st.lists(st.integers(3, 50), max_size=12), max_size=8),
     length=st.integers(1, 9),
@@ -107,6 +158,7 @@ def test_cpt_2_loses_less_than_a_block(texts, length, end):
     assert stream[: len(flat)] == flat and 0 <= len(stream) - len(flat) < length
 
 
+@settings(deadline=None)
 @given(count=st.integers(0, 200), share=st.floats(0, 0.8), seed=st.integers())
 def test_cpt_3_keeps_the_share(count, share, seed):
     domain, general = [[0, n] for n in range(count)], [[1, n] for n in range(1000)]
@@ -118,10 +170,10 @@ def test_cpt_3_keeps_the_share(count, share, seed):
 # Right answers that are written otherwise
 
 
-def merge_in_torch(W, A, B, alpha):  # noqa: N803
+def merge_in_torch(W, A, B, alpha):
     import torch
 
-    W, A, B = map(torch.from_numpy, (W, A, B))  # noqa: N806
+    W, A, B = map(torch.from_numpy, (W, A, B))
     return W + (alpha / A.shape[0]) * (B @ A)
 
 
@@ -253,3 +305,129 @@ def test_cpt_3_accepts_every_shuffle(seed):
         return blocks
 
     assert exercises.find("cpt.3").test(mix) is None
+
+
+# Wrong answers beyond the three that each exercise names
+
+
+def labels_without_the_end(ids, start, length):
+    return [-100] * start + ids[start : length - 1] + [-100] * (len(ids) - length + 1)
+
+
+def aliased_labels(ids, start, length):
+    for place in range(len(ids)):
+        if not start <= place < length:
+            ids[place] = -100
+    return ids
+
+
+def shuffled_in_place(domain, general, share, seed):
+    rng = random.Random(seed)
+    domain += rng.sample(general, round(len(domain) * share / (1 - share)))
+    rng.shuffle(domain)
+    return domain
+
+
+def same_order_for_every_seed(domain, general, share, seed):
+    return solution("cpt.3")(domain, general, share, 0)
+
+
+def replay_twice(domain, general, share, seed):
+    mixed = solution("cpt.3")(domain, general, share, seed)
+    first = next((block for block in mixed if block[0] == 1), None)
+    return [first if block[0] == 1 else block for block in mixed]
+
+
+def population_advantages(rewards, size):
+    import statistics
+
+    groups = [rewards[i : i + size] for i in range(0, len(rewards), size)]
+    return [(r - statistics.mean(g)) / (statistics.pstdev(g) + 1e-4) for g in groups for r in g]
+
+
+def strict_reward(completions, answer, **kwargs):
+    return [float(c[0]["content"] == f"#### {a}") for c, a in zip(completions, answer, strict=True)]
+
+
+def ignores_kwargs(completions, answer):
+    return solution("grpo.2")(completions, answer)
+
+
+def one_reward_for_all(completions, answer, **kwargs):
+    return solution("grpo.2")(completions, answer)[:1]
+
+
+def unseeded_interval(lora, full, rng):
+    return solution("full.2")(lora, full, np.random.default_rng())
+
+
+def turned_round(lora, full, rng):
+    low, high = solution("full.2")(lora, full, rng)
+    return -high, -low
+
+
+def guesses_when_empty(chosen, rejected):
+    turn = "\n\nAssistant:"
+    prompt, _, good = chosen.rpartition(turn)
+    other, _, bad = rejected.rpartition(turn)
+    return (prompt + turn, good.strip(), bad.strip()) if prompt == other else None
+
+
+MORE_WRONG = [
+    ("lora.1", lambda shapes, rank: sum(rank * inputs for inputs, _ in shapes)),
+    ("lora.1", lambda shapes, rank: sum(rank + inputs + outputs for inputs, outputs in shapes)),
+    ("lora.1", lambda shapes, rank: rank * sum(map(sum, set(shapes)))),
+    ("lora.2", lambda W, A, B, alpha: W + alpha * B @ A),
+    ("lora.2", lambda W, A, B, alpha: alpha / len(A) * B @ A),
+    ("lora.2", lambda W, A, B, alpha: W - alpha / len(A) * B @ A),
+    ("lora.2", lambda W, A, B, alpha: W + alpha / len(B) * B @ A),
+    ("lora.2", lambda W, A, B, alpha: W + alpha / len(A) * A.T @ B.T),
+    ("lora.3", labels_without_the_end),
+    ("lora.3", aliased_labels),
+    ("lora.3", lambda ids, start, length: list(ids)),
+    ("lora.3", lambda ids, start, length: ids[start:length]),
+    ("full.1", lambda total, trained: (4 * total + 12 * trained) / 2**30),
+    ("full.1", lambda total, trained: 16 * trained),
+    ("full.1", lambda total, trained: 2 * total + 12 * trained),
+    ("full.2", unseeded_interval),
+    ("full.2", turned_round),
+    ("full.2", lambda lora, full, rng: (-1, 1)),
+    ("full.2", lambda lora, full, rng: (np.mean(full) - np.mean(lora),) * 2),
+    ("full.3", lambda change, share: min(change.shape)),
+    ("full.3", lambda change, share: int(np.linalg.matrix_rank(change))),
+    ("full.3", lambda change, share: math.ceil(share * min(change.shape))),
+    ("full.3", lambda change, share: solution("full.3")(change, share) + 1),
+    ("dpo.1", lambda c, r, rc, rr, beta: solution("dpo.1")(r, c, rr, rc, beta)),
+    ("dpo.1", lambda c, r, rc, rr, beta: beta * ((c - rc) - (r - rr))),
+    ("dpo.1", lambda c, r, rc, rr, beta: math.log(2)),
+    ("dpo.1", lambda c, r, rc, rr, beta: solution("dpo.1")(c, r, rc, rr, 0.1)),
+    ("dpo.2", guesses_when_empty),
+    ("dpo.2", lambda chosen, rejected: (chosen, chosen, rejected)),
+    ("dpo.3", lambda base, runs: runs[-1]),
+    ("dpo.3", lambda base, runs: max(runs, key=lambda run: run["correct"])),
+    ("dpo.3", lambda base, runs: max(runs, key=lambda run: run["preferred"] + run["correct"])),
+    ("dpo.3", lambda base, runs: solution("dpo.3")(base | {"correct": base["correct"] + 0.05}, runs)),
+    ("grpo.1", population_advantages),
+    ("grpo.1", lambda rewards, size: solution("grpo.1")([-one for one in rewards], size)),
+    ("grpo.1", lambda rewards, size: rewards),
+    ("grpo.2", strict_reward),
+    ("grpo.2", ignores_kwargs),
+    ("grpo.2", one_reward_for_all),
+    ("grpo.3", lambda k, right: sum(map(any, right)) / len(right)),
+    ("grpo.3", lambda k, right: 1 - solution("grpo.3")(k, right)),
+    ("grpo.3", lambda k, right: solution("grpo.3")(1, right)),
+    ("cpt.1", lambda losses: sum(map(sum, losses)) / sum(map(len, losses))),
+    ("cpt.1", lambda losses: math.exp(max(map(max, losses)))),
+    ("cpt.2", lambda texts, end, length: solution("cpt.2")(texts, end, length)[:-1]),
+    ("cpt.2", lambda texts, end, length: solution("cpt.2")(texts[::-1], end, length)),
+    ("cpt.2", lambda texts, end, length: [[end] * length]),
+    ("cpt.3", shuffled_in_place),
+    ("cpt.3", same_order_for_every_seed),
+    ("cpt.3", replay_twice),
+    ("cpt.3", lambda domain, general, share, seed: domain + general),
+]
+
+
+@pytest.mark.parametrize(("name", "answer"), MORE_WRONG)
+def test_other_wrong_answers_are_found_out_too(name, answer):
+    assert exercises.find(name).test(answer) is not None

@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 
 import pytest
-from exercises.sources import solution
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from exercises.sources import solution
 from unsloth_course import exercises
 from unsloth_course.exercises import record
 from unsloth_course.exercises.record import Record, Tries, location
@@ -60,7 +60,7 @@ def test_a_damaged_file_is_set_aside_and_said_so(file, content):
     assert exercises.progress().solved == 1 and exercises.progress().note == ""
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=60))
 def test_no_file_content_is_an_error(file, content):
     file.write_bytes(content)

@@ -12,7 +12,7 @@ MADE = {
     "instructions": ["instruction", "input", "output"],
     "preferences": ["system", "question", "chosen", "rejected"],
     "problems": ["question", "answer"],
-    "functions": ["func_name", "whole_func_string", "func_documentation_string", "language"],
+    "functions": ["func_name", "original_string", "docstring", "language"],
 }
 
 
@@ -145,9 +145,9 @@ def test_problems_end_in_their_answer_and_the_steps_lead_there():
 
 def test_functions_are_python_with_their_name_and_their_words():
     for row in datasets.functions(200, False, seed=1):
-        (function,) = ast.parse(row["whole_func_string"]).body
+        (function,) = ast.parse(row["original_string"]).body
         assert function.name == row["func_name"].rpartition(".")[2]
-        assert ast.get_docstring(function) == row["func_documentation_string"]
+        assert ast.get_docstring(function) == row["docstring"]
         assert row["language"] == "python"
 
 

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from pocket import scan
-from unsloth_course.pocket import code, datasets, skills, text, world
+from unsloth_course.pocket import code, datasets, library, skills, text, world
 
 NAMES = [person.name for person in world.people()]
 # A held-out thing of each kind, in a text that would give it away.
@@ -88,10 +88,22 @@ def test_no_problem_is_on_both_sides(documents):
     assert not held_out & (to_learn | scan.problems(documents))
 
 
-def test_no_function_is_on_both_sides():
+@pytest.mark.parametrize("domain", [code, library])
+def test_no_function_is_on_both_sides(domain):
     rng = random.Random(23)
-    sides = [{code.function(rng, held_out).text for _ in range(3_000)} for held_out in (False, True)]
+    sides = [{domain.function(rng, held_out).text for _ in range(3_000)} for held_out in (False, True)]
     assert len(sides[1]) > 100 and not sides[0] & sides[1]
+    assert all(scan.held_out("function", text) for text in sides[1])
+
+
+def test_pretraining_reads_nothing_of_the_library(documents):
+    """Not one of its instruments, types or quantities: the lesson's domain is new."""
+    rng = random.Random(24)
+    learned = "".join(library.function(rng, False).text for _ in range(2_000))
+    for tool, (_, unit) in library.INSTRUMENTS.items():
+        assert tool in learned and tool not in documents and unit in learned
+    for word in ("Device", "Reading", "raise ", "assert ", "-> "):
+        assert word in learned and word not in documents
 
 
 def rows_as_text(rows) -> str:

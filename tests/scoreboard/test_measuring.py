@@ -149,9 +149,8 @@ def test_a_model_of_the_hub_is_asked_the_hub_s_questions(monkeypatch, model, dat
         monkeypatch.setattr(sources, shape, draw(shape))
     look = profile.Machine(None, 0, False, 2, 2**33, False)
     measuring._drawn(profile.decide(look, model=model, data=data))
-    own = {"instructions": "lora", "preferences": "dpo", "problems": "grpo"}
-    expected = {shape: profile.HUB_DATA[lesson] if hub else profile.POCKET for shape, lesson in own.items()}
-    assert asked == expected | {"corpus": profile.POCKET}  # the Hub's is 600 MB
+    own = {"instructions": "lora", "preferences": "dpo", "problems": "grpo", "corpus": "cpt"}
+    assert asked == {shape: profile.HUB_DATA[lesson] if hub else profile.POCKET for shape, lesson in own.items()}
 
 
 # Marks and intervals

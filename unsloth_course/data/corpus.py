@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 COLUMNS = ("text", "file")
-TEXT_COLUMNS = ("text", "whole_func_string", "code")
-"""Where a row may keep its text; the latter two are CodeSearchNet's, in its two copies on the Hub."""
+TEXT_COLUMNS = ("text", "original_string", "whole_func_string", "code")
+"""Where a row may keep its text; the latter three are CodeSearchNet's, in its own files and in its copies on the Hub."""
 DOCUMENTS = (".txt", ".md", ".py")
 IN_FOLDERS = (*DOCUMENTS, ".jsonl")
 MAX_FILE_BYTES = 64 * 2**20
@@ -44,6 +44,8 @@ MAX_ROWS_BYTES = 2**30
 """The same for a JSONL file in a folder."""
 END = "<|endoftext|>"
 TEXTS_AT_ONCE = 1000
+PASSAGE = 1000
+"""Characters of a passage, about: a paragraph or a function or two."""
 
 
 def load(source: "Source | list[str]", name: str | None = None, column: str | None = None) -> Checked:
@@ -53,7 +55,7 @@ def load(source: "Source | list[str]", name: str | None = None, column: str | No
         source: a folder; a .txt, .md or .py file, which is one text; a .jsonl, .jsonl.gz or .json file of rows; a
             `datasets.Dataset`; a list of texts, or of dicts.
         name: what messages, and the column file, call data that comes from memory.
-        column: where rows keep their text. Without it: "text", else CodeSearchNet's "whole_func_string" or "code".
+        column: where rows keep their text. Without it: the first of TEXT_COLUMNS that is there.
 
     A folder is read with all folders in it, in the order of the names: its .txt, .md, .py and .jsonl files. Hidden
     files and folders (their name begins with a dot) are left out. Documents are UTF-8, or UTF-16 with a byte order
@@ -294,6 +296,24 @@ def _no_file(folder: str, found: _Found) -> str:
         f"The folder {folder} holds no text to train on. {what}{hidden} "
         f"Put {', '.join(IN_FOLDERS)} files with text into it."
     )
+
+
+def passages(text: str, characters: int = PASSAGE) -> list[str]:
+    """A text cut at the ends of lines into pieces of at least `characters`, the last one aside.
+
+    Joined, the pieces are the text again. A line that is longer than twice that is cut too. Taught in lesson colab5
+    (continued pretraining).
+    """
+    pieces, gathered = [], ""
+    for line in text.splitlines(keepends=True):
+        gathered += line
+        while len(gathered) >= 2 * characters:
+            pieces.append(gathered[:characters])
+            gathered = gathered[characters:]
+        if len(gathered) >= characters:
+            pieces.append(gathered)
+            gathered = ""
+    return [*pieces, gathered] if gathered else pieces
 
 
 # Blocks

@@ -288,3 +288,44 @@ def keys(dataset: "Dataset") -> list[str]:
     """
     asked = (next(turn["content"] for turn in turns if turn["role"] == "user") for turns in dataset["prompt"])
     return [" ".join(text.split()).casefold() for text in asked]
+
+
+def warm_up(dataset: "Dataset", share: float, seed: int) -> "Dataset":
+    """Rows to learn answering from, before any preference: each prompt with one of its two answers.
+
+    share: of the prompts, from 0 to 1, that come with the chosen answer; the others come with the rejected one. So the
+    model can write both ways, and DPO finds something to move: it raises what the model already writes now and then,
+    and cannot raise what it never writes. Returns TRL's conversational columns prompt and completion. Raises
+    CourseError for a share that is none. Taught in lesson colab3 (DPO).
+    """
+    import random
+
+    from datasets import Dataset
+
+    if not 0 <= share <= 1:
+        raise CourseError(f"The share of chosen answers is {share}; give a number from 0 to 1, such as 0.35.")
+    rng = random.Random(seed)
+    return Dataset.from_list(
+        [
+            {
+                "prompt": row["prompt"],
+                "completion": [_turn("assistant", row["chosen" if rng.random() < share else "rejected"])],
+            }
+            for row in dataset
+        ]
+    )
+
+
+def longest(dataset: "Dataset", tokenizer: Any) -> tuple[int, int]:
+    """The longest prompt with an answer, and the longest answer alone, in tokens: what memory follows. For `predict`.
+
+    Taught in lesson colab3 (DPO).
+    """
+    whole = answer = 0
+    for row in dataset:
+        asked = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
+        for column in ANSWERS:
+            turns = [*row["prompt"], _turn("assistant", row[column])]
+            length = len(tokenizer.apply_chat_template(turns, return_dict=True)["input_ids"])
+            whole, answer = max(whole, length), max(answer, length - len(asked))
+    return whole, answer

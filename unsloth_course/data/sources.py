@@ -20,8 +20,11 @@ HELD_OUT_SEED = 20_000
 SHORT_ANSWER = 24  # characters
 # So many rows of the Hub's sets are never trained on, however few a run tests: the scoreboard asks them of every model.
 RESERVED = 200
-# Of the Hub's half a million functions so many are checked, and more only where a run asks for more.
+# Of a set of texts on the Hub so many are checked, and more only where a run asks for more.
 HUB_TEXTS = 20_000
+# The only files that are fetched of a large set: 13,914 Python functions of 17 MB, from repositories of their own. All
+# six languages would be 1 GB.
+HUB_FILES = {HUB_DATA["cpt"]: ("python/validation-*.parquet",)}
 # General text of the Hub: answers of Alpaca that are at least so many characters long, and mostly letters and spaces.
 PROSE_CHARACTERS = 300
 PROSE_SHARE = 0.92
@@ -137,10 +140,14 @@ def corpus(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset"
     held_out: numbers of texts.
 
     From elsewhere than "pocket" at most half of the different texts are held out, the same for every seed, and no text
-    that is held out is trained on (capitals and white space aside). Of a Hub set 20,000 texts are checked and drawn
-    from, or as many as are asked for. Raises CourseError as `corpus.load` and `hub.fetch_dataset` do, and when there
+    that is held out is trained on (capitals and white space aside). Where a folder or file has fewer different texts
+    than twice the test, they are cut into passages first, and these are what is split: then a test passage and a
+    training passage may come from one text. Of a Hub set 20,000 texts are checked and drawn from, or as many as are
+    asked for. Raises CourseError as `corpus.load` and `hub.fetch_dataset` do, and when there
     are not two different texts. Taught in lesson colab5 (continued pretraining).
     """
+    from datasets import Dataset
+
     from unsloth_course.data import corpus as shape
 
     if source == POCKET:
@@ -151,11 +158,14 @@ def corpus(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset"
         return checked.dataset.select_columns(["text"]), test.select_columns(["text"]), checked
     if os.path.exists(os.path.expanduser(source)) or Path(source).suffix.lower() in (*shape.IN_FOLDERS, ".json", ".gz"):
         checked = shape.load(source)
-        rows = checked.dataset.shuffle(seed=HELD_OUT_SEED)
+        rows = checked.dataset
+        if len(set(shape.keys(rows))) < 2 * held_out:
+            rows = Dataset.from_dict({"text": [piece for text in rows["text"] for piece in shape.passages(text)]})
+        rows = rows.shuffle(seed=HELD_OUT_SEED)
     else:
         from unsloth_course import hub
 
-        found = hub.fetch_dataset(source)
+        found = hub.fetch_dataset(source, files=HUB_FILES.get(source, ()))
         pool = max(HUB_TEXTS, 2 * (train + reserved(source, held_out)))
         # Shuffled before the cut: a larger pool begins with the rows of a smaller one, so the test stays the same.
         drawn = found.shuffle(seed=HELD_OUT_SEED).select(range(min(pool, len(found))))

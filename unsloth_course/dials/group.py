@@ -10,12 +10,12 @@ from unsloth_course import frontend, plots, rewards
 MOST = 2.0  # the highest reward that can be set
 
 EXAMPLES = {
-    "1 of 8 is right": (1.2, *[0.2] * 7),
-    "4 of 8 are right": (1.2, 0.2) * 4,
-    "7 of 8 are right": (*[1.2] * 7, 0.2),
-    "all 8 alike": (0.2,) * 8,
+    "1 of 8 is right": (1.25, *[0.25] * 7),
+    "4 of 8 are right": (1.25, 0.25) * 4,
+    "7 of 8 are right": (*[1.25] * 7, 0.25),
+    "all 8 alike": (0.25,) * 8,
 }
-"""Rewards as in the lesson: 1.0 for the right number and 0.2 for the form."""
+"""Rewards as in the lesson: 1.0 for the right number and 0.25 for the form."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class GroupDial:
         first = next(iter(self.groups))
         chosen = ipywidgets.Dropdown(options=list(self.groups), value=first, description="begin with")
         sliders = [
-            ipywidgets.FloatSlider(value=reward, min=0.0, max=MOST, step=0.1, description=str(number))
+            ipywidgets.FloatSlider(value=reward, min=0.0, max=MOST, step=0.05, description=str(number))
             for number, reward in enumerate(self.groups[first], 1)
         ]
         table = ipywidgets.HTML(self.table(self.groups[first]))

@@ -11,6 +11,7 @@ from unsloth_course import models
 from unsloth_course.evaluation.scores import RESAMPLES, Retention, Score
 
 TEXTS_AT_ONCE = 32
+MOST_LOGITS = 2**27  # numbers of one batch: half a GiB in float32, and about three times that at its peak
 
 
 @dataclass(frozen=True)
@@ -48,22 +49,29 @@ class Surprise:
 def perplexity(model: Any, tokenizer: Any, texts: Sequence[str], length: int) -> Surprise:
     """How surprised the model is by each text, token by token, the first one aside.
 
-    Text beyond `length` tokens is not looked at; a text of fewer than two tokens says nothing and is left out. Control
-    tokens written out in a text are read as characters. Raises ValueError when no text is left. Follows Jelinek et al.
-    1977. Taught in lesson colab5 (continued pretraining).
+    Text beyond `length` tokens is not looked at; a text of fewer than two tokens says nothing and is left out. What is
+    longer than the `max_seq_length` that the model was loaded with is read in windows of that length, each from its own
+    start: on a GPU Unsloth cuts longer rows off. Control tokens written out in a text are read as characters. Raises
+    ValueError when no text is left. Follows Jelinek et al. 1977. Taught in lesson colab5 (continued pretraining).
     """
     import torch
 
-    rows = [
-        tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"][:length] for text in texts
+    texts = list(texts)
+    rows = tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    size = min(length, getattr(model, "max_seq_length", None) or length)
+    windows = [
+        (number, row[start : min(start + size, length)])
+        for number, row in enumerate(rows)
+        for start in range(0, min(len(row), length), size)
     ]
-    seen = [(row, len(tokenizer.decode(row[1:], clean_up_tokenization_spaces=False))) for row in rows if len(row) > 1]
-    if not seen:
+    windows = [(number, row) for number, row in windows if len(row) > 1]
+    if not windows:
         raise ValueError("Perplexity needs at least one text of two tokens or more.")
     losses: list[float] = []
+    at_once = max(1, min(TEXTS_AT_ONCE, MOST_LOGITS // (size * model.config.vocab_size)))
     with models.answering(model), torch.no_grad():
-        for start in range(0, len(seen), TEXTS_AT_ONCE):
-            batch = [row for row, _ in seen[start : start + TEXTS_AT_ONCE]]
+        for start in range(0, len(windows), at_once):
+            batch = [row for _, row in windows[start : start + at_once]]
             longest = max(map(len, batch))
             ids = torch.tensor([row + [tokenizer.pad_token_id] * (longest - len(row)) for row in batch])
             real = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in batch])
@@ -71,7 +79,13 @@ def perplexity(model: Any, tokenizer: Any, texts: Sequence[str], length: int) ->
             logits = model(input_ids=ids, attention_mask=real).logits[:, :-1].float()
             each = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
             losses += (each * real[:, 1:]).sum(dim=1).tolist()
-    return Surprise(losses, [len(row) - 1 for row, _ in seen], [count for _, count in seen])
+    # For each text the sums over its windows: nats, tokens, characters.
+    sums: dict[int, tuple[float, int, int]] = {}
+    for (number, row), loss in zip(windows, losses, strict=True):
+        nats, tokens, characters = sums.get(number, (0.0, 0, 0))
+        read = len(tokenizer.decode(row[1:], clean_up_tokenization_spaces=False))
+        sums[number] = (nats + loss, tokens + len(row) - 1, characters + read)
+    return Surprise(*map(list, zip(*sums.values(), strict=True)))
 
 
 def shuffled(texts: Sequence[str], seed: int = 0) -> list[str]:

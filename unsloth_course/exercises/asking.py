@@ -87,13 +87,15 @@ class Given:
         import numpy as np
 
         try:
-            found = np.asarray(self.value, dtype=float)
+            found = None if np.iscomplexobj(self.value) else np.asarray(self.value, dtype=float)
         except (
             TypeError,
             ValueError,
             OverflowError,
             RuntimeError,
         ):  # the last is torch's, for a tensor with a gradient
+            found = None
+        if found is None:
             self.wrong("and an array of numbers is wanted")
         if found.shape != shape:
             self.wrong(f"and {' x '.join(map(str, shape))} is wanted")

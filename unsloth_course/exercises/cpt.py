@@ -80,9 +80,9 @@ def _counted(given: Given, blocks: list[Any], domain: list[Any], general: list[A
     """How many blocks are general ones. Raises `Wrong` for a stranger, a block twice, and a domain block missing."""
     kinds = {repr(block): "domain" for block in domain} | {repr(block): "general" for block in general}
     found = [repr(block) for block in blocks]
-    strange = next((block for block, name in zip(blocks, found, strict=True) if name not in kinds), None)
-    if strange is not None:
-        given.wrong(f"where {brief(strange)} is none of the blocks")
+    strange = [block for block, name in zip(blocks, found, strict=True) if name not in kinds]
+    if strange:
+        given.wrong(f"where {brief(strange[0])} is none of the blocks")
     if len(set(found)) < len(found):
         given.wrong("where a block stands twice")
     counts = Counter(kinds[name] for name in found)

@@ -7,7 +7,7 @@ from textwrap import dedent
 from unsloth_course.exercises.asking import Learner, Wrong
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Exercise:
     """One exercise.
 
@@ -29,6 +29,9 @@ class Exercise:
     hints: tuple[str, str]
     wrong: Mapping[str, str]
     properties: Callable[[Learner], None]
+
+    def __repr__(self) -> str:
+        return f"<exercise {self.id}: {self.title}>"
 
     @property
     def lesson(self) -> str:

@@ -67,13 +67,13 @@ def _intervals(learner: Learner) -> None:
             given.wrong(f"and the difference of the shares, {change.mean():.4f}, is not inside")
         if high - low < 1e-9:
             given.wrong("so every draw was the same: draw with replacement, so that a question may come twice or never")
+        again = learner(lora, full, np.random.default_rng(0))
+        if again.numbers(2) != [low, high]:
+            again.wrong(f"and ({low:.6g}, {high:.6g}) from the same rng a moment ago: draw from `rng` and nothing else")
         ratios.append((high - low) / (2 * 1.96 * change.std() / len(change) ** 0.5))
     ratio = sum(ratios) / len(ratios)
     if abs(ratio - 1) > 0.08:
         given.wrong(f"and over six pairs of models your intervals are {ratio:.2f} times as wide as 95 % ones")
-    again = learner(lora, full, np.random.default_rng(0))
-    if again.numbers(2) != [low, high]:
-        again.wrong(f"and ({low:.6g}, {high:.6g}) from the same rng a moment ago: draw from `rng` and nothing else")
 
 
 def _ranks(learner: Learner) -> None:

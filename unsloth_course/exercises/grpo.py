@@ -19,8 +19,8 @@ def _advantages(learner: Learner) -> None:
         # Each group is on its own scale, as an easy question is beside a hard one; some have no spread.
         rewards = []
         for _ in range(groups):
-            low, spread = rng.uniform(-1, 3), rng.choice([0.0, 0.2, 1.0])
-            rewards += [round(low + spread * rng.random(), 3) for _ in range(size)]
+            low, spread = rng.uniform(-1, 3), rng.choice([0.0, 0.3, 1.0])
+            rewards += [round(20 * (low + spread * rng.random())) / 20 for _ in range(size)]
         cases.append((rewards, size))
     for rewards, size in cases:
         given = learner(rewards, size)
@@ -33,16 +33,16 @@ def _one_group(given, rewards: list[float], found: list[float]) -> None:
     spread = statistics.stdev(rewards)
     shown = [round(reward, 3) for reward in rewards]
     if spread < 1e-9:
-        if any(not abs(one) < 1e-6 for one in found):
+        if any(not abs(one) < 0.01 for one in found):  # in float32 a mean may be off by a last digit; NaN is refused
             given.wrong(f"where the group {shown} has no spread: nobody did better, so all its advantages are 0")
         return
-    if abs(sum(found)) > 1e-6 * len(found):
+    if abs(sum(found)) > 1e-4 * len(found):
         given.wrong(
             f"and in the group {shown} the advantages add up to {sum(found):.4g}; the group's own mean makes it 0"
         )
     for reward, one in zip(rewards, found, strict=True):
         wanted = (reward - statistics.fmean(rewards)) / (spread + EPSILON)
-        if not math.isclose(one, wanted, rel_tol=1e-5, abs_tol=1e-7):
+        if not math.isclose(one, wanted, rel_tol=5e-5, abs_tol=1e-5):
             given.wrong(
                 f"where in the group {shown} with the standard deviation {spread:.4f} the reward {reward:g} has the "
                 f"advantage {wanted:.4f}, not {one:.4f}"

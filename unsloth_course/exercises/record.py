@@ -99,7 +99,8 @@ class Record:
         if self._writable:
             try:
                 write_text(self.path, json.dumps(entries, indent=2) + "\n")
-                self._unwritten.pop(self.path, None)
+                if self._unwritten.pop(self.path, None) is not None:
+                    self.note = ""
                 return
             except CourseError:
                 self.note = self._not_kept()

@@ -1,6 +1,7 @@
-"""A second domain: small Python functions, which the pocket model has hardly read.
+"""Small Python functions: the little code that the pocket model's pretraining held.
 
-The continued-pretraining lesson teaches it.
+It was enough to learn them by: the base finds a held-out one hardly surprising. So the continued-pretraining lesson
+teaches another domain (`library`).
 """
 
 import random

@@ -71,7 +71,7 @@ def problems(rows: int, held_out: bool, seed: int, kinds: Sequence[int] = HARD_P
 
 
 def functions(rows: int, held_out: bool, seed: int) -> "Dataset":
-    """Columns func_name, whole_func_string, func_documentation_string, language, as in CodeSearchNet.
+    """Columns func_name, original_string, docstring, language, as in CodeSearchNet.
 
     The functions of `library`, a domain that the base has not read; the few that it has read are in `code`.
     """
@@ -81,8 +81,8 @@ def functions(rows: int, held_out: bool, seed: int) -> "Dataset":
         [
             {
                 "func_name": function.name,
-                "whole_func_string": function.text,
-                "func_documentation_string": function.doc,
+                "original_string": function.text,
+                "docstring": function.doc,
                 "language": "python",
             }
             for function in made

@@ -137,10 +137,10 @@ return max(values) - min(values) <= tolerance""",
     ),
     _Shape(
         ("reset_{tool}", "restart_{tool}"),
-        "self, force: bool = False",
+        "self, anyway: bool = False",
         "None",
         ("Reset the {tool} and forget its {quantity}.", "Start the {tool} anew."),
-        """if self.busy and not force:
+        """if self.busy and not anyway:
     raise {error}("the {tool} is busy")
 self.{tool}.close()
 self.{quantity} = None

@@ -235,7 +235,8 @@ def _code(rng: random.Random) -> str:
     return code.function(rng, held_out=False).text + "\n"
 
 
-# What a document is, and how often. Code is all but absent: the continued-pretraining lesson teaches it.
+# What a document is, and how often. Code is all but absent, and that of `library`, which the continued-pretraining
+# lesson teaches, is left out altogether.
 _MIX: tuple[tuple[Callable[[random.Random], str], float], ...] = (
     (_questions, 0.535),
     (_facts, 0.17),

@@ -254,7 +254,7 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def page(board: Scoreboard, picture: plots.Picture | None = None) -> str:
-    """The scoreboard as one HTML page that fetches nothing: tables, notes and picture (its own, unless one is given)."""
+    """The scoreboard as one HTML page that fetches nothing: tables, notes, and its picture, if not given drawn anew."""
     picture = picture or board.picture()
     png = base64.b64encode(picture._repr_png_()).decode()
     return (

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from unsloth_course.profile import Profile
 
 VERSION = 1  # goes into every fingerprint: raise it when a change here moves a score of an unchanged model
-ANSWERS, PREFERENCES, PROBLEMS, TEXTS = 120, 96, 80, 100  # how many of each; ten, or eight, of each taught skill
+ANSWERS, PREFERENCES, PROBLEMS, TEXTS = 120, 96, 80, 60  # how many of each; ten, or eight, of each taught skill
 TEXT_LENGTH = 256  # tokens of a text that are looked at
 SEED = 20_000
 
@@ -58,9 +58,8 @@ def battery(model: Any, tokenizer: Any, machine: "Profile") -> dict[str, dict[st
     fingerprint of exactly what was asked: two values can be compared when theirs agree. A score that cannot be had
     has the value None and says why in `reason`.
 
-    The questions are held out, the same in every run, and asked greedily. The bundled model gets the bundled sets. Any
-    other model gets questions and preferences from the Hub's sets of `profile.HUB_DATA`, whatever it learned from, and
-    the bundled problems and texts. Taught in all five lessons.
+    The questions are held out, the same in every run, and asked greedily. The bundled model gets the bundled sets, any
+    other model those of `profile.HUB_DATA`, whatever it learned from, and the same stories. Taught in all five lessons.
     """
     return _measured(model, tokenizer, _drawn(machine))
 
@@ -246,8 +245,7 @@ _KINDS = (
     ),
     _Kind(
         ("perplexity_domain",),
-        # Of every model: the Hub's set of the lesson is 600 MB to download, and this text nobody has ever read.
-        lambda machine: sources.corpus(POCKET, train=1, held_out=TEXTS, seed=SEED)[1],
+        lambda machine: _held_out(sources.corpus, machine, "cpt", TEXTS),
         _perplexity,
     ),
     _Kind(("perplexity_general",), lambda machine: datasets.stories(TEXTS, SEED), _perplexity),

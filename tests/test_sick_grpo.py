@@ -1,0 +1,201 @@
+"""Real GRPO runs of the pocket model: one that learns, and others that cannot, each in its own way.
+
+The bar of the course: a learning rate of 0 and a constant reward are called "not trained", by their name. The rest may
+be called suspicious, and never trained.
+"""
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from unsloth_course import data, diagnosis, evaluation, memory, models, rewards, training
+
+COMPLETION = 64
+
+
+@dataclass
+class Run:
+    trainer: Any
+    watching: diagnosis.Watch
+    after: evaluation.Answers
+    receipt: diagnosis.Receipt
+
+    @property
+    def verdict(self):
+        return self.receipt.verdict
+
+    @property
+    def findings(self):
+        return {finding.name for finding in self.receipt.findings}
+
+
+@dataclass
+class Warm:
+    """A model after the supervised warm-up, its weights to go back to, and the problems."""
+
+    model: Any
+    tokenizer: Any
+    start: dict
+    prompts: Any
+    held_out: Any
+    before: evaluation.Answers
+
+
+@pytest.fixture(scope="module")
+def warm(with_adapter, machine, tmp_path_factory):
+    model, tokenizer = with_adapter()
+    train, held_out, _ = data.sources.problems("pocket", train=16 * 60 + 100, held_out=80, seed=3407)
+    training.supervised(
+        model,
+        tokenizer,
+        data.problems.warm_up(train.select(range(16 * 60)), worked=0.25),
+        machine,
+        steps=60,
+        learning_rate=1e-3,
+        seed=3407,
+        out=tmp_path_factory.mktemp("warm"),
+    )
+    prompts = train.select(range(16 * 60, len(train))).map(data.problems.to_grpo, batched=True)
+    before = evaluation.solve(model, tokenizer, held_out, COMPLETION)
+    return Warm(model, tokenizer, models.adapter_state(model), prompts, held_out, before)
+
+
+@pytest.fixture(scope="module")
+def run_grpo(warm, machine, tmp_path_factory):
+    """Trains the warm model as the GRPO lesson does, only shorter; `prompts` of 8 completions a step."""
+
+    def run(functions=(rewards.exact, rewards.form), weights=(1.0, 0.25), steps=4, prompts=2, **settings):
+        from trl import GRPOConfig, GRPOTrainer
+
+        models.restore_adapter(warm.model, warm.start)
+        defaults = {
+            "num_generations": 8,
+            "max_completion_length": COMPLETION,
+            "reward_weights": list(weights),
+            "beta": 0.0,
+            "loss_type": "bnpo",
+            "max_steps": steps,
+            "learning_rate": 1e-3,
+            "warmup_steps": 2,
+            "lr_scheduler_type": "constant_with_warmup",
+            "logging_steps": 1,
+            "seed": 3407,
+            "output_dir": str(tmp_path_factory.mktemp("checkpoints")),
+            **machine.arguments,
+            "per_device_train_batch_size": 8 * prompts,
+        }
+        trainer = GRPOTrainer(
+            model=warm.model,
+            processing_class=warm.tokenizer,
+            reward_funcs=list(functions),
+            train_dataset=warm.prompts,
+            args=GRPOConfig(**(defaults | settings)),
+        )
+        watching = diagnosis.watch(trainer)
+        trainer.train()
+        after = evaluation.solve(warm.model, warm.tokenizer, warm.held_out, COMPLETION)
+        score = evaluation.accuracy_score(warm.before, after)
+        return Run(trainer, watching, after, diagnosis.receipt(watching, score, (warm.before, after)))
+
+    return run
+
+
+def test_a_healthy_run_is_trained(run_grpo, warm):
+    run = run_grpo(steps=24, prompts=4)
+    assert run.verdict == "trained", str(run.receipt)
+    assert run.findings == set()
+    assert run.after.share - warm.before.share > 0.25
+    evidence = run.receipt.evidence
+    assert (evidence.method, evidence.steps, evidence.updates) == ("grpo", 24, 24)
+    assert len(evidence.rewards) == len(evidence.spreadless) == 24
+    assert "the reward rose, and unseen problems are solved more often" in run.receipt.sentence()
+    # Nobody told it to: it found out that showing its steps pays.
+    assert sum("=" in text for text in warm.before.given) < 8 and sum("=" in text for text in run.after.given) > 60
+    the_memory_was_predicted(run, warm)
+
+
+def the_memory_was_predicted(run, warm):
+    prediction = memory.predict(
+        memory.Shape.of(warm.model),
+        method="grpo",
+        rank=16,
+        micro_batch=32,
+        length=data.problems.longest_prompt(warm.prompts, warm.tokenizer) + COMPLETION,
+        completion=COMPLETION,
+    )
+    assert prediction.total == pytest.approx(run.watching.meter.peak_bytes, rel=0.2)
+
+
+# The bar: two of two
+
+
+def assert_sick(run, *names):
+    assert run.verdict == "not trained", str(run.receipt)
+    assert set(names) <= run.findings
+    assert run.receipt.sentence().startswith("This run did not train. ")
+
+
+def test_a_learning_rate_of_0(run_grpo):
+    run = run_grpo(learning_rate=0, steps=3)
+    assert_sick(run, "learning rate 0", "weights unchanged")
+    assert run.receipt.evidence.steps == 3
+
+
+def constant(completions, **kwargs):
+    return [1.0] * len(completions)
+
+
+def also_constant(completions, **kwargs):
+    return [1.0] * len(completions)
+
+
+@pytest.mark.parametrize(
+    ("functions", "weights"),
+    [([constant], [1.0]), ([constant, also_constant], [1.0, 0.2])],
+    ids=["exact in binary", "rounded"],
+)
+def test_a_constant_reward(run_grpo, functions, weights):
+    """Eight rewards of 1.0 + 0.2 are alike, and yet have a spread of 1e-7 in float32, which TRL takes for one."""
+    run = run_grpo(functions, weights)
+    assert_sick(run, "no spread in rewards")
+    assert "nothing to prefer" in run.receipt.sentence()
+
+
+# Other ways to learn nothing
+
+
+def test_a_reward_of_random_numbers(run_grpo):
+    dice = random.Random(5)
+
+    def lottery(completions, **kwargs):
+        return [dice.random() for _ in completions]
+
+    run = run_grpo([lottery], [1.0], steps=6)
+    assert run.verdict == "suspicious", str(run.receipt)
+    assert run.findings & {"no held-out effect", "held-out score worse"}
+
+
+def test_completions_that_are_all_cut_off(run_grpo):
+    """`#### 63` and the end of the turn are more than 4 tokens."""
+    run = run_grpo(max_completion_length=4)
+    assert run.verdict in ("suspicious", "not trained")
+    assert "completions cut off" in run.findings
+    assert "Raise max_completion_length" in run.receipt.sentence()
+
+
+def test_cut_off_completions_that_the_trainer_masks(run_grpo):
+    run = run_grpo(max_completion_length=4, mask_truncated_completions=True)
+    assert_sick(run, "no trained token")
+
+
+def test_a_reward_that_pays_for_something_else(run_grpo, warm):
+    """Its reward rises all the way: the held-out problems give it away."""
+    run = run_grpo([rewards.form, rewards.brevity], [1.0, 1.0], steps=12, learning_rate=2e-3)
+    paid = run.receipt.evidence.rewards
+    assert sum(paid[-4:]) > sum(paid[:4])
+    assert run.verdict == "suspicious", str(run.receipt)
+    assert "held-out score worse" in run.findings
+    (found,) = rewards.payoffs({"form + brevity": (run.trainer, run.after)}, warm.before).runs
+    assert found.loophole, found
