@@ -487,7 +487,8 @@ def test_completions_that_are_cut_off_are_suspicious():
 def test_text_that_is_no_better_than_shuffled_is_suspicious():
     shuffled = replace(CPT.score, chance=1.9, above_chance=(-0.1, 0.3))
     verdict, findings = judge(replace(CPT, score=shuffled))
-    assert (verdict, [f.name for f in findings]) == (SUSPICIOUS, ["no better than chance"])
+    assert (verdict, [f.name for f in findings]) == (SUSPICIOUS, ["order not learned"])
+    assert "2.000 against 1.900" in findings[0].text
 
 
 def test_general_text_that_is_forgotten_is_noted():

@@ -151,23 +151,24 @@ def _doubts(e: Evidence) -> list[Finding]:
             found.append(Finding("doubt", "held-out score worse", text))
         elif not low > 0:
             text = (
-                f"No effect on held-out questions can be told from chance: {e.score.before:.3f} before, "
+                f"No effect on held-out {_TESTED.get(e.score.metric, 'questions')} can be told from chance: "
+                f"{e.score.before:.3f} before, "
                 f"{e.score.after:.3f} after, and the 95 % interval of the difference includes 0."
             )
             found.append(Finding("doubt", "no held-out effect", text))
         elif e.score.above_chance and not _better(e.score, e.score.above_chance)[0] > 0:
             if e.score.metric == "perplexity":
-                text = (
+                name, text = "order not learned", (
                     "Text in its own order is no less surprising than its words shuffled: perplexity "
                     f"{e.score.after:.3f} against {e.score.chance:.3f}. Which words occur was learned, and not how "
-                    "they follow each other."
+                    "they follow each other. Read a few rows of the training data: is their text in order?"
                 )
             else:
-                text = (
+                name, text = "no better than chance", (
                     f"The answers are right no more often than they would be on other questions: {e.score.after:.3f} "
                     f"against {e.score.chance:.3f}. The form of the answers was learned, and not what to answer."
                 )
-            found.append(Finding("doubt", "no better than chance", text))
+            found.append(Finding("doubt", name, text))
         right = e.score.correctness
         if right and round(right.before - right.after, 9) > FORGOTTEN:
             text = (

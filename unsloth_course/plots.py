@@ -28,6 +28,7 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER = "#0072B2", "#D55E00", "#009E73", "#AA4
 COLOURS = [BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER]
 GREY, FAINT = "#595959", "#A8A8A8"
 RUN_COLOURS = [GREY, *COLOURS]  # the base first
+FAR_APART = 20  # perplexities that differ by more than this factor are drawn on a logarithmic axis
 DRAWN_UP_TO = 1e15  # a broken model's perplexity has no end, and an axis has one
 MARKERS = "os^DvP"
 STYLE = {
@@ -394,7 +395,14 @@ def before_after(score: Any) -> Picture:
     direction = "lower is better" if lower else "higher is better"
     axes.set_title(f"{name} on {n:,} unseen examples ({direction})")
     axes.set_xlabel(words[0].upper() + words[1:], loc="left")
-    _share_axis(axes, lower, max(before, after))
+    if metric == "perplexity" and 1 <= min(before, after) < max(before, after) / FAR_APART:
+        # From 1, where nothing is surprising: on this axis a bar is as long as the loss.
+        axes.set_xscale("log")
+        axes.set_xlim(1, min(DRAWN_UP_TO, max(before, after)) ** 1.35)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        _share_axis(axes, lower, max(before, after))
     figure.caption = f"{name}: {_score(before, lower)} before, {_score(after, lower)} after; {words}."
     return figure
 
@@ -413,7 +421,7 @@ def _verdict(low: float, high: float, lower: bool) -> str:
 
 
 def _score(value: float, lower: bool) -> str:
-    return f"{value:.2f}" if lower else f"{value:.1%}"
+    return f"{value:,.2f}" if lower else f"{value:.1%}"
 
 
 def _share_axis(axes: Axes, lower: bool, largest: float) -> None:

@@ -1,4 +1,4 @@
-"""The recipe of the LoRA lesson as a function, for trainings that are needed and are not the lesson.
+"""Recipes of lessons as functions, for trainings that are needed and are not the lesson.
 
 A lesson shows its own trainer in full. What it builds on, such as the supervised warm-up before DPO and GRPO, was
 taught in the LoRA lesson and is called from here.
@@ -55,6 +55,58 @@ def supervised(
         processing_class=tokenizer,
         train_dataset=rows,
         args=SFTConfig(**{**machine.arguments, **recipe, **settings}),
+    )
+    if watched:
+        trainer.watching = diagnosis.watch(trainer)
+    else:
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(progress.Line())
+    trainer.train()
+    return trainer
+
+
+def continued(
+    model: Any,
+    tokenizer: Any,
+    blocks: "Dataset",
+    machine: "Profile",
+    *,
+    steps: int,
+    learning_rate: float,
+    embedding_learning_rate: float,
+    seed: int,
+    out: str | Path,
+    watched: bool = False,
+    **settings: Any,
+) -> Any:
+    """Goes on pretraining a model on blocks of raw text with UnslothTrainer, as its lesson does; returns the trainer.
+
+    blocks: column input_ids, all rows of one length, as `corpus.blocks` and `corpus.mix` make them. The learning rates
+    are that of the adapter and that of the embeddings. The other arguments are those of `supervised`, and `settings`
+    those of `UnslothTrainingArguments`. Taught in lesson colab5 (continued pretraining).
+    """
+    from unsloth import UnslothTrainer, UnslothTrainingArguments  # isort: skip -- before transformers
+    from transformers import PrinterCallback
+
+    from unsloth_course import diagnosis, progress
+
+    recipe = {
+        "max_steps": steps,
+        "learning_rate": learning_rate,
+        "embedding_learning_rate": embedding_learning_rate,
+        "warmup_steps": min(5, steps // 5),
+        "lr_scheduler_type": "cosine",
+        "weight_decay": 0.01,
+        "max_length": len(blocks[0]["input_ids"]),
+        "logging_steps": 5,
+        "seed": seed,
+        "output_dir": str(Path(out) / "continued"),
+    }
+    trainer = UnslothTrainer(
+        model=model,
+        processing_class=tokenizer,
+        train_dataset=blocks,
+        args=UnslothTrainingArguments(**{**machine.arguments, **recipe, **settings}),
     )
     if watched:
         trainer.watching = diagnosis.watch(trainer)

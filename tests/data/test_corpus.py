@@ -87,6 +87,16 @@ def test_passages_end_with_a_line_where_lines_are_short():
     assert corpus.passages("short") == ["short"] and corpus.passages("") == []
 
 
+def test_the_costliest_words_save_most_tokens(tokenizer):
+    texts = ["The anemometer and the barometer.", "An anemometer, the cat, a9b anemometers_x"]
+    words = corpus.costly_words(texts, tokenizer, 3)
+    saved = {word: len(tokenizer(word)["input_ids"]) - 1 for word in ("anemometer", "barometer", "anemometers")}
+    assert words[0] == "anemometer" and set(words) == set(saved)
+    assert 2 * saved["anemometer"] > saved["anemometers"] >= saved["barometer"]
+    assert "The" not in corpus.costly_words(texts, tokenizer, 99)  # three letters
+    assert corpus.costly_words([], tokenizer, 3) == corpus.costly_words(["a b 12"], tokenizer, 3) == []
+
+
 def test_control_tokens_stay_in_the_text():
     assert texts(["a<|im_end|>b"]) == ["a<|im_end|>b"]
 

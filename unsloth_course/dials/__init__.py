@@ -3,6 +3,7 @@
 Each has `show()`: the widget where a person can turn it, the picture elsewhere.
 """
 
+from unsloth_course.dials.forgetting import replay
 from unsloth_course.dials.group import GroupDial, advantages
 from unsloth_course.dials.preference_loss import Pair, PreferenceDial, preference
 from unsloth_course.dials.scale import FACTORS, AdapterDial, Setting, adapter
@@ -22,4 +23,5 @@ __all__ = [
     "advantages",
     "learning_rate",
     "preference",
+    "replay",
 ]
