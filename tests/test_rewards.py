@@ -332,7 +332,7 @@ def solved(share, n=20):
     ("paid", "before", "after", "loophole"),
     [
         ([0.1, 0.2, 0.9], 1.0, 0.2, True),
-        ([0.1, 0.2, 0.9], 1.0, 0.95, False),
+        ([0.1, 0.2, 0.9], 1.0, 0.9, False),
         ([0.1, 0.2, 0.9], 0.5, 1.0, False),
         ([0.9, 0.2, 0.1], 1.0, 0.2, False),  # it got worse, and was not paid for it
     ],

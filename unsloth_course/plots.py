@@ -17,7 +17,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import EngFormatter, NullLocator
 
 from .errors import CourseError
 from .lowrank import energy, rank_for
@@ -808,7 +808,7 @@ def _panel_axis(axes: Axes, kind: str, end: float) -> None:
     elif kind == "log":
         axes.set_xscale("log")
         axes.set_xlim(0.9, max(10.0, end) ** 1.35)
-        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 10k, 1M
         axes.xaxis.set_minor_locator(NullLocator())
     else:
         axes.set_xlim(0, 1.6 * end or 1)

@@ -20,7 +20,7 @@ LONGEST = 100  # characters: from here on brevity pays nothing
 EPSILON = 1e-4  # TRL adds it to the standard deviation
 NO_SPREAD = 1e-8  # TRL counts a smaller standard deviation as none
 SHOWN = 160  # characters of a completion in a table
-MISSED = 0.05  # a fall of the verified answers up to here may be chance
+MISSED = 0.1  # a fall of the verified answers up to here may be chance
 
 # One step on a line of its own, such as "12 + 56 = 68". Longer numbers are no numbers of a word problem.
 _STEP = re.compile(r"^[ \t]*(-?[0-9]{1,9}) ?([-+*]) ?(-?[0-9]{1,9}) ?= ?(-?[0-9]{1,9})[ \t]*$", re.MULTILINE)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("text", "file")
 TEXT_COLUMNS = ("text", "original_string", "whole_func_string", "code")
-"""Where a row may keep its text; the latter three are CodeSearchNet's, in its own files and in its copies on the Hub."""
+"""Where a row may keep its text; the others are CodeSearchNet's, in its files and its copies on the Hub."""
 DOCUMENTS = (".txt", ".md", ".py")
 IN_FOLDERS = (*DOCUMENTS, ".jsonl")
 MAX_FILE_BYTES = 64 * 2**20
@@ -319,7 +319,7 @@ def passages(text: str, characters: int = PASSAGE) -> list[str]:
 
 
 def costly_words(texts: Iterable[str], tokenizer: "PreTrainedTokenizerBase", count: int) -> list[str]:
-    """The words that would save most tokens if each were a token of its own, the most worthwhile first, at most `count`.
+    """At most `count` words that would save most tokens if each were a token of its own, the most worthwhile first.
 
     A word is a run of at least four letters that is now cut into two pieces or more; it saves its pieces but one as
     often as it occurs. Taught in lesson colab5 (continued pretraining), where the tokenizer's vocabulary grows.

@@ -8,7 +8,7 @@ from unsloth_course.evaluation.asking import LONGEST_ANSWER, PROBES_EACH, _recal
 from unsloth_course.evaluation.preferring import Preferred, is_preferred, prefer, preference_score
 from unsloth_course.evaluation.scores import Answers, Retention, Score, changed, interval, luck, score
 from unsloth_course.evaluation.solving import Attempts, accuracy_score, attempt, is_solved, pass_at, sample, solve
-from unsloth_course.evaluation.surprise import Surprise, perplexity, perplexity_score, shuffled
+from unsloth_course.evaluation.surprise import Surprise, perplexity, perplexity_score, shuffled, side_by_side
 
 __all__ = [
     "LONGEST_ANSWER",
@@ -39,5 +39,6 @@ __all__ = [
     "sample",
     "score",
     "shuffled",
+    "side_by_side",
     "solve",
 ]

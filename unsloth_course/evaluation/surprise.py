@@ -3,12 +3,15 @@
 import math
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unsloth_course import models
 from unsloth_course.evaluation.scores import RESAMPLES, Retention, Score
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 TEXTS_AT_ONCE = 32
 MOST_LOGITS = 2**27  # numbers of one batch: half a GiB in float32, and about three times that at its peak
@@ -134,4 +137,26 @@ def perplexity_score(
         retention=Retention("perplexity", general[0].perplexity, general[1].perplexity) if general else None,
         chance=chance.perplexity if chance else None,
         above_chance=ratio_interval(chance, after) if chance else None,
+    )
+
+
+def side_by_side(legs: Mapping[str, Mapping[str, Any]]) -> "DataFrame":
+    """Runs beside each other, the first one as what the others are compared with: one column for each.
+
+    legs: by name, for each the keys domain and general (a `Surprise`) and skills (an `Answers`). Taught in lesson
+    colab5 (continued pretraining).
+    """
+    import pandas as pd
+
+    known = next(iter(legs.values()))["general"].perplexity
+    return pd.DataFrame(
+        {
+            name: {
+                "perplexity, domain": f"{leg['domain'].perplexity:,.2f}",
+                "perplexity, general text": f"{leg['general'].perplexity:,.2f}",
+                "its rise": f"{leg['general'].perplexity / known - 1:+.1%}",
+                "untouched skills": f"{leg['skills'].share:.1%}",
+            }
+            for name, leg in legs.items()
+        }
     )

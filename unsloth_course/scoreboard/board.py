@@ -153,7 +153,7 @@ class Scoreboard:
                 ("peak memory of training", "peak_memory_bytes", size),
                 ("seconds of training", "seconds", "{:,.0f} s".format),
                 ("trained parameters", "trainable", "{:,}".format),
-                ("file of what was learned", "file_bytes", size),
+                ("size of the file", "file_bytes", size),
             )
         ]
         colours = {row.name: plots.RUN_COLOURS[LESSONS.index(row.lesson)] for row in self.rows}
