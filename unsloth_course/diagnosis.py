@@ -312,9 +312,9 @@ class Receipt:
         page += f"<ul>{notes}</ul>" if notes else ""
         if self.answers:
             head = cells(("question", "expected", "before", "after"), "th")
-            page += (
-                f"<p>Answers that changed most:</p><table>{head}{''.join(cells(row) for row in self.answers)}</table>"
-            )
+            # A browser would make one line of several.
+            rows = (cells(tuple(text.replace("\n", " ⏎ ") for text in row)) for row in self.answers)
+            page += f"<p>Answers that changed most:</p><table>{head}{''.join(rows)}</table>"
         return page
 
     def to_dict(self) -> dict[str, Any]:

@@ -113,9 +113,12 @@ class Attempts:
 
     @property
     def mixed(self) -> int:
-        """The number of the first problem with at least two right and two wrong answers, or 0 where there is none."""
-        found = (n for n, marks in enumerate(self.right) if 2 <= sum(marks) <= len(marks) - 2)
-        return next(found, 0)
+        """The number of a problem to look at: with two right and two wrong answers or more, and most often with steps.
+
+        0 where there is none.
+        """
+        found = [n for n, marks in enumerate(self.right) if 2 <= sum(marks) <= len(marks) - 2]
+        return max(found, key=lambda n: sum("=" in text for text in self.given[n]), default=0)
 
     def __str__(self) -> str:
         times = len(self.right[0])
