@@ -1,4 +1,4 @@
-"""Goes on pretraining the pocket model with six shares of replay and three seeds, for the dial of the lesson on that.
+"""Goes on pretraining the pocket model with seven shares of replay and three seeds, for the dial of the lesson on that.
 
     venv/bin/python benchmarks/sweep_replay.py
 
@@ -14,10 +14,10 @@ from unsloth_course import data, evaluation, models, profile, results, training
 from unsloth_course.dials import sweeps
 
 NAME = "cpt-replay"
-SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
+SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 SEEDS = (3407, 1, 2)
-DOMAIN, HELD_OUT, LENGTH = 640, 100, 256  # blocks, texts, tokens of a text
-RANK, RATE, EMBEDDING_RATE = 64, 1e-3, 2e-4
+DOMAIN, HELD_OUT, LENGTH = 600, 100, 256  # blocks, texts, tokens of a text
+RANK, RATE, EMBEDDING_RATE = 64, 8e-4, 4e-4
 
 
 def load(machine):
