@@ -158,13 +158,15 @@ def _doubts(e: Evidence) -> list[Finding]:
             found.append(Finding("doubt", "no held-out effect", text))
         elif e.score.above_chance and not _better(e.score, e.score.above_chance)[0] > 0:
             if e.score.metric == "perplexity":
-                name, text = "order not learned", (
+                name = "order not learned"
+                text = (
                     "Text in its own order is no less surprising than its words shuffled: perplexity "
                     f"{e.score.after:.3f} against {e.score.chance:.3f}. Which words occur was learned, and not how "
                     "they follow each other. Read a few rows of the training data: is their text in order?"
                 )
             else:
-                name, text = "no better than chance", (
+                name = "no better than chance"
+                text = (
                     f"The answers are right no more often than they would be on other questions: {e.score.after:.3f} "
                     f"against {e.score.chance:.3f}. The form of the answers was learned, and not what to answer."
                 )

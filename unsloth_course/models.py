@@ -113,8 +113,8 @@ def require_cpt(model: Any, rank: int) -> Count:
     if found.trainable != expected:
         both = "one table of embeddings" if tied else "embeddings and head"
         raise CourseError(
-            f"A rank-{rank} adapter on the seven projections with {both} has {expected:,} parameters, but {found}. Call "
-            "FastLanguageModel.get_peft_model once, with all seven target_modules, embed_tokens and lm_head."
+            f"A rank-{rank} adapter on the seven projections with {both} has {expected:,} parameters, but {found}. "
+            "Call FastLanguageModel.get_peft_model once, with all seven target_modules, embed_tokens and lm_head."
         )
     return found
 
