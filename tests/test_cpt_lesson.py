@@ -1,29 +1,169 @@
-"""The continued-pretraining lesson in a process of its own: a run that cannot learn says so.
+"""The continued-pretraining lesson itself, in processes of its own: a run that cannot learn, a learner's folder of
+text, and the Hub path over real HTTP.
 
 That the unchanged lesson trains on the bundled model is what nbmake runs.
 """
 
+import json
+import random
+import re
+from pathlib import Path
+
 import pytest
+from hub_server import HubServer
 from lesson_runs import Finished, with_knobs
+
+from unsloth_course import models
+from unsloth_course.pocket import datasets, library
+from unsloth_course.profile import HUB_DATA, HUB_MODEL
+
+
+def names(run):
+    return {finding["name"] for finding in run.results["receipt"]["findings"]}
+
+
+# A run that cannot learn
 
 
 @pytest.fixture(scope="module")
 def without_a_learning_rate(tmp_path_factory):
-    knobs = {"BLOCKS": 48, "LEARNING_RATE": 0, "HELD_OUT": 16}
+    knobs = {"LEARNING_RATE": 0, "BLOCKS": 48, "HELD_OUT": 12}
     return Finished("cpt", tmp_path_factory.mktemp("sick"), with_knobs("cpt", knobs))
 
 
 def test_a_lesson_that_did_not_learn_says_so(without_a_learning_rate):
     run = without_a_learning_rate
-    assert run.errors == []
     assert run.results["receipt"]["verdict"] == "not trained"
-    names = {finding["name"] for finding in run.results["receipt"]["findings"]}
-    assert {"learning rate 0", "weights unchanged"} <= names
+    assert {"learning rate 0", "weights unchanged", "no held-out effect"} <= names(run)
     assert "cpt.json written: This run did not train." in run.outputs
-    assert run.status == 1 and "Traceback" not in run.complained
+    assert "Not trained." in run.page
 
 
-def test_its_figures_are_those_of_the_changed_knobs(without_a_learning_rate):
-    found = without_a_learning_rate.results["evaluation"]
-    assert (found["metric"], found["n"]) == ("perplexity", 16)
-    assert found["before"] == pytest.approx(found["after"], rel=1e-4)
+def test_it_runs_to_its_end_and_ends_with_status_1(without_a_learning_rate):
+    run = without_a_learning_rate
+    assert run.errors == []
+    assert run.status == 1
+    assert "its verdict is 'not trained'" in run.complained and "Traceback" not in run.complained
+
+
+def test_its_figures_are_those_of_a_model_that_did_not_change(without_a_learning_rate):
+    found = without_a_learning_rate.results
+    score = found["evaluation"]
+    assert (score["metric"], score["n"]) == ("perplexity", 12)
+    assert score["before"] == score["after"] > 1000 and score["interval"] == [0.0, 0.0]
+    assert score["retention"]["before"] == score["retention"]["after"]
+    assert found["training"]["steps"] == 5  # 48 blocks of the domain and 32 of replay, 16 at a time
+    assert set(found["battery"]) >= {"perplexity_domain", "perplexity_general"}
+    assert "0 parameters at a rate" not in without_a_learning_rate.outputs
+
+
+# A folder of the learner's
+
+
+@pytest.fixture(scope="module")
+def own_folder(tmp_path_factory):
+    """Functions in all four kinds of file and in folders, and whatever else lies in a folder."""
+    folder, rng = tmp_path_factory.mktemp("own") / "manuals", random.Random("own")
+    texts = iter([library.function(rng, False).text for _ in range(400)])
+    (folder / "deep" / "er").mkdir(parents=True)
+    for number in range(60):
+        (folder / f"{number}.py").write_text("\n\n".join(next(texts) for _ in range(2)), encoding="utf-8")
+    for number in range(40):
+        text = "\n".join(next(texts) for _ in range(2))
+        (folder / "deep" / f"{number}.md").write_text(text, encoding="utf-16" if number % 2 else "utf-8-sig")
+    rows = "\n".join(json.dumps({"text": text}) for text in texts)
+    (folder / "deep" / "er" / "rows.jsonl").write_text(rows)
+    (folder / "latin.txt").write_bytes("# Messgerät\n".encode("latin-1"))
+    (folder / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
+    (folder / "binary.txt").write_bytes(b"ab\0cd")
+    (folder / "empty.md").write_text(" \n")
+    (folder / "broken.jsonl").write_text('{"text": "half')
+    (folder / "out.txt").symlink_to(tmp_path_factory.mktemp("elsewhere"))
+    (folder / ".secret").mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def from_a_folder(own_folder, tmp_path_factory):
+    knobs = {"BLOCKS": 200, "HELD_OUT": 24}
+    notebook = with_knobs("cpt", knobs, MODEL="pocket", DATA=str(own_folder))
+    return Finished("cpt", tmp_path_factory.mktemp("folder"), notebook)
+
+
+def test_the_lesson_trains_on_a_folder_of_text(from_a_folder):
+    run = from_a_folder
+    assert run.errors == [] and run.status == 0, run.complained
+    assert run.results["receipt"]["verdict"] == "trained", run.results["receipt"]
+    score = run.results["evaluation"]
+    assert score["n"] == 24 and score["after"] < 0.1 * score["before"]
+
+
+def test_every_file_that_was_not_read_is_named_with_the_reason(from_a_folder):
+    said = from_a_folder.outputs + from_a_folder.page
+    assert "set aside: 6" in said
+    for file, reason in {
+        "latin.txt": "byte 9 (from 0) is not UTF-8",
+        "photo.png": "it has none of the endings .txt, .md, .py, .jsonl",
+        "binary.txt": "byte 2 (from 0) is zero, so it is binary",
+        "empty.md": "it is empty",
+        "broken.jsonl": "the JSON is broken",
+    }.items():
+        assert re.search(rf"{file}: [^\n]*{re.escape(reason)}", said), file
+
+
+def test_no_held_out_text_of_the_folder_was_trained_on(own_folder):
+    from unsloth_course.data import sources
+
+    train, held_out, _ = sources.corpus(str(own_folder), train=10_000, held_out=24, seed=3407)
+    assert len(held_out) == 24 and not set(train["text"]) & set(held_out["text"])
+
+
+# The Hub
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """A Hub that serves the pocket model and generated text under the names that the lesson knows."""
+    import pyarrow
+    import pyarrow.parquet
+
+    functions, answers = tmp_path_factory.mktemp("functions"), tmp_path_factory.mktemp("answers")
+    for language in ("go", "python"):
+        (functions / language).mkdir()
+        for split in ("train", "validation"):
+            rows = datasets.functions(800, held_out=language == "go", seed=len(split)).to_list()
+            path = functions / language / f"{split}-00000-of-00001.parquet"
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    prose = [" ".join(datasets.stories(3, seed=n)["text"]) for n in range(900)]
+    rows = [{"instruction": f"Tell me story {n}.", "input": "", "output": text} for n, text in enumerate(prose)]
+    (answers / "alpaca_data_cleaned.json").write_text(json.dumps(rows))
+    with HubServer() as server:
+        server.add_model(HUB_MODEL, Path(models.folder("pocket")))
+        server.add_dataset(HUB_DATA["cpt"], functions)
+        server.add_dataset(HUB_DATA["lora"], answers)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def from_the_hub(hub, tmp_path_factory):
+    """The lesson in the cpu profile, with model and data from the Hub and a cache that was empty."""
+    # The pocket model wants its own learning rate, whatever name it goes by.
+    knobs = {"LEARNING_RATE": 1e-3, "BLOCKS": 48, "HELD_OUT": 16}
+    notebook = with_knobs("cpt", knobs, MODEL=HUB_MODEL, DATA=HUB_DATA["cpt"])
+    return Finished("cpt", tmp_path_factory.mktemp("hub"), notebook, hub.environment(tmp_path_factory.mktemp("cache")))
+
+
+def test_the_lesson_trains_on_model_and_data_from_the_hub(from_the_hub):
+    run = from_the_hub
+    assert run.errors == [] and run.status == 0, run.complained
+    found = run.results
+    assert found["receipt"]["verdict"] == "trained", found["receipt"]
+    assert (found["model"], found["data"], found["profile"]) == (HUB_MODEL, HUB_DATA["cpt"], "cpu")
+    assert found["training"]["micro_batch"] == 8 and found["evaluation"]["n"] == 16
+
+
+def test_only_one_file_of_the_large_set_was_fetched(from_the_hub, hub):
+    fetched = {request.path.split("/resolve/")[-1].split("/", 1)[-1] for request in hub.requests if request.sent > 1000}
+    assert {file for file in fetched if file.endswith(".parquet")} == {"python/validation-00000-of-00001.parquet"}
+    assert {"model.safetensors", "alpaca_data_cleaned.json"} <= fetched
+    assert re.search(rf"{HUB_DATA['cpt']}: [\d.]+ MB to download, 0 of 1 files", from_the_hub.outputs)

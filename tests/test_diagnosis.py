@@ -431,7 +431,16 @@ def test_a_run_of_each_method_without_a_fault_is_trained(well):
     assert judge(well) == (TRAINED, [])
 
 
-@pytest.mark.parametrize("losses", [[LN_2] * 6, [0.6933, 0.6931, 0.6932], [0.694, 0.692, 0.690, 0.689, 0.689, 0.689]])
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [LN_2] * 6,
+        [0.6933, 0.6931, 0.6932],
+        [0.694, 0.692, 0.690, 0.689, 0.689, 0.689],
+        [LN_2],  # logged once or twice, as in a short run with the default of logging_steps
+        [0.6931, 0.6929],
+    ],
+)
 def test_a_dpo_loss_that_stays_at_ln_2_is_not_trained(losses):
     verdict, findings = judge(replace(DPO, losses=losses))
     assert verdict == NOT_TRAINED
@@ -441,6 +450,11 @@ def test_a_dpo_loss_that_stays_at_ln_2_is_not_trained(losses):
 def test_another_loss_near_ln_2_is_not_taken_for_dpo():
     assert "loss stays at ln 2" not in verdict_and_names(losses=[LN_2] * 6)[1]
     assert judge(replace(DPO, losses=[1.0, 0.8, 0.72, 0.71, 0.70, 0.70]))[0] == TRAINED
+
+
+@pytest.mark.parametrize("losses", [[LN_2, 0.9, 1.4, 2.0, 3.0, 4.0], [LN_2, 2.0], [LN_2, math.nan], []])
+def test_a_dpo_loss_that_left_ln_2_for_the_worse_did_not_stay_there(losses):
+    assert "loss stays at ln 2" not in [finding.name for finding in judge(replace(DPO, losses=losses))[1]]
 
 
 def test_swapped_preferences_are_called_by_their_name():

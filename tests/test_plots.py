@@ -206,6 +206,17 @@ def test_before_after_draws_both_and_says_the_interval():
     assert "After minus before: +92.0 points, 95% interval +89.0 to +96.0: better" in text
 
 
+def test_perplexities_that_lie_far_apart_are_drawn_on_a_logarithmic_axis():
+    far = plots.before_after(score(5500.0, 2.5, (-6000.0, -5000.0), "perplexity"))
+    assert far.axes[0].get_xscale() == "log" and far.axes[0].get_xlim()[0] == 1
+    assert "5,500.00 before, 2.50 after" in far.caption
+    for before, after in ((31.2, 7.4), (0.9, 30.0)):
+        near = plots.before_after(score(before, after, (-30.0, 30.0), "perplexity"))
+        assert near.axes[0].get_xscale() == "linear"
+    endless = plots.before_after(score(1e300, 2.0, (-1e300, -1e299), "perplexity"))
+    assert endless._repr_png_()
+
+
 def test_before_after_takes_an_object_too():
     class Score:
         before, after, interval, metric, n = 0.5, 0.4, (-0.2, -0.01), "accuracy", 50
@@ -390,6 +401,22 @@ def test_a_spectrum_counts_the_directions_up_to_a_share():
     for nothing in ({}, {"full": []}):
         with pytest.raises(CourseError, match=r"no spectrum to draw.*lowrank\.spectrum"):
             plots.spectrum(nothing, rank=2)
+
+
+def test_curves_has_a_panel_for_each_quantity_and_cuts_at_the_top():
+    panels = {"loss": {"a": [9.0, 1.0, 0.0], "b": [2.0, 1.0, 0.5]}, "weight": {"a": [1.0, 0.5, 0.0]}}
+    figure = plots.curves([-1, 0, 1], panels, xlabel="nats", mark=(0, "the start"), top=3.0)
+    assert [axes.get_title("left") for axes in figure.axes] == ["loss", "weight"]
+    assert list(lines(figure)["a"].get_ydata()) == [9.0, 1.0, 0.0]
+    assert figure.axes[0].get_ylim()[1] == 3.0 and figure.axes[1].get_ylim()[1] < 1.2
+    assert figure.axes[-1].get_xlabel() == "nats" and "Dashed: the start." in words(figure)
+    assert "loss, a: 9 to 0." in figure.caption and "weight, a: 1 to 0." in figure.caption
+
+
+@pytest.mark.parametrize("panels", [{}, {"loss": {}}, {"loss": {"a": [1.0]}}])
+def test_curves_without_lines_or_with_a_short_one_is_a_sentence(panels):
+    with pytest.raises(CourseError, match=r"nothing to draw|has 1 values for 2 x values"):
+        plots.curves([0, 1], panels, xlabel="x")
 
 
 def test_a_curve_may_stand_evenly():

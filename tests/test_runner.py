@@ -248,7 +248,7 @@ def test_ctrl_c_stops_the_kernel_and_keeps_what_ran(write_lesson, tmp_path):
 
 def test_unknown_and_unwritten_lessons(write_lesson):
     write_lesson()
-    with pytest.raises(CourseError, match="full, lora, dpo, grpo, cpt"):
+    with pytest.raises(CourseError, match="lora, full, cpt, dpo, grpo"):
         runner.notebook_path("qlora")
     with pytest.raises(CourseError, match="dpo lesson is not written yet"):
         runner.notebook_path("dpo")

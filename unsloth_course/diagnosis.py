@@ -97,7 +97,7 @@ def _fatal(e: Evidence) -> list[Finding]:
         found.append(Finding("fatal", "loss not a number", "The loss became infinite or not a number during training."))
     if e.method == "dpo" and _stays_at_ln_2(e.losses):
         text = (
-            f"The loss ends at {_thirds(e.losses)[1]:.4f}. DPO starts at ln 2 = 0.6931, where chosen and rejected are "
+            f"The loss ends at {_last(e.losses):.4f}. DPO starts at ln 2 = 0.6931, where chosen and rejected are "
             "told apart no better than by a coin, and this run did not leave it. Raise the learning rate, or the steps."
         )
         found.append(Finding("fatal", "loss stays at ln 2", text))
@@ -120,8 +120,15 @@ def _thirds(values: list[float]) -> tuple[float, float] | None:
 
 def _stays_at_ln_2(losses: list[float]) -> bool:
     """Whether a DPO loss starts at ln 2 and ends within 0.005 of it; other losses than the sigmoid start elsewhere."""
+    if not losses or not all(map(math.isfinite, losses)):
+        return False
+    return abs(losses[0] - LN_2) < 0.02 and abs(_last(losses) - LN_2) < 0.005
+
+
+def _last(losses: list[float]) -> float:
+    """Where a loss ends: the mean of its last third; of fewer than three values, the last one."""
     thirds = _thirds(losses)
-    return thirds is not None and abs(losses[0] - LN_2) < 0.02 and thirds[1] > LN_2 - 0.005
+    return thirds[1] if thirds else losses[-1]
 
 
 def _doubts(e: Evidence) -> list[Finding]:

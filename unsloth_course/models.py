@@ -275,12 +275,14 @@ def save_adapter(model: Any, tokenizer: Any, target: str | Path, base: str) -> P
     """Saves the adapter with the name of its base, so that another machine finds the base again.
 
     PEFT notes the folder that the base was loaded from, in the settings and in the model card: a path of this machine.
-    Raises CourseError when the folder cannot be written.
+    The copy of the adapter that TRL's DPOTrainer keeps as its reference ("ref") is no part of what was learned and is
+    left out. Raises CourseError when the folder cannot be written.
     """
     target = Path(target)
+    learned = [name for name in model.peft_config if name != "ref"]
     try:
         target.mkdir(parents=True, exist_ok=True)
-        model.save_pretrained(str(target))
+        model.save_pretrained(str(target), selected_adapters=learned)
         tokenizer.save_pretrained(str(target))
         config, card = target / "adapter_config.json", target / "README.md"
         settings = json.loads(config.read_text(encoding="utf-8"))

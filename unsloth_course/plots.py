@@ -517,6 +517,48 @@ def curve(
     return figure
 
 
+@_styled
+def curves(
+    xs: Sequence[float],
+    panels: Mapping[str, Mapping[str, Sequence[float]]],
+    *,
+    xlabel: str,
+    mark: tuple[float, str] | None = None,
+    top: float | None = None,
+) -> Picture:
+    """The lines of several formulas over the same x values, a panel for each quantity, one below the other.
+
+    panels: by the name of the quantity, the values of each line by its name, as many as `xs`. mark: an x value to point
+    out, with its label. top: the largest y value that is shown; a line that goes higher leaves the picture.
+    Raises CourseError when a line has another length. Taught in lesson colab3 (DPO).
+    """
+    if not len(xs) or not panels or not all(panels.values()):
+        raise CourseError("There is nothing to draw: curves() wants x values and at least one line in each panel.")
+    figure, drawn = _picture(0.9 + 2.9 * len(panels), rows=len(panels))
+    for axes, (quantity, lines) in zip(drawn, panels.items(), strict=True):
+        for position, (name, values) in enumerate(lines.items()):
+            if len(values) != len(xs):
+                raise CourseError(f'The line "{name}" has {len(values)} values for {len(xs)} x values: give one each.')
+            axes.plot(xs, values, color=COLOURS[position % len(COLOURS)], label=name)
+        axes.set_title(quantity, fontsize=14)
+        low, high = axes.get_ylim()
+        axes.set_ylim(low if top is None else max(low, -0.05 * top), high if top is None else min(high, top))
+        if mark is not None:
+            axes.axvline(mark[0], color=GREY, linestyle=(0, (4, 3)), linewidth=2, zorder=1)
+        if axes is not drawn[-1]:
+            axes.tick_params(labelbottom=False)
+        _name_lines(axes, xs, lines)
+    drawn[-1].set_xlabel(xlabel)
+    if mark is not None:
+        figure.supxlabel(f"Dashed: {mark[1]}.", fontsize=13, x=0.02, ha="left")
+    figure.caption = " ".join(
+        f"{quantity}, {name}: {values[0]:.3g} to {values[-1]:.3g}."
+        for quantity, lines in panels.items()
+        for name, values in lines.items()
+    )
+    return figure
+
+
 def _name_lines(axes: Axes, xs: Sequence[float], ys: Mapping[str, Sequence[float]]) -> None:
     """Each line's name to the right of its end, pushed apart where ends lie close together."""
     low, high = axes.get_ylim()

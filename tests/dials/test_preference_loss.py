@@ -1,5 +1,6 @@
 """The DPO dial: its numbers against torch's own derivative, its picture and its widget."""
 
+import itertools
 import math
 
 import pytest
@@ -24,6 +25,7 @@ def test_its_numbers_are_those_of_torch(beta, chosen, rejected):
     pair = Pair(beta, chosen, rejected)
     assert pair.loss == pytest.approx(float(loss), rel=1e-9, abs=1e-12)
     assert [-pair.pull, pair.pull] == pytest.approx(policy.grad.tolist(), rel=1e-9, abs=1e-12)
+    assert pair.beta * pair.weight == pytest.approx(abs(policy.grad[0].item()), rel=1e-9, abs=1e-12)
     assert pair.preference == pytest.approx(math.exp(-pair.loss), rel=1e-9)
 
 
@@ -54,15 +56,25 @@ def test_the_comment_says_what_the_setting_means(chosen, rejected, words):
     assert words in dial.comment(Pair(0.1, chosen, rejected))
 
 
-def test_the_picture_has_a_line_for_each_beta():
-    picture = dials.preference().picture()
+@pytest.mark.parametrize("betas", [(0.1, 0.5, 5.0), (0.002, 0.02, 0.1)])
+def test_the_picture_has_loss_and_weight_with_a_line_for_each_beta(betas):
+    picture = dials.preference(betas=betas).picture()
     assert isinstance(picture, plots.Picture)
-    (axes,) = picture.axes
-    assert [line.get_label() for line in axes.lines if line.get_label().startswith("beta")] == [
-        "beta 0.05",
-        "beta 0.1",
-        "beta 0.5",
-    ]
+    assert [axes.get_title("left") for axes in picture.axes] == ["loss (nats)", "weight in the gradient"]
+    for axes, at_start in zip(picture.axes, (math.log(2), 0.5), strict=True):
+        lines = [line for line in axes.lines if line.get_label().startswith("beta")]
+        assert [line.get_label() for line in lines] == [f"beta {beta:g}" for beta in betas]
+        for line in lines:
+            xs, ys = line.get_data()
+            assert ys[list(xs).index(0.0)] == pytest.approx(at_start)
+            assert all(later < earlier for earlier, later in itertools.pairwise(ys))
+
+
+@pytest.mark.parametrize("beta", [0.002, 0.1, 5.0, 20.0])
+def test_the_widget_stands_where_its_table_does(beta):
+    slider, *_, table = dials.preference(beta=beta, chosen=1.0, rejected=-1.0).widget().children
+    assert slider.value == beta
+    assert f"{Pair(beta, 1.0, -1.0).loss:.4f} (ln 2" in table.value
 
 
 def test_the_widget_follows_its_sliders():

@@ -59,6 +59,25 @@ def test_the_score_holds_the_interval_and_what_became_of_being_right():
     assert "30 of 40 in the preferred way (75.0 %), 20 right (50.0 %)" in str(after)
 
 
+def test_an_essay_that_was_cut_off_is_compared_with_beginnings(monkeypatch, load):
+    """Beside whole texts the shorter one would always be nearer, whatever is written."""
+    from unsloth_course import models
+
+    good = "Water boils at one hundred degrees because its vapour then presses as hard as the air around it does."
+    bad = "The answer depends on many things and I cannot say."
+    begun = {"good": "Water boils at one hundred degrees", "bad": "The answer depends on many things"}
+    _, tokenizer = load()
+    rows = [
+        {"prompt": [{"role": "user", "content": "Why?"}], "chosen": text, "rejected": other}
+        for text, other in ((good, bad), (good, bad), (bad, good), (bad, good), (good, bad))
+    ]
+    given = [begun["good"], begun["bad"], begun["good"], begun["bad"], ""]
+    monkeypatch.setattr(models, "complete", lambda *arguments: given)
+    found = evaluation.prefer(None, tokenizer, Dataset.from_list(rows))
+    assert found.preferred == [True, False, False, True, False]
+    assert found.correct == []
+
+
 def test_essays_have_no_correctness(load):
     model, tokenizer = load()
     row = {"prompt": [{"role": "user", "content": "What is 2 plus 2?"}], "chosen": "Four.", "rejected": "long " * 20}

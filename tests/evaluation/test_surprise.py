@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unsloth_course.evaluation import Surprise, perplexity, perplexity_score, shuffled
+from unsloth_course.evaluation import Answers, Surprise, perplexity, perplexity_score, shuffled, side_by_side
 from unsloth_course.evaluation.surprise import ratio_interval
 
 TEXTS = ["It was a sunny morning in Ravenna.", "The market was full of people.\n", "What is 20 plus 30?", "def f(x):"]
@@ -85,3 +85,13 @@ def test_an_interval_needs_the_same_texts():
 
 def test_bits_per_character():
     assert made([30 * math.log(2)]).bits_per_character == pytest.approx(1.0)
+
+
+def test_runs_side_by_side_are_compared_with_the_first():
+    def leg(domain, general, right):
+        return {"domain": made([domain]), "general": made([general]), "skills": Answers([], [], [], right)}
+
+    table = side_by_side({"before": leg(80.0, 5.0, [True] * 4), "after": leg(10.0, 6.0, [True, True, True, False])})
+    assert list(table.columns) == ["before", "after"]
+    assert list(table["before"]) == ["2,980.96", "1.65", "+0.0%", "100.0%"]
+    assert list(table["after"]) == ["2.72", "1.82", "+10.5%", "75.0%"]

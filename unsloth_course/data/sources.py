@@ -197,7 +197,8 @@ def _split(
 def general_text(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset"]:
     """General text, to read again in training and to measure forgetting on: (train, held out), with the column text.
 
-    source: "pocket", or anything else for a model of the Hub. train, held_out: numbers of texts.
+    source: "pocket" for the pocket model, whatever its domain; anything else for a model of the Hub. train, held_out:
+    numbers of texts.
 
     For the pocket model: documents of the mixture that it was pretrained on, and, held out, stories. For a model of the
     Hub: prose among the answers of yahma/alpaca-cleaned, which are long and mostly letters and spaces. No held-out text

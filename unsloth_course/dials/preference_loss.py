@@ -9,8 +9,10 @@ from typing import Any
 from unsloth_course import frontend, plots
 from unsloth_course.errors import CourseError
 
-BETAS = (0.05, 0.1, 0.5)
+BETAS = (0.1, 0.5, 5.0)
 SPAN = 10.0  # nats that either log-probability may have moved from the reference's
+DRAWN = 5.0  # nats to either side in the picture
+HIGHEST = 3.0  # nats of loss that the picture shows
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,14 @@ class Pair:
         return _softplus(-self.margin)
 
     @property
+    def weight(self) -> float:
+        """How much the pair still counts in the gradient, from 0 to 1: the chance that it is taken the wrong way."""
+        return _sigmoid(-self.margin)
+
+    @property
     def pull(self) -> float:
         """How hard the loss pulls the two log-probabilities apart: the size of its slope in either of them."""
-        return self.beta * _sigmoid(-self.margin)
+        return self.beta * self.weight
 
 
 def _sigmoid(x: float) -> float:
@@ -67,16 +74,18 @@ class PreferenceDial:
     betas: Sequence[float] = BETAS
 
     def picture(self) -> plots.Picture:
-        """The static twin: the loss against the difference of the two log-probabilities, for each beta."""
-        differences = [2 * SPAN * step / 40 - SPAN for step in range(41)]
-        losses = {f"beta {beta:g}": [Pair(beta, d, 0.0).loss for d in differences] for beta in self.betas}
-        return plots.curve(
-            differences,
-            losses,
+        """The static twin: loss and weight in the gradient against how far the pair is apart, for each beta."""
+        apart = [2 * DRAWN * step / 100 - DRAWN for step in range(101)]
+        pairs = {f"beta {beta:g}": [Pair(beta, nats, 0.0) for nats in apart] for beta in self.betas}
+        return plots.curves(
+            apart,
+            {
+                "loss (nats)": {name: [pair.loss for pair in line] for name, line in pairs.items()},
+                "weight in the gradient": {name: [pair.weight for pair in line] for name, line in pairs.items()},
+            },
             xlabel="log-probability of chosen minus rejected, against the reference (nats)",
-            ylabel="loss (nats)",
-            mark=(0.0, "training begins here, at ln 2"),
-            markers=False,
+            mark=(0.0, "training begins here, with the loss at ln 2 and the weight at 0.5"),
+            top=HIGHEST,
         )
 
     def table(self, pair: Pair) -> str:
@@ -87,6 +96,7 @@ class PreferenceDial:
             ("margin", f"{pair.margin:+.2f}"),
             ("implied preference for chosen", f"{100 * pair.preference:.1f} %"),
             ("loss", f"{pair.loss:.4f} (ln 2 is {math.log(2):.4f})"),
+            ("weight in the gradient", f"{pair.weight:.4f}"),
             ("pull of the gradient", f"{pair.pull:.4f}"),
         )
         cells = "".join(
@@ -121,7 +131,10 @@ class PreferenceDial:
                 value=value, description=name, style={"description_width": "150px"}, layout={"width": "480px"}, **span
             )
 
-        beta = slider("beta", self.start.beta, min=0.01, max=1.0, step=0.01)
+        # A slider clips what lies beyond its ends, and then it would not stand where the table does.
+        beta = slider(
+            "beta", self.start.beta, min=min(0.01, self.start.beta), max=max(10.0, self.start.beta), step=0.01
+        )
         moved = {"min": -SPAN, "max": SPAN, "step": 0.25}
         chosen = slider("chosen - reference", self.start.chosen, **moved)
         rejected = slider("rejected - reference", self.start.rejected, **moved)
@@ -135,6 +148,11 @@ class PreferenceDial:
         return ipywidgets.VBox([beta, chosen, rejected, table])
 
 
-def preference(beta: float = 0.1, chosen: float = 0.0, rejected: float = 0.0) -> PreferenceDial:
-    """The DPO lesson's dial, standing at one pair; see `Pair` for the three numbers. Taught in lesson colab3 (DPO)."""
-    return PreferenceDial(Pair(beta, chosen, rejected))
+def preference(
+    beta: float = 0.1, chosen: float = 0.0, rejected: float = 0.0, betas: Sequence[float] = BETAS
+) -> PreferenceDial:
+    """The DPO lesson's dial, standing at one pair; see `Pair` for the three numbers.
+
+    betas: those whose lines the picture has. Taught in lesson colab3 (DPO).
+    """
+    return PreferenceDial(Pair(beta, chosen, rejected), tuple(betas))

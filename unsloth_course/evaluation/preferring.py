@@ -68,6 +68,14 @@ def is_preferred(given: str, chosen: str, rejected: str, at_least: float = 0.0) 
     return near >= at_least and near > likeness(given, rejected)
 
 
+def _begun(text: str, given: str) -> str:
+    """As many words of a text as an answer has.
+
+    An essay is cut off at the limit of tokens. Beside whole texts such a beginning is always more like the shorter one.
+    """
+    return " ".join(_words(text)[: len(_words(given))])
+
+
 def is_correct(given: str, short: str) -> bool:
     """Whether an answer is the short one, or one sentence that ends in it."""
     return bool(re.search(rf"(^|\W){re.escape(short.strip())}\W*$", given.strip())) and "\n" not in given.strip()
@@ -77,7 +85,8 @@ def prefer(model: Any, tokenizer: Any, rows: "Dataset", max_new_tokens: int = LO
     """The model's answers to held-out prompts, each compared with the prompt's chosen and rejected text.
 
     rows: columns prompt (a list of chat turns), chosen, rejected (text). What counts is what the model writes: the
-    rewards of DPO rise on text that it never writes. Taught in lesson colab3 (DPO).
+    rewards of DPO rise on text that it never writes. Where the rejected texts are essays, both are compared up to the
+    length of the answer. Taught in lesson colab3 (DPO).
     """
     prompts = [
         tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) for turns in rows["prompt"]
@@ -85,14 +94,15 @@ def prefer(model: Any, tokenizer: Any, rows: "Dataset", max_new_tokens: int = LO
     given = models.complete(model, tokenizer, prompts, max_new_tokens)
     chosen, rejected = list(rows["chosen"]), list(rows["rejected"])
     bare = all(len(text) <= SHORT for text in rejected)
+    texts = list(zip(given, chosen, rejected, strict=True))
+    if not bare:
+        texts = [(mine, _begun(good, mine), _begun(bad, mine)) for mine, good, bad in texts]
     return Preferred(
         questions=[turns[-1]["content"] for turns in rows["prompt"]],
         chosen=chosen,
         rejected=rejected,
         given=given,
-        preferred=[
-            is_preferred(*texts, at_least=ALIKE if bare else 0.0) for texts in zip(given, chosen, rejected, strict=True)
-        ],
+        preferred=[is_preferred(*compared, at_least=ALIKE if bare else 0.0) for compared in texts],
         correct=[*map(is_correct, given, rejected)] if bare else [],
     )
 
