@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsloth_course import evaluation
+from unsloth_course.errors import CourseError
 from unsloth_course.evaluation import Preferred, is_preferred, preference_score
 from unsloth_course.evaluation.preferring import ALIKE, is_correct, likeness
 
@@ -76,6 +77,13 @@ def test_an_essay_that_was_cut_off_is_compared_with_beginnings(monkeypatch, load
     found = evaluation.prefer(None, tokenizer, Dataset.from_list(rows))
     assert found.preferred == [True, False, False, True, False]
     assert found.correct == []
+
+
+@pytest.mark.parametrize("every", [0, -2])
+def test_a_distance_of_no_step_is_a_sentence(every, load):
+    load()  # transformers has to come after unsloth
+    with pytest.raises(CourseError, match=rf"every is {every}; give a whole number of steps"):
+        evaluation.follow(None, None, every=every)
 
 
 def test_essays_have_no_correctness(load):
