@@ -28,7 +28,7 @@ MAX_LINE_BYTES = 64 * 2**20
 CONTROL_TOKENS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
 """ChatML's control tokens, as SmolLM2 has them. For another model pass its tokenizer's `all_special_tokens`."""
 
-REASONS_SHOWN = 5
+REASONS_SHOWN = 8
 ARRAY_HINT = " If the file is one JSON list, rename it to .json."
 
 Source: TypeAlias = "str | os.PathLike[str] | Dataset | list[dict[str, Any]]"
