@@ -10,10 +10,12 @@ import pytest
 
 from unsloth_course import data, diagnosis, evaluation, models, profile
 
+# The processes of `pytest -n` share the cores, and so do the lessons that they start; threads that wait for one
+# another on a core that another process has cost more than they bring.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 # The environment as it was before Unsloth put its own variables into it: for processes of their own.
 ENVIRONMENT = dict(os.environ)
-# As `profile.detect` does for a lesson; the reason is there.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # What profile.detect sets for a lesson, before any test loads torch: a test run shares its machine with other programs.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 TWO_CORES = profile.Machine(

@@ -546,7 +546,9 @@ def test_a_driver_beside_a_cpu_torch_is_said_every_time(course, monkeypatch):
 
 def test_arguments():
     assert install.command_after([]) == []
-    assert install.command_after(["--test", "-k", "a b"]) == ["-m", "pytest", "-k", "a b"]
+    tests = install.command_after(["--test", "-k", "a b"])
+    assert tests[:3] == ["-m", "pytest", "-n"] and 1 <= int(tests[3]) <= install.TEST_PROCESSES
+    assert tests[4:] == ["--dist", "loadfile", "-k", "a b"]
     assert install.command_after(["--run", "lora", "--seed", "1"]) == [
         "-m",
         "unsloth_course",

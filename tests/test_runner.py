@@ -1,5 +1,6 @@
 """The runner, with toy lessons that take a kernel but no torch."""
 
+import asyncio
 import io
 import json
 import os
@@ -241,6 +242,29 @@ def test_ctrl_c_stops_the_kernel_and_keeps_what_ran(write_lesson, tmp_path):
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
     assert "so far" in outputs_of(tmp_path / "results" / source.name)
+
+
+def test_a_cancellation_that_got_lost_is_repeated():
+    lost = []
+
+    async def waiting():
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            lost.append("the first")
+        await asyncio.sleep(60)
+
+    async def both():
+        task = asyncio.ensure_future(waiting())
+        insisting = asyncio.ensure_future(runner._insist(task))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task], timeout=30)
+        assert task.cancelled()
+        await insisting  # it ends with the task
+
+    asyncio.run(both())
+    assert lost == ["the first"]
 
 
 # Without a kernel

@@ -31,6 +31,7 @@ OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)
 GB = 10**9
 CPU_BYTES, CUDA_BYTES = 4 * GB, 12 * GB
 KERNEL, KERNEL_TITLE = "unsloth-course", "Python (unsloth-course)"
+TEST_PROCESSES = 4  # at most, of `--test`
 STAMP = "unsloth-course.json"
 
 USAGE = """\
@@ -611,7 +612,9 @@ def command_after(arguments: Sequence[str]) -> list[str]:
         return []
     option, *rest = arguments
     if option == "--test":
-        return ["-m", "pytest", *rest]
+        # A file's tests stay together: they share what the file trained. Each process takes about 2 GiB.
+        processes = min(os.cpu_count() or 1, TEST_PROCESSES)
+        return ["-m", "pytest", "-n", str(processes), "--dist", "loadfile", *rest]
     if option == "--run" and rest and not rest[0].startswith("-"):
         return ["-m", "unsloth_course", "run", *rest]
     if option == "--run":

@@ -17,7 +17,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, NullLocator
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from .errors import CourseError
 from .lowrank import energy, rank_for
@@ -612,9 +612,9 @@ def sweep(
         above.set_ylim(-0.04, 1.06)
         above.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
     else:
-        above.set_yscale("log")
+        _log_scale(above)
     above.set_title("Scores after training" if metric == "share" else "Perplexity after training (lower is better)")
-    below.set_yscale("log")
+    _log_scale(below)
     below.set_title("Loss at the end of training (lower is better)")
     for axes in (above, below):
         axes.set_xscale("log" if log else "linear")
@@ -631,6 +631,15 @@ def sweep(
         figure.supxlabel("\n".join(notes), fontsize=13, x=0.02, ha="left")
     figure.caption = " ".join(_sweep_in_words(name, values, found, metric) for name, found in means.items())
     return figure
+
+
+def _log_scale(axes: Axes) -> None:
+    """A logarithmic y axis for what is drawn, labelled in plain numbers: matplotlib's own labels read 6 x 10^0."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 10 * low else range(1, 10)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _mean(numbers: Sequence[float]) -> float:
@@ -676,7 +685,7 @@ def picked(curves: Mapping[float, Sequence[Sequence[tuple[float, float]]]], valu
         style = {"color": BLUE, "zorder": 3} if other == value else {"color": FAINT, "alpha": 0.5, "linewidth": 1.4}
         for points in seeds:
             axes.plot(*zip(*[(step, loss) for step, loss in points if math.isfinite(loss)], strict=True), **style)
-    axes.set_yscale("log")
+    _log_scale(axes)
     axes.set(title=f"Training loss at {label}", xlabel="step", ylabel="loss")
     ends = [points[-1][1] for points in curves[value] if points]
     figure.caption = f"{label}: loss {_mean(ends):.3f} at the last logged step; {_count(curves, 'value')} in the sweep."

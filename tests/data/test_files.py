@@ -244,10 +244,10 @@ def test_memory_that_holds_no_rows():
 
 
 def test_the_report_counts_and_shows_the_first_reasons():
-    set_aside = [SetAside("a.json", number, "column 'output' is empty") for number in range(1, 9)]
+    set_aside = [SetAside("a.json", number, "column 'output' is empty") for number in range(1, 12)]
     report = str(Checked([0] * 1234, set_aside, ["text"]))
-    assert "rows ready: 1,234, set aside: 8" in report
-    assert "a.json, row 5: column 'output' is empty" in report and "row 6" not in report
+    assert "rows ready: 1,234, set aside: 11" in report
+    assert "a.json, row 8: column 'output' is empty" in report and "row 9" not in report
     assert "and 3 more" in report and "columns not used: 'text'" in report
 
 
