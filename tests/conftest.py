@@ -57,6 +57,7 @@ def load(machine) -> Callable[[], tuple[Any, Any]]:
         for name in ("UNSLOTH_FORCE_CPU", "UNSLOTH_DISABLE_STATISTICS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
             patch.setenv(name, machine.environment[name])
         profile.quiet()
+        profile.keep_freed_memory()
         from unsloth import FastLanguageModel
     logging.getLogger("transformers").setLevel(logging.ERROR)
 

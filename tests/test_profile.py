@@ -272,3 +272,47 @@ def test_this_machine_in_a_process_of_its_own():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"{os.cpu_count()} CPU cores" in done.stdout
+
+
+FAULTS = """
+import resource, sys
+from unsloth_course import profile
+kept = len(sys.argv) > 1 and profile.keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(3):
+    bytes(bytearray(8 << 20))
+before = faults()
+for _ in range(40):
+    bytes(bytearray(8 << 20))
+print(int(bool(kept)), faults() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
+def test_freed_memory_is_kept_for_the_next_tensor():
+    def count(*arguments):
+        done = subprocess.run([sys.executable, "-c", FAULTS, *arguments], capture_output=True, text=True, check=True)
+        return [int(word) for word in done.stdout.split()]
+
+    kept, few = count("keep")
+    if not kept:
+        pytest.skip("this C library has no mallopt")
+    assert few < 0.1 * count()[1]
+
+
+def test_freed_memory_elsewhere_is_left_to_the_system(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert profile.keep_freed_memory() is False
+
+
+def test_the_profiler_that_measures_memory_writes_nothing():
+    script = """
+from unsloth_course import profile
+profile.detect("cpu")
+import torch
+with torch.profiler.profile(profile_memory=True):
+    torch.ones(10)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr == ""

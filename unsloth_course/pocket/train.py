@@ -101,7 +101,9 @@ def redraw_unseen(model, rows: np.ndarray, seed: int) -> int:
     import torch
 
     unseen = torch.from_numpy(np.bincount(rows.ravel(), minlength=tokenizer.VOCABULARY) == 0)
-    table = model.get_input_embeddings().weight.data
+    # A model may have more rows than the tokenizer has tokens. Those are never read, and pushed down they are never
+    # written: they stay as they are.
+    table = model.get_input_embeddings().weight.data[: tokenizer.VOCABULARY]
     seen = table[~unseen.to(table.device)].float()
     noise = torch.randn(int(unseen.sum()), table.shape[1], generator=torch.Generator().manual_seed(seed))
     table[unseen.to(table.device)] = (seen.mean(0) + seen.std(0) * noise.to(table.device)).to(table.dtype)
@@ -172,10 +174,12 @@ def pretrain(
     seed: int = 3407,
     force: bool = False,
     score_each: int = 200,
+    config: dict = CONFIG,
 ) -> dict:
     """Train a model into the folder `out` and return its facts, as `scores.json` holds them.
 
     tokens: length of the corpus. batch: rows of BLOCK tokens an update. score_each: held-out questions per skill.
+    config: arguments of `LlamaConfig`, for a model of another shape.
     Raises CourseError if `out` holds a model and `force` is not set, and if the tokens are too few for one update.
     """
     if (out / "model.safetensors").exists() and not force:
@@ -197,7 +201,7 @@ def pretrain(
     print(f"{rows.size:,} tokens made in {time.time() - started:.0f} s")
 
     set_seed(seed)
-    model = LlamaForCausalLM(LlamaConfig(**CONFIG))
+    model = LlamaForCausalLM(LlamaConfig(**config))
     cuda = torch.cuda.is_available()
     trainer = Trainer(
         model=model,
