@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -505,3 +506,9 @@ def test_an_adapter_is_not_a_whole_model(saved):
     """The classic mistake, caught before Unsloth sees it."""
     with pytest.raises(CourseError, match=r"is an adapter, not a whole model.*\(pocket\)"):
         models.folder(saved)
+
+
+def test_a_whole_model_does_not_take_the_adapter_from_the_next(monkeypatch):
+    monkeypatch.setenv("UNSLOTH_ENABLE_FULL_FINETUNING", "1")  # as Unsloth leaves it on a GPU
+    models.allow_adapters()
+    assert os.environ["UNSLOTH_ENABLE_FULL_FINETUNING"] == "0"

@@ -38,7 +38,7 @@ def test_recorded_runs_trained_with_three_seeds_at_least(table):
     for run in table.recorded():
         if run["lesson"] != "base":
             assert run["receipt"]["verdict"] == "trained"
-            seeds.setdefault((run["lesson"], run["model"]), set()).add(run["seed"])
+            seeds.setdefault((run["lesson"], run["device"], run["model"]), set()).add(run["seed"])
     assert seeds and all(len(found) >= 3 for found in seeds.values())
 
 

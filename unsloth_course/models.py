@@ -4,6 +4,7 @@ The two calls that a lesson is about, `FastLanguageModel.from_pretrained` and `g
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,6 +82,15 @@ def require_lora(model: Any, rank: int) -> Count:
             "FastLanguageModel.get_peft_model once, with all seven target_modules."
         )
     return found
+
+
+def allow_adapters() -> None:
+    """Takes back what `full_finetuning=True` leaves behind in a process: the next model gets its adapter again.
+
+    On a GPU Unsloth notes that kind of load in the environment, a load for LoRA does not rewrite it, and then
+    `get_peft_model` returns the model as it was. Taught in lesson colab1 (full fine-tuning).
+    """
+    os.environ["UNSLOTH_ENABLE_FULL_FINETUNING"] = "0"
 
 
 def require_tied(model: Any) -> bool:
