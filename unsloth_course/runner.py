@@ -293,7 +293,6 @@ async def _execute(notebook: NotebookNode, path: Path, progress: "_Progress") ->
     # What cells print comes through the kernel's messages. Its own stderr holds only the chatter of native libraries,
     # and the reason when it dies.
     said = tempfile.TemporaryFile()  # noqa: SIM115 -- closed below, after the kernel that writes to it
-    insisting = asyncio.ensure_future(_insist(asyncio.current_task()))
     try:
         await client.async_start_new_kernel(cwd=str(path.parent), env=_kernel_environment(), stderr=said)
         await client.async_start_new_kernel_client()
@@ -317,24 +316,11 @@ async def _execute(notebook: NotebookNode, path: Path, progress: "_Progress") ->
             f"The Jupyter kernel did not start ({error}); is ipykernel installed in {sys.prefix}?"
         ) from None
     finally:
-        insisting.cancel()
         if client.kc is not None:
             client.kc.stop_channels()
         if manager.has_kernel:
             await manager.shutdown_kernel(now=not finished)
         said.close()
-
-
-async def _insist(task: asyncio.Task) -> None:
-    """Cancels a task again, once it was cancelled, for as long as it runs.
-
-    Ctrl-C reaches a task as one cancellation, and `asyncio.wait_for` of Python 3.11 loses it when what it waits for
-    comes at the same moment: a message of the kernel.
-    """
-    while not task.done():
-        await asyncio.sleep(0.2)
-        if task.cancelling():
-            task.cancel()
 
 
 def _last_words(said: IO[bytes]) -> str:
