@@ -311,7 +311,9 @@ def test_the_profiler_that_measures_memory_writes_nothing():
 from unsloth_course import profile
 profile.detect("cpu")
 import torch
+older = torch.ones(1000, 1000)
 with torch.profiler.profile(profile_memory=True):
+    del older
     torch.ones(10)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -281,9 +281,10 @@ def _is_here(name: str) -> bool:
 def quiet() -> None:
     """Silences libraries that warn at import of what this course does not use, and the profiler that measures memory.
 
-    torch's profiler writes two lines to stderr whenever it starts and stops, in the midst of a training; it reads its
-    level when torch is loaded.
+    torch's profiler writes to stderr whenever it starts and stops, and when a tensor is freed that is older than it,
+    in the midst of a training. Both levels are read when torch is loaded.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     for name in ("torch.utils._pytree", "bitsandbytes.backends.cpu.ops", "torchao"):
         logging.getLogger(name).setLevel(logging.ERROR)
