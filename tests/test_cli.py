@@ -80,11 +80,15 @@ def test_options_reach_the_runner(command, monkeypatch, tmp_path):
         return outcome(lesson, "trained")
 
     monkeypatch.setattr(runner, "run", run)
-    status, out, err = command("run", "dpo", "--profile", "gpu", "--seed", "5", "--out", str(tmp_path))
+    options = ["--profile", "gpu", "--seed", "5", "--model", "pocket", "--out", str(tmp_path)]
+    status, out, err = command("run", "dpo", *options)
     assert (status, err) == (0, "") and "dpo lesson" in out and "trained" in out
     ((lesson, options),) = calls
     assert abs(options.pop("started") - time.perf_counter()) < 60
-    assert (lesson, options) == ("dpo", {"profile": "gpu", "seed": 5, "out": tmp_path})
+    assert (lesson, options) == (
+        "dpo",
+        {"profile": "gpu", "seed": 5, "out": tmp_path, "model": "pocket", "data": None},
+    )
 
 
 def test_store_is_an_option(command, monkeypatch):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from unsloth_course import plots
 from unsloth_course.errors import CourseError
+from unsloth_course.recordings import Recording, Run
 
 MIB = 2**20
 
@@ -292,12 +293,52 @@ def test_a_line_of_another_length_is_a_sentence():
         plots.curve([], {}, xlabel="x", ylabel="y")
 
 
+# --- the recorded band -----------------------------------------------------------------------------------------------
+
+
+def recording(lesson="lora", device="2 CPU cores", **changes):
+    key = "reward" if lesson == "grpo" else "loss"
+    runs = tuple(Run(seed, {key: [(s, 4.0 / s + seed / 10) for s in range(1, 9)]}, {}, 1, 1.0) for seed in (0, 1, 2))
+    return Recording(lesson, "cpu", device, "pocket", "pocket", steps=8, runs=runs, **changes)
+
+
+def test_the_recorded_band_is_drawn_behind_the_curve_and_said_in_words():
+    kept = recording()
+    figure = plots.loss(history([4.0 / step + 0.1 for step in range(1, 9)]), band=kept)
+    (shade,) = figure.axes[0].collections
+    assert "three recorded runs on 2 CPU cores" in shade.get_label().replace("\n", " ")
+    low, high = shade.get_paths()[0].vertices[:, 1].min(), shade.get_paths()[0].vertices[:, 1].max()
+    assert (low, high) == pytest.approx((min(kept.band().low), max(kept.band().high)))
+    assert all(line.get_zorder() > shade.get_zorder() for line in figure.axes[0].lines)
+    assert "8 of 8 points of the smoothed loss lie inside the band of three recorded runs" in figure.caption
+
+
+@pytest.mark.parametrize("why", ["There is no recorded run.", ""])
+def test_without_anything_to_compare_no_band_is_drawn_and_the_caption_says_why(why):
+    figure = plots.loss(history([1.0, 0.5]), band=recording(why=why))
+    assert not figure.axes[0].collections
+    assert figure.caption.endswith(why or "the learning rate follows another schedule.")
+
+
+def test_traces_shade_the_panel_of_the_reward_alone():
+    rows = [{"reward": 4.0 / step, "reward_std": 0.1, "step": step} for step in range(1, 9)]
+    figure = plots.traces(
+        rows, ["reward_std", "reward"], band=recording("grpo", device="one $card_$ of " + 20 * "long ")
+    )
+    assert [len(axes.collections) for axes in figure.axes] == [0, 1]
+    assert "Shaded: band of three recorded runs on one $card_$" in words(figure).replace("\n", " ")
+    assert "points of the smoothed reward lie inside" in figure.caption
+    assert figure._repr_png_()
+    assert not any(axes.collections for axes in plots.traces(rows, ["reward_std", "reward"], band=recording()).axes)
+
+
 # --- the style -------------------------------------------------------------------------------------------------------
 
 
 def every_picture():
     return [
         plots.loss(history([1.0, 0.5, 0.4, 0.3, 0.2]), reference=(0.7, "ln 2")),
+        plots.loss(history([1.0] * 8), band=recording()),
         plots.traces(history([1.0, 0.5]), ["loss", "kl"], title="GRPO"),
         plots.memory({"weights": MIB}, 2 * MIB),
         plots.before_after(score()),

@@ -141,6 +141,37 @@ def test_seconds_are_those_of_the_last_training_without_its_evaluations():
     assert results.seconds([{"loss": 1.0}]) == 0.0
 
 
+# Curves and samples
+
+
+def test_a_run_keeps_its_curves_with_their_steps(built, healthy):
+    curves = built["training"]["curves"]
+    assert [value for _, value in curves["loss"]] == built["training"]["loss"]
+    assert [step for step, _ in curves["loss"]] == list(range(2, 71, 2))
+    assert built["samples"] == [] and "eval_loss" not in curves and "learning_rate" not in curves
+
+
+def test_curves_hold_what_was_logged_and_only_finite_numbers():
+    log = [
+        {"loss": 1.0, "reward": 0.5, "rewards/margins": -1, "entropy": 3.0, "step": 1},
+        {"loss": float("nan"), "reward": float("inf"), "rewards/margins": "many", "step": 2},
+        {"eval_loss": 0.7, "reward_std": None, "step": 2.0},
+        {"loss": 0.5},
+        {"train_runtime": 9.0, "train_loss": 0.75, "step": 2},
+    ]
+    found = {"loss": [[1, 1.0]], "reward": [[1, 0.5]], "rewards/margins": [[1, -1.0]], "eval_loss": [[2, 0.7]]}
+    assert results.curves(log) == found and results.curves([]) == {}
+
+
+def test_six_samples_are_kept_and_long_ones_are_cut():
+    texts = [str(number) for number in range(9)]
+    found = results.samples(texts, texts, ["x" * 9999] * 9)
+    assert [sample["prompt"] for sample in found] == texts[:6]
+    assert found[0] == {"prompt": "0", "before": "0", "after": "x" * 600}
+    with pytest.raises(ValueError):
+        results.samples(texts, texts[1:], texts)
+
+
 # Tokens
 
 

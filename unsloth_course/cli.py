@@ -40,6 +40,12 @@ def run(
         Profile | None, typer.Option(help="Machine to run for; without it the lesson looks for itself.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed; without it the lesson's own.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help='"pocket", a folder or a name on the Hub; without it the profile\'s.')
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help='"pocket", a file or a name on the Hub; without it what suits the model.')
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for what the lesson writes.")] = Path("results"),
     store: Annotated[bool, typer.Option("--store", hidden=True)] = False,
 ) -> None:
@@ -55,10 +61,14 @@ def run(
     lessons = runner.written_lessons() if lesson == "all" else [lesson]
     for name in lessons:
         try:
+            if store and (model or data):
+                raise CourseError(
+                    "Outputs are stored of the profile's own model and data; leave out --model and --data."
+                )
             if store:
                 outcome = runner.store(name, profile=profile, seed=seed, out=out, started=started)
             else:
-                outcome = runner.run(name, profile=profile, seed=seed, out=out, started=started)
+                outcome = runner.run(name, profile=profile, seed=seed, out=out, started=started, model=model, data=data)
             print(runner.summary(outcome))
             if outcome.verdict != "trained":
                 raise CourseError(runner.complaint(outcome))
@@ -73,6 +83,61 @@ def run(
         started = time.perf_counter()
     if failures:
         raise CourseError(f"{len(failures)} of {len(lessons)} lessons failed: {', '.join(failures)}.")
+
+
+@app.command()
+def finetune(
+    method: Annotated[str, typer.Option(help="lora or full.")],
+    data: Annotated[str, typer.Option(help='"pocket", a .json or .jsonl file, or a name on the Hub.')],
+    model: Annotated[str | None, typer.Option(help='"pocket", a folder or a name on the Hub.')] = None,
+    profile: Annotated[
+        Profile | None, typer.Option(help="Machine to run for; without it the command looks for itself.")
+    ] = None,
+    max_samples: Annotated[int | None, typer.Option(help="The most rows to learn from.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Updates; without it the lesson's.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Without it the lesson's.")] = None,
+    rank: Annotated[int, typer.Option(help="LoRA rank.")] = 16,
+    batch: Annotated[int | None, typer.Option(help="Rows of one update, in all processes together.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of rows and adapter.")] = 3407,
+    merge: Annotated[bool, typer.Option("--merge", help="Also save the adapter merged into its base.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for what the run writes.")] = Path("results/finetune"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Train as a lesson does, on your own data and model.
+
+    Under torchrun it trains on several GPUs (docs/several-gpus.md). The exit status is 0 only when the run came to its
+    end and the receipt does not say "not trained".
+    """
+    started = time.monotonic()
+    import contextlib
+
+    from . import finetune as room
+
+    options = room.Options(
+        method=method,
+        data=data,
+        model=model,
+        profile=profile and str(profile),
+        max_samples=max_samples,
+        steps=steps,
+        learning_rate=learning_rate,
+        rank=rank,
+        batch=batch,
+        seed=seed,
+        merge=merge,
+        out=out,
+    )
+    try:
+        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+            outcome = room.run(options, started)
+    except KeyboardInterrupt:
+        _complain("Stopped by Ctrl-C; nothing of this run was saved yet.")
+        raise typer.Exit(INTERRUPTED) from None
+    if outcome is None:  # not the first of several processes
+        return
+    print(outcome.to_json() if as_json else outcome)
+    if not outcome.trained:
+        raise CourseError(outcome.receipt.sentence())
 
 
 @app.command()
@@ -116,6 +181,49 @@ def scoreboard(
     paths = boards.write(board, out)
     if not as_json:
         print("\n".join(f"file  {path}" for path in paths))
+
+
+@app.command()
+def memory(
+    method: Annotated[str, typer.Option(help="full, lora, qlora, dpo, grpo or cpt.")],
+    model: Annotated[
+        str | None, typer.Option(help='"pocket", a folder or a name on the Hub (only its config.json is fetched).')
+    ] = None,
+    gpu: Annotated[str | None, typer.Option(help="A named GPU, such as T4; without it this machine.")] = None,
+    length: Annotated[int, typer.Option(help="Tokens of the longest row.")] = 512,
+    rows: Annotated[int | None, typer.Option(help="Rows of an update; without it the lessons' own.")] = None,
+    micro_batch: Annotated[int | None, typer.Option(help="Rows at a time; without it the plan chooses.")] = None,
+    rank: Annotated[int, typer.Option(help="LoRA rank.")] = 16,
+    free: Annotated[bool, typer.Option("--free", help="The plan chooses the rows of an update, too.")] = False,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps with --rows; they follow when --free.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Rate with --rows; it follows when --free.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Plan a training run: predicted memory, micro-batch and accumulation, and the GPUs that it fits.
+
+    Nothing is loaded or trained. The exit status is 0 only when the run fits the machine.
+    """
+    import contextlib
+
+    from . import memory as room
+
+    # What is said while a config is fetched must not stand in the JSON.
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        found = room.report(
+            method,
+            model=model,
+            gpu=gpu,
+            length=length,
+            rows=rows,
+            micro_batch=micro_batch,
+            rank=rank,
+            free=free,
+            steps=steps,
+            learning_rate=learning_rate,
+        )
+    print(found.to_json() if as_json else found)
+    if not found.plan.fits:
+        raise typer.Exit(1)
 
 
 @app.command()

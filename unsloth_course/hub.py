@@ -69,6 +69,17 @@ def fetch_model(name: str | Path) -> Path:
     return folder
 
 
+def fetch_config(name: str) -> Path:
+    """Return the path of a model's config.json, the only file that is brought from the Hub, of a name like owner/model.
+
+    Raises CourseError as `fetch_model` does. Taught by the command `memory`.
+    """
+    path = _fetch(name, "model", _Patterns(allow=("config.json",), ignore=())) / "config.json"
+    if not path.is_file():
+        raise CourseError(f"{name} holds no config.json, so its size is not known; name a repository of a whole model.")
+    return path
+
+
 def fetch_dataset(
     name: str, split: str = "train", columns: tuple[str, ...] = (), files: tuple[str, ...] = ()
 ) -> "datasets.Dataset":

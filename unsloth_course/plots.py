@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -22,6 +22,9 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 from .errors import CourseError
 from .lowrank import energy, rank_for
 from .memory import size
+
+if TYPE_CHECKING:
+    from .recordings import Recording
 
 # The colour-blind-safe palette of Okabe and Ito (2008), without its yellow, which is lost on a projector.
 BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#56B4E9", "#E69F00"
@@ -111,12 +114,15 @@ def loss(
     evaluation: Sequence[tuple[float, float]] | None = None,
     reference: float | tuple[float, str] | None = None,
     title: str = "Loss while training",
+    band: Recording | None = None,
 ) -> Picture:
     """The training loss of every logged step, smoothed, with the evaluation losses.
 
     history: `trainer.state.log_history` of any trainer; rows without "loss" are passed over.
     evaluation: pairs (step, loss) on unseen data; left out, the rows with "eval_loss" are used.
     reference: a value to compare with, or a pair (value, label), drawn as a dashed line.
+    band: a recording, as `recordings.find` gives it, whose band is drawn behind the smoothed line; the caption says
+    whether the line lies inside, or why there is no band.
     The smoothed line is an exponential moving average, drawn from 5 points on. A loss that is not a finite number is
     marked at the bottom and said in words.
     Raises CourseError when nothing in the history can be drawn. Taught in lesson colab2 (LoRA).
@@ -130,6 +136,7 @@ def loss(
     figure, (axes,) = _picture(4.8)
     finite = [(step, value) for step, value in points if math.isfinite(value)]
     broken = [step for step, value in points if not math.isfinite(value)]
+    compared = _band(axes, band, "loss", history)
     _trace(axes, finite, "training loss", BLUE)
     if held_out:
         axes.plot(*zip(*held_out, strict=True), "o--", color=ORANGE, label="evaluation loss (unseen data)")
@@ -151,7 +158,7 @@ def loss(
     axes.set(title=title, xlabel="step", ylabel="loss")
     _whole_steps(axes, [step for step, _ in points + held_out])
     axes.legend()
-    figure.caption = _loss_in_words(finite, held_out, broken)
+    figure.caption = " ".join(filter(None, [_loss_in_words(finite, held_out, broken), compared]))
     return figure
 
 
@@ -162,12 +169,13 @@ def traces(
     *,
     labels: Mapping[str, str] | None = None,
     title: str = "",
+    band: Recording | None = None,
 ) -> Picture:
     """One small picture per metric of a trainer's log, one below the other, over the same steps.
 
     history: `trainer.state.log_history`. keys: names of metrics in it, such as "rewards/margins".
     labels: what to call a metric, by its key; some have a name already. Keys that the log lacks are left out, and named
-    below.
+    below. band: as in `loss`; it is drawn in the panel of the metric that runs are compared by.
     Raises CourseError when the log has none of them. Taught in the lessons on DPO and GRPO.
     """
     names = NAMES | dict(labels or {})
@@ -178,10 +186,14 @@ def traces(
         raise CourseError(_nothing_logged(history, keys))
 
     figure, panels = _picture(0.9 + 2.1 * len(drawn), rows=len(drawn))
-    notes = [f"Not in this log: {', '.join(missing)}."] if missing else []
+    notes, said = [f"Not in this log: {', '.join(missing)}."] if missing else [], []
     for position, (axes, (key, points)) in enumerate(zip(panels, drawn.items(), strict=True)):
         name = names.get(key, key)
         finite = [(step, value) for step, value in points if math.isfinite(value)]
+        if compared := _band(axes, band, key, history):
+            said.append(compared)
+            if axes.collections:
+                notes.append(f"Shaded: {band.label}.")
         _trace(axes, finite, name, COLOURS[position % len(COLOURS)])
         axes.set_title(name, fontsize=14)
         if broken := [step for step, value in points if not math.isfinite(value)]:
@@ -194,11 +206,29 @@ def traces(
         axes.set_xlim(min(steps) - 0.5, max(steps) + 0.5)
     _whole_steps(panels[-1], steps)
     panels[-1].set_xlabel("step")
-    figure.supxlabel("\n".join(["Faint: every step. Strong: moving average.", *notes]), fontsize=13, x=0.02, ha="left")
+    below = [
+        "Faint: every step. Strong: moving average.",
+        *(line for note in notes for line in textwrap.wrap(note, 88)),
+    ]
+    figure.supxlabel("\n".join(below), fontsize=13, x=0.02, ha="left", parse_math=False)
     if title:
         figure.suptitle(title, fontsize=16, x=0.02, ha="left")
-    figure.caption = " ".join([f"{', '.join(names.get(key, key) for key in drawn)} over the steps.", *notes])
+    figure.caption = " ".join([f"{', '.join(names.get(key, key) for key in drawn)} over the steps.", *notes, *said])
     return figure
+
+
+def _band(axes: Axes, recording: Recording | None, key: str, history: Sequence[Mapping[str, Any]]) -> str:
+    """Draws the band of a recording in the panel of the metric that it compares; what came of it, in words."""
+    if recording is None or key != recording.curve:
+        return ""
+    from . import recordings
+
+    if not recording.why_not(history):
+        band = recording.band()
+        # The device's name comes from a file: no formulas, and no leading underscore, which would hide the label.
+        label = textwrap.fill(recording.label.replace("$", r"\$"), 48)
+        axes.fill_between(band.steps, band.low, band.high, color=SKY, alpha=0.35, linewidth=0, label=label)
+    return str(recordings.compare(recording, history))
 
 
 def _series(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
@@ -244,9 +274,17 @@ def _trace(axes: Axes, points: list[tuple[float, float]], name: str, colour: str
     if len(points) < 5:
         axes.plot(steps, values, "o-", color=colour, label=name)
         return
-    span = max(3, round(len(points) / 10))
     axes.plot(steps, values, color=colour, alpha=0.3, linewidth=1.6, label=name)
-    axes.plot(steps, _moving_average(values, span), color=colour, label=f"smoothed (moving average, span {span})")
+    axes.plot(steps, smoothed(values), color=colour, label=f"smoothed (moving average, span {_span(values)})")
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """The strong line of the pictures: the moving average over about a tenth of the values, at least three of them."""
+    return _moving_average(values, _span(values))
+
+
+def _span(values: Sequence[float]) -> int:
+    return max(3, round(len(values) / 10))
 
 
 def _moving_average(values: Sequence[float], span: int) -> list[float]:

@@ -28,6 +28,9 @@ HUB_DATA = {
 }
 
 
+GRAPHS_MEASURED = ((9, 0),)
+"""Compute capabilities of the GPUs on which CUDA graphs were measured: H100 and H200."""
+
 _written: set[str] = set()  # names that `detect` put into the environment, and nobody before it
 
 
@@ -51,6 +54,7 @@ class Machine:
     memory_bytes: int
     apple_silicon: bool
     nvidia_driver: bool = False
+    capability: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,9 @@ class Profile:
 
     `name` is "cpu" or "gpu"; `device` describes it; `model` and `data` are "pocket" or Hub names; `dtype` is the name
     of the torch type for `FastLanguageModel.from_pretrained`, or None where Unsloth picks it; `max_length` is in
-    tokens. `arguments` are the training arguments that the machine decides and not the lesson: pass them on as
-    `SFTConfig(**machine.arguments, ...)`. `reasons` holds a Choice for each.
+    tokens. `arguments` are the training arguments that the machine decides and not the lesson; `memory.plan` makes its
+    own from them. `reasons` holds a Choice for each. `memory_bytes` is that of the GPU, or of the machine; `bfloat16`
+    whether the GPU has it; `graphs` whether Unsloth's blocks run as CUDA graphs.
     """
 
     name: str
@@ -72,6 +77,9 @@ class Profile:
     arguments: dict[str, Any]
     environment: dict[str, str]
     reasons: tuple[Choice, ...]
+    memory_bytes: int = 0
+    bfloat16: bool = False
+    graphs: bool = False
 
     @property
     def bundled(self) -> bool:
@@ -109,14 +117,23 @@ def look() -> Machine:
     cuda = torch.cuda.is_available()
     return Machine(
         cuda_name=torch.cuda.get_device_name() if cuda else None,
-        cuda_bytes=torch.cuda.get_device_properties(0).total_memory if cuda else 0,
+        # A process may be capped below what the card has (torch.cuda.set_per_process_memory_fraction).
+        cuda_bytes=int(torch.cuda.get_device_properties(0).total_memory * _fraction()) if cuda else 0,
         # torch emulates bfloat16 on older cards and then says it is supported; the hardware has it from 8.0 on.
         bfloat16=cuda and torch.cuda.get_device_capability() >= (8, 0),
         cores=os.cpu_count() or 1,
         memory_bytes=psutil.virtual_memory().total,
         apple_silicon=platform.system() == "Darwin" and platform.machine() == "arm64",
         nvidia_driver=shutil.which("nvidia-smi") is not None,
+        capability=torch.cuda.get_device_capability() if cuda else (0, 0),
     )
+
+
+def _fraction() -> float:
+    """The share of the GPU's memory that this process may use; all of it in a torch too old to be asked."""
+    import torch
+
+    return getattr(torch.cuda, "get_per_process_memory_fraction", lambda: 1.0)()
 
 
 def decide(
@@ -188,6 +205,10 @@ def decide(
         dtype = None
         words = "bfloat16" if machine.bfloat16 else "float16"
         reasons.append(Choice("number type", words, f"Unsloth's own choice: this GPU has {words} arithmetic"))
+    graphs = name == "gpu" and machine.capability in GRAPHS_MEASURED
+    if graphs:
+        environment["UNSLOTH_BLOCK_CUDAGRAPHS"] = "1"  # read when Unsloth is imported
+        reasons.append(Choice("CUDA graphs", "on", "a step of a small model is mostly the launching of its kernels"))
     if chosen_model == POCKET and chosen_data == POCKET:
         # Nothing is downloaded, so a bar could only show that loading 7 MB takes no time.
         environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
@@ -206,7 +227,20 @@ def decide(
         ),
         Choice("checkpointing", "off", "it saves memory that is not short here, and computes every layer twice"),
     ]
-    return Profile(name, device, chosen_model, chosen_data, dtype, max_length, arguments, environment, tuple(reasons))
+    return Profile(
+        name,
+        device,
+        chosen_model,
+        chosen_data,
+        dtype,
+        max_length,
+        arguments,
+        environment,
+        tuple(reasons),
+        machine.cuda_bytes if name == "gpu" else machine.memory_bytes,
+        machine.bfloat16,
+        graphs,
+    )
 
 
 def detect(

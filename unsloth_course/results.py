@@ -18,6 +18,21 @@ if TYPE_CHECKING:
     from unsloth_course.profile import Profile
 
 NAMED = ("unsloth", "torch", "transformers", "trl", "peft", "datasets")
+CURVES = (
+    "loss",
+    "eval_loss",
+    "reward",
+    "reward_std",
+    "frac_reward_zero_std",
+    "completions/mean_length",
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/margins",
+    "rewards/accuracies",
+)
+"""What is kept of a trainer's log, step by step, where it was logged."""
+SAMPLES = 6
+SAMPLE_CHARACTERS = 600
 
 
 def versions(names: Sequence[str] = NAMED) -> dict[str, str]:
@@ -42,11 +57,13 @@ def build(
     wall_seconds: float,
     battery: Mapping[str, Any] | None = None,
     file_bytes: int = 0,
+    samples: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, Any]:
     """The results of a run, as the keys of the results file.
 
     battery: the scores of `scoreboard.battery`. file_bytes: the size of what was learned, as `models.disk_bytes` has it
-    for the saved adapter or model. The scoreboard needs both.
+    for the saved adapter or model. The scoreboard needs both. samples: what it wrote before and after, as `samples`
+    gives it; the first six are kept.
     """
     trainer, history = watching.trainer, watching.trainer.state.log_history
     batch, accumulation = trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps
@@ -70,6 +87,7 @@ def build(
             "tokens": _tokens(history, trainer.train_dataset, examples),
             "seconds": float(summary.get("train_runtime", 0.0)),
             "loss": [float(row["loss"]) for row in history if "loss" in row],
+            "curves": curves(history),
             "peak_memory_bytes": watching.meter.peak_bytes,
             "predicted_memory_bytes": prediction.total,
             "micro_batch": batch,
@@ -80,8 +98,30 @@ def build(
         "receipt": receipt.to_dict(),
         "battery": dict(battery or {}),
         "file_bytes": file_bytes,
+        "samples": [dict(sample) for sample in samples][:SAMPLES],
         "wall_seconds": round(wall_seconds, 1),
     }
+
+
+def curves(history: Sequence[Mapping[str, Any]]) -> dict[str, list[list[float]]]:
+    """The learning curves in a trainer's log: pairs of step and value by name, with the finite numbers alone."""
+    found: dict[str, list[list[float]]] = {}
+    for row in history:
+        for name in CURVES:
+            value, step = row.get(name), row.get("step")
+            if all(isinstance(number, int | float) and math.isfinite(number) for number in (value, step)):
+                found.setdefault(name, []).append([int(step), float(value)])
+    return found
+
+
+def samples(prompts: Sequence[str], before: Sequence[str], after: Sequence[str]) -> list[dict[str, str]]:
+    """What a model wrote to the same prompts before and after training, for the results file: six, each cut to 600
+    characters."""
+    texts = list(zip(prompts, before, after, strict=True))[:SAMPLES]
+    return [
+        {name: text[:SAMPLE_CHARACTERS] for name, text in zip(("prompt", "before", "after"), three, strict=True)}
+        for three in texts
+    ]
 
 
 def costs(watching: "Watch") -> dict[str, str]:

@@ -87,12 +87,15 @@ def run(
     seed: int | None = None,
     out: Path = Path("results"),
     started: float | None = None,
+    model: str | None = None,
+    data: str | None = None,
 ) -> Outcome:
     """Execute one lesson and return what it left in `out`: `<lesson>.json`, `<lesson>.html` and the executed notebook.
 
-    `profile` and `seed` replace the lesson's own knobs when given. `started` is the `time.perf_counter()` from which
-    `wall_seconds` in the results counts; without it, the moment of the call. The files are written whatever the
-    verdict; the notebook and the page also after an error or Ctrl-C, up to where the lesson came.
+    `profile`, `seed`, `model` and `data` replace the lesson's own knobs when given. `started` is the
+    `time.perf_counter()` from which `wall_seconds` in the results counts; without it, the moment of the call. The files
+    are written whatever the verdict; the notebook and the page also after an error or Ctrl-C, up to where the lesson
+    came.
 
     Raises CourseError when a cell raises, when the kernel dies, or when the lesson writes no valid results;
     KeyboardInterrupt on Ctrl-C, with the kernel already shut down.
@@ -105,7 +108,7 @@ def run(
         raise CourseError(
             f"--out {out} is the notebooks folder itself; name another one, the lesson must not be replaced."
         )
-    knobs = {"PROFILE": profile and str(profile), "SEED": seed, "OUT": str(out)}
+    knobs = {"PROFILE": profile and str(profile), "SEED": seed, "OUT": str(out), "MODEL": model, "DATA": data}
     notebook = with_parameters(_read(path), {name: value for name, value in knobs.items() if value is not None})
     before = _fingerprint(results_path)
     try:

@@ -4,6 +4,7 @@ A lesson shows its own trainer in full. What it builds on, such as the supervise
 taught in the LoRA lesson and is called from here.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +25,19 @@ def supervised(
     seed: int,
     out: str | Path,
     watched: bool = False,
+    held_out: "Dataset | None" = None,
+    callbacks: Sequence[Any] = (),
+    guard: Callable[[Any], None] | None = None,
     **settings: Any,
 ) -> Any:
     """Trains a model on prompt/completion rows with TRL's SFTTrainer, as the LoRA lesson does, and returns the trainer.
 
     rows: TRL's conversational columns prompt and completion. steps: optimizer updates, of
     `machine.arguments["per_device_train_batch_size"]` rows each. out: folder of the trainer. watched: the receipt's
-    watch is put on it, as `trainer.watching`. settings: more arguments of `SFTConfig`, which go before the recipe's
-    own. What is trained is what the model leaves trainable: its adapter, or all of it. Taught in lesson colab2 (LoRA).
+    watch is put on it, as `trainer.watching`. held_out: rows of the same columns, whose loss is measured at the start
+    and at each quarter of the way. callbacks: more of them for the trainer. guard: `plan.guard` of a memory plan.
+    settings: more arguments of `SFTConfig`, which go before the recipe's own. What is trained is what the model leaves
+    trainable: its adapter, or all of it. Taught in lesson colab2 (LoRA).
     """
     import unsloth  # noqa: F401 -- before trl, which it speeds up
     from transformers import PrinterCallback
@@ -50,10 +56,14 @@ def supervised(
         "seed": seed,
         "output_dir": str(Path(out) / "supervised"),
     }
+    if held_out is not None:
+        recipe |= {"eval_strategy": "steps", "eval_steps": max(1, steps // 4), "eval_on_start": True}
     trainer = SFTTrainer(
         model=model,
         processing_class=tokenizer,
         train_dataset=rows,
+        eval_dataset=held_out,
+        callbacks=list(callbacks),
         args=SFTConfig(**{**machine.arguments, **recipe, **settings}),
     )
     if watched:
@@ -61,6 +71,8 @@ def supervised(
     else:
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(progress.Line())
+    if guard is not None:
+        guard(trainer)
     trainer.train()
     return trainer
 

@@ -1,9 +1,9 @@
-"""Memory of a training run: predicted from the architecture before it, measured while it runs.
+"""Memory of a training run, predicted from the architecture before it.
 
 Four things fill memory during training: weights, gradients, optimizer state, activations. The first three are counts
 of numbers times bytes per number. The fourth is what the forward pass keeps for the backward pass, so it follows from
-what each layer of this implementation saves, token by token. All lessons show both figures side by side; the LoRA
-lesson explains them.
+what each layer of this implementation saves, token by token. All lessons show it beside the
+measured peak; the LoRA lesson explains it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import html
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import CourseError
+from unsloth_course.errors import CourseError
 
 METHODS = ("full", "lora", "qlora", "dpo", "grpo", "cpt")
 PARTS = ("weights", "gradients", "optimizer", "activations")
@@ -26,6 +26,10 @@ NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 LOGIT_BLOCK = 16 * 1024 * 1024
 # Share of the usable memory that a prediction may fill; the rest is for fragmentation and the prediction's own error.
 HEADROOM = 0.9
+# Measured on an H200 with torch 2.11: bytes of workspaces beside the tensors of a model, and how much more a training
+# holds when its blocks are CUDA graphs, which keep their inputs and outputs apart.
+WORKSPACE = 256 * 1024**2
+GRAPHS = 1.1
 # Memory that the driver reports to programs, in GiB; a card's box says more.
 GPUS = {
     name: int(gib * GIB)
@@ -63,23 +67,25 @@ class Shape:
 
     @classmethod
     def of(cls, model_or_config: Any) -> Shape:
-        """Reads the shape from a transformers model (also one with an adapter) or its config.
+        """Reads the shape from a transformers model (also one with an adapter), its config or a read config.json.
 
         Raises CourseError when the config lacks a size that a Llama-style model has.
         """
         config = getattr(model_or_config, "config", model_or_config)
+        read = config.get if isinstance(config, dict) else lambda key: getattr(config, key, None)
         sizes = {}
         for name, key in _CONFIG_KEYS.items():
-            sizes[name] = getattr(config, key, None)
+            sizes[name] = read(key)
         sizes["kv_heads"] = sizes["kv_heads"] or sizes["heads"]
+        kind = config.get("model_type") if isinstance(config, dict) else type(config).__name__
         missing = [_CONFIG_KEYS[name] for name, value in sizes.items() if not isinstance(value, int)]
         if missing:
             raise CourseError(
-                f"The model config of type {type(config).__name__} has no {', '.join(missing)}; memory is predicted "
+                f"The model config of type {kind} has no {', '.join(missing)}; memory is predicted "
                 "for Llama-style models, so choose one such as HuggingFaceTB/SmolLM2-135M-Instruct."
             )
-        tied = bool(getattr(config, "tie_word_embeddings", False))
-        return cls(**sizes, tied=tied, head_dim=getattr(config, "head_dim", None))
+        tied = bool(read("tie_word_embeddings"))
+        return cls(**sizes, tied=tied, head_dim=read("head_dim"))
 
     @property
     def attention(self) -> int:
@@ -195,6 +201,8 @@ def predict(
     completion: int | None = None,
     autocast: bool | None = None,
     device: str = "cpu",
+    compiled: bool = False,
+    graphs: bool = False,
 ) -> Prediction:
     """Predicts the peak memory of one training run with Unsloth and TRL.
 
@@ -202,34 +210,40 @@ def predict(
     the model at once; `dpo` doubles the rows, one chosen and one rejected. `completion` is the longest completion in
     tokens, for `dpo` and `grpo` (half the row if not given). `dtype` is that of the model's weights; `autocast` says
     whether matrix products run in 16 bits (TRL's `bf16`/`fp16`), by default when the weights are not float32.
-    `cpt` trains the embeddings and the head beside LoRA. `device` is "cpu" or "cuda", which keep different tensors:
-    the CPU figures were checked by measurement, the CUDA ones are read from Unsloth's kernels.
+    `cpt` trains the embeddings and the head beside LoRA. `device` is "cpu" or "cuda", which keep different tensors.
+    `compiled` says that Unsloth's blocks are compiled (padded batches on a GPU), `graphs` that they are also recorded
+    as CUDA graphs. Both devices were checked by measurement: `benchmarks/README.md` has the GPU's fifteen points.
 
     Raises CourseError for an unknown method, dtype, device or optimizer and for sizes below 1. All lessons print it.
     """
     _check(method, dtype, device, optimizer, micro_batch, length, accumulation)
-    run = _Run(shape, method, rank, dtype, autocast if autocast is not None else dtype != "float32", device)
+    run = _Run(shape, method, rank, dtype, autocast if autocast is not None else dtype != "float32", device, compiled)
     rows = micro_batch * (2 if method == "dpo" else 1)
     scored = rows * min(length, completion or max(1, length // 2)) if method in ("dpo", "grpo") else rows * length
     weights, why_weights = _weights(run)
     per_parameter = OPTIMIZERS[optimizer if device == "cuda" else "adamw_torch"]
     states = run.trained * per_parameter if per_parameter else 2 * run.gradients
     moment = _dynamic(run, rows * length, scored, checkpointing, accumulation)
+    if device == "cuda":
+        moment += _beside(run, rows, length)
     activations = max(0, moment - run.gradients)
+    if graphs:
+        activations = int(activations * GRAPHS)
     reasons = [
         why_weights,
         f"{run.trained:,} trained parameters x {run.gradients / run.trained:g} bytes",
         f"two moving averages of AdamW for each of them, {states / run.trained:g} bytes together",
         f"{rows} rows x {length} tokens x {size(activations / rows / length)} per token: what {shape.layers} layers "
         + ("recompute one at a time (checkpointing)" if checkpointing else "keep for the backward pass")
-        + ", and the loss",
+        + ", and the loss"
+        + (", with what CUDA graphs keep beside them" if graphs else ""),
     ]
     parts = dict(zip(PARTS, (weights, run.gradients, states, activations), strict=True))
     return Prediction(method, parts, reasons)
 
 
 def predict_run(model: Any, machine: Any, method: str, longest: int, **how: Any) -> Prediction:
-    """The same for a lesson's run: sizes, number type and device are those of the model and of the profile.
+    """The same for a run as the profile has it: sizes, number type and device are those of the model and the profile.
 
     longest: the longest row of the data in tokens; longer ones than the profile's `max_length` are cut. how: further
     arguments of `predict`, which go before the profile's. Raises CourseError as `predict` does. Taught in colab1.
@@ -281,6 +295,7 @@ class _Run:
     dtype: str
     autocast: bool
     device: str
+    compiled: bool = False
 
     @property
     def weight(self) -> int:
@@ -298,8 +313,8 @@ class _Run:
 
     @property
     def embedding(self) -> int:
-        """Trained embeddings stay in the model's dtype on a CPU; Unsloth turns them to float32 on a GPU."""
-        return 4 if self.method == "cpt" and self.device == "cuda" else self.weight
+        """Trained embeddings stay in the model's dtype."""
+        return self.weight
 
     @property
     def lora(self) -> int:
@@ -369,6 +384,14 @@ def _dynamic(run: _Run, tokens: int, scored: int, checkpointing: bool, accumulat
 def _layer(run: _Run) -> int:
     """Bytes per token that one layer keeps for the backward pass."""
     shape, compute = run.shape, run.compute
+    if run.compiled:
+        # Input, q, k, v, the attention's output and log-sum-exp, gate and up; GRPO recomputes the product of the two.
+        kept = (
+            shape.hidden + 2 * shape.attention + 2 * shape.kv + (2 if run.method == "grpo" else 3) * shape.intermediate
+        )
+        if run.method == "full":
+            kept += 2 * shape.hidden  # the inputs of the projections, for the gradients of their weights
+        return kept * compute + 4 * shape.heads
     if run.device == "cuda" and run.method != "full":
         # Unsloth's kernels recompute the MLP product and keep each projection's input once.
         attention = (2 * shape.attention + 2 * shape.kv) * compute + 4 * shape.heads
@@ -393,6 +416,15 @@ def _one_dtype(run: _Run) -> bool:
     return run.weight == run.compute == run.adapter
 
 
+def _beside(run: _Run, rows: int, length: int) -> int:
+    """Bytes on a GPU beside those tensors: workspaces of the matrix products, and the cache of GRPO's answers."""
+    if run.method != "grpo":
+        return WORKSPACE if run.compiled else WORKSPACE // 2
+    # Unsloth's generation keeps keys and values in steps of 512 tokens, one step ahead.
+    room = 512 * (-(-length // 512) + 1)
+    return 2 * WORKSPACE // 3 + rows * room * run.shape.layers * 2 * run.shape.kv * run.compute
+
+
 def _casts(run: _Run) -> int:
     """Bytes of the 16-bit copies of float32 weights that autocast keeps for one layer."""
     if not run.autocast:
@@ -411,6 +443,8 @@ def _working(run: _Run) -> int:
 def _ends(run: _Run) -> int:
     """Bytes per token kept around the layers, beyond the two norm inputs that every layer is charged."""
     hidden = run.shape.hidden
+    if run.compiled:
+        return 9 * hidden * run.compute  # measured: embeddings, the last norm in float32, gradients of both
     if run.method == "full":
         return hidden * 4 + hidden * run.weight
     # The final norm keeps its input. LoRA does not keep the first norm's, as no gradient goes on to the embeddings.
@@ -424,6 +458,10 @@ def _loss(run: _Run, tokens: int, scored: int) -> tuple[int, int]:
     of the last hidden state is kept (cut cross-entropy, Wijmans et al. 2024, is the same idea).
     """
     shape = run.shape
+    if run.compiled:
+        # Unsloth's loss goes through the tokens in eight pieces, of 512 tokens and up to 2 GiB each.
+        piece = 0 if run.method == "grpo" else min(2 * GIB, max(512, tokens // 8) * shape.vocabulary * 8)
+        return (shape.vocabulary * shape.hidden * 4 if run.trained_embeddings else 0), piece
     kept = scored * shape.hidden * run.weight + (shape.vocabulary * shape.hidden * 4 if run.trained_embeddings else 0)
     preference = run.method in ("dpo", "grpo")
     if preference:
@@ -450,176 +488,3 @@ def fits(prediction: Prediction, gpu: str | int) -> tuple[bool, str]:
     verdict = "it fits" if answer else "it does not fit; take a smaller micro-batch, shorter rows, or checkpointing"
     share = f"{prediction.total / usable:.1%}"
     return answer, f"{size(prediction.total)} predicted, {share} of the {size(usable)} {where}: {verdict}"
-
-
-class Meter:
-    """Trainer callback that measures the peak memory of a training run; it changes nothing in the run.
-
-    Pass it as `SFTTrainer(..., callbacks=[meter])`. After training `peak_bytes` is the peak in bytes, `parts` the same
-    four parts as in a Prediction, `how` one sentence on the way it was measured, and `process_peak_bytes` the most
-    resident memory that the whole process ever had, libraries included.
-
-    On CUDA the peak is torch's own counter, without what else lay on the GPU when the training began, such as another
-    model of the same notebook. A CPU has no such counter, and resident memory is mostly libraries at this
-    size, so weights, gradients and optimizer state are counted from the live tensors, and the rest is read from the
-    allocations that torch.profiler records. That costs milliseconds, so only steps with a batch larger than every
-    batch before are recorded: the longest batch decides the peak. In every part `activations` is what the peak holds
-    beyond the other three.
-    """
-
-    MOST_RECORDED_STEPS = 16
-
-    def __new__(cls) -> Meter:
-        # transformers must be imported after unsloth, so the base class joins when the first meter is made.
-        from transformers import TrainerCallback
-
-        return object.__new__(type("Meter", (cls, TrainerCallback), {}))
-
-    def __init__(self) -> None:
-        self.peak_bytes = 0
-        self.process_peak_bytes = 0
-        self.parts = dict.fromkeys(PARTS, 0)
-        self.how = "not measured: no training has finished"
-        self._reset()
-
-    def _reset(self) -> None:
-        self._gradients = self._dynamic = self._recorded = self._others = 0
-        self._largest = (0, False)
-        self._hook = self._profiler = self._problem = None
-
-    def on_train_begin(
-        self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **kwargs: Any
-    ) -> None:
-        self._release()
-        self._reset()
-        if _on_cuda(model):
-            import torch
-
-            torch.cuda.reset_peak_memory_stats()
-            own = _weight_bytes(model) + _gradient_bytes(model) + _optimizer_bytes(optimizer)
-            self._others = max(0, torch.cuda.memory_allocated() - own)
-        else:
-            self._hook = model.register_forward_pre_hook(self._before_forward, with_kwargs=True)
-
-    def _before_forward(self, model: Any, inputs: tuple, named: dict) -> None:
-        import torch
-
-        tokens = named.get("input_ids", inputs[0] if inputs else None)
-        if tokens is None or self._profiler or self._problem or not torch.is_grad_enabled() or not model.training:
-            return
-        held = _gradient_bytes(model)
-        # A batch of equal size that meets gradients of an earlier micro-batch needs more than one that does not.
-        batch = (tokens.numel(), held > 0)
-        if batch <= self._largest or self._recorded >= self.MOST_RECORDED_STEPS:
-            return
-        self._largest, self._held = batch, held
-        self._start()
-
-    def _start(self) -> None:
-        from torch.profiler import ProfilerActivity, profile
-
-        profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
-        try:
-            profiler.start()
-        except RuntimeError as error:
-            self._problem = str(error).splitlines()[0]
-        else:
-            self._profiler = profiler
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        self._gradients = max(self._gradients, _gradient_bytes(model))
-        if self._profiler:
-            profiler, self._profiler = self._profiler, None
-            profiler.stop()
-            self._dynamic = max(self._dynamic, self._held + _peak_of(profiler))
-            self._recorded += 1
-
-    def on_train_end(
-        self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **kwargs: Any
-    ) -> None:
-        self._release()
-        weights, states = _weight_bytes(model), _optimizer_bytes(optimizer)
-        if _on_cuda(model):
-            import torch
-
-            peak = torch.cuda.max_memory_allocated() - self._others
-            self.how = (
-                "the peak is torch.cuda.max_memory_allocated over the training, less the "
-                f"{size(self._others)} of other tensors that lay on the GPU before it"
-            )
-        else:
-            peak = weights + states + max(self._dynamic, self._gradients)
-            self.how = self._how_on_cpu(state.global_step)
-        rest = max(0, peak - weights - states - self._gradients)
-        self.parts = dict(zip(PARTS, (weights, self._gradients, states, rest), strict=True))
-        self.peak_bytes = peak
-        self.process_peak_bytes = process_peak()
-
-    def _how_on_cpu(self, steps: int) -> str:
-        if self._problem:
-            return f"weights, gradients and optimizer state only: the profiler did not start ({self._problem})"
-        return (
-            "weights, gradients and optimizer state are counted from the live tensors, activations are the peak of "
-            f"torch's CPU allocations in {self._recorded} of {steps} steps, those with the largest batch so far"
-        )
-
-    def _release(self) -> None:
-        """Also after a training that broke off, so that no hook and no profiler stays behind."""
-        if self._hook:
-            self._hook.remove()
-        if self._profiler:
-            self._profiler.stop()
-        self._hook = self._profiler = None
-
-
-def _on_cuda(model: Any) -> bool:
-    return next(model.parameters()).device.type == "cuda"
-
-
-def _gradient_bytes(model: Any) -> int:
-    return sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
-
-
-def _weight_bytes(model: Any) -> int:
-    """Bytes of all parameters and buffers, a tied one once, with the scales of 4-bit weights."""
-    tensors = [*model.parameters(), *model.buffers()]
-    for parameter in model.parameters():
-        tensors += _scales(getattr(parameter, "quant_state", None))
-    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
-
-
-def _scales(state: Any) -> list:
-    if state is None:
-        return []
-    return [t for t in (state.absmax, state.code) if t is not None] + _scales(state.state2)
-
-
-def _optimizer_bytes(optimizer: Any) -> int:
-    if optimizer is None:
-        return 0
-    values = [value for state in optimizer.state.values() for value in state.values()]
-    return sum(value.nbytes for value in values if hasattr(value, "nbytes"))
-
-
-def _peak_of(profiler: Any) -> int:
-    """Highest running total of what torch allocated and freed on the CPU while the profiler ran, in bytes."""
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    running = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        running += event.nbytes()
-        peak = max(peak, running)
-    return peak
-
-
-def process_peak() -> int:
-    """Most resident memory that this process ever had, in bytes, libraries and buffers included."""
-    import sys
-
-    if sys.platform == "win32":
-        import psutil
-
-        return psutil.Process().memory_info().peak_wset
-    import resource
-
-    # Linux counts in KiB, macOS in bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from unsloth_course import memory
 from unsloth_course.errors import CourseError
-from unsloth_course.memory import Meter, Shape, fits, lora_parameters, parameters, predict
+from unsloth_course.memory import Meter, Shape, fits, lora_parameters, meter, parameters, predict
 
 SMOLLM2 = Shape(hidden=576, layers=30, heads=9, kv_heads=3, intermediate=1536, vocabulary=49152, tied=True)
 POCKET = Shape(hidden=256, layers=4, heads=4, kv_heads=2, intermediate=768, vocabulary=1024, tied=True)
@@ -173,13 +173,13 @@ def test_peak_of_allocations_is_exact():
         first, second = torch.empty(2**20), torch.empty(2**19)
         del first
         third = torch.empty(2**18)
-    assert memory._peak_of(profiler) == 4 * (2**20 + 2**19)
+    assert meter._peak_of(profiler) == 4 * (2**20 + 2**19)
     assert second.numel() > third.numel()
 
 
 def test_a_tied_weight_is_counted_once():
     layer = torch.nn.Linear(8, 8, bias=False)
-    assert memory._weight_bytes(torch.nn.ModuleList([layer, layer])) == 8 * 8 * 4
+    assert meter._weight_bytes(torch.nn.ModuleList([layer, layer])) == 8 * 8 * 4
 
 
 def test_meter_before_training_says_so():
@@ -339,12 +339,18 @@ def test_a_prediction_for_a_lesson_takes_its_sizes_from_the_profile(load, machin
 def test_on_a_gpu_what_else_lay_there_is_not_counted(monkeypatch):
     """With CUDA's counters played by numbers: 1,000 bytes of another model, 400 of this one, a peak of 3,000."""
     layer = torch.nn.Linear(10, 10, bias=False)
-    monkeypatch.setattr(memory, "_on_cuda", lambda model: True)
+    monkeypatch.setattr(memory.meter, "_on_cuda", lambda model: True)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 1400)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3000)
+    segments = [{"total_size": 700, "segment_pool_id": (0, 0)}]
+    monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: segments)
     meter = Meter()
     meter.on_train_begin(None, None, None, model=layer)
     meter.on_train_end(None, None, None, model=layer)
     assert meter.peak_bytes == 2000 and meter.parts["weights"] == 400 and meter.parts["activations"] == 1600
     assert "less the 1.0 KiB of other tensors" in meter.how
+    assert "CUDA graphs" not in meter.how
+    segments.append({"total_size": 500, "segment_pool_id": (0, 1)})  # what the training's graphs keep
+    meter.on_train_end(None, None, None, model=layer)
+    assert meter.peak_bytes == 2500 and "0.5 KiB in the pools of CUDA graphs" in meter.how

@@ -1,0 +1,222 @@
+"""The plan for the batch: what it picks, why, and what it does when memory runs out all the same."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import chat
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unsloth_course import data, memory, profile
+from unsloth_course.errors import CourseError
+from unsloth_course.memory import GIB, Shape, planning
+
+SMOLLM2 = Shape(hidden=576, layers=30, heads=9, kv_heads=3, intermediate=1536, vocabulary=49152, tied=True)
+CPU = profile.Machine(cuda_name=None, cuda_bytes=0, bfloat16=False, cores=2, memory_bytes=24 * GIB, apple_silicon=False)
+H200 = replace(CPU, cuda_name="NVIDIA H200", cuda_bytes=140 * GIB, bfloat16=True, capability=(9, 0))
+T4 = replace(CPU, cuda_name="Tesla T4", cuda_bytes=15 * GIB, capability=(7, 5))
+
+
+def plan(method="lora", machine=H200, longest=512, **how):
+    return memory.plan(SMOLLM2, profile.decide(machine), method, longest=longest, **how)
+
+
+def test_on_a_cpu_the_plan_is_the_profiles_own():
+    machine = profile.decide(CPU)
+    for method in ("full", "lora", "dpo", "cpt"):
+        made = memory.plan(SMOLLM2, machine, method, longest=100)
+        assert made.arguments == machine.arguments
+        assert (made.micro_batch, made.accumulation, made.checkpointing, made.fits) == (16, 1, False, True)
+
+
+def test_a_small_model_goes_through_in_one_piece():
+    for machine in (H200, T4):
+        made = plan(machine=machine)
+        assert (made.micro_batch, made.accumulation, made.checkpointing) == (8, 1, False)
+
+
+@pytest.mark.parametrize("method", memory.METHODS)
+@pytest.mark.parametrize("rows", [8, 12, 64, 96])
+def test_the_effective_batch_is_kept(method, rows):
+    for budget in (2, 4, 15):
+        made = plan(method, replace(T4, cuda_bytes=budget * GIB), 1024, rows=rows)
+        assert made.rows == rows == made.micro_batch * made.accumulation
+        assert made.arguments["per_device_train_batch_size"] == made.micro_batch
+        assert made.arguments["gradient_accumulation_steps"] == made.accumulation
+
+
+def test_what_does_not_fit_in_one_piece_is_taken_in_several():
+    machine = replace(profile.decide(T4), max_length=2048)
+    made = memory.plan(SMOLLM2, machine, "lora", longest=2048, rows=64)
+    assert (made.micro_batch, made.accumulation, made.checkpointing) == (8, 8, False)
+    assert made.fits and made.prediction.total <= memory.HEADROOM * 15 * GIB
+    assert "for all of them at once" in str(made)
+
+
+def test_checkpointing_is_for_rows_that_fit_no_other_way():
+    machine = replace(profile.decide(replace(T4, cuda_bytes=2 * GIB)), max_length=8192)
+    made = memory.plan(SMOLLM2, machine, "lora", longest=8192, rows=1)
+    assert made.checkpointing and made.fits and made.arguments["gradient_checkpointing"] is True
+    assert "without it, not one row fits" in str(made)
+
+
+def test_what_fits_in_no_way_is_said():
+    made = plan("full", replace(T4, cuda_bytes=GIB // 2))
+    assert not made.fits and "still too much" in str(made)
+
+
+def test_more_memory_never_makes_an_update_dearer():
+    found = [plan("dpo", replace(H200, cuda_bytes=n * GIB), rows=64) for n in (4, 8, 16, 40, 140)]
+    ground = planning._Ground(SMOLLM2, "dpo", 512, 0, 1)
+    costs = [planning._seconds(ground, made.micro_batch, made.accumulation, made.checkpointing) for made in found]
+    assert costs == sorted(costs, reverse=True) and costs[-1] < costs[0]
+
+
+def test_static_shapes_are_for_gpus_that_were_measured():
+    made = plan("lora", H200, longest=300)
+    assert made.arguments["padding_free"] is False and made.arguments["pad_to_multiple_of"] == 320
+    other = plan("lora", T4, longest=300)
+    assert "padding_free" not in other.arguments and "Unsloth's choice" in str(other)
+    assert "padding_free" not in plan("dpo").arguments and plan("dpo").arguments["precompute_ref_log_probs"] is True
+
+
+@pytest.mark.parametrize("config", ["SFTConfig", "DPOConfig", "GRPOConfig"])
+def test_trl_knows_every_argument(config):
+    import dataclasses
+
+    pytest.importorskip("unsloth")
+    import trl
+
+    known = {field.name for field in dataclasses.fields(getattr(trl, config))}
+    for method in {"SFTConfig": ("lora", "full", "cpt"), "DPOConfig": ("dpo",), "GRPOConfig": ("grpo",)}[config]:
+        assert plan(method).arguments.keys() <= known
+
+
+def test_rows_are_shared_by_processes():
+    made = plan(rows=32, processes=4)
+    assert (made.micro_batch, made.accumulation, made.rows) == (8, 1, 32)
+    assert "8 on each of 4 GPUs" in str(made)
+    with pytest.raises(CourseError, match="30 rows cannot be shared evenly by 4 processes"):
+        plan(rows=30, processes=4)
+
+
+def test_a_free_plan_takes_more_rows_and_says_what_follows():
+    made = plan(free=True, steps=120, learning_rate=2e-4)
+    factor = made.rows / 8
+    assert factor > 1 and made.accumulation == 1
+    assert made.steps == 120 / factor and made.learning_rate == pytest.approx(2e-4 * factor**0.5)
+    assert "Malladi" in str(made)
+    assert plan(free=True, rows=256, steps=10, learning_rate=1e-4).steps == 10  # large already
+
+
+def test_a_free_plan_stays_within_memory():
+    made = plan("lora", replace(H200, cuda_bytes=4 * GIB), free=True, steps=120, learning_rate=2e-4)
+    assert made.fits and made.accumulation == 1
+
+
+@given(
+    method=st.sampled_from(memory.METHODS),
+    rows=st.integers(1, 64),
+    longest=st.integers(1, 4096),
+    gib=st.integers(1, 80),
+    processes=st.integers(1, 4),
+    measured=st.booleans(),
+)
+def test_any_plan_is_whole(method, rows, longest, gib, processes, measured):
+    machine = replace(H200 if measured else T4, cuda_bytes=gib * GIB)
+    made = plan(method, machine, longest, rows=rows * processes, processes=processes)
+    assert made.rows == rows * processes
+    assert made.fits == (made.prediction.total <= memory.HEADROOM * gib * GIB)
+    assert all(reason.why for reason in made.reasons) and "<table>" in made._repr_html_()
+
+
+@pytest.fixture
+def small_trainer(machine, with_adapter, tmp_path):
+    """A trainer of a few steps with 8 rows an update, always on the same rows and weights."""
+
+    def make(steps, micro=8):
+        model, tokenizer = with_adapter()
+        from trl import SFTConfig, SFTTrainer
+
+        rows, _, _ = data.sources.instructions("pocket", train=8 * steps, held_out=1, seed=3407)
+        settings = machine.arguments | {"per_device_train_batch_size": micro}
+        return SFTTrainer(
+            model=model,
+            processing_class=tokenizer,
+            train_dataset=chat(rows),
+            args=SFTConfig(max_steps=steps, learning_rate=1e-3, logging_steps=1, output_dir=str(tmp_path), **settings),
+        )
+
+    return make
+
+
+class Crowded:
+    """Raises as a full GPU does when a batch has more than `most` rows, `times` times."""
+
+    def __init__(self, trainer, most, times=9):
+        self.inner, self.most, self.times, self.seen = trainer.compute_loss, most, times, []
+        trainer.compute_loss = self
+
+    def __call__(self, model, inputs, *args, **kwargs):
+        rows = len(inputs["input_ids"])
+        self.seen.append(rows)
+        if rows > self.most and self.times:
+            self.times -= 1
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return self.inner(model, inputs, *args, **kwargs)
+
+
+def test_out_of_memory_starts_over_in_smaller_pieces_and_loses_nothing(small_trainer, capsys):
+    whole = small_trainer(steps=3)
+    whole.train()
+    crowded = small_trainer(steps=3)
+    watch = Crowded(crowded, most=4)
+    plan("lora").guard(crowded)
+    crowded.train()
+    assert "Out of memory with 8 rows at a time. Starting over with 4 x 2" in capsys.readouterr().out
+    assert watch.seen == [8] + [4] * 6
+    assert crowded.state.global_step == 3
+    losses = [[row["loss"] for row in trainer.state.log_history if "loss" in row] for trainer in (whole, crowded)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    for (name, a), (_, b) in zip(whole.model.named_parameters(), crowded.model.named_parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-4), name
+
+
+def test_weights_that_had_moved_are_put_back(small_trainer):
+    trainer = small_trainer(steps=2)
+    began = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    seen = []
+    inner = trainer.train
+
+    def train():
+        if not seen:
+            with torch.no_grad():
+                for parameter in trainer.model.parameters():
+                    if parameter.requires_grad:
+                        parameter += 1
+            seen.append("moved")
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        seen.append(all(torch.equal(began[name], p) for name, p in trainer.model.named_parameters()))
+        return inner()
+
+    trainer.train = train
+    plan("lora").guard(trainer)
+    trainer.train()
+    assert seen == ["moved", True]
+
+
+def test_out_of_memory_twice_is_a_sentence(small_trainer):
+    trainer = small_trainer(steps=2)
+    Crowded(trainer, most=1)
+    plan("lora").guard(trainer)
+    with pytest.raises(CourseError, match="ran out of memory again with 4 rows at a time"):
+        trainer.train()
+
+
+def test_out_of_memory_with_one_row_is_a_sentence(small_trainer):
+    trainer = small_trainer(steps=1, micro=1)
+    Crowded(trainer, most=0)
+    plan("lora").guard(trainer)
+    with pytest.raises(CourseError, match="with one row at a time"):
+        trainer.train()

@@ -1,0 +1,52 @@
+"""Memory of a training run: predicted before it, planned with, and measured while it runs.
+
+`prediction` counts bytes from the architecture, `planning` turns them into a micro-batch and what goes with it, `meter`
+measures, and `report` is the command `memory`. All lessons use the three; the LoRA lesson explains them.
+"""
+
+from unsloth_course.memory.meter import Meter, graph_bytes, process_peak
+from unsloth_course.memory.planning import Plan, Reason, plan
+from unsloth_course.memory.prediction import (
+    BYTES,
+    GIB,
+    GPUS,
+    HEADROOM,
+    METHODS,
+    PARTS,
+    PROJECTIONS,
+    Prediction,
+    Shape,
+    fits,
+    lora_parameters,
+    parameters,
+    predict,
+    predict_run,
+    size,
+)
+from unsloth_course.memory.report import Report, report
+
+__all__ = [
+    "BYTES",
+    "GIB",
+    "GPUS",
+    "HEADROOM",
+    "METHODS",
+    "PARTS",
+    "PROJECTIONS",
+    "Meter",
+    "Plan",
+    "Prediction",
+    "Reason",
+    "Report",
+    "Shape",
+    "fits",
+    "graph_bytes",
+    "lora_parameters",
+    "parameters",
+    "plan",
+    "predict",
+    "predict_run",
+    "process_peak",
+    "report",
+    "size",
+]

@@ -1,0 +1,176 @@
+"""What the command `memory` prints: a plan for a run that nobody has started yet, without loading a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from unsloth_course.errors import CourseError
+from unsloth_course.memory.planning import Plan, plan
+from unsloth_course.memory.prediction import GPUS, METHODS, Shape, fits, predict
+
+# Sizes of the models that the course names, so that they can be planned for without a network.
+_SMOLLM2 = Shape(hidden=576, layers=30, heads=9, kv_heads=3, intermediate=1536, vocabulary=49_152, tied=True)
+KNOWN = {"HuggingFaceTB/SmolLM2-135M": _SMOLLM2, "HuggingFaceTB/SmolLM2-135M-Instruct": _SMOLLM2}
+_GRAPHS = ("H100", "H200")
+_NO_BFLOAT16 = ("T4", "V100")
+
+
+@dataclass(frozen=True)
+class Report:
+    """A plan on one machine, and which named GPUs its predicted peak fits."""
+
+    model: str
+    where: str
+    plan: Plan
+    gpus: dict[str, bool]
+
+    def to_json(self) -> str:
+        """One JSON object: predicted_bytes, parts, fits, micro_batch, accumulation, reasons and more."""
+        made = self.plan
+        found = {
+            "model": self.model,
+            "where": self.where,
+            "method": made.method,
+            "predicted_bytes": made.prediction.total,
+            "parts": made.prediction.parts,
+            "fits": made.fits,
+            "micro_batch": made.micro_batch,
+            "accumulation": made.accumulation,
+            "checkpointing": made.checkpointing,
+            "rows": made.rows,
+            "steps": made.steps,
+            "learning_rate": made.learning_rate,
+            "gpus": self.gpus,
+            "reasons": [f"{reason.what} {reason.value}: {reason.why}" for reason in made.reasons],
+        }
+        return json.dumps(found, indent=2)
+
+    def __str__(self) -> str:
+        large = [name for name, room in self.gpus.items() if room]
+        small = [name for name, room in self.gpus.items() if not room]
+        lines = [f"{self.plan.method} of {self.model} on {self.where}", "", str(self.plan), ""]
+        lines.append(f"fits       {', '.join(large) or 'none of the GPUs that are listed'}")
+        if small:
+            lines.append(f"too small  {', '.join(small)}")
+        return "\n".join(lines)
+
+
+def report(
+    method: str,
+    *,
+    model: str | None = None,
+    gpu: str | None = None,
+    length: int = 512,
+    rows: int | None = None,
+    micro_batch: int | None = None,
+    rank: int = 16,
+    free: bool = False,
+    steps: int | None = None,
+    learning_rate: float | None = None,
+) -> Report:
+    """Plans a run of `method` with rows of `length` tokens, and predicts its memory.
+
+    model: "pocket", a folder, or a name on the Hub, of which only config.json is fetched; without it the model that the
+    lessons take on that machine. gpu: a name of GPUS; without it the machine at hand. rows: of one update. micro_batch:
+    rows at a time, in place of the plan's own choice. The other arguments are those of `memory.plan`.
+
+    Raises CourseError for unknown methods, GPUs and models, and for sizes that do not go together.
+    """
+    from unsloth_course import profile
+
+    if method not in METHODS:
+        raise CourseError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
+    for name, value in (("length", length), ("rows", rows or 1), ("micro-batch", micro_batch or 1), ("rank", rank)):
+        if value < 1:
+            raise CourseError(f"--{name} is {value}; give a whole number of at least 1.")
+    machine = profile.decide(_facts(gpu), model=model, data=profile.POCKET)
+    machine = replace(machine, max_length=max(length, machine.max_length))
+    shape = _shape(machine.model)
+    made = plan(
+        shape,
+        machine,
+        method,
+        longest=length,
+        rows=rows,
+        rank=rank,
+        free=free and not micro_batch,
+        steps=steps,
+        learning_rate=learning_rate,
+    )
+    if micro_batch:
+        made = _with_micro_batch(made, shape, machine, micro_batch, length, rank)
+    return Report(machine.model, machine.device, made, {name: fits(made.prediction, name)[0] for name in GPUS})
+
+
+def _facts(gpu: str | None) -> Any:
+    from unsloth_course import profile
+
+    if gpu is None:
+        return profile.look()
+    names = {name.lower(): name for name in GPUS}
+    if gpu.lower() not in names:
+        raise CourseError(f"No GPU named {gpu!r} is known; choose one of {', '.join(GPUS)}.")
+    name = names[gpu.lower()]
+    return profile.Machine(
+        cuda_name=name,
+        cuda_bytes=GPUS[name],
+        bfloat16=name not in _NO_BFLOAT16,
+        cores=1,
+        memory_bytes=0,
+        apple_silicon=False,
+        capability=(9, 0) if name in _GRAPHS else (0, 0),
+    )
+
+
+def _shape(name: str) -> Shape:
+    from unsloth_course import hub, models, profile
+
+    if name in KNOWN:
+        return KNOWN[name]
+    folder = Path(models.folder(name)) if name == profile.POCKET or Path(name).expanduser().is_dir() else None
+    path = folder / "config.json" if folder else hub.fetch_config(name)
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise CourseError(f"{name} has no config.json that can be read; give the folder of a whole model.") from None
+    if not isinstance(config, dict):
+        raise CourseError(f"The config.json of {name} is no JSON object; give the folder of a whole model.")
+    return Shape.of(config)
+
+
+def _with_micro_batch(made: Plan, shape: Shape, machine: Any, micro: int, length: int, rank: int) -> Plan:
+    from unsloth_course.memory.planning import Reason
+
+    if made.rows % micro:
+        raise CourseError(
+            f"{made.rows} rows of an update cannot be taken {micro} at a time; give a --micro-batch that divides them, "
+            "or other --rows."
+        )
+    on_gpu = machine.name == "gpu"
+    prediction = predict(
+        shape,
+        method=made.method,
+        micro_batch=micro,
+        accumulation=made.rows // micro,
+        length=made.arguments.get("pad_to_multiple_of", length),
+        rank=rank,
+        dtype=machine.dtype or ("bfloat16" if machine.bfloat16 else "float16"),
+        device="cuda" if on_gpu else "cpu",
+        compiled=machine.graphs,
+        graphs=machine.graphs and made.method != "grpo",
+    )
+    reasons: Sequence[Reason] = (Reason("micro-batch", f"{micro} x {made.rows // micro}", "as asked for"),)
+    others = tuple(reason for reason in made.reasons if reason.what not in ("micro-batch", "checkpointing"))
+    return replace(
+        made,
+        micro_batch=micro,
+        accumulation=made.rows // micro,
+        checkpointing=False,
+        prediction=prediction,
+        fits=fits(prediction, machine.memory_bytes)[0],
+        reasons=(*others, *reasons),
+    )
