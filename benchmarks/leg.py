@@ -22,10 +22,11 @@ sys.path.insert(0, str(ROOT))
 
 SEED = 3407
 ROWS = 8  # of an update, where the plan is not free to choose
-HELD_OUT = 64  # rows behind a held-out loss
+HELD_OUT = 32  # rows behind a held-out loss
 SHORTEST = 228  # tokens of the shortest row; the longest has the leg's length
 COMPLETION = 128  # tokens that GRPO writes, always all of them
 RATES = {"lora": 2e-4, "full": 5e-5, "dpo": 5e-5, "cpt": 1e-4, "grpo": 2e-5}  # for ROWS rows an update
+SETTLING = 2  # updates that are not timed where no curve is wanted: the first new shapes are still being prepared
 BUDGET = 13 * 1024**3  # bytes that the plan may use: a T4's, so that plain TRL is not outspent
 
 
@@ -245,7 +246,11 @@ def clock_for(leg: Leg, trainer: Any, target: float | None) -> Any:
         def on_step_end(self, args, state, control, **__):
             # No waiting for the GPU here: a step is launched while the one before still runs, as without a clock.
             self.marks.append(time.perf_counter())
-            self.updates = state.global_step
+            self.updates += 1
+            if not leg.evaluate_every and state.global_step == SETTLING < state.max_steps:
+                self.stop()
+                self.seconds, self.updates = 0.0, 0
+                self.start()
             if leg.evaluate_every and state.global_step % leg.evaluate_every == 0:
                 self.stop()
                 loss = self.evaluate()
@@ -285,7 +290,7 @@ def main() -> int:
     if leg.way == "seeds":
         leg.checkpointing = "unsloth"
     if leg.way in ("plan", "free"):
-        machine = profile.detect("gpu", leg.model, profile.POCKET)
+        machine = profile.detect("gpu", leg.model, profile.POCKET, lesson=leg.method)
     if leg.way != "plain":
         import unsloth  # noqa: F401 -- before trl and transformers
     import torch
@@ -309,8 +314,8 @@ def main() -> int:
     warmed = time.perf_counter() - began
     _let_go(warm, model)
     began = time.perf_counter()
-    # Twice the updates: a leg that has not reached the target by then has not reached it.
-    trainer = trainer_for(leg, model, data, leg.updates * (2 if leg.evaluate_every else 1), leg.learning_rate)
+    # Four times the updates: a leg that has not reached the target by then has not reached it.
+    trainer = trainer_for(leg, model, data, leg.updates * (4 if leg.evaluate_every else 1), leg.learning_rate)
     prepared = time.perf_counter() - began
     print("READY", flush=True)
     target = json.loads(sys.stdin.readline())

@@ -2,7 +2,7 @@
 
     python benchmarks/record.py results-1/lora.json results-2/lora.json results-3/lora.json
 
-Writes `unsloth_course/recorded/<lesson>-run-<profile>.json`. The samples are those of the first file, so name the run
+Writes `unsloth_course/recorded/runs/<lesson>-<profile>.json`. The samples are those of the first file, so name the run
 with the lesson's own seed first. Refuses runs that differ in what must be equal, and a run whose verdict is not
 "trained".
 """

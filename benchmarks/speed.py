@@ -1,12 +1,12 @@
 """The GPU benchmark: the seeds' default, plain TRL + PEFT and the course's plan, side by side on one machine.
 
-    python benchmarks/speed.py --out DIR [--model FOLDER] [--tokens 40000000] [--only NAME,...]
+    python benchmarks/speed.py --out DIR [--model FOLDER] [--tokens 10000000] [--only METHODS] [--rounds sft,memory]
 
-On a machine with a CUDA GPU. `--model` is a model of SmolLM2-135M's shape that can chat in the small world, as
-`true_size.py` leaves it; without it one is pretrained first. Every leg is a process of its own (`leg.py`). In a round
-all legs get ready, each compiling what it needs, and then train one after the other while the others wait, so that
-what is measured is never disturbed. A second round measures peak memory, all at once. `DIR/speed.json` is what
-`page.py` makes tables and a picture of; copied to `recorded/`, it is the record.
+On a machine with a CUDA GPU. `--model` is a model of SmolLM2-135M's shape that was pretrained on the small world, as
+`true_size.py` leaves it; without it one is pretrained first, long enough for its losses to mean something. Every leg is
+a process of its own (`leg.py`). In a round all legs get ready, each compiling what it needs, and then train one after
+the other while the others wait, so that what is measured is never disturbed. A second round measures peak memory, all
+at once. `page.py` makes tables and a picture of `DIR/speed.json`; as `recorded/gpu-speed.json` it is the record.
 """
 
 import argparse
@@ -26,8 +26,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests")]
 
 from leg import Leg  # noqa: E402
 
-UPDATES = {"lora": 60, "full": 60, "dpo": 40, "cpt": 60}
-READY_SECONDS = 300
+UPDATES = {"lora": 40, "full": 40, "dpo": 24, "cpt": 40}
+READY_SECONDS = 240
 # Llamas beside the true size: the pocket model, and the shape of SmolLM2-360M.
 SIZES = {
     "3.4M": {
@@ -55,10 +55,10 @@ def compared() -> list[Leg]:
         legs.append(Leg("seeds", method, "seeds", updates=updates, warm=3, evaluate_every=updates // 4))
         legs.append(Leg("plan", method, "plan", updates=updates, evaluate_every=2))
         legs.append(Leg("plan, free", method, "free", updates=updates, evaluate_every=1))
-        legs += [Leg(f"plain {n}", method, "plain", micro=n, updates=14) for n in (8, 16, 32)]
+        sizes = (8, 12) if method == "dpo" else (8, 24)  # the larger one needs most of 12 GiB
+        legs += [Leg(f"plain {n}", method, "plain", micro=n, updates=12) for n in sizes]
         legs.append(Leg("Unsloth 8 x 1", method, updates=14))
-    legs.append(Leg("plain 16, compiled", "lora", "plain", micro=16, updates=14, arguments={"torch_compile": True}))
-    legs.append(Leg("8 x 1", "grpo", updates=8, warm=2))
+    legs.append(Leg("8 x 1", "grpo", updates=6, warm=2))
     legs.append(Leg("plan 32", "grpo", "plan", rows=32, updates=4, warm=2))
     legs.append(Leg("plan, free", "grpo", "free", updates=48, warm=2))
     return legs
@@ -66,7 +66,7 @@ def compared() -> list[Leg]:
 
 def scaled() -> list[Leg]:
     """How the cost of an update grows: with rows, with length, with the size of the model. LoRA, planned."""
-    legs = [Leg(f"{rows} rows", "lora", "plan", rows=rows, updates=24) for rows in (32, 128)]
+    legs = [Leg(f"{rows} rows", "lora", "plan", rows=rows, updates=24) for rows in (32, 64)]
     legs += [
         Leg(f"{length} tokens", "lora", "plan", length=length, same_length=True, updates=24)
         for length in (512, 1024, 2048)
@@ -162,6 +162,8 @@ def measure(legs: list[Leg], work: Path, *, alone: bool) -> list[dict[str, Any]]
         if leg.way == "seeds" and result.get("curve"):
             targets[leg.method] = result["curve"][-1][2]
         print(said(result), flush=True)
+        with (work.parent / "legs.jsonl").open("a") as kept:  # what is there if the machine is taken away
+            kept.write(json.dumps(result) + "\n")
 
     if alone:
         for number in range(len(running)):
@@ -195,39 +197,58 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", type=Path, help="model to train, of the true size")
-    parser.add_argument("--tokens", type=int, default=40_000_000, help="of the pretraining, where no model is given")
+    parser.add_argument("--tokens", type=int, default=10_000_000, help="of the pretraining, where no model is given")
+    parser.add_argument(
+        "--rounds",
+        default="sft,others,scaled,memory",
+        help="which rounds to run; what is recorded of the others is kept",
+    )
     parser.add_argument("--only", default="", help="methods to measure, separated by commas")
     options = parser.parse_args()
     import torch
-    from true_size import chat_model
+    from true_size import pretrain
 
     from unsloth_course.results import versions
 
-    work = options.out / "speed"
+    work, base = options.out / "speed", options.out / "base"
     options.out.mkdir(parents=True, exist_ok=True)
-    model = options.model or chat_model(options.out, options.tokens)
+    if not options.model and not (base / "model.safetensors").exists():
+        facts = pretrain(base, options.tokens)
+        print(f"pretrained: loss {facts['final_loss']:.3f}, {facts['seconds']:.0f} s", flush=True)
+    model = options.model or base
     named = make_models(work, model) | {"": str(model)}
     only = set(filter(None, options.only.split(",")))
-    rounds = {"compared": compared(), "scaled": scaled(), "memory": weighed()}
-    for legs in rounds.values():
-        legs[:] = [dataclasses.replace(leg, model=named[leg.model]) for leg in legs if not only or leg.method in only]
-    timed = measure(rounds["compared"] + rounds["scaled"], work / "timed", alone=True)
-    weighed_ = measure(rounds["memory"], work / "memory", alone=False)
-    cut = len(rounds["compared"])
-    record = {
+
+    def chosen(legs: list[Leg]) -> list[Leg]:
+        return [dataclasses.replace(leg, model=named[leg.model]) for leg in legs if not only or leg.method in only]
+
+    path = options.out / "speed.json"
+    record = json.loads(path.read_text()) if path.exists() else {}
+    record |= {
         "device": torch.cuda.get_device_name(),
         "date": datetime.date.today().isoformat(),
         "versions": versions() | {"python": sys.version.split()[0]},
         "model": "a stand-in of SmolLM2-135M's shape, 134,515,008 parameters",
-        "compared": timed[:cut],
-        "scaled": timed[cut:],
-        "memory": weighed_,
     }
-    path = options.out / "speed.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    failed = [result for result in timed + weighed_ if "failed" in result]
-    print(f"{len(timed) + len(weighed_) - len(failed)} legs measured, {len(failed)} failed; {path}")
-    return int(bool(failed))
+    # Legs that wait hold memory too: each round is small enough for one GPU of 140 GiB.
+    rounds = {
+        "sft": ("compared", [leg for leg in compared() if leg.method in ("lora", "full")]),
+        "others": ("compared", [leg for leg in compared() if leg.method not in ("lora", "full")]),
+        "scaled": ("scaled", scaled()),
+        "memory": ("memory", weighed()),
+    }
+    for name, (part, legs) in rounds.items():
+        if name not in options.rounds.split(","):
+            continue
+        found = measure(chosen(legs), work / name, alone=name != "memory")
+        again = {(leg["method"], leg["name"]) for leg in found}
+        kept = [leg for leg in record.get(part, []) if (leg["method"], leg["name"]) not in again]
+        record[part] = kept + found
+        path.write_text(json.dumps(record, indent=1) + "\n")
+    found = [leg for name in ("compared", "scaled", "memory") for leg in record.get(name, [])]
+    failed = sum("failed" in leg for leg in found)
+    print(f"{len(found) - failed} legs measured, {failed} failed; {path}")
+    return int(failed > 0)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,8 @@ UNRECORDED = "not recorded yet"
 
 def recorded(folder: Path = RECORDED) -> list[dict[str, Any]]:
     """The recorded results, by lesson in learning order, then by device, model and seed."""
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    files = sorted(path for path in folder.glob("*.json") if not path.name.startswith("gpu-"))  # those of page.py
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in files]
     order = ["base", *LESSONS]
     return sorted(runs, key=lambda run: (order.index(run["lesson"]), run["device"], run["model"], run.get("seed", 0)))
 

@@ -132,8 +132,8 @@ def run(lesson: str, environment: dict[str, str], out: Path, gib: float | None) 
     if gib:
         site = out / "t4"
         site.mkdir(exist_ok=True)
-        # usercustomize runs in the kernel too, before the lesson.
-        (site / "usercustomize.py").write_text(T4.format(gib=gib))
+        # Python runs it at its start, in the kernel too; usercustomize would not be run in a virtual environment.
+        (site / "sitecustomize.py").write_text(T4.format(gib=gib))
         environment = environment | {"PYTHONPATH": f"{site}{os.pathsep}{environment.get('PYTHONPATH', '')}"}
     command = [sys.executable, "-m", "unsloth_course", "run", lesson, "--profile", "gpu", "--out", str(out / lesson)]
     with (out / f"{lesson}.log").open("w") as log:

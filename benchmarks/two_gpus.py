@@ -20,7 +20,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -37,11 +36,11 @@ POCKET = ROOT / "unsloth_course" / "pocket" / "base"
 KILLED_STEPS = 60
 
 
-# --- one training, in one or two processes -----------------------------------------------------------------------------
+# --- one training, in one or two processes --------------------------------------------------------------------------
 
 
 def work(folder: Path, name: str, options: dict[str, Any], timed: int) -> None:
-    """One training: imports, waits for model and rows, loads them, waits for its turn, trains, notes what it measured."""
+    """One training: imports, waits for model and rows, loads them, waits for its turn, trains, notes its measures."""
     from unsloth_course import finetune, processes, profile
 
     options = finetune.Options(**{**options, "out": folder / name})
@@ -103,7 +102,7 @@ def clock_for(steps: int, timed: int) -> Any:
     return Clock()
 
 
-# --- model and rows ----------------------------------------------------------------------------------------------------
+# --- model and rows -------------------------------------------------------------------------------------------------
 
 
 def make_rows(path: Path, count: int, length: int) -> None:
@@ -146,7 +145,7 @@ def make_model(folder: Path) -> None:
         shutil.copy(POCKET / name, folder)
 
 
-# --- all of them -------------------------------------------------------------------------------------------------------
+# --- all of them ----------------------------------------------------------------------------------------------------
 
 
 class Legs:
@@ -172,7 +171,8 @@ class Legs:
 
     def start(self, name: str, arguments: list[str], gpu: int | None = None) -> None:
         """Starts a process on one GPU, or two by torchrun."""
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        environment = os.environ | {"PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"}
         if self.sizes.cpu:
             environment["OMP_NUM_THREADS"] = "1"
         launcher = [sys.executable]
@@ -264,8 +264,8 @@ def distance(one: list[float], other: list[float]) -> float:
 def compare(one: dict, two: dict, others: list[dict]) -> dict:
     """Two processes beside one: pace, and whether the curve lies within the band of the seeds.
 
-    It does when it is nearer to the one-GPU curve of its own seed than any two seeds are to each other. Beside that, the
-    share of its points that lie between the lowest and the highest seed, give or take a hundredth of the value.
+    It does when it is nearer to the one-GPU curve of its own seed than any two seeds are to each other. Beside that,
+    the share of its points that lie between the lowest and the highest seed, give or take a hundredth of the value.
     """
     curves = [leg["loss"] for leg in (one, *others)]
     between = [distance(a, b) for n, a in enumerate(curves) for b in curves[n + 1 :]]
@@ -321,7 +321,6 @@ def main() -> int:
     legs = Legs(folder, sizes)
     result: dict[str, Any] = {
         "device": machine,
-        "host": socket.gethostname(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": "pocket" if sizes.cpu else "SmolLM2-135M's shape, random weights",
         "rows": sizes.rows,
@@ -364,7 +363,9 @@ def main() -> int:
             same = [leg for leg in others if leg["name"].startswith(method)]
             found = compare(timed[f"{method}-{SEEDS[0]}"], timed[f"{method}-two"], same)
             result["methods"][method] = found
-            note(f"{method}: {found['ratio']} times the samples/s, {'inside' if found['inside'] else 'OUTSIDE'} the band")
+            note(
+                f"{method}: {found['ratio']} times the samples/s, {'inside' if found['inside'] else 'OUTSIDE'} the band"
+            )
         result["killed"] = kill_one(legs)
         note(f"one process killed: ended after {result['killed']['seconds']} s")
     finally:

@@ -56,6 +56,20 @@ def test_on_a_gpu_unsloth_chooses_the_number_type():
         assert chosen(found, "number type").value == words
 
 
+def test_cuda_graphs_are_for_gpus_on_which_they_were_measured():
+    h200 = replace(L4, cuda_name="NVIDIA H200", capability=(9, 0))
+    assert profile.decide(h200).environment["UNSLOTH_BLOCK_CUDAGRAPHS"] == "1" and profile.decide(h200).graphs
+    for found in (profile.decide(L4), profile.decide(T4), profile.decide(h200, "cpu")):
+        assert not found.graphs and "UNSLOTH_BLOCK_CUDAGRAPHS" not in found.environment
+    # Completions have another length at every step.
+    assert not profile.decide(h200, lesson="grpo").graphs
+
+
+def test_the_memory_is_that_of_the_device():
+    assert profile.decide(T4).memory_bytes == T4.cuda_bytes
+    assert profile.decide(T4, "cpu").memory_bytes == T4.memory_bytes
+
+
 def test_the_cpu_can_be_asked_for_on_a_gpu_machine():
     found = profile.decide(L4, "cpu")
     assert (found.name, found.model) == ("cpu", POCKET)

@@ -242,7 +242,7 @@ def test_a_notebook_shows_picture_and_table_or_the_sentence(lesson, outputs, tmp
 
 def test_a_recording_comes_back_as_it_was_written(lora, tmp_path):
     path = recordings.write(lora, tmp_path)
-    assert path.name == "lora-run-cpu.json"
+    assert path.name == "lora-cpu.json"
     back = recordings.read("lora", "cpu", tmp_path)
     assert back.band() == lora.band() and back.steps == 200 and back.runs[1].scores == {"held out": (0.0, 0.9)}
     recordings.write(back, tmp_path)
@@ -278,8 +278,8 @@ def tampered(lora, change):
     ],
 )
 def test_a_tampered_file_is_a_sentence(lora, tmp_path, change, said):
-    (tmp_path / "lora-run-cpu.json").write_text(json.dumps(tampered(lora, change)))
-    with pytest.raises(CourseError, match=r"^lora-run-cpu\.json is not a recording") as error:
+    (tmp_path / "lora-cpu.json").write_text(json.dumps(tampered(lora, change)))
+    with pytest.raises(CourseError, match=r"^lora-cpu\.json is not a recording") as error:
         recordings.read("lora", "cpu", tmp_path)
     assert said in str(error.value) and "\n" not in str(error.value)
 
@@ -308,7 +308,7 @@ def test_whatever_replaces_a_part_of_it_the_file_is_read_or_refused_in_a_sentenc
     last[0][last[1]] = value
     folder = tmp_path_factory.getbasetemp() / "tampered"
     folder.mkdir(exist_ok=True)
-    (folder / "grpo-run-cpu.json").write_text(json.dumps(found))
+    (folder / "grpo-cpu.json").write_text(json.dumps(found))
     try:
         recording = recordings.read("grpo", "cpu", folder)
     except CourseError as error:
@@ -327,7 +327,7 @@ def test_whatever_replaces_a_part_of_it_the_file_is_read_or_refused_in_a_sentenc
 def test_any_bytes_are_a_sentence(tmp_path_factory, content):
     folder = tmp_path_factory.getbasetemp() / "bytes"
     folder.mkdir(exist_ok=True)
-    (folder / "lora-run-cpu.json").write_bytes(content)
+    (folder / "lora-cpu.json").write_bytes(content)
     with pytest.raises(CourseError, match="Fetch the file again") as error:
         recordings.read("lora", "cpu", folder)
     assert len(str(error.value)) < 300
@@ -371,7 +371,7 @@ def recorded(record, found, folder, capsys, monkeypatch):
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_three_results_files_make_a_recording(record, lesson, tmp_path, capsys, monkeypatch):
     status, said = recorded(record, list(results_of(lesson)), tmp_path, capsys, monkeypatch)
-    assert status == 0 and said.startswith(f"{lesson}-run-cpu.json: band of three recorded runs on 2 CPU cores")
+    assert status == 0 and said.startswith(f"{lesson}-cpu.json: band of three recorded runs on 2 CPU cores")
     found = recordings.read(lesson, "cpu", tmp_path / "into")
     assert [run.seed for run in found.runs] == [3407, 1, 2] and found.date == "2026-11-21"
     assert found.samples[0]["before"] == "seed 3407" and found.runs[0].scores

@@ -90,6 +90,15 @@ def test_a_real_run_has_the_keys_of_the_design(built, tmp_path):
     assert found["file_bytes"] == 77_824
 
 
+def test_the_reasons_of_a_plan_are_kept(healthy, machine):
+    plan = memory.plan(healthy.model, machine, "lora", longest=30)
+    score = evaluation.score(healthy.before, healthy.after)
+    parameters = models.require_lora(healthy.model, 16)
+    found = results.build("lora", machine, parameters, healthy.watching, score, healthy.receipt, plan, 1.0)
+    assert found["training"]["predicted_memory_bytes"] == plan.prediction.total
+    assert any(reason.startswith("micro-batch 16 x 1: all of them at once") for reason in found["training"]["reasons"])
+
+
 def test_the_figures_are_those_of_the_run(built, healthy, machine):
     training = built["training"]
     assert (training["steps"], training["examples"]) == (70, 70 * 16)

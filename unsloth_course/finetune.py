@@ -1,8 +1,9 @@
 """A lesson's training on a learner's own data and model: the recipe behind the command `finetune`.
 
-The same steps as in the notebooks, with the same calls: load, ask the held-out questions, train, ask again, judge, save.
-Under torchrun each process trains on its own GPU with its share of each update's rows, so that the rows of an update,
-and with them the loss curve, are those of one process. Taught in lessons colab1 (full fine-tuning) and colab2 (LoRA).
+The same steps as in the notebooks, with the same calls: load, ask the held-out questions, train, ask again, judge,
+save. Under torchrun each process trains on its own GPU with its share of each update's rows, so that the rows of an
+update, and with them the loss curve, are those of one process. Taught in lessons colab1 (full fine-tuning) and colab2
+(LoRA).
 """
 
 import time
@@ -90,8 +91,8 @@ def check(options: Options) -> None:
     """Raises CourseError for what can be told to be wrong before anything is loaded."""
     if options.method in LATER:
         raise CourseError(
-            f"finetune has no {options.method} yet; its methods are {', '.join(METHODS)}. `python -m unsloth_course run "
-            f"{'lora' if options.method == 'qlora' else options.method}` runs the lesson."
+            f"finetune has no {options.method} yet; its methods are {', '.join(METHODS)}. `python -m unsloth_course "
+            f"run {'lora' if options.method == 'qlora' else options.method}` runs the lesson."
         )
     if options.method not in METHODS:
         raise CourseError(f"There is no method {options.method!r}; choose one of {', '.join(METHODS)}.")
@@ -102,7 +103,9 @@ def check(options: Options) -> None:
     if options.learning_rate is not None and not 0 < options.learning_rate < 1:
         raise CourseError(f"--learning-rate is {options.learning_rate:g}; give a number between 0 and 1, such as 2e-4.")
     if options.merge and options.method == "full":
-        raise CourseError("--merge puts an adapter into its base, and full fine-tuning has none: it saves a whole model.")
+        raise CourseError(
+            "--merge puts an adapter into its base, and full fine-tuning has none: it saves a whole model."
+        )
 
 
 def run(options: Options, started: float | None = None) -> Outcome | None:
@@ -196,7 +199,9 @@ def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CourseError(f"The folder {out} cannot be made ({error.strerror}); choose another one with --out.") from None
+        raise CourseError(
+            f"The folder {out} cannot be made ({error.strerror}); choose another one with --out."
+        ) from None
 
 
 def _load(options: Options, machine: Any, folder: str) -> tuple[Any, Any]:
@@ -296,7 +301,7 @@ def _finish(prepared: Prepared, trainer: Any, before: tuple[Any, Any], started: 
         trainer.watching,
         score,
         receipt,
-        prepared.plan.prediction,
+        prepared.plan,
         time.monotonic() - started,
         file_bytes=models.disk_bytes(saved[0]),
         samples=results.samples(before[0].questions, before[0].given, after[0].given),
@@ -306,7 +311,6 @@ def _finish(prepared: Prepared, trainer: Any, before: tuple[Any, Any], started: 
         "processes": plan.processes,
         "examples": trainer.state.global_step * plan.rows,
         "samples_per_second": _pace(trainer, plan.rows),
-        "reasons": [*found["training"]["reasons"], *(f"{r.what} {r.value}: {r.why}" for r in plan.reasons)],
     }
     found["options"] = _plain(asdict(options))
     return Outcome(found, [*saved, results.write(found, options.out)], receipt)
@@ -338,7 +342,9 @@ def _written(save: Any) -> None:
     try:
         save()
     except OSError as error:
-        raise CourseError(f"The model could not be written ({error}); free some disk space or choose another --out.") from None
+        raise CourseError(
+            f"The model could not be written ({error}); free some disk space or choose another --out."
+        ) from None
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:

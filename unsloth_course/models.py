@@ -134,11 +134,14 @@ def answering(model: Any) -> Iterator[None]:
     """Unsloth's inference mode inside the block, and the mode that the model had before it afterwards."""
     from unsloth import FastLanguageModel
 
-    training = model.training
+    training, settings = model.training, model.generation_config
+    # Unsloth sets it, and transformers then warns at each call that `max_new_tokens` goes before it.
+    longest, settings.max_length = settings.max_length, None
     FastLanguageModel.for_inference(model)
     try:
         yield
     finally:
+        settings.max_length = longest
         if training:
             FastLanguageModel.for_training(model)
 

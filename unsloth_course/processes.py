@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from unsloth_course.errors import CourseError
@@ -165,6 +166,7 @@ def together(process: Process) -> Iterator[None]:
             with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
                 yield
         after_the_first(process, "the end")
+        _part()
     except CourseError as error:
         if process.here:  # all of them may have found the same; then the first one says it, and torchrun ends this one
             time.sleep(NOTICED)
@@ -179,9 +181,17 @@ def together(process: Process) -> Iterator[None]:
     _note(process, "left")
 
 
+def _part() -> None:
+    """Takes this process out of the group, if it ever joined one; a GPU's library complains otherwise."""
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def _explained(error: Exception) -> str:
     """An error that is nobody's sentence yet, as one."""
-    text = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(" .")
+    text = shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...").rstrip(" .")
     if "OutOfMemory" in type(error).__name__:
         return f"{text}. Lower --batch, or use more processes, and {_AGAIN}."
     if any(word in str(error).lower() for word in ("timed out", "timeout")):
@@ -201,7 +211,12 @@ def _fail(process: Process, sentence: str) -> None:
         process,
         "error.json",
         json.dumps(
-            {"message": {"message": sentence, "extraInfo": {"py_callstack": sentence, "timestamp": str(int(time.time()))}}}
+            {
+                "message": {
+                    "message": sentence,
+                    "extraInfo": {"py_callstack": sentence, "timestamp": str(int(time.time()))},
+                }
+            }
         ),
     )
     _say(sentence)

@@ -205,7 +205,8 @@ def decide(
         dtype = None
         words = "bfloat16" if machine.bfloat16 else "float16"
         reasons.append(Choice("number type", words, f"Unsloth's own choice: this GPU has {words} arithmetic"))
-    graphs = name == "gpu" and machine.capability in GRAPHS_MEASURED
+    # Completions of GRPO have another length at every step, and each would be recorded anew.
+    graphs = name == "gpu" and machine.capability in GRAPHS_MEASURED and lesson != "grpo"
     if graphs:
         environment["UNSLOTH_BLOCK_CUDAGRAPHS"] = "1"  # read when Unsloth is imported
         reasons.append(Choice("CUDA graphs", "on", "a step of a small model is mostly the launching of its kernels"))

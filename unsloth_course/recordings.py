@@ -1,7 +1,7 @@
 """Recorded runs of the lessons: what a learner's own curve is laid over, and what a learner without a GPU looks at.
 
-`benchmarks/record.py` makes a recording from the results files of three or more seeds; it is shipped in `recorded/` as
-`<lesson>-run-<profile>.json`, with device, versions and date.
+`benchmarks/record.py` makes a recording from the results files of three or more seeds; it is shipped in
+`recorded/runs/` as `<lesson>-<profile>.json`, with device, versions and date.
 
 The band at a step is `mean +- 4 s sqrt(1 + 1/n)` of the n smoothed curves: a new run scatters around their true mean by
 s, and n runs say where that is to within s / sqrt(n). Three curves are few, so s is pooled over nine neighbouring
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from unsloth_course.plots import Picture
     from unsloth_course.profile import Profile
 
-RECORDED = Path(__file__).parent / "recorded"
+RECORDED = Path(__file__).parent / "recorded" / "runs"
 LESSONS = ("lora", "full", "cpt", "dpo", "grpo")
 DEVICES = {"cpu": "a CPU", "gpu": "a GPU"}
 SEEDS = 3  # fewer runs have no spread to speak of
@@ -191,7 +191,7 @@ def read(lesson: str, profile: str, folder: Path = RECORDED) -> Recording:
             f"There is no recording of {lesson!r} in the profile {profile!r}; the lessons are {', '.join(LESSONS)}, "
             f"the profiles {', '.join(DEVICES)}."
         )
-    path = Path(folder) / f"{lesson}-run-{profile}.json"
+    path = Path(folder) / f"{lesson}-{profile}.json"
     if not path.exists():
         why = f"No run of the {lesson} lesson on {DEVICES[profile]} is recorded yet, so there is none to look at here."
         return Recording(lesson, profile, why=why)
@@ -206,13 +206,13 @@ def read(lesson: str, profile: str, folder: Path = RECORDED) -> Recording:
 
 
 def write(recording: Recording, folder: Path = RECORDED) -> Path:
-    """Writes a recording as `<lesson>-run-<profile>.json`; for `benchmarks/record.py`."""
+    """Writes a recording as `<lesson>-<profile>.json`; for `benchmarks/record.py`."""
     from unsloth_course import results
 
     kept = {key: value for key, value in vars(recording).items() if key not in ("runs", "why")}
     lines = [f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in kept.items()]
     runs = ",\n".join(json.dumps(vars(run), allow_nan=False) for run in recording.runs)
-    path = Path(folder) / f"{recording.lesson}-run-{recording.profile}.json"
+    path = Path(folder) / f"{recording.lesson}-{recording.profile}.json"
     results.write_text(path, "{" + ",\n".join([*lines, f'"runs": [\n{runs}\n]']) + "}\n")
     return path
 

@@ -13,7 +13,7 @@ from unsloth_course.errors import CourseError
 if TYPE_CHECKING:
     from unsloth_course.diagnosis import Receipt, Watch
     from unsloth_course.evaluation import Score
-    from unsloth_course.memory import Prediction
+    from unsloth_course.memory import Plan, Prediction
     from unsloth_course.models import Count
     from unsloth_course.profile import Profile
 
@@ -53,7 +53,7 @@ def build(
     watching: "Watch",
     score: "Score",
     receipt: "Receipt",
-    prediction: "Prediction",
+    plan: "Plan | Prediction",
     wall_seconds: float,
     battery: Mapping[str, Any] | None = None,
     file_bytes: int = 0,
@@ -61,9 +61,10 @@ def build(
 ) -> dict[str, Any]:
     """The results of a run, as the keys of the results file.
 
-    battery: the scores of `scoreboard.battery`. file_bytes: the size of what was learned, as `models.disk_bytes` has it
-    for the saved adapter or model. The scoreboard needs both. samples: what it wrote before and after, as `samples`
-    gives it; the first six are kept.
+    plan: that of `memory.plan`, whose reasons are kept; or a prediction of memory alone. battery: the scores of
+    `scoreboard.battery`. file_bytes: the size of what was learned, as `models.disk_bytes` has it for the saved adapter
+    or model. The scoreboard needs both. samples: what it wrote before and after, as `samples` gives it; the first six
+    are kept.
     """
     trainer, history = watching.trainer, watching.trainer.state.log_history
     batch, accumulation = trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps
@@ -71,6 +72,9 @@ def build(
     summary = next((row for row in reversed(history) if "train_runtime" in row), {})
     examples = steps * batch * accumulation
     found = versions()
+    prediction, reasons = getattr(plan, "prediction", plan), list(machine.reasons)
+    if prediction is not plan:
+        reasons += plan.reasons
     return {
         "lesson": lesson,
         "profile": machine.name,
@@ -92,7 +96,7 @@ def build(
             "predicted_memory_bytes": prediction.total,
             "micro_batch": batch,
             "accumulation": accumulation,
-            "reasons": [f"{choice.what} {choice.value}: {choice.why}" for choice in machine.reasons],
+            "reasons": [f"{choice.what} {choice.value}: {choice.why}" for choice in reasons],
         },
         "evaluation": asdict(score),
         "receipt": receipt.to_dict(),

@@ -199,7 +199,8 @@ def test_the_records_are_shipped_with_the_package():
 
     patterns = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     assert "recorded/*.json" in patterns["unsloth_course"]
-    assert sorted(sweeps.RECORDED.glob("*.json")) == sorted(
+    # Those of the recorded runs of lessons travel too.
+    assert sorted(sweeps.RECORDED.rglob("*.json")) == sorted(
         path
         for pattern in patterns["unsloth_course"]
         for path in (sweeps.RECORDED.parent).glob(pattern)

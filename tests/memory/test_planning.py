@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import chat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unsloth_course import data, memory, profile
+from unsloth_course import memory, profile
 from unsloth_course.errors import CourseError
 from unsloth_course.memory import GIB, Shape, planning
 
@@ -96,7 +95,7 @@ def test_trl_knows_every_argument(config):
 def test_rows_are_shared_by_processes():
     made = plan(rows=32, processes=4)
     assert (made.micro_batch, made.accumulation, made.rows) == (8, 1, 32)
-    assert "8 on each of 4 GPUs" in str(made)
+    assert "8 in each of 4 processes" in str(made)
     with pytest.raises(CourseError, match="30 rows cannot be shared evenly by 4 processes"):
         plan(rows=30, processes=4)
 
@@ -129,26 +128,6 @@ def test_any_plan_is_whole(method, rows, longest, gib, processes, measured):
     assert made.rows == rows * processes
     assert made.fits == (made.prediction.total <= memory.HEADROOM * gib * GIB)
     assert all(reason.why for reason in made.reasons) and "<table>" in made._repr_html_()
-
-
-@pytest.fixture
-def small_trainer(machine, with_adapter, tmp_path):
-    """A trainer of a few steps with 8 rows an update, always on the same rows and weights."""
-
-    def make(steps, micro=8):
-        model, tokenizer = with_adapter()
-        from trl import SFTConfig, SFTTrainer
-
-        rows, _, _ = data.sources.instructions("pocket", train=8 * steps, held_out=1, seed=3407)
-        settings = machine.arguments | {"per_device_train_batch_size": micro}
-        return SFTTrainer(
-            model=model,
-            processing_class=tokenizer,
-            train_dataset=chat(rows),
-            args=SFTConfig(max_steps=steps, learning_rate=1e-3, logging_steps=1, output_dir=str(tmp_path), **settings),
-        )
-
-    return make
 
 
 class Crowded:

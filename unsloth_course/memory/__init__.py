@@ -1,7 +1,8 @@
 """Memory of a training run: predicted before it, planned with, and measured while it runs.
 
 `prediction` counts bytes from the architecture, `planning` turns them into a micro-batch and what goes with it, `meter`
-measures, and `report` is the command `memory`. All lessons use the three; the LoRA lesson explains them.
+measures, `paging` notices a training that slows down, and `report` is the command `memory`. All lessons plan and
+measure; the LoRA lesson explains it.
 """
 
 from unsloth_course.memory.meter import Meter, graph_bytes, process_peak

@@ -23,6 +23,7 @@ class Meter:
     """
 
     MOST_RECORDED_STEPS = 16
+    RECORDING_STEPS = 3
 
     def __new__(cls) -> Meter:
         # transformers must be imported after unsloth, so the base class joins when the first meter is made.
@@ -38,7 +39,7 @@ class Meter:
         self._reset()
 
     def _reset(self) -> None:
-        self._gradients = self._dynamic = self._recorded = self._others = self._pools = 0
+        self._gradients = self._dynamic = self._recorded = self._others = self._pools = self._early = 0
         self._largest = (0, False)
         self._hook = self._profiler = self._problem = None
 
@@ -90,6 +91,15 @@ class Meter:
             self._dynamic = max(self._dynamic, self._held + _peak_of(profiler))
             self._recorded += 1
 
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        # The first steps run without graphs and then record them: their tensors lie outside the pools, and are gone
+        # when the pools are filled.
+        if state.global_step == self.RECORDING_STEPS and _on_cuda(model) and graph_bytes() > self._pools:
+            import torch
+
+            self._early = torch.cuda.max_memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
+
     def on_train_end(
         self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **kwargs: Any
     ) -> None:
@@ -99,7 +109,7 @@ class Meter:
             import torch
 
             pools = max(0, graph_bytes() - self._pools)
-            peak = torch.cuda.max_memory_allocated() - self._others + pools
+            peak = max(self._early, torch.cuda.max_memory_allocated() + pools) - self._others
             self.how = (
                 "the peak is torch.cuda.max_memory_allocated over the training, less the "
                 f"{size(self._others)} of other tensors that lay on the GPU before it"

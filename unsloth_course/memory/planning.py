@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unsloth_course.errors import CourseError
+from unsloth_course.memory import paging
 from unsloth_course.memory.prediction import HEADROOM, Prediction, Shape, parameters, predict, size
 
 # For comparing ways to go through the same rows, not for telling the time: seconds to launch a forward pass, and
@@ -82,9 +83,11 @@ class Plan:
     def guard(self, trainer: Any) -> None:
         """Has `trainer.train()` start over once, with a smaller micro-batch, when it runs out of memory.
 
+        And say so when it slows down instead, as where a driver pages a full GPU (`memory.paging`).
         The effective batch, the order of the rows and the weights that the training began with stay the same, so
         nothing is lost but the time until then. A second time it raises CourseError. Taught in lesson colab2 (LoRA).
         """
+        trainer.add_callback(paging.Watch())
         _guard(trainer)
 
 
@@ -134,7 +137,7 @@ def plan(
         )
     length = min(longest, machine.max_length) if method != "grpo" else longest
     settings, padding = _padding(machine, method, length)
-    graphs = on_gpu and machine.graphs and method != "grpo"
+    graphs = on_gpu and machine.graphs and method != "grpo"  # also where a profile is made for another lesson
     ground = _Ground(
         shape,
         method,
@@ -286,7 +289,7 @@ def _why(
         why = f"all of them at once: {share}"
     else:
         why = f"{size(_predicted(ground, rows // ground.processes, 1, False).total)} for all of them at once; {share}"
-    each = f", {rows // ground.processes} on each of {ground.processes} GPUs" if ground.processes > 1 else ""
+    each = f", {rows // ground.processes} in each of {ground.processes} processes" if ground.processes > 1 else ""
     yield Reason("micro-batch", f"{micro} x {accumulation}{each}", why)
     if checkpointing:
         why = "each layer is computed twice, and only its input is kept: "

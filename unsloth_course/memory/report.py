@@ -87,7 +87,8 @@ def report(
     for name, value in (("length", length), ("rows", rows or 1), ("micro-batch", micro_batch or 1), ("rank", rank)):
         if value < 1:
             raise CourseError(f"--{name} is {value}; give a whole number of at least 1.")
-    machine = profile.decide(_facts(gpu), model=model, data=profile.POCKET)
+    lesson = "lora" if method == "qlora" else method
+    machine = profile.decide(_facts(gpu), model=model, data=profile.POCKET, lesson=lesson)
     machine = replace(machine, max_length=max(length, machine.max_length))
     shape = _shape(machine.model)
     made = plan(
@@ -131,8 +132,8 @@ def _shape(name: str) -> Shape:
 
     if name in KNOWN:
         return KNOWN[name]
-    folder = Path(models.folder(name)) if name == profile.POCKET or Path(name).expanduser().is_dir() else None
-    path = folder / "config.json" if folder else hub.fetch_config(name)
+    folder = Path(models.folder(name) if name == profile.POCKET else name).expanduser()
+    path = folder / "config.json" if folder.is_dir() else hub.fetch_config(name)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -160,8 +161,8 @@ def _with_micro_batch(made: Plan, shape: Shape, machine: Any, micro: int, length
         rank=rank,
         dtype=machine.dtype or ("bfloat16" if machine.bfloat16 else "float16"),
         device="cuda" if on_gpu else "cpu",
-        compiled=machine.graphs,
-        graphs=machine.graphs and made.method != "grpo",
+        compiled=machine.graphs or (on_gpu and made.method == "grpo"),
+        graphs=machine.graphs,
     )
     reasons: Sequence[Reason] = (Reason("micro-batch", f"{micro} x {made.rows // micro}", "as asked for"),)
     others = tuple(reason for reason in made.reasons if reason.what not in ("micro-batch", "checkpointing"))

@@ -1,0 +1,124 @@
+"""A training that slows to a crawl without an error, since the driver moves a part of a full GPU into system memory.
+
+Windows' display driver does so rather than let a program fail, and a step of one second then takes eighty. Nothing
+says so; the watch does. It compares each step with the median of those before, and looks at how full the memory is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+TIMES = 8.0  # as long as the median before: what no longer batch explains, in rows of at most a few lengths
+STEADY = 5  # steps before, whose median means something
+IN_A_ROW = 2  # slow steps; a single one may be a garbage collection, or a virus scanner
+FULL = 0.95  # share of the memory in use from which paging is the likely cause
+
+
+@dataclass(frozen=True)
+class Slowdown:
+    """Steps that became slow. `step` is the last of them, seconds are those of it and of the median before."""
+
+    step: int
+    seconds: float
+    usual: float
+    full: float
+
+    @property
+    def paging(self) -> bool:
+        """Whether memory was full enough for it to be the cause."""
+        return self.full >= FULL
+
+    def sentence(self, left: int = 0) -> str:
+        """What happened, why, and what helps, first things first; `left` steps are still to be done."""
+        found = (
+            f"Step {self.step} took {_span(self.seconds)}, {self.seconds / self.usual:.0f} times the median before it "
+            f"({_span(self.usual)}), and {self.full:.0%} of the GPU's memory is in use. "
+        )
+        if not self.paging:
+            return found + (
+                "So memory is not the cause: look for another program on the GPU (nvidia-smi), a laptop that saves "
+                "power or is too hot, and data on a slow disk."
+            )
+        end = f", in about {_span(left * self.seconds)} at this pace" if left else ""
+        return found + (
+            "The driver now keeps a part of it in the computer's memory, as Windows does instead of failing. What "
+            "helps: (1) interrupt, restart the kernel, and take fewer rows at a time with as much more accumulation; "
+            "(2) close what else draws on the GPU: browser, editor, chat programs; (3) shorter rows (max_length) or "
+            f"gradient checkpointing; (4) or leave it: it will end{end}."
+        )
+
+
+def judge(seconds: Sequence[float], full: Sequence[float]) -> Slowdown | None:
+    """Whether the last steps are slow beside those before, from the seconds of each step and the memory after it.
+
+    full: shares of the memory in use, from 0 to 1, one for each step. None while there is nothing to say.
+    """
+    before, last = seconds[:-IN_A_ROW], seconds[-IN_A_ROW:]
+    if len(before) < STEADY:
+        return None
+    usual = median(before)
+    if usual <= 0 or min(last) < TIMES * usual:
+        return None
+    return Slowdown(len(seconds), last[-1], usual, max(full[-IN_A_ROW:]))
+
+
+class Watch:
+    """Trainer callback that says once when a training has slowed down; it changes nothing in the run.
+
+    in_use: gives the share of the device's memory that is in use by all programs; by default what CUDA reports.
+    say: prints the sentence. The steps of `slowdown` are counted from 1. Evaluations between steps are not timed.
+    Put on by `plan.guard`. Taught in lesson colab2 (LoRA).
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Watch:
+        # transformers must be imported after unsloth, so the base class joins when the first watch is made.
+        from transformers import TrainerCallback
+
+        return object.__new__(type("Watch", (cls, TrainerCallback), {}))
+
+    def __init__(
+        self,
+        in_use: Callable[[], float] | None = None,
+        say: Callable[[str], None] = print,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        import time
+
+        self.slowdown: Slowdown | None = None
+        self._in_use, self._say, self._clock = in_use or _in_use, say, clock or time.perf_counter
+        self._seconds: list[float] = []
+        self._full: list[float] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._seconds, self._full, self.slowdown = [], [], None
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._began = self._clock()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._seconds.append(self._clock() - self._began)
+        self._full.append(self._in_use())
+        if self.slowdown is None and (found := judge(self._seconds, self._full)):
+            self.slowdown = found
+            self._say(found.sentence(max(0, state.max_steps - state.global_step)))
+
+
+def _in_use() -> float:
+    """Share of the GPU's memory that is in use, by whatever program; 0 without a GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return 0.0
+    free, total = torch.cuda.mem_get_info()
+    return 1 - free / total
+
+
+def _span(seconds: float) -> str:
+    if seconds >= 7200:
+        return f"{seconds / 3600:.1f} hours"
+    if seconds >= 120:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds:.3g} s"
