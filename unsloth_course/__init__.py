@@ -15,6 +15,7 @@ ROOMS = (
     "doctor",
     "evaluation",
     "exercises",
+    "export",
     "finetune",
     "frontend",
     "hub",

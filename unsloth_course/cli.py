@@ -4,7 +4,7 @@ import enum
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -227,6 +227,41 @@ def memory(
 
 
 @app.command()
+def data(
+    file: Annotated[str, typer.Argument(help="A file, a folder of raw text, or a name on the Hub.")],
+    to: Annotated[
+        str | None,
+        typer.Option(help="instruction, chat, preference, function-calling, problems or text; else what suits."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="A .jsonl, .jsonl.gz, .json or .parquet file to write.")] = None,
+    max_length: Annotated[int, typer.Option(min=1, help="Tokens above which a row is cut.")] = 512,
+    held_out: Annotated[str | None, typer.Option(help="A file of the rows that are kept for testing.")] = None,
+    model: Annotated[str, typer.Option(help='Whose tokens are counted: "pocket", a folder or a Hub name.')] = "pocket",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Detect the form of a data set, check every row, and convert it.
+
+    Reads alpaca, ShareGPT, messages, prompt/completion, orca and Anthropic preferences, Glaive function calls, problems
+    and raw text; JSON, JSON lines, CSV and Parquet. A row that cannot be used is set aside with a reason, and kept in
+    OUT.set-aside.jsonl. The exit status is 0 only when at least one row is ready and all were accounted for.
+    """
+    import contextlib
+
+    from .data import convert as room
+
+    # What is said while a data set is fetched must not stand in the JSON.
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        try:
+            found = room.run(file, to, out, max_length, held_out, model, progress=True)
+        except KeyboardInterrupt:
+            _complain("Stopped by Ctrl-C; nothing was written.")
+            raise typer.Exit(INTERRUPTED) from None
+    print(found.to_json() if as_json else found)
+    if not found.converted:
+        raise CourseError(found.complaint())
+
+
+@app.command()
 def exercises(
     lesson: Annotated[str | None, typer.Argument(help="full, lora, dpo, grpo or cpt; without it all of them.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the progress as JSON.")] = False,
@@ -242,6 +277,90 @@ def exercises(
         print(found.to_json())
     else:
         found.draw()
+
+
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with an adapter or a whole model.")],
+    to: Annotated[str, typer.Option(help="merged, gguf or ollama.")],
+    quant: Annotated[str, typer.Option(help="f16, q8_0, q5_k_m, q4_k_m, several with commas, or all.")] = "q4_k_m",
+    out: Annotated[Path | None, typer.Option(help="Folder for the result; without it export/ beside DIR.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help='Held-out questions: "pocket", a file or a Hub name; else as it was trained.')
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+) -> None:
+    """Write a model in another form, and prove that it is the same.
+
+    All that is written is loaded again in a fresh process and asked held-out questions. The exit status is 0 only
+    when every form made its round trip; what did not is not left behind.
+    """
+    from . import export as room
+
+    quants = list(room.QUANTS) if quant == "all" else [name.strip().lower() for name in quant.split(",")]
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    try:
+        found = room.export(source, to, quants=quants, out=out, data=data, say=say)
+    except KeyboardInterrupt:
+        _complain("Stopped by Ctrl-C; nothing was exported.")
+        raise typer.Exit(INTERRUPTED) from None
+    print(found.to_json() if as_json else found)
+
+
+@app.command()
+def chat(
+    source: Annotated[str, typer.Argument(metavar="MODEL", help="An adapter, a model's folder or a GGUF file.")],
+    system: Annotated[str, typer.Option(help="System prompt; without it the model's own.")] = "",
+    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens with this probability in all.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Draw from so many tokens at most; 0 for all.")] = 0,
+    max_new_tokens: Annotated[int, typer.Option(help="The longest answer.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of what is drawn.")] = 3407,
+    prompts: Annotated[Path | None, typer.Option(help="Answer this JSONL file instead of a conversation.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Answers of --prompts; a stopped run goes on there.")] = None,
+    batch: Annotated[int, typer.Option(help="Prompts of --prompts worked on side by side.")] = 16,
+) -> None:
+    """Talk to a model; answers stream as they are written.
+
+    An empty line or Ctrl-D ends the conversation, /new begins another. With --prompts it answers a file, in order.
+    """
+    from . import chat as room
+
+    sampling = room.Sampling(temperature, top_p, top_k, max_new_tokens, seed)
+    if (prompts is None) != (out is None):
+        raise CourseError("--prompts and --out go together: a file of prompts and the file of their answers.")
+    chats = room.read_prompts(prompts, system) if prompts else []
+    model = room.open_model(source)
+    try:
+        if prompts:
+            made = room.answer_file(model, chats, out, sampling, batch, say=lambda line: print(line, file=sys.stderr))
+            print(f"{made} answered now, {len(chats)} in all\nfile  {out}")
+        else:
+            _talk(room.Conversation(model, sampling, system))
+    except KeyboardInterrupt:
+        print()
+        raise typer.Exit(INTERRUPTED) from None
+    finally:
+        model.close()
+
+
+def _talk(conversation: Any) -> None:
+    while True:
+        try:
+            text = input("> " if sys.stdin.isatty() else "").strip()
+        except EOFError:
+            return
+        if not text:
+            return
+        if text == "/new":
+            conversation.history.clear()
+            continue
+        for piece in conversation.say(text):
+            print(piece, end="", flush=True)
+        print(flush=True)
 
 
 def _complain(sentence: str) -> None:

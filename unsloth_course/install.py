@@ -2,7 +2,7 @@
 
 Run by path with any Python 3.11-3.13, before anything is installed:
 
-    python unsloth_course/install.py [--run LESSON [ARGUMENTS] | --test [ARGUMENTS]]
+    python unsloth_course/install.py [--run LESSON [ARGUMENTS] | --test [ARGUMENTS] | --gguf]
 
 Only the standard library, and no other module of the course, is imported here. What to do is decided by pure functions
 (`refusal`, `judge`, `plan`: a `Machine`, a `Venv` and the pins in; steps with their reasons out), so that each platform
@@ -20,6 +20,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +41,7 @@ Sets up the course in venv/, or finishes what an earlier try left.
   ./setup_venv.sh                      set up only            (Windows: .\\setup_venv.ps1)
   ./setup_venv.sh --run LESSON [...]   set up, then run a lesson: full, lora, dpo, grpo, cpt or all
   ./setup_venv.sh --test [...]         set up, then run the tests
+  ./setup_venv.sh --gguf               set up, then build llama.cpp once, for the export to GGUF (about 7 minutes)
 
 What follows LESSON goes to `python -m unsloth_course run`, what follows --test goes to pytest.
 """
@@ -49,7 +51,7 @@ class SetupError(Exception):
     """A sentence for the learner: what was found, where, and what to do next."""
 
 
-# --- the pins -------------------------------------------------------------------------------------------------------
+# --- the pins ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def pinned(pins: Sequence[str], name: str) -> str:
     return next(pin for pin in pins if name_and_version(pin)[0] == name)
 
 
-# --- what was found -------------------------------------------------------------------------------------------------
+# --- what was found ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -238,7 +240,7 @@ def working_python(python: Path) -> tuple[int, int, int] | None:
     return (major, minor, patch) if answer.returncode == 0 else None
 
 
-# --- decisions ------------------------------------------------------------------------------------------------------
+# --- decisions --------------------------------------------------------------------------------------------------------
 
 
 def refusal(machine: Machine, fresh: bool) -> str | None:
@@ -429,7 +431,7 @@ def _shown(command: Sequence[str]) -> str:
     return subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command)
 
 
-# --- doing it -------------------------------------------------------------------------------------------------------
+# --- doing it ---------------------------------------------------------------------------------------------------------
 
 CAUSES = (
     (
@@ -447,6 +449,15 @@ CAUSES = (
     (
         r"\b40[13]\b.*(Client Error|Unauthorized|Forbidden)",
         "The package index refused the login. Check pip's settings (`pip config list`)",
+    ),
+    (
+        r"No CMAKE_C(XX)?_COMPILER could be found|CMAKE_C(XX)?_COMPILER not set|Could not find any instance of Visual",
+        "There is no C++ compiler. Install one (Debian and Ubuntu: sudo apt install build-essential; macOS: "
+        "xcode-select --install; Windows: the Visual Studio build tools for C++)",
+    ),
+    (
+        r"Killed signal|out of memory|cannot allocate memory",
+        "The compiler ran out of memory. Close other programs",
     ),
     (
         r"name resolution|NameResolutionError|getaddrinfo|Failed to establish|Network is unreachable|Max retries"
@@ -606,9 +617,133 @@ def _read(path: Path) -> str:
         raise SetupError(f"{path} cannot be read ({error}). Get a fresh copy of the course.") from None
 
 
+# --- llama.cpp, for the export to GGUF --------------------------------------------------------------------------------
+
+# The source archive on the package index holds the whole llama.cpp tree, its converter too; nothing else is fetched.
+LLAMA_CPP, LLAMA_CPP_VERSION = "llama-cpp-python", "0.3.36"
+LLAMA_CPP_SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
+LLAMA_CPP_BYTES = 1 * GB
+LLAMA_CPP_PROGRAMS = ("llama-quantize", "llama-server")
+
+
+def cache_folder(system: str, environment: Mapping[str, str], home: Path) -> Path:
+    """Where this system keeps what can be made again: the course's own folder in it."""
+    if system == "Windows":
+        base = Path(environment.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif system == "Darwin":
+        base = home / "Library" / "Caches"
+    else:
+        base = Path(environment.get("XDG_CACHE_HOME") or home / ".cache")
+    return base / "unsloth-course"
+
+
+def llama_cpp_folder() -> Path:
+    """Where llama.cpp is, or will be: `UNSLOTH_LLAMA_CPP_PATH` if it is set, else a folder in the platform's cache."""
+    if own := os.environ.get("UNSLOTH_LLAMA_CPP_PATH"):
+        return Path(own).expanduser()
+    return cache_folder(platform.system(), os.environ, Path.home()) / f"llama.cpp-{LLAMA_CPP_VERSION}"
+
+
+def llama_cpp_program(folder: Path, name: str) -> Path:
+    """The program `name` of the llama.cpp in `folder`, where Unsloth looks for it."""
+    return folder / (f"{name}.exe" if os.name == "nt" else name)
+
+
+def llama_cpp_missing(folder: Path) -> list[str]:
+    """What of llama.cpp is not in `folder`: the programs and the converter; empty when it is complete."""
+    wanted = [*(llama_cpp_program(folder, name) for name in LLAMA_CPP_PROGRAMS), folder / "convert_hf_to_gguf.py"]
+    return [path.name for path in wanted if not path.is_file()]
+
+
+def llama_cpp_steps(folder: Path, cmake: str, processes: int) -> list[Step]:
+    """The two commands that build the programs from the sources in `folder`; both go on where they were stopped."""
+    build = str(folder / "build")
+    # No web page in the server, no HTTPS: neither is needed, and the page would be downloaded. GGML_NATIVE off, because
+    # a cache may be shared by machines with different processors.
+    off = ("BUILD_SHARED_LIBS", "LLAMA_BUILD_TESTS", "LLAMA_BUILD_EXAMPLES", "LLAMA_BUILD_APP", "LLAMA_BUILD_UI")
+    off += ("LLAMA_USE_PREBUILT_UI", "LLAMA_OPENSSL", "GGML_NATIVE")
+    options = ("-DCMAKE_BUILD_TYPE=Release", *(f"-D{name}=OFF" for name in off))
+    targets = ("--target", *LLAMA_CPP_PROGRAMS)
+    return [
+        Step("llama.cpp is configured", ((cmake, "-S", str(folder), "-B", build, *options),), "CMake"),
+        Step(
+            "llama.cpp is built (about 7 minutes on two cores)",
+            ((cmake, "--build", build, "--config", "Release", "--parallel", str(processes), *targets),),
+            "the programs that quantise a model and run it",
+        ),
+    ]
+
+
+def build_llama_cpp(python: str, folder: Path, say: Callable[[str], None] = say_now) -> Path:
+    """Builds llama.cpp in `folder` from the source archive on pip's index, unless it is there; returns `folder`.
+
+    May be stopped at any time and run again: the archive is checked by its hash, the sources appear in `folder` all at
+    once, CMake goes on where it was, and the programs that say "complete" are put in place last. SetupError with a
+    sentence when CMake or a compiler is missing, the index cannot be reached or the build fails.
+    """
+    if not llama_cpp_missing(folder):
+        say(f"llama.cpp is in {folder}")
+        return folder
+    cmake = shutil.which("cmake")
+    if cmake is None:
+        raise SetupError(
+            "CMake was not found, and llama.cpp is built with it. Install it (Debian and Ubuntu: sudo apt install "
+            "cmake build-essential; macOS: brew install cmake; Windows: winget install Kitware.CMake), run this again."
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if not (folder / "CMakeLists.txt").is_file():
+        _fetch_llama_cpp(python, folder, say)
+    carry_out(llama_cpp_steps(folder, cmake, os.cpu_count() or 1), folder, say)
+    for name in LLAMA_CPP_PROGRAMS:
+        target = llama_cpp_program(folder, name)
+        built = [place / target.name for place in (folder / "build" / "bin", folder / "build" / "bin" / "Release")]
+        found = next((path for path in built if path.is_file()), None)
+        if found is None:
+            raise SetupError(
+                f"The build ended without {target.name} in {built[0].parent}. Delete {folder}, run this again."
+            )
+        whole = target.with_name(f".{target.name}.part")
+        shutil.copy2(found, whole)
+        whole.replace(target)
+    say(f"llama.cpp is built in {folder}")
+    return folder
+
+
+def _fetch_llama_cpp(python: str, folder: Path, say: Callable[[str], None]) -> None:
+    """Puts the sources of llama.cpp into `folder`, whole or not at all."""
+    if folder.exists():
+        raise SetupError(f"{folder} holds something else than llama.cpp's sources. Move it away and run this again.")
+    pin = f"{LLAMA_CPP}=={LLAMA_CPP_VERSION}"
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="fetching-") as place:
+        fetch = (python, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps")
+        command = (*fetch, "--no-binary", LLAMA_CPP, "--dest", place, pin)
+        step = Step(f"the source archive of {pin} (77 MB)", (command,), "llama.cpp", needs_bytes=LLAMA_CPP_BYTES)
+        carry_out([step], folder.parent, say)
+        archive = next(Path(place).glob("*.tar.gz"), None)
+        if archive is None or hashlib.sha256(archive.read_bytes()).hexdigest() != LLAMA_CPP_SHA256:
+            raise SetupError(f"What pip brought as {pin} is not the archive that was tested. Check pip's index.")
+        unpack(archive, "vendor/llama.cpp", Path(place) / "sources").replace(folder)
+
+
+def unpack(archive: Path, inside: str, target: Path) -> Path:
+    """Unpacks the folder `inside` the one top folder of a .tar.gz archive; returns where it lies, in `target`."""
+    with tarfile.open(archive) as tar:
+        top = tar.next().name.partition("/")[0]
+        wanted = [member for member in tar.getmembers() if member.name.startswith(f"{top}/{inside}/")]
+        if not wanted:
+            raise SetupError(f"{archive.name} has no folder {inside}.")
+        # The filter refuses paths that lead out of the target; Pythons before 3.11.4 lack it.
+        safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        tar.extractall(target, members=wanted, **safe)
+    return target / top / inside
+
+
+# --- the program ------------------------------------------------------------------------------------------------------
+
+
 def command_after(arguments: Sequence[str]) -> list[str]:
     """The arguments of this program in, what the venv's Python is to run after the set-up out; [] for nothing."""
-    if not arguments:
+    if not arguments or list(arguments) == ["--gguf"]:
         return []
     option, *rest = arguments
     if option == "--test":
@@ -619,7 +754,9 @@ def command_after(arguments: Sequence[str]) -> list[str]:
         return ["-m", "unsloth_course", "run", *rest]
     if option == "--run":
         raise SetupError("--run needs the name of a lesson: full, lora, dpo, grpo, cpt or all. For example: --run lora")
-    raise SetupError(f"Unknown option {option}. There are --run LESSON, --test and --help.")
+    if option == "--gguf":
+        raise SetupError(f"--gguf stands alone; what is {rest[0]} for?")
+    raise SetupError(f"Unknown option {option}. There are --run LESSON, --test, --gguf and --help.")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -632,6 +769,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         command = command_after(arguments)
         python = set_up(ROOT)
+        if "--gguf" in arguments[:1]:
+            build_llama_cpp(str(python), llama_cpp_folder())
     except SetupError as error:
         print(error, file=sys.stderr)
         return 1

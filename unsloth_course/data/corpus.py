@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unsloth_course.data.files import (
     ENDINGS,
+    Aside,
+    Broken,
     Checked,
     Row,
     SetAside,
@@ -81,7 +83,7 @@ def load(source: "Source | list[str]", name: str | None = None, column: str | No
     kept = {"text": [piece.text for piece in found.pieces], "file": [piece.file for piece in found.pieces]}
     if not found.pieces:
         folder = isinstance(source, str | os.PathLike) and os.path.isdir(os.path.expanduser(source))
-        raise CourseError(_no_file(_shown(source), found) if folder else nothing_left(found.set_aside))
+        raise CourseError(_no_file(shown(source), found) if folder else nothing_left(found.set_aside))
     dataset = Dataset.from_dict(kept, features=Features({name: Value("string") for name in COLUMNS}))
     return Checked(dataset, found.set_aside, list(found.unused))
 
@@ -89,6 +91,7 @@ def load(source: "Source | list[str]", name: str | None = None, column: str | No
 class _Piece(NamedTuple):
     text: str
     file: str
+    number: int = 1
 
 
 @dataclass
@@ -126,6 +129,46 @@ def _found(source: Any, name: str | None, column: str | None) -> _Found:
     return found
 
 
+def stream(path: Path, column: str | None = None) -> "Iterator[Row | Broken]":
+    """The texts of a document, or of all files in a folder, as rows with the columns text and file; one file at a time.
+
+    Files and rows that cannot be used come as `Broken`. Raises CourseError as `load` does, where nothing is left.
+    """
+    whole = _Found([], [], {})
+    if not path.is_dir():
+        _read_document(path, whole)
+        yield _row_of(whole.pieces[0])
+        return
+    texts = 0
+    for file, reason in _walk(path, whole):
+        found = _Found([], [], {})
+        reason = reason or _read_in_folder(file, found, column)
+        if reason:
+            found.set_aside.append(SetAside(shown(file), None, reason))
+        whole.set_aside += found.set_aside
+        texts += len(found.pieces)
+        for aside in found.set_aside:
+            yield Broken(aside.file, aside.row or 1, aside.reason, None)
+        for piece in found.pieces:
+            yield _row_of(piece)
+    if not texts:
+        raise CourseError(_no_file(shown(path), whole))
+
+
+def _row_of(piece: _Piece) -> Row:
+    return Row(piece.file, piece.number, None, {"text": piece.text})
+
+
+def read(row: Row, tokens: Iterable[str] = (), column: str | None = None) -> dict[str, str]:
+    """The text of one row, checked, and the file that it is from. Raises Aside, and CourseError as `load` does."""
+    chosen = column or next((known for known in TEXT_COLUMNS if known in row.values), "text")
+    check_columns(row, (chosen,))
+    text = text_of(row, chosen)
+    if reason := useless({chosen: text}, tokens):
+        raise Aside(reason)
+    return {"text": text, "file": row.file}
+
+
 def _as_row(item: object, number: int, name: str) -> object:
     if isinstance(item, str):
         return {"text": item}
@@ -137,19 +180,17 @@ def _as_row(item: object, number: int, name: str) -> object:
 def _read_rows(rows: Iterable[Row], found: _Found, column: str | None) -> None:
     for row in rows:
         chosen = column or next((known for known in TEXT_COLUMNS if known in row.values), "text")
-        check_columns(row, (chosen,))
-        text = text_of(row, chosen)
         found.unused |= dict.fromkeys(str(other) for other in row.values if other != chosen)
-        if reason := useless({chosen: text}, ()):
-            found.set_aside.append(SetAside(row.file, row.number, reason))
-        else:
-            found.pieces.append(_Piece(text, row.file))
+        try:
+            found.pieces.append(_Piece(**read(row, column=column), number=row.number))
+        except Aside as aside:
+            found.set_aside.append(SetAside(row.file, row.number, str(aside)))
 
 
 # Files and folders
 
 
-def _shown(path: Any) -> str:
+def shown(path: Any) -> str:
     """A path that can be printed: a file name may hold bytes that are no text, and Python keeps them as surrogates."""
     return str(path).encode("utf-8", "backslashreplace").decode()
 
@@ -158,12 +199,12 @@ def _check_ending(path: Path) -> None:
     known = (*DOCUMENTS, *ENDINGS)
     if not path.name.lower().endswith(known):
         raise CourseError(
-            f"{_shown(path)} has none of the endings {', '.join(known)}. Convert it, or give it the right name."
+            f"{shown(path)} has none of the endings {', '.join(known)}. Convert it, or give it the right name."
         )
 
 
 def _read_document(path: Path, found: _Found) -> None:
-    file = _shown(path)
+    file = shown(path)
     try:
         text = _text(path)
     except FileNotFoundError:
@@ -226,7 +267,7 @@ def _read_folder(folder: Path, found: _Found, column: str | None) -> None:
         if reason is None:
             reason = _read_in_folder(path, found, column)
         if reason:
-            found.set_aside.append(SetAside(_shown(path), None, reason))
+            found.set_aside.append(SetAside(shown(path), None, reason))
 
 
 def _read_in_folder(path: Path, found: _Found, column: str | None) -> str | None:
@@ -239,7 +280,7 @@ def _read_in_folder(path: Path, found: _Found, column: str | None) -> str | None
             text = _text(path)
             if not text or text.isspace():
                 return "it is empty"
-            found.pieces.append(_Piece(text, _shown(path)))
+            found.pieces.append(_Piece(text, shown(path)))
             return None
         _check_file(path, MAX_ROWS_BYTES)
         rows = _Found([], [], {})  # a file that breaks off in the middle must not be read by half
@@ -249,7 +290,7 @@ def _read_in_folder(path: Path, found: _Found, column: str | None) -> str | None
     except _Unusable as error:
         return str(error)
     except CourseError as error:
-        return str(error).removeprefix(_shown(path)).lstrip(",: ")
+        return str(error).removeprefix(shown(path)).lstrip(",: ")
     found.pieces += rows.pieces
     found.set_aside += rows.set_aside
     found.unused |= rows.unused

@@ -3,18 +3,20 @@
 Every shape of data reads its rows here. What a row must hold is the shape's own concern.
 """
 
+import codecs
 import difflib
 import gzip
 import html
 import json
 import math
 import os
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, NoReturn, TypeAlias
 
 from unsloth_course.errors import CourseError
 
@@ -24,11 +26,15 @@ if TYPE_CHECKING:
 ENDINGS = (".json", ".jsonl", ".jsonl.gz")
 MAX_LINE_BYTES = 64 * 2**20
 """A JSONL line above this is refused, so that a small .gz cannot unpack into all of the memory."""
+JSON_CHUNK_BYTES = 2**20
+"""A list in a .json file is read in pieces of this size, so that its rows need not fit the memory together."""
 
 CONTROL_TOKENS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
 """ChatML's control tokens, as SmolLM2 has them. For another model pass its tokenizer's `all_special_tokens`."""
 
 REASONS_SHOWN = 8
+_DECODER = json.JSONDecoder()
+_SPACE = re.compile(r"[ \t\n\r]*")
 ARRAY_HINT = " If the file is one JSON list, rename it to .json."
 
 Source: TypeAlias = "str | os.PathLike[str] | Dataset | list[dict[str, Any]]"
@@ -46,6 +52,19 @@ class Row(NamedTuple):
         """The words that begin a message about this row: file, row, line, and the column where there is one."""
         line = "" if self.line is None else f" (line {self.line})"
         return f"{self.file}, row {self.number}{line}" + ("" if column is None else f", column {quoted(column)}")
+
+
+class Broken(NamedTuple):
+    """A row that cannot even be read: where it is, why, and what stands there (a value, or text that is no JSON)."""
+
+    file: str
+    number: int
+    reason: str
+    values: Any
+
+
+class Aside(Exception):
+    """Why one row is set aside. The shapes raise it; whoever loops over the rows knows file and number."""
 
 
 @dataclass(frozen=True)
@@ -152,12 +171,13 @@ def useless(texts: Mapping[str, str], control_tokens: Iterable[str], optional: I
         for token in control_tokens:
             if token in text:
                 return f"column {quoted(column)} contains the control token {token}"
-        if not _is_unicode(text):
+        if not is_unicode(text):
             return f"column {quoted(column)} contains half of a surrogate pair, which is not text"
     return None
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8; half of a surrogate pair cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -184,11 +204,21 @@ def rows_of(source: Source, name: str | None = None) -> Iterator[Row]:
     return _rows_in_memory(source, name)
 
 
-def read_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
+def without_place(error: CourseError, *places: str) -> str:
+    """A message without the file or row that it begins with, for a report that names them anyhow."""
+    text = str(error)
+    for place in places:
+        text = text.removeprefix(place).lstrip(",: ")
+    return text
+
+
+def read_rows(path: str | os.PathLike[str], tolerant: bool = False) -> "Iterator[Row | Broken]":
     """The rows of a .json file (a list of objects), or of a .jsonl or .jsonl.gz file (an object per line).
 
-    JSONL is read line by line, so a file may be larger than the memory; blank lines count as lines, not as rows. A
-    byte order mark is skipped. NaN and Infinity, which Python writes into JSON, are read as floats.
+    A file is read line by line or piece by piece, so it may be larger than the memory; blank lines count as lines, not
+    as rows. A byte order mark is skipped. NaN and Infinity, which Python writes into JSON, are read as floats.
+
+    tolerant: a row that cannot be read, where the next one can still be found, comes as a `Broken` instead of an error.
 
     Raises CourseError while iterating, with file, row, line and column (characters, from 1) as far as they apply: no
     such file, a folder, another ending, an empty file, bytes that are not UTF-8 (offset in bytes), broken JSON, no
@@ -206,7 +236,7 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
         )
     try:
         with _open(path, file, unpack=ending == ".jsonl.gz") as stream:
-            rows = _json_rows(stream, file) if ending == ".json" else _jsonl_rows(stream, file)
+            rows = _json_rows(stream, file, tolerant) if ending == ".json" else _jsonl_rows(stream, file, tolerant)
             empty = True
             for row in rows:
                 empty = False
@@ -227,15 +257,115 @@ def _open(path: Path, file: str, unpack: bool) -> BinaryIO:
         raise CourseError(f"There is no file {file}{folder}. Check the name and the folder.") from None
 
 
-def _json_rows(stream: BinaryIO, file: str) -> Iterator[Row]:
-    text = _decoded(stream.read(), file)
-    if not text or text.isspace():
+def _json_rows(stream: BinaryIO, file: str, tolerant: bool) -> "Iterator[Row | Broken]":
+    text = _Text(stream, file)
+    text.grow()
+    while text.buffer.isspace() and text.grow():
+        pass
+    if not text.buffer or text.buffer.isspace():
         return
-    items = _parsed(text, file, None)
-    if not isinstance(items, list):
+    if not text.buffer.lstrip().startswith("["):
+        while text.grow():
+            pass
+        items = _parsed(text.buffer, file, None)
         raise CourseError(f"{file}: the top level is {kind(items)}, not a list of objects.{_list_inside(items)}")
-    for number, values in enumerate(items, 1):
-        yield _row(file, number, None, values)
+    for number, values in enumerate(_items(text), 1):
+        yield _row_or_broken(file, number, None, values, tolerant)
+
+
+class _Text:
+    """The text of a file as far as it was read and not yet used, and where in the file that begins."""
+
+    def __init__(self, stream: BinaryIO, file: str) -> None:
+        self.stream, self.file = stream, file
+        self.decoder = codecs.getincrementaldecoder("utf-8")()
+        self.buffer, self.at = "", 0
+        self.line, self.column, self.read = 1, 1, 0
+        self.whole = False
+
+    def grow(self) -> bool:
+        """Reads on; what is in the buffer is doubled at least, so that no value is looked at too often."""
+        if self.whole:
+            return False
+        self._forget()
+        raw = self.stream.read(max(JSON_CHUNK_BYTES, len(self.buffer)))
+        waiting = len(self.decoder.getstate()[0])
+        self.whole = not raw
+        try:
+            text = self.decoder.decode(raw, final=self.whole)
+        except UnicodeDecodeError as error:
+            _refuse_bytes(self.file, self.read - waiting + error.start, raw if self.read == 0 else b"")
+        self.buffer += text.removeprefix("\ufeff") if self.read == 0 else text
+        self.read += len(raw)
+        return True
+
+    def _forget(self) -> None:
+        lines = self.buffer.count("\n", 0, self.at)
+        self.line += lines
+        self.column = self.at - self.buffer.rfind("\n", 0, self.at) if lines else self.column + self.at
+        self.buffer, self.at = self.buffer[self.at :], 0
+
+    def next_character(self) -> str:
+        """The next character that is no white space, which is left where it is; "" at the end."""
+        while True:
+            self.at = _SPACE.match(self.buffer, self.at).end()
+            if self.at < len(self.buffer):
+                return self.buffer[self.at]
+            if not self.grow():
+                return ""
+
+    def refuse(self, reason: str, position: int | None = None) -> NoReturn:
+        """Raises CourseError for the JSON at a position in the buffer."""
+        position = self.at if position is None else position
+        lines = self.buffer.count("\n", 0, position)
+        column = position - self.buffer.rfind("\n", 0, position) if lines else self.column + position
+        place = f"{self.file}, line {self.line + lines}, column {column}"
+        raise CourseError(f"{place}: the JSON is broken ({reason}). Mend it there.") from None
+
+
+def _items(text: _Text) -> Iterator[object]:
+    """The values of a list, one after another."""
+    text.next_character()
+    text.at += 1
+    if text.next_character() == "]":
+        text.at += 1
+    else:
+        while True:
+            yield _value(text)
+            mark = text.next_character()
+            if mark not in (",", "]"):
+                text.refuse("Expecting ',' delimiter")
+            text.at += 1
+            if mark == "]":
+                break
+            text.next_character()
+    if text.next_character():
+        text.refuse("Extra data")
+
+
+def _value(text: _Text) -> object:
+    while True:
+        reason, position = "Expecting value", len(text.buffer)
+        try:
+            value, end = _DECODER.raw_decode(text.buffer, text.at)
+        except json.JSONDecodeError as error:
+            reason, position = error.msg, error.pos
+        except RecursionError:
+            raise CourseError(f"{text.file}: the JSON is nested too deeply to be read. Flatten it.") from None
+        except ValueError:
+            _refuse_digits(text.file)
+        else:
+            if end < len(text.buffer) or text.whole:  # else a number may go on
+                text.at = end
+                return value
+        # A text without an end, or something amiss close to where the buffer ends: the rest is perhaps not read yet.
+        cut = reason.startswith("Unterminated") or position > len(text.buffer) - 32
+        if not cut or len(text.buffer) - text.at > MAX_LINE_BYTES or not text.grow():
+            text.refuse(reason, position)
+
+
+def _refuse_digits(where: str) -> NoReturn:  # Python's limit on the digits of an integer
+    raise CourseError(f"{where}: an integer has thousands of digits. Write it as text, in quotes.") from None
 
 
 def _list_inside(items: object) -> str:
@@ -245,19 +375,33 @@ def _list_inside(items: object) -> str:
     return " Put the objects into one list: [{...}, {...}]."
 
 
-def _jsonl_rows(stream: BinaryIO, file: str) -> Iterator[Row]:
+def _jsonl_rows(stream: BinaryIO, file: str, tolerant: bool) -> "Iterator[Row | Broken]":
     offset = number = line = 0
     while raw := stream.readline(MAX_LINE_BYTES + 1):
         line += 1
         if len(raw) > MAX_LINE_BYTES:
             limit = MAX_LINE_BYTES // 2**20
             raise CourseError(f"{file}, line {line} is over {limit} MiB. Put one object on a line, or rename to .json.")
-        text = _decoded(raw, f"{file}, line {line}", offset)
-        offset += len(raw)
-        if not text or text.isspace():
+        before, offset = offset, offset + len(raw)
+        try:
+            text = _decoded(raw, f"{file}, line {line}", before)
+            if not text or text.isspace():
+                continue
+            values = _parsed(text, file, line)
+        except CourseError as error:
+            if not tolerant:
+                raise
+            number += 1
+            yield Broken(file, number, without_place(error, file), raw.decode("utf-8", "backslashreplace"))
             continue
         number += 1
-        yield _row(file, number, line, _parsed(text, file, line))
+        yield _row_or_broken(file, number, line, values, tolerant)
+
+
+def _row_or_broken(file: str, number: int, line: int | None, values: object, tolerant: bool) -> "Row | Broken":
+    if tolerant and not isinstance(values, Mapping):
+        return Broken(file, number, f"it is {kind(values)}, not an object of columns and values", values)
+    return _row(file, number, line, values)
 
 
 def _row(file: str, number: int, line: int | None, values: object) -> Row:
@@ -273,10 +417,13 @@ def _decoded(raw: bytes, where: str, offset: int = 0) -> str:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        utf16 = " It begins like UTF-16." if offset == 0 and raw[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
-        byte = offset + error.start
-        raise CourseError(f"{where}: byte {byte} (from 0) is not UTF-8.{utf16} Save the file as UTF-8.") from None
+        _refuse_bytes(where, offset + error.start, raw if offset == 0 else b"")
     return text.removeprefix("\ufeff") if offset == 0 else text
+
+
+def _refuse_bytes(where: str, byte: int, begins: bytes) -> NoReturn:
+    utf16 = " It begins like UTF-16." if begins[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+    raise CourseError(f"{where}: byte {byte} (from 0) is not UTF-8.{utf16} Save the file as UTF-8.") from None
 
 
 def _parsed(text: str, file: str, line: int | None) -> object:
@@ -294,8 +441,8 @@ def _parsed(text: str, file: str, line: int | None) -> object:
         raise CourseError(f"{place}: the JSON is broken ({error.msg}). Mend it there.{hint}") from None
     except RecursionError:
         raise CourseError(f"{where}: the JSON is nested too deeply to be read. Flatten it.") from None
-    except ValueError:  # Python's limit on the digits of an integer
-        raise CourseError(f"{where}: an integer has thousands of digits. Write it as text, in quotes.") from None
+    except ValueError:
+        _refuse_digits(where)
 
 
 def _rows_in_memory(source: object, name: str | None) -> Iterator[Row]:

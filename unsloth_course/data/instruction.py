@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from unsloth_course.data.files import (
     CONTROL_TOKENS,
+    Aside,
     Checked,
+    Row,
     SetAside,
     Source,
     check_columns,
@@ -62,17 +64,29 @@ def load(source: Source, name: str | None = None, control_tokens: Iterable[str] 
         if layout not in layouts:
             check_columns(row, COLUMNS, optional=("input",))
             layouts[layout] = None
-        texts = [text_of(row, column) for column in COLUMNS]
-        if reason := useless(dict(zip(COLUMNS, texts, strict=True)), tokens, optional=("input",)):
-            set_aside.append(SetAside(row.file, row.number, reason))
+        try:
+            texts = read(row, tokens)
+        except Aside as aside:
+            set_aside.append(SetAside(row.file, row.number, str(aside)))
             continue
-        for column, text in zip(COLUMNS, texts, strict=True):
+        for column, text in texts.items():
             kept[column].append(text)
     if not kept["output"]:
         raise CourseError(nothing_left(set_aside))
     unused = dict.fromkeys(str(column) for layout in layouts for column in layout)
     dataset = Dataset.from_dict(kept, features=Features({column: Value("string") for column in COLUMNS}))
     return Checked(dataset, set_aside, [column for column in unused if column not in COLUMNS])
+
+
+def read(row: Row, tokens: Iterable[str] = CONTROL_TOKENS) -> dict[str, str]:
+    """The three texts of one row, checked, without a look at its other columns.
+
+    Raises Aside when nothing can be learned from it, and CourseError for a value that is not text.
+    """
+    texts = {column: text_of(row, column) for column in COLUMNS}
+    if reason := useless(texts, tokens, optional=("input",)):
+        raise Aside(reason)
+    return texts
 
 
 def question(instruction: str, input: str | None = "") -> str:

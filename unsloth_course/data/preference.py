@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unsloth_course.data.files import (
     CONTROL_TOKENS,
+    Aside,
     Checked,
     Row,
     SetAside,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 COLUMNS = ("prompt", "chosen", "rejected")
 ORCA_COLUMNS = ("system", "question", "chosen", "rejected")
 ANSWERS = ("chosen", "rejected")
+SAME = "'chosen' and 'rejected' are the same"
 ROLES = ("system", "user", "assistant")
 _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 _SPEAKER = re.compile(r"\n\n(Human|Assistant):")
@@ -67,17 +69,17 @@ def load(source: Source, name: str | None = None, control_tokens: Iterable[str] 
     tokens = [token for token in control_tokens if token]
     kept: dict[str, list] = {column: [] for column in COLUMNS}
     set_aside: list[SetAside] = []
-    forms: dict[tuple[str, ...], _Form] = {}
+    forms: dict[tuple[str, ...], Form] = {}
     unused: dict[str, None] = {}
     for row in rows_of(source, name):
         layout = tuple(row.values)
         if layout not in forms:
-            forms[layout] = form = _form(row)
+            forms[layout] = form = form_of(row)
             unused |= dict.fromkeys(str(column) for column in layout if column not in form.columns)
         try:
             pair = forms[layout].read(row)
-            _check(pair, tokens)
-        except _Aside as aside:
+            check(pair, tokens)
+        except Aside as aside:
             set_aside.append(SetAside(row.file, row.number, str(aside)))
             continue
         unused |= dict.fromkeys(_unread(row, forms[layout].columns))
@@ -90,11 +92,7 @@ def load(source: Source, name: str | None = None, control_tokens: Iterable[str] 
     return Checked(Dataset.from_dict(kept, features=features), set_aside, list(unused))
 
 
-class _Aside(Exception):
-    """Why a row is set aside."""
-
-
-class _Pair(NamedTuple):
+class Pair(NamedTuple):
     """A prompt with its two answers; `column` is where the user's words stood."""
 
     prompt: Turns
@@ -103,20 +101,21 @@ class _Pair(NamedTuple):
     column: str
 
 
-class _Form(NamedTuple):
-    """One way in which rows are written: the columns that it reads, and how. `read` raises _Aside."""
+class Form(NamedTuple):
+    """One way in which rows are written: the columns that it reads, and how. `read` raises Aside."""
 
     columns: tuple[str, ...]
-    read: Callable[[Row], _Pair]
+    read: Callable[[Row], Pair]
 
 
-def _form(row: Row) -> _Form:
+def form_of(row: Row) -> Form:
+    """The form that a row is written in. Raises CourseError when its columns are none of the three."""
     if "prompt" in row.values:
         check_columns(row, COLUMNS)
-        return _Form(COLUMNS, _read_prompt)
+        return Form(COLUMNS, _read_prompt)
     if "question" in row.values:
         check_columns(row, ORCA_COLUMNS, optional=("system",))
-        return _Form(ORCA_COLUMNS, _read_question)
+        return Form(ORCA_COLUMNS, _read_question)
     check_columns(row, ("prompt", "question"), optional=("prompt", "question"))  # refuses what is misspelt only
     check_columns(row, ANSWERS)
     if len(row.values) > len(ANSWERS):  # the prompt may be in any of the others
@@ -124,20 +123,20 @@ def _form(row: Row) -> _Form:
             f"{row.place('prompt')}: this column is missing. It has {listed(row.values)}. Rename the column with the "
             "prompt to 'prompt'; where 'chosen' and 'rejected' begin with it, remove all other columns."
         )
-    return _Form(ANSWERS, _read_nested)
+    return Form(ANSWERS, _read_nested)
 
 
-def _read_question(row: Row) -> _Pair:
+def _read_question(row: Row) -> Pair:
     system, question, chosen, rejected = (text_of(row, column) for column in ORCA_COLUMNS)
     first = [_turn("system", system)] if system and not system.isspace() else []
-    return _Pair([*first, _turn("user", question)], chosen, rejected, "question")
+    return Pair([*first, _turn("user", question)], chosen, rejected, "question")
 
 
-def _read_prompt(row: Row) -> _Pair:
+def _read_prompt(row: Row) -> Pair:
     prompt, chosen, rejected = (_text_or_turns(row, column) for column in COLUMNS)
     if isinstance(prompt, str):
         prompt = [_turn("user", prompt)]
-    return _Pair(prompt, _answer("chosen", chosen, prompt), _answer("rejected", rejected, prompt), "prompt")
+    return Pair(prompt, _answer("chosen", chosen, prompt), _answer("rejected", rejected, prompt), "prompt")
 
 
 def _answer(column: str, value: str | Turns, prompt: Turns) -> str:
@@ -146,14 +145,14 @@ def _answer(column: str, value: str | Turns, prompt: Turns) -> str:
         return value
     history, answer = _parted(column, value)
     if history and history != prompt:
-        raise _Aside(f"column {quoted(column)} holds turns before the answer that are not the prompt")
+        raise Aside(f"column {quoted(column)} holds turns before the answer that are not the prompt")
     return answer
 
 
-def _read_nested(row: Row) -> _Pair:
+def _read_nested(row: Row) -> Pair:
     values = [_text_or_turns(row, column) for column in ANSWERS]
     if isinstance(values[0], str) != isinstance(values[1], str):
-        raise _Aside("of 'chosen' and 'rejected' one is text and the other a list of turns")
+        raise Aside("of 'chosen' and 'rejected' one is text and the other a list of turns")
     parts = []
     for column, value in zip(ANSWERS, values, strict=True):
         if isinstance(value, str):
@@ -161,8 +160,8 @@ def _read_nested(row: Row) -> _Pair:
         parts.append(_parted(column, value))
     (history, chosen), (other, rejected) = parts
     if history != other:
-        raise _Aside("the histories before the two answers differ")
-    return _Pair(history, chosen, rejected, "chosen")
+        raise Aside("the histories before the two answers differ")
+    return Pair(history, chosen, rejected, "chosen")
 
 
 def _told(column: str, text: str) -> Turns:
@@ -170,7 +169,7 @@ def _told(column: str, text: str) -> Turns:
         return []
     turns = conversation(text)
     if turns is None:
-        raise _Aside(f"column {quoted(column)} does not begin with a blank line and 'Human:', and it has no prompt")
+        raise Aside(f"column {quoted(column)} does not begin with a blank line and 'Human:', and it has no prompt")
     return turns
 
 
@@ -189,12 +188,12 @@ def conversation(text: str) -> Turns | None:
 def _parted(column: str, turns: Turns) -> tuple[Turns, str]:
     """A conversation in two: the turns before the last answer, and that answer."""
     if not turns:
-        raise _Aside(f"column {quoted(column)} is empty")
+        raise Aside(f"column {quoted(column)} is empty")
     *history, last = turns
     if last["role"] != "assistant":
-        raise _Aside(f"column {quoted(column)} does not end in an answer of the assistant")
+        raise Aside(f"column {quoted(column)} does not end in an answer of the assistant")
     if not last["content"].strip():
-        raise _Aside(f"column {quoted(column)} ends in an empty answer")
+        raise Aside(f"column {quoted(column)} ends in an empty answer")
     return history, last["content"]
 
 
@@ -230,13 +229,14 @@ def _turn_of(row: Row, column: str, number: int, turn: object) -> dict[str, str]
         place = f"{column}, turn {number}, {key}"
         texts.append(text_of(row._replace(values={place: turn[key]}), place))
     if texts[0] not in ROLES:
-        raise _Aside(f"column {quoted(column)}: turn {number} has the role {quoted(texts[0])}, none of {listed(ROLES)}")
+        raise Aside(f"column {quoted(column)}: turn {number} has the role {quoted(texts[0])}, none of {listed(ROLES)}")
     return _turn(*texts)
 
 
-def _check(pair: _Pair, tokens: Sequence[str]) -> None:
+def check(pair: Pair, tokens: Sequence[str]) -> None:
+    """Raises Aside when nothing can be learned from the pair."""
     if not pair.prompt:
-        raise _Aside(f"column {quoted(pair.column)} " + ("is empty" if pair.column == "prompt" else "has no prompt"))
+        raise Aside(f"column {quoted(pair.column)} " + ("is empty" if pair.column == "prompt" else "has no prompt"))
     for number, turn in enumerate(pair.prompt, 1):
         system = turn["role"] == "system"
         if pair.column == "question":
@@ -245,13 +245,13 @@ def _check(pair: _Pair, tokens: Sequence[str]) -> None:
             place = pair.column if len(pair.prompt) == 1 else f"{pair.column}, turn {number}"
         # An empty system turn says something: it keeps a template from writing its own.
         if reason := useless({place: turn["content"]}, tokens, optional=(place,) if system else ()):
-            raise _Aside(reason)
+            raise Aside(reason)
     if pair.prompt[-1]["role"] != "user":
-        raise _Aside(f"column {quoted(pair.column)}: the prompt does not end in a turn of the user")
+        raise Aside(f"column {quoted(pair.column)}: the prompt does not end in a turn of the user")
     if reason := useless({"chosen": pair.chosen, "rejected": pair.rejected}, tokens):
-        raise _Aside(reason)
+        raise Aside(reason)
     if pair.chosen.strip() == pair.rejected.strip():
-        raise _Aside("'chosen' and 'rejected' are the same")
+        raise Aside(SAME)
 
 
 def _unread(row: Row, columns: Iterable[str]) -> Iterator[str]:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from unsloth_course.data.files import (
     CONTROL_TOKENS,
+    Aside,
     Checked,
+    Row,
     SetAside,
     Source,
     check_columns,
@@ -87,9 +89,10 @@ def load(source: Source, name: str | None = None, control_tokens: Iterable[str] 
         if layout not in layouts:
             check_columns(row, COLUMNS)
             layouts[layout] = None
-        texts = {column: text_of(row, column) for column in COLUMNS}
-        if reason := useless(texts, tokens) or _unverifiable(texts["answer"]):
-            set_aside.append(SetAside(row.file, row.number, reason))
+        try:
+            texts = verifiable(read(row, tokens))
+        except Aside as aside:
+            set_aside.append(SetAside(row.file, row.number, str(aside)))
             continue
         for column, text in texts.items():
             kept[column].append(text)
@@ -100,8 +103,22 @@ def load(source: Source, name: str | None = None, control_tokens: Iterable[str] 
     return Checked(dataset, set_aside, [column for column in unused if column not in COLUMNS])
 
 
-def _unverifiable(answer: str) -> str | None:
-    return None if final(answer) is not None else f"column 'answer' ends in no number behind {MARK}"
+def read(row: Row, tokens: Iterable[str] = CONTROL_TOKENS) -> dict[str, str]:
+    """The question and the answer of one row, checked, without a look at its other columns.
+
+    Raises Aside when nothing can be learned from it, and CourseError for a value that is not text.
+    """
+    texts = {column: text_of(row, column) for column in COLUMNS}
+    if reason := useless(texts, tokens):
+        raise Aside(reason)
+    return texts
+
+
+def verifiable(texts: dict[str, str]) -> dict[str, str]:
+    """The same problem. Raises Aside where its answer ends in no number, which no reward could verify."""
+    if final(texts["answer"]) is None:
+        raise Aside(f"column 'answer' ends in no number behind {MARK}")
+    return texts
 
 
 def to_grpo(batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:

@@ -1,0 +1,166 @@
+"""Talking to a model: history, sampling, a file of prompts that is answered in order and gone on with."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from unsloth_course import chat, cli
+from unsloth_course.errors import CourseError
+
+
+class Echo:
+    """A model that answers what it was asked; `fail_after` batches it is stopped."""
+
+    def __init__(self, fail_after: int = 10**6):
+        self.batches, self.fail_after, self.seen = [], fail_after, []
+
+    def stream(self, messages, sampling):
+        self.seen.append(list(messages))
+        yield from ("re: ", messages[-1]["content"])
+
+    def answer_all(self, chats, sampling):
+        if len(self.batches) == self.fail_after:
+            raise KeyboardInterrupt
+        self.batches.append(len(chats))
+        return [f"re: {messages[-1]['content']}" for messages in chats]
+
+    def close(self):
+        pass
+
+
+def prompts(tmp_path, count: int = 10):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"question {n}"}) + "\n" for n in range(count)))
+    return file
+
+
+def test_a_conversation_keeps_its_history_and_system_prompt():
+    model = Echo()
+    talk = chat.Conversation(model, system="Be brief")
+    assert "".join(talk.say("one")) == "re: one"
+    assert "".join(talk.say("two")) == "re: two"
+    assert [turn["role"] for turn in model.seen[1]] == ["system", "user", "assistant", "user"]
+    assert [turn["content"] for turn in model.seen[1]] == ["Be brief", "one", "re: one", "two"]
+
+
+def test_an_answer_that_was_broken_off_does_not_join_the_history():
+    talk = chat.Conversation(Echo())
+    next(talk.say("one"))
+    assert talk.history == []
+
+
+def test_answers_are_in_order_and_batched(tmp_path):
+    model, out = Echo(), tmp_path / "new" / "out.jsonl"
+    assert chat.answer_file(model, chat.read_prompts(prompts(tmp_path)), out, batch=4) == 10
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["answer"] for row in rows] == [f"re: question {n}" for n in range(10)]
+    assert model.batches == [4, 4, 2]
+
+
+def test_a_stopped_run_goes_on_where_it_was_even_in_the_middle_of_a_line(tmp_path):
+    chats, out = chat.read_prompts(prompts(tmp_path)), tmp_path / "out.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        chat.answer_file(Echo(fail_after=1), chats, out, batch=4)
+    with out.open("a") as file:
+        file.write('{"messages": [{"role"')
+    model, said = Echo(), []
+    assert chat.answer_file(model, chats, out, batch=4, say=said.append) == 6
+    assert said[0].startswith("4 of 10 prompts are answered")
+    whole = tmp_path / "whole.jsonl"
+    chat.answer_file(Echo(), chats, whole, batch=4)
+    assert out.read_bytes() == whole.read_bytes()
+    assert chat.answer_file(Echo(fail_after=0), chats, out) == 0
+
+
+def test_answers_to_other_prompts_are_not_gone_on_with(tmp_path):
+    chats, out = chat.read_prompts(prompts(tmp_path)), tmp_path / "out.jsonl"
+    chat.answer_file(Echo(), chats, out)
+    with pytest.raises(CourseError, match="line 1 does not answer that prompt"):
+        chat.answer_file(Echo(), chat.read_prompts(prompts(tmp_path), system="Be brief"), out)
+    with pytest.raises(CourseError, match="line 6 does not answer"):
+        chat.answer_file(Echo(), chats[:5], out)
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("{", "line 2 is not JSON"),
+        ('{"question": "x"}', "neither"),
+        ('{"messages": []}', "neither"),
+        ('{"messages": [{"role": "robot", "content": "x"}]}', "neither"),
+        ("[1]", "neither"),
+    ],
+)
+def test_a_line_that_is_no_prompt_is_named(tmp_path, line, word):
+    file = tmp_path / "p.jsonl"
+    file.write_text('{"prompt": "x"}\n' + line + "\n")
+    with pytest.raises(CourseError, match=word):
+        chat.read_prompts(file)
+
+
+@given(st.binary(max_size=200))
+def test_any_file_is_prompts_or_a_sentence(tmp_path_factory, content):
+    file = tmp_path_factory.getbasetemp() / "any.jsonl"
+    file.write_bytes(content)
+    try:
+        assert chat.read_prompts(file)
+    except CourseError as error:
+        assert str(file) in str(error)
+
+
+def test_messages_keep_their_own_system_prompt(tmp_path):
+    own = {"role": "system", "content": "own"}
+    file = tmp_path / "p.jsonl"
+    file.write_text(json.dumps({"messages": [own, {"role": "user", "content": "x"}]}) + '\n{"prompt": "y"}\n')
+    first, second = chat.read_prompts(file, system="given")
+    assert first[0] == own
+    assert second[0]["content"] == "given"
+
+
+@pytest.mark.parametrize("options", [{"temperature": -1}, {"top_p": 0}, {"top_k": -1}, {"max_new_tokens": 0}])
+def test_sampling_options_are_checked(options):
+    with pytest.raises(CourseError):
+        chat.Sampling(**options)
+
+
+def test_what_is_no_model_is_a_sentence(tmp_path):
+    with pytest.raises(CourseError, match="holds no adapter"):
+        chat.open_model(tmp_path)
+
+
+def test_the_command_talks(monkeypatch):
+    model = Echo()
+    monkeypatch.setattr(chat, "open_model", lambda source: model)
+    done = CliRunner().invoke(cli.app, ["chat", "m", "--system", "Be brief"], input="one\n/new\ntwo\n\nnever\n")
+    assert done.exit_code == 0
+    assert done.output == "re: one\nre: two\n"
+    assert [turn["content"] for turn in model.seen[1]] == ["Be brief", "two"]
+
+
+def test_the_command_answers_a_file(monkeypatch, tmp_path):
+    monkeypatch.setattr(chat, "open_model", lambda source: Echo())
+    out = tmp_path / "out.jsonl"
+    done = CliRunner().invoke(cli.app, ["chat", "m", "--prompts", str(prompts(tmp_path)), "--out", str(out)])
+    assert done.exit_code == 0 and "10 answered now, 10 in all" in done.output
+    assert len(out.read_text().splitlines()) == 10
+
+
+@pytest.fixture(scope="module")
+def pocket():
+    return chat.open_model("pocket")
+
+
+def test_the_pieces_of_an_answer_make_up_what_a_batch_answers(pocket):
+    chats = [[{"role": "user", "content": f"What is {n} plus 1?"}] for n in (3, 41)]
+    short = chat.Sampling(max_new_tokens=8)
+    assert ["".join(pocket.stream(messages, short)) for messages in chats] == pocket.answer_all(chats, short)
+
+
+def test_drawn_answers_follow_the_seed(pocket):
+    asked = [{"role": "user", "content": "Tell me a story"}]
+    warm = [chat.Sampling(temperature=2.0, max_new_tokens=12, seed=seed) for seed in (1, 1, 2)]
+    first, again, other = ("".join(pocket.stream(asked, sampling)) for sampling in warm)
+    assert first == again != other

@@ -1,0 +1,292 @@
+"""Talking to what was trained: an adapter, a whole model or a GGUF file; one conversation, or a file of prompts.
+
+`open_model` gives a `Model`; `Conversation` keeps the history; `answer_file` answers a JSONL file in batches.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from unsloth_course import models
+from unsloth_course.errors import CourseError
+
+Message = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn. temperature 0 always takes the likeliest one; the others then have no effect.
+
+    top_p: the smallest set of tokens with this probability in all (Holtzman et al. 2020); top_k: at most so many, 0 for
+    all; max_new_tokens: of one answer.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_new_tokens: int = 256
+    seed: int = 3407
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature <= 5:
+            raise CourseError(f"A temperature is from 0 to 5, not {self.temperature}.")
+        if not 0 < self.top_p <= 1:
+            raise CourseError(f"top_p is above 0 and at most 1, not {self.top_p}.")
+        if self.top_k < 0 or self.max_new_tokens < 1:
+            raise CourseError("top_k is 0 or more, and an answer has at least 1 token.")
+
+
+class Model(Protocol):
+    """What can be talked to."""
+
+    def stream(self, messages: Sequence[Message], sampling: Sampling) -> Iterator[str]:
+        """The next answer of a conversation, piece by piece."""
+
+    def answer_all(self, chats: Sequence[Sequence[Message]], sampling: Sampling) -> list[str]:
+        """The next answer of each of several conversations, worked on side by side."""
+
+    def close(self) -> None:
+        """Lets go of the model."""
+
+
+class Weights:
+    """An adapter or a whole model in a folder, run by Unsloth."""
+
+    def __init__(self, source: str | Path):
+        from unsloth_course.export import own_process
+
+        # What is printed while a model loads must not stand between the answers.
+        with contextlib.redirect_stdout(None):
+            self._model, self._tokenizer = own_process.load(source)
+
+    def close(self) -> None:
+        self._model = None
+
+    def _prompt(self, messages: Sequence[Message]) -> str:
+        return self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+
+    def _settings(self, sampling: Sampling) -> dict[str, Any]:
+        from transformers import set_seed
+
+        set_seed(sampling.seed)
+        drawn = {"do_sample": False}
+        if sampling.temperature > 0:
+            drawn = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p}
+            drawn["top_k"] = sampling.top_k
+        return drawn | {
+            "max_new_tokens": sampling.max_new_tokens,
+            "eos_token_id": self._tokenizer.eos_token_id,
+            "pad_token_id": self._tokenizer.pad_token_id,
+        }
+
+    def stream(self, messages: Sequence[Message], sampling: Sampling) -> Iterator[str]:
+        import threading
+
+        from transformers import TextIteratorStreamer
+
+        prompt = self._tokenizer(self._prompt(messages), return_tensors="pt", add_special_tokens=False)
+        pieces = TextIteratorStreamer(self._tokenizer, skip_prompt=True, skip_special_tokens=False, timeout=600)
+        failure: list[BaseException] = []
+
+        def write() -> None:
+            try:
+                ids, mask = (prompt[name].to(self._model.device) for name in ("input_ids", "attention_mask"))
+                settings = self._settings(sampling)
+                self._model.generate(input_ids=ids, attention_mask=mask, streamer=pieces, **settings)
+            except BaseException as error:
+                failure.append(error)
+                pieces.end()  # otherwise the reader would wait for a piece that never comes
+
+        with models.answering(self._model):
+            writer = threading.Thread(target=write, daemon=True)
+            writer.start()
+            try:
+                for piece in pieces:
+                    if text := piece.removesuffix(self._tokenizer.eos_token):
+                        yield text
+            finally:
+                writer.join()
+        if failure:
+            raise failure[0]
+
+    def answer_all(self, chats: Sequence[Sequence[Message]], sampling: Sampling) -> list[str]:
+        import torch
+
+        tokenizer = self._tokenizer
+        side, tokenizer.padding_side = tokenizer.padding_side, "left"
+        try:
+            batch = tokenizer(
+                [self._prompt(messages) for messages in chats],
+                return_tensors="pt",
+                padding=True,
+                add_special_tokens=False,
+                return_token_type_ids=False,
+            ).to(self._model.device)
+        finally:
+            tokenizer.padding_side = side
+        with models.answering(self._model), torch.no_grad():
+            ids = self._model.generate(**batch, **self._settings(sampling))
+        return [models.until_end(tokenizer, row) for row in ids[:, batch["input_ids"].shape[1] :].tolist()]
+
+
+class Gguf:
+    """A GGUF file, run by llama.cpp in a process of its own."""
+
+    def __init__(self, file: str | Path):
+        from unsloth_course.export import llama
+
+        self._llama = llama.Llama(file)
+
+    def close(self) -> None:
+        self._llama.close()
+
+    def stream(self, messages: Sequence[Message], sampling: Sampling) -> Iterator[str]:
+        # top_k 1 with temperature 0 is greedy; the samplers that llama.cpp has besides these are switched off.
+        drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "min_p": 0.0, "seed": sampling.seed}
+        drawn["top_k"] = sampling.top_k if sampling.temperature > 0 else 1
+        prompt = self._llama.prompt(messages)
+        yield from self._llama.stream(prompt, n_predict=sampling.max_new_tokens, **drawn)
+
+    def answer_all(self, chats: Sequence[Sequence[Message]], sampling: Sampling) -> list[str]:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(max(1, len(chats))) as pool:
+            return list(pool.map(lambda messages: "".join(self.stream(messages, sampling)), chats))
+
+
+def open_model(source: str | Path) -> Model:
+    """What is at `source`, ready to answer: a .gguf file, or a folder with an adapter or a whole model, or a Hub name.
+
+    Raises CourseError when it is none of them or damaged, and for a GGUF file when llama.cpp is not built.
+    """
+    path = Path(source).expanduser()
+    if path.suffix.lower() == ".gguf":
+        return Gguf(path)
+    if path.is_dir() and not any((path / name).is_file() for name in ("adapter_config.json", "config.json")):
+        raise CourseError(f"{path} holds no adapter, no model and is no GGUF file.")
+    return Weights(path if path.exists() else str(source))
+
+
+@dataclass
+class Conversation:
+    """A model with the history of what was said. system: the system prompt; "" for the model's own."""
+
+    model: Model
+    sampling: Sampling = field(default_factory=Sampling)
+    system: str = ""
+    history: list[Message] = field(default_factory=list)
+
+    def say(self, text: str) -> Iterator[str]:
+        """The answer to a message, piece by piece. Both join the history once the answer has come to its end."""
+        start = [{"role": "system", "content": self.system}] if self.system else []
+        asked = {"role": "user", "content": text}
+        pieces = []
+        for piece in self.model.stream([*start, *self.history, asked], self.sampling):
+            pieces.append(piece)
+            yield piece
+        self.history += [asked, {"role": "assistant", "content": "".join(pieces)}]
+
+
+def read_prompts(file: str | Path, system: str = "") -> list[list[Message]]:
+    """The conversations in a JSONL file: each line an object with `prompt` (a text) or `messages`.
+
+    Raises CourseError that names file and line when a line is not one.
+    """
+    chats: list[list[Message]] = []
+    start = [{"role": "system", "content": system}] if system else []
+    try:
+        lines = Path(file).read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CourseError(f"The prompts in {file} cannot be read ({error}).") from None
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            chats.append(_messages(line, f"{file}, line {number}", start))
+    if not chats:
+        raise CourseError(f'{file} holds no prompt. Write one object a line, such as {{"prompt": "..."}}.')
+    return chats
+
+
+def _messages(line: str, where: str, start: list[Message]) -> list[Message]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        raise CourseError(f"{where} is not JSON.") from None
+    if isinstance(row, dict) and isinstance(row.get("prompt"), str):
+        return [*start, {"role": "user", "content": row["prompt"]}]
+    messages = row.get("messages") if isinstance(row, dict) else None
+    if isinstance(messages, list) and messages and all(map(_is_message, messages)):
+        turns = [{"role": turn["role"], "content": turn["content"]} for turn in messages]
+        return turns if turns[0]["role"] == "system" else [*start, *turns]
+    raise CourseError(f'{where} has neither "prompt" (a text) nor "messages" (a list of role and content).')
+
+
+def _is_message(turn: Any) -> bool:
+    roles = ("system", "user", "assistant")
+    return isinstance(turn, dict) and turn.get("role") in roles and isinstance(turn.get("content"), str)
+
+
+def answered(out: Path, chats: Sequence[Sequence[Message]]) -> int:
+    """How many rows of an answer file are done; a last line that was cut off is taken out of it.
+
+    Raises CourseError when the file answers other prompts.
+    """
+    if not out.exists():
+        return 0
+    try:
+        content = out.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            out.write_bytes(whole)
+    except OSError as error:
+        raise CourseError(f"{out} cannot be read or written ({error.strerror}). Choose another --out.") from None
+    done = whole.splitlines()
+    for number, line in enumerate(done):
+        try:
+            mine = number < len(chats) and json.loads(line)["messages"] == list(map(dict, chats[number]))
+        except (ValueError, KeyError, TypeError):
+            mine = False
+        if not mine:
+            raise CourseError(
+                f"{out}, line {number + 1} does not answer that prompt of this file. Choose another --out."
+            )
+    return len(done)
+
+
+def answer_file(
+    model: Model,
+    chats: Sequence[Sequence[Message]],
+    out: str | Path,
+    sampling: Sampling | None = None,
+    batch: int = 16,
+    say: Callable[[str], None] = lambda line: None,
+) -> int:
+    """Answers conversations into a JSONL file, in their order; returns how many were answered now.
+
+    Each line holds `messages` and `answer`. A file with the first answers is gone on with: a stopped run loses at
+    most one batch. batch: conversations side by side.
+    """
+    if batch < 1:
+        raise CourseError(f"A batch has at least 1 prompt, not {batch}.")
+    out = Path(out)
+    sampling = sampling or Sampling()
+    done = answered(out, chats)
+    if done:
+        say(f"{done} of {len(chats)} prompts are answered in {out}; going on from there")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("a", encoding="utf-8", newline="\n") as file:
+            for start in range(done, len(chats), batch):
+                rows = chats[start : start + batch]
+                for messages, answer in zip(rows, model.answer_all(rows, sampling), strict=True):
+                    row = {"messages": list(map(dict, messages)), "answer": answer}
+                    file.write(json.dumps(row, ensure_ascii=True) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+                say(f"{start + len(rows)} of {len(chats)} prompts answered")
+    except OSError as error:
+        raise CourseError(f"The answers could not be written to {out} ({error}); run this again.") from None
+    return len(chats) - done

@@ -1,0 +1,152 @@
+"""Rows from CSV and Parquet files, and from any other file, folder or Hub data set: one stream for the command `data`.
+
+What cannot be read comes as a `Broken` with its reason wherever the next row can still be found, so that no row is
+lost unseen. The lessons read their files through `files.read_rows`, which stops at the first such row.
+"""
+
+import csv
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from unsloth_course.data import corpus, files
+from unsloth_course.data.files import ENDINGS, Broken, Row, listed, quoted, read_rows
+from unsloth_course.errors import CourseError
+
+TABLES = (".csv", ".parquet")
+ALL_ENDINGS = (*ENDINGS, *TABLES, *corpus.DOCUMENTS)
+BATCH_ROWS = 1000
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def stream(source: str, column: str | None = None) -> Iterator[Row | Broken]:
+    """The rows of a file, a folder of raw text or a data set on the Hub (`owner/name`, its split "train").
+
+    Files are JSON, JSON lines (also gzipped), CSV, Parquet and documents, which are one row each with the column
+    `text`. Memory does not grow with the rows. column: where the rows of files in a folder keep their text.
+
+    Raises CourseError for a file that cannot be read to its end, with the place; for what is no such file; and as
+    `hub.fetch_dataset` does.
+    """
+    path = Path(os.path.expanduser(source))
+    name = path.name.lower()
+    if _is_folder(path):
+        yield from corpus.stream(path, column)
+        return
+    if not _exists(path) and HUB_NAME.fullmatch(source) and not name.endswith(ALL_ENDINGS):
+        from unsloth_course import hub
+
+        yield from files.rows_of(hub.fetch_dataset(source), source)
+        return
+    shown = corpus.shown(path)
+    if not name.endswith(ALL_ENDINGS):
+        raise CourseError(
+            f"{shown} has none of the endings {', '.join(ALL_ENDINGS)}, and it is no folder and no name on the Hub. "
+            "Convert it, or give it the right name."
+        )
+    _check_plain(path, shown)
+    if name.endswith(corpus.DOCUMENTS):
+        yield from corpus.stream(path, column)
+    elif name.endswith(".csv"):
+        yield from _csv_rows(path, shown)
+    elif name.endswith(".parquet"):
+        yield from _parquet_rows(path, shown)
+    else:
+        yield from read_rows(path, tolerant=True)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _check_plain(path: Path, shown: str) -> None:
+    """Refuses what is no plain file: to read a pipe can take for ever."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        folder = "" if path.is_absolute() else f" in {os.getcwd()}"
+        raise CourseError(f"There is no file {shown}{folder}. Check the name and the folder.") from None
+    except OSError as error:
+        raise CourseError(f"{shown} cannot be read: {error.strerror or error}.") from None
+    if not stat.S_ISREG(mode):
+        raise CourseError(f"{shown} is not a plain file. Name one.")
+
+
+def _csv_rows(path: Path, shown: str) -> Iterator[Row | Broken]:
+    csv.field_size_limit(files.MAX_LINE_BYTES)
+    try:
+        # Bytes that are not UTF-8 come through as surrogates, so that only the rows that hold them are set aside.
+        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+            reader = csv.reader(stream, strict=True)
+            columns = _header(reader, shown)
+            number = 0
+            while (cells := _cells(reader)) is not None:
+                if cells == []:  # a blank line
+                    continue
+                number += 1
+                yield _csv_row(shown, number, columns, cells)
+    except OSError as error:
+        raise CourseError(f"{shown} cannot be read: {error.strerror or error}.") from None
+    if not number:
+        raise CourseError(f"{shown} is empty: it has no rows. Write or download it again.")
+
+
+def _cells(reader: Iterator[list[str]]) -> list[str] | csv.Error | None:
+    try:
+        return next(reader, None)
+    except csv.Error as error:
+        return error
+
+
+def _header(reader: Iterator[list[str]], shown: str) -> list[str]:
+    columns = _cells(reader)
+    if columns is None:
+        raise CourseError(f"{shown} is empty: it has no rows. Write or download it again.")
+    if isinstance(columns, csv.Error):
+        raise CourseError(f"{shown}, line 1: the CSV is broken ({columns}). Mend it there.")
+    columns = [column.strip() for column in columns]
+    twice = [column for column in dict.fromkeys(columns) if columns.count(column) > 1]
+    if twice:
+        raise CourseError(f"{shown}, line 1 names the columns {listed(twice)} more than once. Rename them.")
+    return columns
+
+
+def _csv_row(shown: str, number: int, columns: list[str], cells: list[str] | csv.Error) -> Row | Broken:
+    if isinstance(cells, csv.Error):
+        return Broken(shown, number, f"the CSV is broken ({cells})", None)
+    if len(cells) != len(columns):
+        return Broken(shown, number, f"it has {len(cells)} fields, and the first line names {len(columns)}", cells)
+    for column, cell in zip(columns, cells, strict=True):
+        if not cell.isascii() and not files.is_unicode(cell):
+            return Broken(shown, number, f"column {quoted(column)} holds bytes that are not UTF-8", cells)
+    return Row(shown, number, None, dict(zip(columns, cells, strict=True)))
+
+
+def _parquet_rows(path: Path, shown: str) -> Iterator[Row | Broken]:
+    import pyarrow
+    from pyarrow import parquet
+
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as table:
+            for batch in table.iter_batches(batch_size=BATCH_ROWS):
+                for values in batch.to_pylist():
+                    number += 1
+                    yield Row(shown, number, None, values)
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CourseError(f"{shown} is not a whole Parquet file ({reason}). Download or write it again.") from None
+    if not number:
+        raise CourseError(f"{shown} is empty: it has no rows. Write or download it again.")
