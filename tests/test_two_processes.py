@@ -140,11 +140,11 @@ if os.environ.get("RANK") == "1":
     class Breaks:
         def find_spec(self, name, path=None, target=None):
             if name == "unsloth_course.progress":
-                from transformers import TrainerCallback
+                from unsloth_course.memory import Meter
                 def broken(self, args, state, control, **_):
                     if state.global_step == 2:
                         raise ValueError("the disk of this host is full")
-                TrainerCallback.on_step_end = broken
+                Meter.on_step_end = broken
     sys.meta_path.insert(0, Breaks())
 """
     run = torchrun(*LONG, before=break_one)
