@@ -1,14 +1,16 @@
 """Fixtures that more than one file needs. Unsloth is imported by the first test that trains, not at collection."""
 
+import importlib
 import logging
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from unsloth_course import data, diagnosis, evaluation, models, profile
+from unsloth_course import cleaning, data, diagnosis, evaluation, models, profile
 
 # The processes of `pytest -n` share the cores, and so do the lessons that they start; threads that wait for one
 # another on a core that another process has cost more than they bring.
@@ -71,6 +73,16 @@ def load(machine) -> Callable[[], tuple[Any, Any]]:
         )
 
     return pocket
+
+
+def script(name: str) -> Any:
+    """A script of benchmarks/ as a module, with the other scripts in reach."""
+    folder = str(cleaning.REPOSITORY / "benchmarks")
+    sys.path.insert(0, folder)
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(folder)
 
 
 @pytest.fixture(scope="session")

@@ -1,22 +1,17 @@
 """The README's tables: made from any recorded runs, with each metric written as what it is."""
 
 import copy
-import importlib.util
 import json
 
 import pytest
-
-from unsloth_course.cleaning import REPOSITORY
+from conftest import script
 
 SCORE = {"metric": "exact_match", "n": 200, "before": 0.0, "after": 0.95, "interval": [0.9, 0.99], "retention": None}
 
 
 @pytest.fixture(scope="module")
 def table():
-    spec = importlib.util.spec_from_file_location("table", REPOSITORY / "benchmarks" / "table.py")
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+    return script("table")
 
 
 def run_of(table, lesson, seed=1, **changes):

@@ -1,10 +1,10 @@
 """The documents: their links lead somewhere, and their figures and pictures are those of recorded runs."""
 
-import importlib.util
 import re
 
 import nbformat
 import pytest
+from conftest import script
 
 from unsloth_course import runner
 from unsloth_course.cleaning import REPOSITORY
@@ -21,10 +21,7 @@ def test_every_link_into_the_repository_leads_somewhere(page):
 
 @pytest.fixture(scope="module")
 def table():
-    spec = importlib.util.spec_from_file_location("table", REPOSITORY / "benchmarks" / "table.py")
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+    return script("table")
 
 
 def test_the_tables_are_those_of_the_recorded_files(table):

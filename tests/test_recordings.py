@@ -1,12 +1,12 @@
 """Recorded runs: the band that three real runs give, what lies inside and outside, the file, and the script for it."""
 
 import copy
-import importlib.util
 import json
 import math
 from types import SimpleNamespace
 
 import pytest
+from conftest import script
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -338,10 +338,7 @@ def test_any_bytes_are_a_sentence(tmp_path_factory, content):
 
 @pytest.fixture(scope="module")
 def record():
-    spec = importlib.util.spec_from_file_location("record", REPOSITORY / "benchmarks" / "record.py")
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+    return script("record")
 
 
 def results_of(lesson):

@@ -1,42 +1,27 @@
 """The GPU benchmark: what its legs are, the rows they train on, and the page that is made of its record."""
 
 import copy
-import importlib.util
 import re
-import sys
 
 import pytest
+from conftest import script
 
 from unsloth_course import models
-from unsloth_course.cleaning import REPOSITORY
-
-BENCHMARKS = REPOSITORY / "benchmarks"
-
-
-def load(name):
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-        found = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(found)
-        return found
-    finally:
-        sys.path.remove(str(BENCHMARKS))
 
 
 @pytest.fixture(scope="module")
 def leg():
-    return load("leg")
+    return script("leg")
 
 
 @pytest.fixture(scope="module")
 def speed(leg):
-    return load("speed")
+    return script("speed")
 
 
 @pytest.fixture(scope="module")
 def page():
-    return load("page")
+    return script("page")
 
 
 @pytest.fixture(scope="module")

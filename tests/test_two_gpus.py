@@ -1,18 +1,14 @@
 """The benchmark with two GPUs: its rows, and what it takes for the same curve."""
 
-import importlib
 import json
-from pathlib import Path
 
 import pytest
-
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+from conftest import script
 
 
 @pytest.fixture
-def two_gpus(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("two_gpus")
+def two_gpus():
+    return script("two_gpus")
 
 
 def leg(pace, *loss):

@@ -69,68 +69,24 @@ class Weights:
     def _prompt(self, messages: Sequence[Message]) -> str:
         return self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
 
-    def _settings(self, sampling: Sampling) -> dict[str, Any]:
+    def _drawn(self, sampling: Sampling) -> dict[str, Any]:
         from transformers import set_seed
 
         set_seed(sampling.seed)
-        drawn = {"do_sample": False}
-        if sampling.temperature > 0:
-            drawn = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p}
-            drawn["top_k"] = sampling.top_k
-        return drawn | {
-            "max_new_tokens": sampling.max_new_tokens,
-            "eos_token_id": self._tokenizer.eos_token_id,
-            "pad_token_id": self._tokenizer.pad_token_id,
-        }
+        if sampling.temperature == 0:
+            return {}
+        drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
+        return {"do_sample": True} | drawn
 
     def stream(self, messages: Sequence[Message], sampling: Sampling) -> Iterator[str]:
-        import threading
-
-        from transformers import TextIteratorStreamer
-
-        prompt = self._tokenizer(self._prompt(messages), return_tensors="pt", add_special_tokens=False)
-        pieces = TextIteratorStreamer(self._tokenizer, skip_prompt=True, skip_special_tokens=False, timeout=600)
-        failure: list[BaseException] = []
-
-        def write() -> None:
-            try:
-                ids, mask = (prompt[name].to(self._model.device) for name in ("input_ids", "attention_mask"))
-                settings = self._settings(sampling)
-                self._model.generate(input_ids=ids, attention_mask=mask, streamer=pieces, **settings)
-            except BaseException as error:
-                failure.append(error)
-                pieces.end()  # otherwise the reader would wait for a piece that never comes
-
-        with models.answering(self._model):
-            writer = threading.Thread(target=write, daemon=True)
-            writer.start()
-            try:
-                for piece in pieces:
-                    if text := piece.removesuffix(self._tokenizer.eos_token):
-                        yield text
-            finally:
-                writer.join()
-        if failure:
-            raise failure[0]
+        prompt, longest = self._prompt(messages), sampling.max_new_tokens
+        drawn = self._drawn(sampling)
+        yield from models.stream_after(self._model, self._tokenizer, prompt, longest, timeout=600, **drawn)
 
     def answer_all(self, chats: Sequence[Sequence[Message]], sampling: Sampling) -> list[str]:
-        import torch
-
-        tokenizer = self._tokenizer
-        side, tokenizer.padding_side = tokenizer.padding_side, "left"
-        try:
-            batch = tokenizer(
-                [self._prompt(messages) for messages in chats],
-                return_tensors="pt",
-                padding=True,
-                add_special_tokens=False,
-                return_token_type_ids=False,
-            ).to(self._model.device)
-        finally:
-            tokenizer.padding_side = side
-        with models.answering(self._model), torch.no_grad():
-            ids = self._model.generate(**batch, **self._settings(sampling))
-        return [models.until_end(tokenizer, row) for row in ids[:, batch["input_ids"].shape[1] :].tolist()]
+        prompts, longest = list(map(self._prompt, chats)), sampling.max_new_tokens
+        drawn = self._drawn(sampling)
+        return models.complete(self._model, self._tokenizer, prompts, longest, at_once=len(prompts), **drawn)
 
 
 class Gguf:

@@ -3,6 +3,7 @@
 import enum
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -109,8 +110,6 @@ def finetune(
     end and the receipt does not say "not trained".
     """
     started = time.monotonic()
-    import contextlib
-
     from . import finetune as room
 
     options = room.Options(
@@ -128,7 +127,7 @@ def finetune(
         out=out,
     )
     try:
-        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        with _beside(as_json):
             outcome = room.run(options, started)
     except KeyboardInterrupt:
         _complain("Stopped by Ctrl-C; nothing of this run was saved yet.")
@@ -203,12 +202,9 @@ def memory(
 
     Nothing is loaded or trained. The exit status is 0 only when the run fits the machine.
     """
-    import contextlib
-
     from . import memory as room
 
-    # What is said while a config is fetched must not stand in the JSON.
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+    with _beside(as_json):
         found = room.report(
             method,
             model=model,
@@ -245,12 +241,9 @@ def data(
     and raw text; JSON, JSON lines, CSV and Parquet. A row that cannot be used is set aside with a reason, and kept in
     OUT.set-aside.jsonl. The exit status is 0 only when at least one row is ready and all were accounted for.
     """
-    import contextlib
-
     from .data import convert as room
 
-    # What is said while a data set is fetched must not stand in the JSON.
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+    with _beside(as_json):
         try:
             found = room.run(file, to, out, max_length, held_out, model, progress=True)
         except KeyboardInterrupt:
@@ -361,6 +354,11 @@ def _talk(conversation: Any) -> None:
         for piece in conversation.say(text):
             print(piece, end="", flush=True)
         print(flush=True)
+
+
+def _beside(as_json: bool) -> AbstractContextManager:
+    """What is said on the way goes to stderr where JSON is printed: it must not stand in it."""
+    return redirect_stdout(sys.stderr) if as_json else nullcontext()
 
 
 def _complain(sentence: str) -> None:

@@ -7,7 +7,7 @@ update, and with them the loss curve, are those of one process. Taught in lesson
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -239,18 +239,22 @@ def asked(prepared: Prepared) -> tuple[Any, Any] | None:
 
     The others wait for it here, so that all begin to train together.
     """
-    from unsloth_course import evaluation
-
     answers = None
     if prepared.process.first:
         print("asking the held-out questions")
-        model, tokenizer = prepared.model, prepared.tokenizer
-        answers = (
-            evaluation.ask(model, tokenizer, prepared.held_out),
-            evaluation.recall(model, tokenizer, evaluation.probes(prepared.machine)),
-        )
+        answers = _answers(prepared, prepared.model)
     processes.after_the_first(prepared.process, "the questions")
     return answers
+
+
+def _answers(prepared: Prepared, model: Any) -> tuple[Any, Any]:
+    """To the held-out questions, and to the probes."""
+    from unsloth_course import evaluation
+
+    return (
+        evaluation.ask(model, prepared.tokenizer, prepared.held_out),
+        evaluation.recall(model, prepared.tokenizer, evaluation.probes(prepared.machine)),
+    )
 
 
 def train(prepared: Prepared, callbacks: Sequence[Any] = (), test: bool = True) -> Any:
@@ -286,11 +290,8 @@ def _finish(prepared: Prepared, trainer: Any, before: tuple[Any, Any], started: 
     """Asks again, judges, saves; in the first process."""
     from unsloth_course import diagnosis, evaluation, results
 
-    options, model, tokenizer = prepared.options, trainer.model, prepared.tokenizer
-    after = (
-        evaluation.ask(model, tokenizer, prepared.held_out),
-        evaluation.recall(model, tokenizer, evaluation.probes(prepared.machine)),
-    )
+    options, model = prepared.options, trainer.model
+    after = _answers(prepared, model)
     score = evaluation.score(before[0], after[0], (before[1], after[1]))
     receipt = diagnosis.receipt(trainer.watching, score, (before[0], after[0]), prepared.plan.prediction.total)
     saved = _saved(prepared, model)
@@ -312,7 +313,7 @@ def _finish(prepared: Prepared, trainer: Any, before: tuple[Any, Any], started: 
         "examples": trainer.state.global_step * plan.rows,
         "samples_per_second": _pace(trainer, plan.rows),
     }
-    found["options"] = _plain(asdict(options))
+    found["options"] = asdict(options) | {"out": str(options.out)}
     return Outcome(found, [*saved, results.write(found, options.out)], receipt)
 
 
@@ -345,7 +346,3 @@ def _written(save: Any) -> None:
         raise CourseError(
             f"The model could not be written ({error}); free some disk space or choose another --out."
         ) from None
-
-
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}

@@ -152,10 +152,18 @@ def chat_prompt(tokenizer: Any, question: str) -> str:
     return tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
 
 
-def complete(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int = 24) -> list[str]:
-    """What the model writes after each prompt, greedily, until its end-of-sequence token or the limit (in tokens).
+def complete(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    max_new_tokens: int = 24,
+    at_once: int | None = None,
+    **drawn: Any,
+) -> list[str]:
+    """What the model writes after each prompt, until its end-of-sequence token or the limit (in tokens).
 
-    Works in batches of 64 with padding on the left. Control tokens other than the end are left visible in the text.
+    Greedily, unless `drawn` holds other arguments of `generate`. Works in batches of `at_once` prompts, 64 if not
+    given, with padding on the left. Control tokens other than the end are left visible in the text.
     """
     import torch
 
@@ -163,9 +171,10 @@ def complete(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens:
     side, tokenizer.padding_side = tokenizer.padding_side, "left"
     try:
         with answering(model), torch.no_grad():
-            for start in range(0, len(prompts), ANSWERS_AT_ONCE):
+            many = at_once or ANSWERS_AT_ONCE
+            for start in range(0, len(prompts), many):
                 batch = tokenizer(
-                    list(prompts[start : start + ANSWERS_AT_ONCE]),
+                    list(prompts[start : start + many]),
                     return_tensors="pt",
                     padding=True,
                     add_special_tokens=False,
@@ -174,9 +183,9 @@ def complete(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens:
                 ids = model.generate(
                     **batch,
                     max_new_tokens=max_new_tokens,
-                    do_sample=False,
                     eos_token_id=tokenizer.eos_token_id,
                     pad_token_id=tokenizer.pad_token_id,
+                    **({"do_sample": False} | drawn),
                 )
                 made += [until_end(tokenizer, row) for row in ids[:, batch["input_ids"].shape[1] :].tolist()]
     finally:
@@ -197,24 +206,34 @@ def answer(model: Any, tokenizer: Any, questions: Sequence[str], max_new_tokens:
 
 def stream(model: Any, tokenizer: Any, question: str, max_new_tokens: int = 24) -> Iterator[str]:
     """The answer to one question, piece by piece as the model writes it. The pieces make up what `answer` gives."""
+    yield from stream_after(model, tokenizer, chat_prompt(tokenizer, question), max_new_tokens)
+
+
+def stream_after(
+    model: Any, tokenizer: Any, prompt: str, max_new_tokens: int = 24, timeout: float = 120, **drawn: Any
+) -> Iterator[str]:
+    """What the model writes after a prompt, piece by piece. The pieces make up what `complete` gives.
+
+    timeout: seconds to wait for a piece. drawn: as for `complete`.
+    """
     import threading
 
     from transformers import TextIteratorStreamer
 
-    prompt = tokenizer(chat_prompt(tokenizer, question), return_tensors="pt", add_special_tokens=False)
-    pieces = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=False, timeout=120)
+    tokens = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
+    pieces = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=False, timeout=timeout)
     failure: list[BaseException] = []
 
     def write() -> None:
         try:
             model.generate(
-                input_ids=prompt["input_ids"].to(model.device),
-                attention_mask=prompt["attention_mask"].to(model.device),
+                input_ids=tokens["input_ids"].to(model.device),
+                attention_mask=tokens["attention_mask"].to(model.device),
                 max_new_tokens=max_new_tokens,
-                do_sample=False,
                 eos_token_id=tokenizer.eos_token_id,
                 pad_token_id=tokenizer.pad_token_id,
                 streamer=pieces,
+                **({"do_sample": False} | drawn),
             )
         except BaseException as error:
             failure.append(error)

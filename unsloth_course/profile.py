@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,13 @@ class Choice:
     what: str
     value: str
     why: str
+
+
+def lined_up(choices: Sequence[Choice]) -> str:
+    """Choices as text, one a line, in three columns."""
+    width = max(len(choice.what) for choice in choices)
+    wide = max(len(choice.value) for choice in choices)
+    return "\n".join(f"{c.what:<{width}}  {c.value:<{wide}}  {c.why}" for c in choices)
 
 
 @dataclass(frozen=True)
@@ -94,9 +102,7 @@ class Profile:
         return getattr(torch, self.dtype) if self.dtype else None
 
     def __str__(self) -> str:
-        width = max(len(choice.what) for choice in self.reasons)
-        wide = max(len(choice.value) for choice in self.reasons)
-        return "\n".join(f"{c.what:<{width}}  {c.value:<{wide}}  {c.why}" for c in self.reasons)
+        return lined_up(self.reasons)
 
     __repr__ = __str__
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsloth_course.errors import CourseError
 from unsloth_course.profile import POCKET
+from unsloth_course.results import Wrong, need, write_text
 
 if TYPE_CHECKING:
     from unsloth_course.plots import Picture
@@ -97,8 +98,10 @@ class Recording:
 
     def band(self) -> Band:
         """The band of the smoothed curves, by the rule that stands at the top of this room."""
+        from unsloth_course import plots
+
         curves = [run.curves[self.curve] for run in self.runs]
-        smooth = [_smoothed([value for _, value in curve]) for curve in curves]
+        smooth = [plots.smoothed([value for _, value in curve]) for curve in curves]
         middle = [sum(values) / len(values) for values in zip(*smooth, strict=True)]
         variance = [
             sum((value - mean) ** 2 for value in values) / (len(values) - 1)
@@ -198,7 +201,7 @@ def read(lesson: str, profile: str, folder: Path = RECORDED) -> Recording:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         return _recording(found, lesson, profile)
-    except _Wrong as wrong:
+    except Wrong as wrong:
         raise CourseError(f"{path.name} is not a recording: {wrong}. Fetch the file again.") from None
     except (OSError, ValueError, OverflowError, RecursionError) as error:
         what = getattr(error, "strerror", None) or str(error)[:100]
@@ -207,13 +210,11 @@ def read(lesson: str, profile: str, folder: Path = RECORDED) -> Recording:
 
 def write(recording: Recording, folder: Path = RECORDED) -> Path:
     """Writes a recording as `<lesson>-<profile>.json`; for `benchmarks/record.py`."""
-    from unsloth_course import results
-
     kept = {key: value for key, value in vars(recording).items() if key not in ("runs", "why")}
     lines = [f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in kept.items()]
     runs = ",\n".join(json.dumps(vars(run), allow_nan=False) for run in recording.runs)
     path = Path(folder) / f"{recording.lesson}-{recording.profile}.json"
-    results.write_text(path, "{" + ",\n".join([*lines, f'"runs": [\n{runs}\n]']) + "}\n")
+    write_text(path, "{" + ",\n".join([*lines, f'"runs": [\n{runs}\n]']) + "}\n")
     return path
 
 
@@ -230,7 +231,7 @@ def compare(recording: Recording, history: Sequence[Mapping[str, Any]]) -> Compa
     values = [value for _, value in plots._series(history, recording.curve)]
     band = recording.band()
     # From the first number that is not finite on, the average is none either.
-    places = zip(_smoothed(values), band.low, band.high, strict=True)
+    places = zip(plots.smoothed(values), band.low, band.high, strict=True)
     inside = [low <= value <= high for value, low, high in places]
     share = sum(inside) / len(inside)
     sentence = (
@@ -244,13 +245,6 @@ def compare(recording: Recording, history: Sequence[Mapping[str, Any]]) -> Compa
         False,
         share,
     )
-
-
-def _smoothed(values: Sequence[float]) -> list[float]:
-    """The line that `plots.loss` draws strong."""
-    from unsloth_course import plots
-
-    return plots.smoothed(values)
 
 
 @dataclass(frozen=True)
@@ -351,18 +345,12 @@ def _range(values: Sequence[float], written: Any) -> str:
 # Reading a file that anybody may have changed
 
 
-class _Wrong(Exception):
-    """What is wrong with a recording, in words."""
-
-
 def _recording(found: Any, lesson: str, profile: str) -> Recording:
     texts = ("lesson", "profile", "device", "model", "data", "date")
     # A step and a seed may be any whole number that JSON can hold; neither is calculated with.
-    _need(
-        found, dict.fromkeys(texts, str) | {"steps": int, "versions": dict, "runs": list, "samples": list}, "the file"
-    )
+    need(found, dict.fromkeys(texts, str) | {"steps": int, "versions": dict, "runs": list, "samples": list}, "the file")
     if (found["lesson"], found["profile"]) != (lesson, profile):
-        raise _Wrong(f"it holds the lesson {found['lesson'][:20]!r} in the profile {found['profile'][:20]!r}")
+        raise Wrong(f"it holds the lesson {found['lesson'][:20]!r} in the profile {found['profile'][:20]!r}")
     recording = Recording(
         **{name: found[name] for name in texts},
         steps=found["steps"],
@@ -371,7 +359,7 @@ def _recording(found: Any, lesson: str, profile: str) -> Recording:
         samples=tuple(_sample(sample, f"sample {number}") for number, sample in enumerate(found["samples"], 1)),
     )
     if faults := disagreement(recording):
-        raise _Wrong(faults)
+        raise Wrong(faults)
     return recording
 
 
@@ -393,7 +381,7 @@ def disagreement(recording: Recording) -> str:
 
 
 def _run(found: Any, where: str) -> Run:
-    _need(found, {"seed": int, "curves": dict, "scores": dict}, where)
+    need(found, {"seed": int, "curves": dict, "scores": dict}, where)
     curves = {name: _pairs(curve, f"{name[:40]} of {where}") for name, curve in found["curves"].items()}
     scores = {name: _pair(score, f"{name[:40]} of {where}") for name, score in found["scores"].items()}
     peak, seconds = (_number(found.get(name), f"{name} of {where}") for name in ("peak_memory_bytes", "seconds"))
@@ -402,35 +390,27 @@ def _run(found: Any, where: str) -> Run:
 
 def _pairs(found: Any, where: str) -> list[tuple[int, float]]:
     if not isinstance(found, list):
-        raise _Wrong(f"{where} is not a list of pairs of step and value")
+        raise Wrong(f"{where} is not a list of pairs of step and value")
     pairs = [_pair(pair, where) for pair in found]
     if any(step != int(step) for step, _ in pairs):
-        raise _Wrong(f"{where} has a step that is no whole number")
+        raise Wrong(f"{where} has a step that is no whole number")
     return [(int(step), value) for step, value in pairs]
 
 
 def _pair(found: Any, where: str) -> tuple[float, float]:
     if not isinstance(found, list) or len(found) != 2:
-        raise _Wrong(f"{where} does not hold two numbers where it should")
+        raise Wrong(f"{where} does not hold two numbers where it should")
     return _number(found[0], where), _number(found[1], where)
 
 
 def _sample(found: Any, where: str) -> dict[str, str]:
     names = ("prompt", "before", "after")
-    _need(found, dict.fromkeys(names, str), where)
+    need(found, dict.fromkeys(names, str), where)
     return {name: found[name] for name in names}
-
-
-def _need(found: Any, keys: Mapping[str, Any], where: str) -> None:
-    if not isinstance(found, dict):
-        raise _Wrong(f"{where} is not an object")
-    for key, kind in keys.items():
-        if not isinstance(found.get(key), kind) or isinstance(found.get(key), bool):
-            raise _Wrong(f'{where} has no "{key}" of the right kind')
 
 
 def _number(value: Any, where: str) -> float:
     """A number that a picture can show; beyond 1e15 is no loss, no reward and no score of this course."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e15:
-        raise _Wrong(f"{where} holds {str(value)[:40]!r} where a number is due")
+        raise Wrong(f"{where} holds {str(value)[:40]!r} where a number is due")
     return float(value)

@@ -195,6 +195,19 @@ def write_text(path: Path, text: str) -> None:
         ) from None
 
 
+class Wrong(Exception):
+    """What is wrong with a JSON file that anybody may have changed, in words for the sentence around it."""
+
+
+def need(found: Any, keys: Mapping[str, Any], where: str) -> None:
+    """Raises Wrong unless `found` is an object that has these keys, each of its kind: a type, or a tuple of types."""
+    if not isinstance(found, dict):
+        raise Wrong(f"{where} is not an object")
+    for key, kind in keys.items():
+        if not isinstance(found.get(key), kind) or isinstance(found.get(key), bool):
+            raise Wrong(f'{where} has no "{key}" of the right kind')
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}

@@ -180,7 +180,7 @@ def _one(row: Row | Broken, form: detect.Form, convert: Convert, report: Report,
     if output:
         output.write(line)
     turns = None if form.shape == "text" else TURNS[form.shape](values)
-    question = values["text"] if turns is None else next(turn["content"] for turn in turns if turn["role"] == "user")
+    question = values["text"] if turns is None else _question(turns)
     report.add(row.file, row.number, line, question, values["text"] if turns is None else turns)
 
 
@@ -203,7 +203,12 @@ def _questions(form: detect.Form, rows: Iterable[Row | Broken]) -> Iterator[str]
         elif form.shape == "text":
             yield values["text"]
         else:
-            yield next(turn["content"] for turn in TURNS[form.shape](values) if turn["role"] == "user")
+            yield _question(TURNS[form.shape](values))
+
+
+def _question(turns: chat.Turns) -> str:
+    """What the user asks first."""
+    return next(turn["content"] for turn in turns if turn["role"] == "user")
 
 
 # Writing

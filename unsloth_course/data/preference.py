@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from unsloth_course.data import chat
 from unsloth_course.data.files import (
     CONTROL_TOKENS,
     Aside,
@@ -128,14 +129,14 @@ def form_of(row: Row) -> Form:
 
 def _read_question(row: Row) -> Pair:
     system, question, chosen, rejected = (text_of(row, column) for column in ORCA_COLUMNS)
-    first = [_turn("system", system)] if system and not system.isspace() else []
-    return Pair([*first, _turn("user", question)], chosen, rejected, "question")
+    first = [chat.turn("system", system)] if system and not system.isspace() else []
+    return Pair([*first, chat.turn("user", question)], chosen, rejected, "question")
 
 
 def _read_prompt(row: Row) -> Pair:
     prompt, chosen, rejected = (_text_or_turns(row, column) for column in COLUMNS)
     if isinstance(prompt, str):
-        prompt = [_turn("user", prompt)]
+        prompt = [chat.turn("user", prompt)]
     return Pair(prompt, _answer("chosen", chosen, prompt), _answer("rejected", rejected, prompt), "prompt")
 
 
@@ -182,7 +183,7 @@ def conversation(text: str) -> Turns | None:
     before, *rest = _SPEAKER.split(text)
     if before.strip() or not rest or rest[0] != "Human":
         return None
-    return [_turn(_SPEAKERS[who], said.strip()) for who, said in zip(rest[::2], rest[1::2], strict=True)]
+    return [chat.turn(_SPEAKERS[who], said.strip()) for who, said in zip(rest[::2], rest[1::2], strict=True)]
 
 
 def _parted(column: str, turns: Turns) -> tuple[Turns, str]:
@@ -195,10 +196,6 @@ def _parted(column: str, turns: Turns) -> tuple[Turns, str]:
     if not last["content"].strip():
         raise Aside(f"column {quoted(column)} ends in an empty answer")
     return history, last["content"]
-
-
-def _turn(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}
 
 
 def _text_or_turns(row: Row, column: str) -> str | Turns:
@@ -230,7 +227,7 @@ def _turn_of(row: Row, column: str, number: int, turn: object) -> dict[str, str]
         texts.append(text_of(row._replace(values={place: turn[key]}), place))
     if texts[0] not in ROLES:
         raise Aside(f"column {quoted(column)}: turn {number} has the role {quoted(texts[0])}, none of {listed(ROLES)}")
-    return _turn(*texts)
+    return chat.turn(*texts)
 
 
 def check(pair: Pair, tokens: Sequence[str]) -> None:
@@ -269,7 +266,7 @@ def to_chat(batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
 
     Use: `dataset.map(to_chat, batched=True, remove_columns=dataset.column_names)`. Taught in lesson colab3 (DPO).
     """
-    answers = {column: [[_turn("assistant", text)] for text in _column(batch, column)] for column in ANSWERS}
+    answers = {column: [[chat.turn("assistant", text)] for text in _column(batch, column)] for column in ANSWERS}
     return {"prompt": list(_column(batch, "prompt"))} | answers
 
 
@@ -309,7 +306,7 @@ def warm_up(dataset: "Dataset", share: float, seed: int) -> "Dataset":
         [
             {
                 "prompt": row["prompt"],
-                "completion": [_turn("assistant", row["chosen" if rng.random() < share else "rejected"])],
+                "completion": [chat.turn("assistant", row["chosen" if rng.random() < share else "rejected"])],
             }
             for row in dataset
         ]
@@ -325,7 +322,7 @@ def longest(dataset: "Dataset", tokenizer: Any) -> tuple[int, int]:
     for row in dataset:
         asked = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
         for column in ANSWERS:
-            turns = [*row["prompt"], _turn("assistant", row[column])]
+            turns = [*row["prompt"], chat.turn("assistant", row[column])]
             length = len(tokenizer.apply_chat_template(turns, return_dict=True)["input_ids"])
             whole, answer = max(whole, length), max(answer, length - len(asked))
     return whole, answer

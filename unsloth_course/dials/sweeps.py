@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unsloth_course import frontend, plots
+from unsloth_course import frontend, plots, results
 from unsloth_course.errors import CourseError
+from unsloth_course.results import Wrong, need
 
 RECORDED = Path(__file__).parent.parent / "recorded"
 METRICS = ("share", "perplexity")
@@ -80,8 +81,6 @@ class Sweep:
 
     def write(self, folder: Path = RECORDED) -> Path:
         """Writes the record as `<name>.json`; for the scripts that run sweeps."""
-        from unsloth_course import results
-
         path = folder / f"{self.name}.json"
         results.write_text(path, json.dumps(results._plain(asdict(self)), indent=1, allow_nan=False) + "\n")
         return path
@@ -102,35 +101,31 @@ def read(name: str, folder: Path = RECORDED) -> Sweep:
         raise CourseError(f"{path.name} is not JSON ({error}). Fetch the file again.") from None
     try:
         return _sweep(found)
-    except _Wrong as wrong:
+    except Wrong as wrong:
         raise CourseError(f"{path.name} is not a recorded sweep: {wrong}. Fetch the file again.") from None
-
-
-class _Wrong(Exception):
-    """What is wrong with a record, in words."""
 
 
 def _sweep(found: Any) -> Sweep:
     plain = {"name": str, "knob": str, "metric": str, "device": str, "model": str, "versions": dict, "settings": dict}
-    _need(found, {**plain, "before": dict, "trials": list}, "the file")
+    need(found, {**plain, "before": dict, "trials": list}, "the file")
     if found["metric"] not in METRICS:
-        raise _Wrong(f"its metric is {found['metric']!r}, not one of {', '.join(METRICS)}")
+        raise Wrong(f"its metric is {found['metric']!r}, not one of {', '.join(METRICS)}")
     if not found["trials"]:
-        raise _Wrong("it holds no trial")
+        raise Wrong("it holds no trial")
     before = _scores(found["before"], "before")
     trials = [_trial(trial, f"trial {number}") for number, trial in enumerate(found["trials"], 1)]
     for number, trial in enumerate(trials, 1):
         if trial.scores.keys() != before.keys():
-            raise _Wrong(f"trial {number} has other scores ({', '.join(trial.scores)}) than before training")
+            raise Wrong(f"trial {number} has other scores ({', '.join(trial.scores)}) than before training")
     return Sweep(**{key: found[key] for key in plain}, before=before, trials=trials)
 
 
 def _trial(found: Any, where: str) -> Trial:
-    _need(found, {"value": (int, float), "seed": int, "loss": list, "scores": dict, "seconds": (int, float)}, where)
+    need(found, {"value": (int, float), "seed": int, "loss": list, "scores": dict, "seconds": (int, float)}, where)
     if not found["loss"] or any(not isinstance(pair, list) or len(pair) != 2 for pair in found["loss"]):
-        raise _Wrong(f"the loss of {where} is not a list of pairs of step and loss")
+        raise Wrong(f"the loss of {where} is not a list of pairs of step and loss")
     if any(step is None for step, _ in found["loss"]):
-        raise _Wrong(f"{where} has a loss without a step")
+        raise Wrong(f"{where} has a loss without a step")
     loss = [(int(_float(step, where)), _float(value, where)) for step, value in found["loss"]]
     scores = _scores(found["scores"], where)
     return Trial(float(found["value"]), found["seed"], loss, scores, float(found["seconds"]))
@@ -138,23 +133,15 @@ def _trial(found: Any, where: str) -> Trial:
 
 def _scores(found: Mapping[str, Any], where: str) -> dict[str, float]:
     if not found:
-        raise _Wrong(f"{where} has no scores")
+        raise Wrong(f"{where} has no scores")
     return {str(name): _float(value, where) for name, value in found.items()}
-
-
-def _need(found: Any, keys: Mapping[str, Any], where: str) -> None:
-    if not isinstance(found, dict):
-        raise _Wrong(f"{where} is not an object")
-    for key, kind in keys.items():
-        if not isinstance(found.get(key), kind) or isinstance(found.get(key), bool):
-            raise _Wrong(f'{where} has no "{key}" of the right kind')
 
 
 def _float(value: Any, where: str) -> float:
     if value is None:  # what JSON can say of nan and infinity
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _Wrong(f"{where} holds {value!r} where a number is due")
+        raise Wrong(f"{where} holds {value!r} where a number is due")
     return float(value)
 
 

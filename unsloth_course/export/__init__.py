@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unsloth_course import models
 from unsloth_course.errors import CourseError
 from unsloth_course.export import files, llama, own_process, proof
 
@@ -167,11 +168,10 @@ class _Exporting:
         return [row["question"] for row in self.rows]
 
     def format(self, name: str, path: Path, reference: dict, found: dict) -> Format:
-        weights = [path] if path.is_file() else list(path.glob("*.safetensors"))
         compared = min(proof.SAME_ON, len(self.rows))
         expected = [row["answer"] for row in self.rows]
         same = proof.same_answers(reference, found)
-        size = files.file_bytes(weights)
+        size = models.disk_bytes(path)
         score, difference = proof.score(found, expected), proof.first_difference(reference, found)
         return Format(name, str(path), size, score, len(expected), same, compared, difference)
 

@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -146,8 +146,3 @@ def chat_parts(tokenizer: Any) -> tuple[dict[str, tuple[str, str]], str, str]:
     if any(re.search(r'\{\{|\}\}|"""|7391', piece) for piece in pieces) or whole != together(*marks):
         raise refusal
     return parts, default, end
-
-
-def file_bytes(paths: Sequence[Path]) -> int:
-    """Bytes of files, in all."""
-    return sum(path.stat().st_size for path in paths)

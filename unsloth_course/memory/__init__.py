@@ -6,7 +6,7 @@ measure; the LoRA lesson explains it.
 """
 
 from unsloth_course.memory.meter import Meter, graph_bytes, process_peak
-from unsloth_course.memory.planning import Plan, Reason, plan
+from unsloth_course.memory.planning import Plan, plan
 from unsloth_course.memory.prediction import (
     BYTES,
     GIB,
@@ -37,7 +37,6 @@ __all__ = [
     "Meter",
     "Plan",
     "Prediction",
-    "Reason",
     "Report",
     "Shape",
     "fits",

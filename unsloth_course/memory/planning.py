@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from unsloth_course.errors import CourseError
 from unsloth_course.memory import paging
-from unsloth_course.memory.prediction import HEADROOM, Prediction, Shape, parameters, predict, size
+from unsloth_course.memory.prediction import Prediction, Shape, fits, parameters, predict, size
+from unsloth_course.profile import Choice, lined_up
 
 # For comparing ways to go through the same rows, not for telling the time: seconds to launch a forward pass, and
 # multiplications and additions a second, as measured on an H200 at the shape of SmolLM2-135M.
@@ -27,22 +28,13 @@ STEP = 64
 MOST_ROWS = 256
 
 
-@dataclass(frozen=True)
-class Reason:
-    """One decision of a plan: what was decided, the value, and why."""
-
-    what: str
-    value: str
-    why: str
-
-
 @dataclass(frozen=True, repr=False)
 class Plan:
     """How an update goes through the model: `rows` = `micro_batch` x `accumulation` x `processes`.
 
     `arguments` are those of the profile with the plan's own: pass them to `SFTConfig`, `DPOConfig`, `GRPOConfig` or
     `UnslothTrainingArguments`. `prediction` is the predicted peak, `fits` whether it is within the memory, and
-    `reasons` holds a Reason for each decision. `steps` and `learning_rate` are those that were given; of a plan that
+    `reasons` holds a Choice for each decision. `steps` and `learning_rate` are those that were given; of a plan that
     was asked to choose the rows too, those that follow from its choice.
     """
 
@@ -54,7 +46,7 @@ class Plan:
     arguments: dict[str, Any]
     prediction: Prediction
     fits: bool
-    reasons: tuple[Reason, ...]
+    reasons: tuple[Choice, ...]
     steps: int | None = None
     learning_rate: float | None = None
 
@@ -64,10 +56,7 @@ class Plan:
         return self.micro_batch * self.accumulation * self.processes
 
     def __str__(self) -> str:
-        width = max(len(reason.what) for reason in self.reasons)
-        wide = max(len(reason.value) for reason in self.reasons)
-        lines = [f"{r.what:<{width}}  {r.value:<{wide}}  {r.why}" for r in self.reasons]
-        return "\n".join([*lines, "", str(self.prediction)])
+        return f"{lined_up(self.reasons)}\n\n{self.prediction}"
 
     __repr__ = __str__
 
@@ -113,6 +102,7 @@ def plan(
     rank: int = 16,
     completion: int | None = None,
     processes: int = 1,
+    micro_batch: int | None = None,
     free: bool = False,
     steps: int | None = None,
     learning_rate: float | None = None,
@@ -123,9 +113,10 @@ def plan(
     run: prompt and completion), which is cut at the profile's `max_length`. rows: of one update, the effective batch;
     without it the profile's. It is kept, unless `free` has the plan choose it too: then `steps` and `learning_rate`,
     given for `rows`, follow. rank, completion: as for `predict`. processes: how many share the rows of an update, one
-    for each GPU.
+    for each GPU. micro_batch: rows at a time, in place of the plan's own choice.
 
-    Raises CourseError when the rows cannot be shared evenly, and as `predict` does. Taught in lesson colab2 (LoRA).
+    Raises CourseError when the rows cannot be shared or taken evenly, and as `predict` does. Taught in lesson colab2
+    (LoRA).
     """
     shape = model if isinstance(model, Shape) else Shape.of(model)
     on_gpu = machine.name == "gpu"
@@ -158,9 +149,13 @@ def plan(
         rows, steps, learning_rate, reason = _choose_rows(ground, rows, steps, learning_rate)
         reasons.append(reason)
     else:
-        reasons.append(Reason("rows of an update", str(rows), "as asked for; the plan keeps them"))
-    micro, accumulation, checkpointing, prediction, fits = _split(ground, rows // processes)
-    reasons += [*_why(ground, rows, micro, accumulation, checkpointing, prediction, fits), *padding]
+        reasons.append(Choice("rows of an update", str(rows), "as asked for; the plan keeps them"))
+    if micro_batch:
+        micro, accumulation, checkpointing, prediction, enough = _taken(ground, rows // processes, micro_batch)
+        reasons += [*padding, Choice("micro-batch", f"{micro} x {accumulation}", "as asked for")]
+    else:
+        micro, accumulation, checkpointing, prediction, enough = _split(ground, rows // processes)
+        reasons += [*_why(ground, rows, micro, accumulation, checkpointing, prediction, enough), *padding]
     arguments = machine.arguments | settings
     arguments |= {
         "per_device_train_batch_size": micro,
@@ -175,7 +170,7 @@ def plan(
         processes,
         arguments,
         prediction,
-        fits,
+        enough,
         tuple(reasons),
         steps,
         learning_rate,
@@ -189,7 +184,7 @@ def _dtype(model: Any, machine: Any) -> str:
     return machine.dtype or ("bfloat16" if machine.bfloat16 else "float16")
 
 
-def _padding(machine: Any, method: str, length: int) -> tuple[dict[str, Any], list[Reason]]:
+def _padding(machine: Any, method: str, length: int) -> tuple[dict[str, Any], list[Choice]]:
     """Trainer arguments on padding, and why. A CPU pads every batch to its longest row, as TRL does."""
     if machine.name != "gpu":
         return {}, []
@@ -198,18 +193,18 @@ def _padding(machine: Any, method: str, length: int) -> tuple[dict[str, Any], li
         return fused, []
     if not machine.graphs:
         why = "not measured on this kind of GPU; Unsloth picks padded or padding-free batches itself"
-        return fused, [Reason("padding", "Unsloth's choice", why)]
+        return fused, [Choice("padding", "Unsloth's choice", why)]
     padded = -(-length // STEP) * STEP
     why = (
         "all batches have one shape, so that the blocks can be compiled and recorded as CUDA graphs; Unsloth leaves "
         "that away for padding-free batches, its own choice on this GPU"
     )
-    reasons = [Reason("padding", f"to {padded} tokens", why)]
+    reasons = [Choice("padding", f"to {padded} tokens", why)]
     settings = fused | {"pad_to_multiple_of": padded}
     if method == "dpo":
         settings["precompute_ref_log_probs"] = True
         why = "the reference never changes: once over the data, and every update is spared a forward pass"
-        reasons.append(Reason("reference", "computed beforehand", why))
+        reasons.append(Choice("reference", "computed beforehand", why))
     else:
         settings["padding_free"] = False
     return settings, reasons
@@ -236,28 +231,45 @@ def _seconds(ground: _Ground, micro: int, accumulation: int, checkpointing: bool
     return accumulation * (4 if checkpointing else 3) * forward
 
 
+def _divisors(rows: int) -> Iterator[int]:
+    """The whole numbers that divide `rows`, the largest first."""
+    return (n for n in range(rows, 0, -1) if rows % n == 0)
+
+
+def _way(ground: _Ground, rows: int, micro: int, checkpointing: bool) -> tuple[int, int, bool, Prediction, bool]:
+    """One way through `rows` rows: micro-batch, accumulation, checkpointing, predicted peak, whether that fits."""
+    prediction = _predicted(ground, micro, rows // micro, checkpointing)
+    return micro, rows // micro, checkpointing, prediction, fits(prediction, ground.budget)[0]
+
+
+def _taken(ground: _Ground, rows: int, micro: int) -> tuple[int, int, bool, Prediction, bool]:
+    """The way with a micro-batch that was asked for. Raises CourseError when it does not divide the rows."""
+    if rows % micro:
+        raise CourseError(
+            f"{rows} rows of an update cannot be taken {micro} at a time; give a --micro-batch that divides them, "
+            "or other --rows."
+        )
+    return _way(ground, rows, micro, False)
+
+
 def _split(ground: _Ground, rows: int) -> tuple[int, int, bool, Prediction, bool]:
     """The cheapest way through `rows` rows that fits the budget; if none does, the one that needs least."""
-    ways = []
-    for micro in (n for n in range(rows, 0, -1) if rows % n == 0):
-        for checkpointing in (False, True):
-            way = micro, rows // micro, checkpointing
-            ways.append((*way, _predicted(ground, *way)))
-    fitting = [way for way in ways if way[3].total <= HEADROOM * ground.budget]
+    ways = [_way(ground, rows, micro, on) for micro in _divisors(rows) for on in (False, True)]
+    fitting = [way for way in ways if way[4]]
     if not fitting:
-        return *min(ways, key=lambda way: way[3].total), False
-    return *min(fitting, key=lambda way: _seconds(ground, *way[:3])), True
+        return min(ways, key=lambda way: way[3].total)
+    return min(fitting, key=lambda way: _seconds(ground, *way[:3]))
 
 
 def _choose_rows(
     ground: _Ground, rows: int, steps: int | None, learning_rate: float | None
-) -> tuple[int, int | None, float | None, Reason]:
+) -> tuple[int, int | None, float | None, Choice]:
     """As many rows as one pass takes before arithmetic, and no longer the launching of kernels, decides its cost."""
     most = rows
     while most < MOST_ROWS:
         more = 2 * most
-        micro, _, checkpointing, _, fits = _split(ground, more // ground.processes)
-        if not fits or checkpointing or micro * ground.processes < more:
+        micro, _, checkpointing, _, enough = _split(ground, more // ground.processes)
+        if not enough or checkpointing or micro * ground.processes < more:
             break
         if _seconds(ground, most // ground.processes, 1, False) > 3 * LAUNCH_SECONDS:
             break
@@ -270,7 +282,7 @@ def _choose_rows(
     if factor > 1 and steps:
         steps = max(1, math.ceil(steps / factor))
         why += f", {steps} steps, so that as many rows are read"
-    return most, steps, learning_rate, Reason("rows of an update", str(most), why)
+    return most, steps, learning_rate, Choice("rows of an update", str(most), why)
 
 
 def _why(
@@ -280,32 +292,30 @@ def _why(
     accumulation: int,
     checkpointing: bool,
     prediction: Prediction,
-    fits: bool,
-) -> Sequence[Reason]:
+    enough: bool,
+) -> Iterator[Choice]:
     share = f"{size(prediction.total)} predicted, of {size(ground.budget)}"
-    if not fits:
+    if not enough:
         why = f"the least that is possible, and still too much: {share}; shorten the rows or take a smaller model"
     elif accumulation == 1:
         why = f"all of them at once: {share}"
     else:
         why = f"{size(_predicted(ground, rows // ground.processes, 1, False).total)} for all of them at once; {share}"
     each = f", {rows // ground.processes} in each of {ground.processes} processes" if ground.processes > 1 else ""
-    yield Reason("micro-batch", f"{micro} x {accumulation}{each}", why)
+    yield Choice("micro-batch", f"{micro} x {accumulation}{each}", why)
     if checkpointing:
         why = "each layer is computed twice, and only its input is kept: "
         most = _most_without_checkpointing(ground, rows // ground.processes)
         why += f"without it, {most} at a time would fit" if most else "without it, not one row fits"
-        yield Reason("checkpointing", "on", why)
+        yield Choice("checkpointing", "on", why)
     else:
         saved = prediction.total - _predicted(ground, micro, accumulation, True).total
         why = f"it would save {size(max(0, saved))} that is not short, and compute each layer twice"
-        yield Reason("checkpointing", "off", why)
+        yield Choice("checkpointing", "off", why)
 
 
 def _most_without_checkpointing(ground: _Ground, rows: int) -> int:
-    sizes = (n for n in range(rows, 0, -1) if rows % n == 0)
-    budget = HEADROOM * ground.budget
-    return next((n for n in sizes if _predicted(ground, n, rows // n, False).total <= budget), 0)
+    return next((micro for micro in _divisors(rows) if _way(ground, rows, micro, False)[4]), 0)
 
 
 def _guard(trainer: Any) -> None:
@@ -319,7 +329,7 @@ def _guard(trainer: Any) -> None:
             return train(*args, **kwargs)
         except torch.OutOfMemoryError:
             micro = trainer.args.per_device_train_batch_size
-            smaller = next((n for n in range(micro // 2, 0, -1) if micro % n == 0), 0)
+            smaller = next((n for n in _divisors(micro) if n < micro), 0)
             if not smaller:
                 raise CourseError(
                     "The GPU ran out of memory with one row at a time. Close what else uses it (nvidia-smi lists it), "

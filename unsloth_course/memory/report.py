@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from unsloth_course.errors import CourseError
 from unsloth_course.memory.planning import Plan, plan
-from unsloth_course.memory.prediction import GPUS, METHODS, Shape, fits, predict
+from unsloth_course.memory.prediction import GPUS, METHODS, Shape, fits
 
 # Sizes of the models that the course names, so that they can be planned for without a network.
 _SMOLLM2 = Shape(hidden=576, layers=30, heads=9, kv_heads=3, intermediate=1536, vocabulary=49_152, tied=True)
@@ -98,12 +97,11 @@ def report(
         longest=length,
         rows=rows,
         rank=rank,
+        micro_batch=micro_batch,
         free=free and not micro_batch,
         steps=steps,
         learning_rate=learning_rate,
     )
-    if micro_batch:
-        made = _with_micro_batch(made, shape, machine, micro_batch, length, rank)
     return Report(machine.model, machine.device, made, {name: fits(made.prediction, name)[0] for name in GPUS})
 
 
@@ -141,37 +139,3 @@ def _shape(name: str) -> Shape:
     if not isinstance(config, dict):
         raise CourseError(f"The config.json of {name} is no JSON object; give the folder of a whole model.")
     return Shape.of(config)
-
-
-def _with_micro_batch(made: Plan, shape: Shape, machine: Any, micro: int, length: int, rank: int) -> Plan:
-    from unsloth_course.memory.planning import Reason
-
-    if made.rows % micro:
-        raise CourseError(
-            f"{made.rows} rows of an update cannot be taken {micro} at a time; give a --micro-batch that divides them, "
-            "or other --rows."
-        )
-    on_gpu = machine.name == "gpu"
-    prediction = predict(
-        shape,
-        method=made.method,
-        micro_batch=micro,
-        accumulation=made.rows // micro,
-        length=made.arguments.get("pad_to_multiple_of", length),
-        rank=rank,
-        dtype=machine.dtype or ("bfloat16" if machine.bfloat16 else "float16"),
-        device="cuda" if on_gpu else "cpu",
-        compiled=machine.graphs or (on_gpu and made.method == "grpo"),
-        graphs=machine.graphs,
-    )
-    reasons: Sequence[Reason] = (Reason("micro-batch", f"{micro} x {made.rows // micro}", "as asked for"),)
-    others = tuple(reason for reason in made.reasons if reason.what not in ("micro-batch", "checkpointing"))
-    return replace(
-        made,
-        micro_batch=micro,
-        accumulation=made.rows // micro,
-        checkpointing=False,
-        prediction=prediction,
-        fits=fits(prediction, machine.memory_bytes)[0],
-        reasons=(*others, *reasons),
-    )
