@@ -40,11 +40,16 @@ PARAMETERS = 134_515_008
 PROBLEMS = 0.25  # of the share of word problems to the others': it sees a sixth of the pocket model's text
 CHAT = {"steps": 200, "learning_rate": 1e-4, "seed": 3407}
 T4 = """
+import sys
 import torch
 total = torch.cuda.get_device_properties(0).total_memory
 torch.cuda.set_per_process_memory_fraction({gib} * 1024**3 / total)
 torch.cuda.is_bf16_supported = lambda *_, **__: False
-torch.cuda.get_device_capability = lambda *_: (7, 5)
+real = torch.cuda.get_device_capability
+def capability(*which):
+    caller = sys._getframe(1).f_globals["__name__"].split(".")[0]
+    return real(*which) if caller in ("torch", "triton") else (7, 5)  # these two compile for the card that is there
+torch.cuda.get_device_capability = capability
 """
 
 
@@ -113,9 +118,8 @@ def sets(folder: Path) -> dict[str, Path]:
 
     found = {name: folder / lesson for lesson, name in HUB_DATA.items() if lesson in ("lora", "dpo", "cpt")}
     answers, pairs, functions = found.values()
-    (functions / "python").mkdir(parents=True)
-    answers.mkdir()
-    pairs.mkdir()
+    for place in (functions / "python", answers, pairs):
+        place.mkdir(parents=True, exist_ok=True)
     rows = datasets.instructions(12_000, held_out=False, seed=1).to_list()
     stories = [" ".join(datasets.stories(3, seed=number)["text"]) for number in range(3000)]
     rows += [{"instruction": f"Tell me story {n}.", "input": "", "output": text} for n, text in enumerate(stories)]
