@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from unsloth_course import models
+from unsloth_course.data.chat import ROLES
 from unsloth_course.errors import CourseError
 
 Message = Mapping[str, str]
@@ -136,10 +137,13 @@ class Conversation:
     system: str = ""
     history: list[Message] = field(default_factory=list)
 
-    def say(self, text: str) -> Iterator[str]:
-        """The answer to a message, piece by piece. Both join the history once the answer has come to its end."""
+    def say(self, text: str, role: str = "user") -> Iterator[str]:
+        """The answer to a message, piece by piece. Both join the history once the answer has come to its end.
+
+        role: "tool" for what a function returned that the model called.
+        """
         start = [{"role": "system", "content": self.system}] if self.system else []
-        asked = {"role": "user", "content": text}
+        asked = {"role": role, "content": text}
         pieces = []
         for piece in self.model.stream([*start, *self.history, asked], self.sampling):
             pieces.append(piece)
@@ -181,8 +185,7 @@ def _messages(line: str, where: str, start: list[Message]) -> list[Message]:
 
 
 def _is_message(turn: Any) -> bool:
-    roles = ("system", "user", "assistant")
-    return isinstance(turn, dict) and turn.get("role") in roles and isinstance(turn.get("content"), str)
+    return isinstance(turn, dict) and turn.get("role") in ROLES and isinstance(turn.get("content"), str)
 
 
 def answered(out: Path, chats: Sequence[Sequence[Message]]) -> int:

@@ -88,55 +88,92 @@ def run(
 
 @app.command()
 def finetune(
-    method: Annotated[str, typer.Option(help="lora or full.")],
-    data: Annotated[str, typer.Option(help='"pocket", a .json or .jsonl file, or a name on the Hub.')],
+    method: Annotated[str | None, typer.Option(help="full, lora, qlora, dpo, grpo or cpt.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help='"pocket", a file or folder in a form that `data` knows, or a name on the Hub.')
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A TOML file with these options, or with stages; what is said here goes first.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help='"pocket", a folder or a name on the Hub.')] = None,
     profile: Annotated[
         Profile | None, typer.Option(help="Machine to run for; without it the command looks for itself.")
     ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for what the run writes; else results/finetune.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     max_samples: Annotated[int | None, typer.Option(help="The most rows to learn from.")] = None,
+    held_out: Annotated[int | None, typer.Option(help="Rows kept for testing.")] = None,
     steps: Annotated[int | None, typer.Option(help="Updates; without it the lesson's.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the rows, in place of --steps.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Without it the lesson's.")] = None,
-    rank: Annotated[int, typer.Option(help="LoRA rank.")] = 16,
-    batch: Annotated[int | None, typer.Option(help="Rows of one update, in all processes together.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of rows and adapter.")] = 3407,
+    embedding_learning_rate: Annotated[float | None, typer.Option(help="Of cpt.")] = None,
+    lr_scheduler_type: Annotated[str | None, typer.Option(help="cosine, linear, constant ...")] = None,
+    warmup_steps: Annotated[int | None, typer.Option(help="Steps in which the learning rate rises.")] = None,
+    warmup_ratio: Annotated[float | None, typer.Option(help="The same as a share of the steps.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Without it 0.01.")] = None,
+    optim: Annotated[str | None, typer.Option(help="Optimizer, by its name in transformers.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Rows of an update, in all processes (of grpo: prompts).")] = None,
+    micro_batch: Annotated[int | None, typer.Option(help="Rows at a time; without it the plan chooses.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens of a row; what is longer is cut.")] = None,
+    rank: Annotated[int | None, typer.Option(help="LoRA rank; without it 16, of cpt 64.")] = None,
+    lora_alpha: Annotated[int | None, typer.Option(help="Without it the rank.")] = None,
+    lora_dropout: Annotated[float | None, typer.Option(help="Without it 0.")] = None,
+    target_modules: Annotated[str | None, typer.Option(help="Layers with an adapter, such as q_proj,v_proj.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Of dpo.")] = None,
+    generations: Annotated[int | None, typer.Option(help="Completions of a prompt, of grpo.")] = None,
+    completion_length: Annotated[int | None, typer.Option(help="Tokens of a completion, of grpo.")] = None,
+    replay: Annotated[float | None, typer.Option(help="Share of general text, of cpt.")] = None,
+    warm_up: Annotated[int | None, typer.Option(help="Supervised steps before dpo and grpo.")] = None,
+    eval_steps: Annotated[int | None, typer.Option(help="Updates between two held-out losses; else a quarter.")] = None,
+    early_stopping: Annotated[
+        int | None, typer.Option(help="End after so many held-out losses without a lower one; keep the best weights.")
+    ] = None,
+    save_steps: Annotated[int | None, typer.Option(help="Updates between two checkpoints; else a quarter.")] = None,
+    report_to: Annotated[str | None, typer.Option(help="tensorboard, wandb or trackio.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of rows and adapter; without it 3407.")] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Also save the adapter merged into its base.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder for what the run writes.")] = Path("results/finetune"),
+    gguf: Annotated[str | None, typer.Option(help="Also export f16, q8_0, q5_k_m, q4_k_m, with commas.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Train as a lesson does, on your own data and model.
 
-    Under torchrun it trains on several GPUs (docs/several-gpus.md). The exit status is 0 only when the run came to its
-    end and the receipt does not say "not trained".
+    All that was asked for is written to finetune.toml beside the result, and --config repeats it. A file with [[stage]]
+    runs stages, each on the model of the one before. Under torchrun it trains on several GPUs (docs/several-gpus.md).
+    The exit status is 0 only when the run came to its end and the receipt does not say "not trained".
     """
     started = time.monotonic()
+    said = {name: value for name, value in locals().items() if name not in ("config", "as_json", "started")}
     from . import finetune as room
+    from .finetune import chain, checkpoints
+    from .finetune import options as settings_of
 
-    options = room.Options(
-        method=method,
-        data=data,
-        model=model,
-        profile=profile and str(profile),
-        max_samples=max_samples,
-        steps=steps,
-        learning_rate=learning_rate,
-        rank=rank,
-        batch=batch,
-        seed=seed,
-        merge=merge,
-        out=out,
-    )
     try:
         with _beside(as_json):
-            outcome = room.run(options, started)
+            if config and chain.is_chain(config):
+                return _chain(chain, config, said, as_json)
+            outcome = room.run(settings_of.asked(config, said), started)
+    except checkpoints.Stopped as stopped:
+        _complain(str(stopped))
+        raise typer.Exit(INTERRUPTED) from None
     except KeyboardInterrupt:
-        _complain("Stopped by Ctrl-C; nothing of this run was saved yet.")
+        _complain("Stopped by Ctrl-C before the first checkpoint; nothing of this run was saved yet.")
         raise typer.Exit(INTERRUPTED) from None
     if outcome is None:  # not the first of several processes
         return
     print(outcome.to_json() if as_json else outcome)
     if not outcome.trained:
         raise CourseError(outcome.receipt.sentence())
+
+
+def _chain(chain: Any, config: Path, said: dict[str, Any], as_json: bool) -> None:
+    """Runs the stages of a file, and shows their scoreboard."""
+    others = [name for name, value in said.items() if value not in (None, False) and name not in ("out", "resume")]
+    if others:
+        raise CourseError(f"{config} holds stages; write {others[0]} into it. Only --out and --resume go beside it.")
+    outcome = chain.run(config, said["out"], said["resume"])
+    print(outcome.to_json() if as_json else outcome, file=sys.__stdout__)
+    if outcome.complaints:
+        raise CourseError(" ".join(outcome.complaints))
 
 
 @app.command()

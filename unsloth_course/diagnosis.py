@@ -374,7 +374,7 @@ def watch(trainer: Any) -> Watch:
     watching = Watch(trainer)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watching.meter)
-    trainer.add_callback(progress.Line())
+    trainer.add_callback(progress.shown())
     return watching
 
 
@@ -394,7 +394,7 @@ def receipt(
     trainer = watching.trainer
     after = {name: p.detach().to("cpu") for name, p in trainer.model.named_parameters() if name in watching.before}
     history = trainer.state.log_history
-    method = _method(trainer, score)
+    method = _method(trainer)
     rates = [float(row["learning_rate"]) for row in history if "learning_rate" in row]
     changed = sum(not after[name].equal(old) for name, old in watching.before.items())
     counted = _updates(trainer.optimizer)
@@ -430,14 +430,14 @@ def receipt(
     )
 
 
-def _method(trainer: Any, score: evaluation.Score | None) -> str:
+def _method(trainer: Any) -> str:
     """What a trainer trains with, from the names of its class and of those that it is built on."""
     names = " ".join(kind.__name__ for kind in type(trainer).__mro__)
     if "GRPOTrainer" in names:
         return "grpo"
     if "DPOTrainer" in names:
         return "dpo"
-    return "cpt" if score and score.metric == "perplexity" else "sft"
+    return "cpt" if "UnslothTrainer" in names.split() else "sft"
 
 
 def _logged(history: list[Mapping[str, Any]], name: str) -> list[float]:

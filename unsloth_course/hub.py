@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -125,6 +126,90 @@ def fetch_dataset(
     return dataset
 
 
+@dataclass(frozen=True)
+class Repository:
+    """What the course would fetch of a repository, and what of it is here already.
+
+    kind: "model" or "dataset". sizes: bytes of each file. missing: those of them that the cache lacks, or has in
+    another size. gated: whether its licence has to be accepted first. reason: why the Hub could not be asked, so that
+    this is what the cache knows; "" if it answered.
+    """
+
+    name: str
+    kind: str
+    sizes: dict[str, int] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    gated: bool = False
+    reason: str = ""
+
+    @property
+    def bytes(self) -> int:
+        """All files together, in bytes."""
+        return sum(self.sizes.values())
+
+    @property
+    def to_download(self) -> int:
+        """What is missing, in bytes."""
+        return sum(self.sizes[file] for file in self.missing)
+
+
+def look_up(name: str, kind: Literal["model", "dataset"] = "model", files: tuple[str, ...] = ()) -> Repository:
+    """The files of a repository with their sizes, and which of them are in the cache; nothing is fetched or changed.
+
+    files: as for `fetch_dataset`. Where the Hub cannot be reached, the list that an earlier download left in the cache
+    takes its place.
+
+    Raises CourseError when the name is wrong or private, when the repository holds nothing that the course can use, and
+    when the Hub cannot be reached and nothing of the repository is in the cache. Used by `finetune` before it begins.
+    """
+    patterns = MODEL_FILES if kind == "model" else DATASET_FILES
+    if files:
+        patterns = patterns._replace(allow=files)
+    try:
+        info = _ask(name, kind)
+    except _OutOfReach as error:
+        return _known_to_the_cache(name, kind, patterns, error)
+    sizes = _wanted(info, name, kind, patterns)
+    missing = tuple(_wrong_size(_snapshot(name, kind, info.sha), sizes))
+    return Repository(name, kind, sizes, missing, bool(info.gated))
+
+
+def _known_to_the_cache(name: str, kind: str, patterns: _Patterns, error: "_OutOfReach") -> Repository:
+    from huggingface_hub import get_cached_repo_tree, snapshot_download, try_to_load_from_cache
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
+
+    choice = {"allow_patterns": patterns.allow, "ignore_patterns": patterns.ignore}
+    try:
+        listed = {file.path: file.size for file in get_cached_repo_tree(name, repo_type=kind)}
+        sizes = _matching(listed, patterns)
+        found = {file: try_to_load_from_cache(name, file, repo_type=kind) for file in sizes}
+        missing = tuple(
+            file for file, path in found.items() if not (isinstance(path, str) and _has_size(Path(path), sizes[file]))
+        )
+    except CachedRepoTreeNotFoundError:
+        try:
+            folder = Path(snapshot_download(name, repo_type=kind, local_files_only=True, **choice))
+        except LocalEntryNotFoundError:
+            raise _nothing_cached(name, error.reason) from error.__cause__
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        here = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+        sizes, missing = _matching(here, patterns), ()
+    return Repository(name, kind, sizes, missing, reason=error.reason)
+
+
+def read_config(name: str) -> dict:
+    """What the config.json of a model says: of a folder, or of a Hub name, of which only this file is fetched.
+
+    Raises CourseError as `fetch_model` does, and when there is none or it is damaged.
+    """
+    folder = Path(os.path.expanduser(name))
+    if not os.path.isdir(folder):
+        return _read_json(fetch_config(name))
+    if not (folder / "config.json").is_file():
+        raise CourseError(f"{folder} holds no config.json, so it is not a model: give the folder of a whole model.")
+    return _read_json(folder / "config.json")
+
+
 def _only(folder: Path, name: str, files: tuple[str, ...]) -> dict[str, Any]:
     """The arguments of `load_dataset` for the files of a folder that match the patterns, whatever its data card says.
 
@@ -145,29 +230,16 @@ def _only(folder: Path, name: str, files: tuple[str, ...]) -> dict[str, Any]:
 
 def _fetch(name: str, kind: Literal["model", "dataset"], patterns: _Patterns) -> Path:
     """Bring the matching files of a repository into the cache; return the snapshot folder, every size checked."""
-    from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import filter_repo_objects
+    from huggingface_hub import snapshot_download
 
     try:
-        info = HfApi().repo_info(name, repo_type=kind, files_metadata=True, timeout=TIMEOUT)
-    except HFValidationError as error:
-        raise CourseError(
-            f"{name!r} is neither a folder on this machine nor a Hub name: a Hub name looks like owner/{kind}."
-        ) from error
-    except Exception as error:
-        reason = _unreachable(error)
-        if not reason:
-            raise _explain(error, name, kind) from error
-        return _cached(name, kind, patterns, reason, error)
-
-    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
-    _check_names(set(sizes), name, kind)
-    wanted = set(filter_repo_objects(sizes, allow_patterns=patterns.allow, ignore_patterns=patterns.ignore))
-    sizes = {file: size for file, size in sizes.items() if file in wanted and _stays_inside(file)}
-    snapshots = Path(constants.HF_HUB_CACHE, f"{kind}s--{name.replace('/', '--')}", "snapshots")
-    missing = _wrong_size(snapshots / info.sha, sizes)
-    _forget(snapshots / info.sha, missing)
+        info = _ask(name, kind)
+    except _OutOfReach as error:
+        return _cached(name, kind, patterns, error.reason, error.__cause__)
+    sizes = _wanted(info, name, kind, patterns)
+    snapshot = _snapshot(name, kind, info.sha)
+    missing = _wrong_size(snapshot, sizes)
+    _forget(snapshot, missing)
     print(_announcement(name, sizes, missing))
     _check_disk(sum(sizes[file] for file in missing), name)
     try:
@@ -184,25 +256,75 @@ def _fetch(name: str, kind: Literal["model", "dataset"], patterns: _Patterns) ->
     return folder
 
 
-def _cached(name: str, kind: str, patterns: _Patterns, reason: str, cause: Exception) -> Path:
-    """The snapshot in the cache, without the network; every size checked against the Hub's list kept beside it."""
-    from huggingface_hub import constants, get_cached_repo_tree, snapshot_download
-    from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
+class _OutOfReach(Exception):
+    """The Hub cannot be reached; its cause is the library's error."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def _ask(name: str, kind: str) -> Any:
+    """What the Hub says of a repository, its files with their sizes. Raises _OutOfReach, or CourseError otherwise."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return HfApi().repo_info(name, repo_type=kind, files_metadata=True, timeout=TIMEOUT)
+    except HFValidationError as error:
+        raise CourseError(
+            f"{name!r} is neither a folder on this machine nor a Hub name: a Hub name looks like owner/{kind}."
+        ) from error
+    except Exception as error:
+        reason = _unreachable(error)
+        if not reason:
+            raise _explain(error, name, kind) from error
+        raise _OutOfReach(reason) from error
+
+
+def _wanted(info: Any, name: str, kind: str, patterns: _Patterns) -> dict[str, int]:
+    """Bytes of the files that are to be fetched. Raises CourseError when the repository is of no use."""
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    _check_names(set(sizes), name, kind)
+    return _matching(sizes, patterns)
+
+
+def _matching(sizes: dict[str, int], patterns: _Patterns) -> dict[str, int]:
     from huggingface_hub.utils import filter_repo_objects
+
+    wanted = set(filter_repo_objects(sizes, allow_patterns=patterns.allow, ignore_patterns=patterns.ignore))
+    return {file: size for file, size in sizes.items() if file in wanted and _stays_inside(file)}
+
+
+def _snapshot(name: str, kind: str, commit: str) -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE, f"{kind}s--{name.replace('/', '--')}", "snapshots", commit)
+
+
+def _nothing_cached(name: str, reason: str) -> CourseError:
+    from huggingface_hub import constants
+
+    return CourseError(
+        f"{name} cannot be downloaded: {reason}, and the cache {constants.HF_HUB_CACHE} has no complete copy. "
+        + OFFLINE_CHOICE
+    )
+
+
+def _cached(name: str, kind: str, patterns: _Patterns, reason: str, cause: BaseException | None) -> Path:
+    """The snapshot in the cache, without the network; every size checked against the Hub's list kept beside it."""
+    from huggingface_hub import get_cached_repo_tree, snapshot_download
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
 
     choice = dict(allow_patterns=patterns.allow, ignore_patterns=patterns.ignore)
     try:
         folder = Path(snapshot_download(name, repo_type=kind, local_files_only=True, **choice))
         sizes = {file.path: file.size for file in get_cached_repo_tree(name, repo_type=kind)}
     except LocalEntryNotFoundError:
-        raise CourseError(
-            f"{name} cannot be downloaded: {reason}, and the cache {constants.HF_HUB_CACHE} has no complete copy. "
-            + OFFLINE_CHOICE
-        ) from cause
+        raise _nothing_cached(name, reason) from cause
     except CachedRepoTreeNotFoundError:  # a cache written before huggingface_hub kept the list: nothing to compare with
         sizes = {}
-    wanted = set(filter_repo_objects(sizes, **choice))
-    if wrong := _wrong_size(folder, {file: sizes[file] for file in wanted}):
+    if wrong := _wrong_size(folder, _matching(sizes, patterns)):
         raise CourseError(
             f"{name} cannot be downloaded: {reason}, and its copy in the cache is damaged ({_listed(wrong)} has the "
             f"wrong size). {OFFLINE_CHOICE}"

@@ -4,6 +4,7 @@ Every lesson begins here, before `import unsloth`: some of what is decided must 
 """
 
 import html
+import json
 import logging
 import os
 import platform
@@ -11,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from unsloth_course.errors import CourseError
@@ -31,6 +33,8 @@ HUB_DATA = {
 
 GRAPHS_MEASURED = ((9, 0),)
 """Compute capabilities of the GPUs on which CUDA graphs were measured: H100 and H200."""
+
+_SHAPE = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 
 _written: set[str] = set()  # names that `detect` put into the environment, and nobody before it
 
@@ -91,8 +95,8 @@ class Profile:
 
     @property
     def bundled(self) -> bool:
-        """Whether the model is the one that the course ships: no download, and its own learning rates."""
-        return self.model == POCKET
+        """Whether the model is the one that the course ships, or was trained from it: it has its own learning rates."""
+        return is_pocket(self.model)
 
     @property
     def torch_dtype(self) -> Any:
@@ -175,7 +179,8 @@ def decide(
     reasons = [Choice("profile", name, why), Choice("device", device, "found on this machine")]
 
     chosen_model = model or (POCKET if name == "cpu" else HUB_MODEL)
-    chosen_data = data or (POCKET if chosen_model == POCKET else HUB_DATA[lesson])
+    small = is_pocket(chosen_model)
+    chosen_data = data or (POCKET if small else HUB_DATA[lesson])
     pocket_model = "bundled: 3.4 million parameters, no download"
     reasons.append(
         Choice("model", chosen_model, "asked for" if model else pocket_model if name == "cpu" else "135M, fits any GPU")
@@ -188,7 +193,7 @@ def decide(
     )
 
     arguments: dict[str, Any] = {
-        "per_device_train_batch_size": 16 if chosen_model == POCKET else 8,
+        "per_device_train_batch_size": 16 if small else 8,
         "gradient_accumulation_steps": 1,
         "gradient_checkpointing": False,  # TRL's default is True, which computes every layer twice
         "optim": "adamw_torch",
@@ -216,7 +221,7 @@ def decide(
     if graphs:
         environment["UNSLOTH_BLOCK_CUDAGRAPHS"] = "1"  # read when Unsloth is imported
         reasons.append(Choice("CUDA graphs", "on", "a step of a small model is mostly the launching of its kernels"))
-    if chosen_model == POCKET and chosen_data == POCKET:
+    if chosen_data == POCKET and (chosen_model == POCKET or _is_here(chosen_model)):
         # Nothing is downloaded, so a bar could only show that loading 7 MB takes no time.
         environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         reasons.append(Choice("network", "none", "model and data are bundled"))
@@ -224,7 +229,7 @@ def decide(
         reasons.append(Choice("network", "none", "model and data are on this machine"))
     else:
         reasons.append(Choice("network", "Hugging Face Hub", "or its cache, where the files are already there"))
-    max_length = 128 if chosen_model == POCKET else 512
+    max_length = 128 if small else 512
     reasons += [
         Choice("row length", f"{max_length} tokens", "longer rows are cut; the data section counts them"),
         Choice(
@@ -312,6 +317,22 @@ def keep_freed_memory() -> bool:
     # An older glibc takes no more than 32 MiB for the second.
     kept = any(mallopt(mmap_threshold, size) for size in (1 << 30, 1 << 25))
     return bool(mallopt(trim_threshold, (1 << 31) - 1)) and kept
+
+
+def is_pocket(model: str) -> bool:
+    """Whether a model is the bundled one, or a folder with a model of its very shape, such as one trained from it.
+
+    A folder without a readable config.json is none.
+    """
+    if model == POCKET:
+        return True
+    own = Path(__file__).parent / "pocket" / "base" / "config.json"
+    try:
+        theirs = json.loads((Path(os.path.expanduser(model)) / "config.json").read_text(encoding="utf-8"))
+        ours = json.loads(own.read_text(encoding="utf-8"))
+        return all(theirs[name] == ours[name] for name in _SHAPE)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _is_here(name: str) -> bool:

@@ -1,7 +1,86 @@
-"""One line of text that shows where a training run is, in place of a bar that leaves debris in a saved notebook."""
+"""Where a training run is: a live bar in a terminal, and elsewhere one line of text that leaves no debris in a file."""
 
+import sys
 import time
 from typing import Any
+
+
+def shown() -> Any:
+    """The callback that suits where the output goes: a `Bar` in a terminal, a `Line` in a notebook or a pipe."""
+    return Bar() if sys.stdout is not None and sys.stdout.isatty() and _display() is None else Line()
+
+
+class Bar:
+    """Trainer callback: a live bar in a terminal, with step, loss (of GRPO the reward), pace, memory and time left.
+
+    The pace is in tokens a second where the trainer counts them, else in rows. The memory is that of this process: on a
+    GPU what torch holds there, else what is resident.
+    """
+
+    def __new__(cls) -> "Bar":
+        # transformers must be imported after unsloth, so the base class joins when the first bar is made.
+        from transformers import TrainerCallback
+
+        return object.__new__(type("Bar", (cls, TrainerCallback), {}))
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._task: Any = None
+        self._began = (0.0, 0)  # time and step
+        self._words = {"loss": "", "pace": "", "memory": ""}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        words = [TextColumn("{task.fields[" + name + "]}") for name in self._words]
+        self._bar = Progress(TextColumn("training"), BarColumn(), MofNCompleteColumn(), *words, TimeRemainingColumn())
+        self._task = self._bar.add_task("", total=state.max_steps, completed=state.global_step, **self._words)
+        self._began = (time.monotonic(), state.global_step)
+        self._bar.start()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
+        logs = logs or {}
+        name = next((name for name in ("reward", "loss") if name in logs), None)
+        if name:
+            self._words["loss"] = f"{name} {float(logs[name]):.3f}"
+        spent = time.monotonic() - self._began[0]
+        done = state.global_step - self._began[1]
+        if spent > 0 and done > 0:
+            rows = done * args.per_device_train_batch_size * args.gradient_accumulation_steps / spent
+            # TRL counts tokens from the first step of the run, a resumed one's earlier steps included.
+            tokens = float(logs.get("num_tokens", 0)) * done / state.global_step / spent
+            self._words["pace"] = f"{tokens:,.0f} tokens/s" if tokens else f"{rows:,.1f} rows/s"
+        self._words["memory"] = f"{_held() / 2**30:.1f} GiB"
+        self._show(state)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._show(state)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.close()
+        seconds = time.monotonic() - self._began[0]
+        print(f"trained for {state.global_step - self._began[1]} steps in {seconds:.0f} s, {self._words['loss']}")
+
+    def close(self) -> None:
+        """Takes the bar off the screen; needed where a training ends without its end."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _show(self, state: Any) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=state.global_step, **self._words)
+
+
+def _held() -> int:
+    """Bytes that this process holds."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.memory_reserved()
+    import psutil
+
+    return psutil.Process().memory_info().rss
 
 
 class Line:

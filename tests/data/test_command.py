@@ -3,7 +3,6 @@
 import csv
 import gzip
 import json
-import random
 import sys
 
 import pytest
@@ -122,6 +121,75 @@ def test_instruction_to_chat_and_back_is_the_identity(tmp_path, rows):
 
 
 @any_file
+@given(
+    rows=st.lists(st.tuples(texts, texts, st.integers()), min_size=1, max_size=5),
+    by=st.sampled_from(["chat", "instruction"]),
+)
+def test_problems_to_another_shape_and_back_is_the_identity(tmp_path, rows, by):
+    rows = [{"question": one, "answer": f"{two}\n#### {number}"} for one, two, number in rows]
+    convert.run(str(written(tmp_path, rows)), to=by, out=tmp_path / "other.parquet")
+    convert.run(str(tmp_path / "other.parquet"), to="problems", out=tmp_path / "back.jsonl")
+    assert read_exactly(tmp_path / "back.jsonl") == rows
+
+
+@any_file
+@given(
+    rows=st.lists(
+        st.tuples(st.lists(texts, min_size=1, max_size=4).filter(lambda t: len(t) % 2), texts), min_size=1, max_size=4
+    ),
+    ending=st.sampled_from(convert.OUT_ENDINGS),
+)
+def test_a_nested_pair_and_what_it_is_converted_to_are_the_same(tmp_path, rows, ending):
+    """What the form allows: a turn without white space around it, and without the words that begin a turn."""
+    rows = [
+        ([" ".join(text.split()).replace(":", ".") for text in turns], " ".join(last.split()).replace(":", "."))
+        for turns, last in rows
+    ]
+    nested, wanted = [], []
+    for turns, last in rows:
+        prompt = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(turns)]
+        told = "".join(f"\n\n{('Human', 'Assistant')[n % 2]}: {text}" for n, text in enumerate(turns))
+        nested.append({"chosen": f"{told}\n\nAssistant: {last}", "rejected": f"{told}\n\nAssistant: not {last}"})
+        answers = {"chosen": last, "rejected": f"not {last}"}
+        wanted.append(
+            {"prompt": prompt} | {key: [{"role": "assistant", "content": text}] for key, text in answers.items()}
+        )
+    convert.run(str(written(tmp_path, nested)), out=tmp_path / f"a{ending}")
+    convert.run(str(tmp_path / f"a{ending}"), out=tmp_path / "b.jsonl")
+    assert read_exactly(tmp_path / "b.jsonl") == wanted
+
+
+arguments = st.dictionaries(st.text(max_size=5), json_values, max_size=3).filter(
+    lambda value: "NaN" not in str(json.dumps(value))
+)
+
+
+@any_file
+@given(calls=st.lists(st.tuples(texts, arguments, arguments), min_size=1, max_size=3))
+def test_any_arguments_in_single_quotes_are_read_as_they_were_written(tmp_path, calls):
+    told, wanted = ["USER: Go"], []
+    for name, *both in calls:
+        written_calls = [
+            f'<functioncall> {{"name": {json.dumps(name)}, "arguments": \'{json.dumps(one)}\'}}' for one in both
+        ]
+        told += [f"ASSISTANT: {' '.join(written_calls)} <|endoftext|>", "FUNCTION RESPONSE: {}"]
+        wanted += [{"name": name, "arguments": one} for one in both]
+    [row] = written_and_read(tmp_path, {"system": "", "chat": "\n\n\n".join([*told, "ASSISTANT: Done <|endoftext|>"])})
+    found = [
+        json.loads(call)
+        for turn in row["messages"][:-1]
+        if turn["role"] == "assistant"
+        for call in turn["content"].split("<functioncall>")[1:]
+    ]
+    assert repr(found) == repr(json.loads(json.dumps(wanted)))
+
+
+def written_and_read(folder, row):
+    convert.run(str(written(folder, [row])), to="chat", out=folder / "out.jsonl")
+    return read_exactly(folder / "out.jsonl")
+
+
+@any_file
 @given(turns=st.lists(st.tuples(texts, texts), min_size=1, max_size=4))
 def test_sharegpt_says_what_messages_say(tmp_path, turns):
     turns = [turn for pair in turns for turn in zip(("human", "gpt"), pair, strict=True)]
@@ -135,6 +203,29 @@ def test_sharegpt_says_what_messages_say(tmp_path, turns):
 def read_exactly(path):
     """Rows of a file whose texts may hold any line end that JSON leaves as it is."""
     return [json.loads(line) for line in path.read_bytes().decode().split("\n") if line]
+
+
+def test_other_names_of_the_columns_are_known(tmp_path):
+    rows = [
+        {"instruction": "Who?", "context": "Ann is here.", "response": "Ann", "category": "qa"},
+        {"instruction": "Who?", "context": "Ann is here.", "response": None, "output": "Ann", "category": "qa"},
+        {"instruction": "Who?", "context": "", "response": "Ann"},
+    ]
+    report = convert.run(str(written(tmp_path, rows)), out=tmp_path / "o.jsonl")
+    assert [row["input"] for row in read(tmp_path / "o.jsonl")] == ["Ann is here.", "Ann is here.", ""]
+    assert (report.format, list(report.unused), report.set_aside) == ("alpaca", ["category"], [])
+    report = convert.run(str(written(tmp_path, [rows[0] | {"output": "Bo"}])))
+    assert report.unused == {"response": None, "category": None}
+
+
+def test_a_column_that_holds_nothing_gives_way_to_the_next(tmp_path):
+    """A table has all columns in every row, and null in those that the row does not have."""
+    rows = [
+        {"messages": None, "conversations": TOLD},
+        {"messages": [USER, ANSWER], "conversations": None},
+    ]
+    report = convert.run(str(written(tmp_path, rows)), out=tmp_path / "o.jsonl")
+    assert read(tmp_path / "o.jsonl") == [{"messages": [USER, ANSWER]}] * 2 and not report.unused
 
 
 def test_glaive_becomes_messages_with_a_tool():
@@ -365,52 +456,6 @@ def test_any_json_in_the_columns_of_a_form_is_accounted_for(tmp_path, form, valu
     columns = list(READY[form])
     rows = [READY[form], *({column: value for column in columns} for value in values), *values]
     accounted(convert.run(str(written(tmp_path, rows)), out=tmp_path / "out.jsonl"))
-
-
-def malformed(rng, form):
-    """A file with a row of a form that something was done to, among good ones."""
-    row = json.loads(json.dumps(READY[form]))
-    column = rng.choice(list(row))
-    change = rng.randrange(7)
-    if change == 0:
-        del row[column]
-    elif change == 1:
-        row[column] = rng.choice([None, 3, [], {}, "", " ", True, [[]], [{}], [None], {"role": 1}])
-    elif change == 2:
-        row[column] = rng.choice([[{"role": "user"}], [{"from": [], "value": 1}], "<|im_end|>", "\ud800", "USER:"])
-    elif change == 3:
-        row[column + "s"] = row.pop(column)
-    line = json.dumps(row).encode()
-    if change == 4:
-        line = line[: rng.randrange(1, len(line))]
-    elif change == 5:
-        at = rng.randrange(len(line))
-        line = line[:at] + rng.randbytes(2) + line[at:]
-    elif change == 6:
-        line = rng.choice([b"null", b"3", b"[]", b'""', b"{}", b"[" * 5000, b'{"x": ' + b"9" * 5000 + b"}"])
-    return b"\n".join([line, json.dumps(READY[form]).encode()])
-
-
-def test_a_thousand_malformed_inputs(tmp_path, monkeypatch):
-    monkeypatch.setattr(convert.Report, "measure", lambda report, template: None)
-    monkeypatch.setattr(convert, "Template", lambda model: None)
-    rng = random.Random(5)
-    sentences = 0
-    for number in range(1000):
-        form = list(READY)[number % len(READY)]
-        content = malformed(rng, form)
-        source = tmp_path / "rows.jsonl"
-        source.write_bytes(content)
-        try:
-            report = convert.run(str(source), out=tmp_path / "out.jsonl")
-        except CourseError as error:
-            assert str(error).endswith(".")
-            sentences += 1
-            continue
-        accounted(report)
-        assert report.rows == sum(bool(line.strip()) for line in content.split(b"\n"))
-        sentences += bool(report.set_aside)
-    assert sentences > 800  # the others are good in spite of all: an optional column left out, say
 
 
 # The report

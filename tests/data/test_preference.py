@@ -295,6 +295,14 @@ def test_turns_that_are_no_prompt_with_one_answer_are_set_aside(change, words):
     assert reason(CHAT | change) == words
 
 
+def test_whole_conversations_may_have_other_columns_beside_them():
+    turns = [[*CHAT["prompt"], {"role": "assistant", "content": text}] for text in ("yes", "no")]
+    rows = [{"id": 1} | NESTED, {"chosen": turns[0], "rejected": turns[1], "score_chosen": 8.5}]
+    checked = preference.load(rows)
+    assert checked.set_aside == [] and checked.unused_columns == ["id", "score_chosen"]
+    assert checked.dataset[1] == {"prompt": CHAT["prompt"], "chosen": "yes", "rejected": "no"}
+
+
 # What is refused
 
 
@@ -313,7 +321,8 @@ def test_turns_that_are_no_prompt_with_one_answer_are_set_aside(change, words):
             {"instruction": "Q", "chosen": "a", "rejected": "b"},
             "column 'prompt': this column is missing. It has 'instr",
         ),
-        ({"id": 1} | NESTED, "where 'chosen' and 'rejected' begin with it, remove all other columns."),
+        ({"id": 1, "chosen": "a", "rejected": "b"}, "or let 'chosen' and 'rejected' be whole conversations."),
+        ({"id": 1} | NESTED | {"rejected": "b"}, "or let 'chosen' and 'rejected' be whole conversations."),
     ],
 )
 def test_a_column_that_is_missing_or_misspelt_is_a_sentence(row, words):

@@ -264,13 +264,13 @@ def test_a_file_is_split_by_question(tmp_path):
         sources.problems(str(written(tmp_path, "b.json", json.dumps(rows[:1]))), train=5, held_out=5, seed=1)
 
 
-def test_a_set_of_the_hub_is_fetched_with_its_columns_checked(monkeypatch):
+def test_a_set_of_the_hub_is_fetched(monkeypatch):
     asked = []
 
-    def fetch(name, columns):
-        asked.append((name, columns))
+    def fetch(name):
+        asked.append(name)
         return Dataset.from_list([{"question": f"What is {n}?", "answer": f"#### {n}"} for n in range(40)])
 
     monkeypatch.setattr(hub, "fetch_dataset", fetch)
     train, held_out, _ = sources.problems("openai/gsm8k", train=25, held_out=10, seed=1)
-    assert asked == [("openai/gsm8k", problems.COLUMNS)] and (len(train), len(held_out)) == (25, 10)
+    assert asked == ["openai/gsm8k"] and (len(train), len(held_out)) == (25, 10)

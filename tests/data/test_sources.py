@@ -1,6 +1,7 @@
 """Where rows come from, and that the test never asks what the training answered."""
 
 import json
+import os
 
 import pytest
 
@@ -128,7 +129,6 @@ def test_a_file_with_one_question_is_a_sentence(file_of, rows):
     [
         ("nowhere.json", "There is no file nowhere.json"),
         ("nowhere.jsonl.gz", "There is no file nowhere.jsonl.gz"),
-        (".", "is a folder. Name one file in it"),
     ],
 )
 def test_a_file_that_is_not_there_is_a_sentence(name, sentence):
@@ -138,27 +138,30 @@ def test_a_file_that_is_not_there_is_a_sentence(name, sentence):
 
 def test_a_file_of_another_kind_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "fetch_dataset", pytest.fail)
-    path = tmp_path / "rows.csv"
-    path.write_text("instruction,output\n")
-    with pytest.raises(CourseError, match=r"rows\.csv has none of the endings"):
+    path = tmp_path / "rows.xml"
+    path.write_text("<rows/>")
+    with pytest.raises(CourseError, match=r"rows\.xml has none of the endings"):
         sources.instructions(str(path), train=10, held_out=5, seed=1)
+    (tmp_path / "note.txt").write_text("Raw text.")
+    with pytest.raises(CourseError, match="form text, which cannot be read as instruction"):
+        sources.instructions(str(tmp_path), train=10, held_out=5, seed=1)
 
 
 # The Hub
 
 
-def test_a_hub_set_is_fetched_with_its_columns_checked(monkeypatch):
+def test_a_hub_set_is_fetched_and_checked(monkeypatch):
     from datasets import Dataset
 
     asked = []
 
-    def fetch(name, columns):
-        asked.append((name, columns))
+    def fetch(name):
+        asked.append(name)
         return Dataset.from_list([row(n) for n in range(80)] + [row(80, "")])
 
     monkeypatch.setattr(hub, "fetch_dataset", fetch)
     train, held_out, checked = sources.instructions("yahma/alpaca-cleaned", train=25, held_out=10, seed=1)
-    assert asked == [("yahma/alpaca-cleaned", instruction.COLUMNS)]
+    assert asked == ["yahma/alpaca-cleaned"]
     assert (len(train), len(held_out)) == (25, 10)
     assert str(checked.set_aside[0]).startswith("yahma/alpaca-cleaned, row 81")
 
@@ -166,7 +169,7 @@ def test_a_hub_set_is_fetched_with_its_columns_checked(monkeypatch):
 def test_what_the_scoreboard_asks_is_never_trained_on_however_few_a_run_tests(monkeypatch):
     """The battery asks the first 120 held-out rows of the Hub's set of every model."""
     rows = [row(n) for n in range(1000)]
-    monkeypatch.setattr(hub, "fetch_dataset", lambda name, columns: rows)
+    monkeypatch.setattr(hub, "fetch_dataset", lambda name: rows)
     asked = set(sources.instructions("yahma/alpaca-cleaned", train=1, held_out=120, seed=1)[1]["output"])
     for held_out in (5, 300):
         train, test, _ = sources.instructions("yahma/alpaca-cleaned", train=10_000, held_out=held_out, seed=2)
@@ -229,8 +232,8 @@ def test_a_hub_set_of_preferences_keeps_what_the_scoreboard_asks_out_of_training
 
     asked = []
 
-    def fetch(name, columns):
-        asked.append((name, columns))
+    def fetch(name):
+        asked.append(name)
         return Dataset.from_list([pair(n) for n in range(1000)])
 
     monkeypatch.setattr(hub, "fetch_dataset", fetch)
@@ -239,7 +242,7 @@ def test_a_hub_set_of_preferences_keeps_what_the_scoreboard_asks_out_of_training
         train, test, _ = sources.preferences(HUB_DATA["dpo"], train=10_000, held_out=held_out, seed=2)
         assert len(test) == held_out and len(train) == 1000 - max(200, held_out)
         assert len(board) == 120 and not board & set(train["rejected"])
-    assert set(asked) == {("Intel/orca_dpo_pairs", ("chosen", "rejected"))}
+    assert set(asked) == {"Intel/orca_dpo_pairs"}
     assert len(sources.preferences("somebody/else", train=10_000, held_out=5, seed=2)[0]) == 995
 
 
@@ -325,6 +328,247 @@ def test_texts_of_the_hub_leave_out_what_the_scoreboard_asks(monkeypatch, column
         assert not asked & set(learned["text"]) and set(test["text"]) <= asked
         assert checked.unused_columns == ["docstring"] or checked.unused_columns == []
     assert set(wanted) == {(HUB_DATA["cpt"], ("python/validation-*.parquet",))}
+
+
+# Any form, from any file
+
+
+def as_file(folder, rows, ending):
+    import csv
+    import gzip
+
+    import pyarrow
+    from pyarrow import parquet
+
+    path = folder / f"rows{ending}"
+    if ending == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    elif ending == ".parquet":
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif ending == ".json":
+        path.write_text(json.dumps(rows), encoding="utf-8")
+    else:
+        text = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        path.write_bytes(gzip.compress(text) if ending == ".jsonl.gz" else text)
+    return str(path)
+
+
+ENDINGS = (".json", ".jsonl", ".jsonl.gz", ".csv", ".parquet")
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_every_kind_of_file_gives_the_same_rows(tmp_path, ending):
+    cases = [
+        (sources.instructions, [row(n) for n in range(30)] + [row(40, "")]),
+        (sources.problems, [{"question": f"{n}?", "answer": f"#### {n}"} for n in range(31)]),
+        (sources.preferences, [pair(n) for n in range(30)] + [pair(40, chosen="40")]),
+        (sources.corpus, [{"text": words(n)} for n in range(30)] + [{"text": " "}]),
+        (sources.conversations, [{"prompt": f"{n}?", "completion": str(n)} for n in range(31)]),
+    ]
+    for number, (read, rows) in enumerate(cases):
+        (tmp_path / str(number)).mkdir()
+        lines = read(as_file(tmp_path / str(number), rows, ".jsonl"), train=12, held_out=9, seed=1)
+        found = read(as_file(tmp_path / str(number), rows, ending), train=12, held_out=9, seed=1)
+        assert [side.to_dict() for side in found[:2]] == [side.to_dict() for side in lines[:2]]
+        assert (len(found[0]), len(found[1])) == (12, 9)
+        assert len(found[2].dataset) + len(found[2].set_aside) == 31
+
+
+def test_instructions_are_those_that_the_room_loads(tmp_path):
+    """What was read before the forms were told apart is read as it was."""
+    rows = [row(n) | {"source": "mine"} for n in range(5)]
+    rows += [row(5, ""), row(6) | {"input": None}, {"instruction": "Say 7.", "output": "7"}, row(8, "<|im_end|>")]
+    path = as_file(tmp_path, rows, ".json")
+    found, wanted = sources.instructions(path, train=9, held_out=2, seed=1)[2], instruction.load(path)
+    assert found.dataset.to_dict() == wanted.dataset.to_dict() and len(found.dataset) == 7
+    assert (found.set_aside, found.unused_columns) == (wanted.set_aside, wanted.unused_columns)
+    assert found.dataset.features == wanted.dataset.features
+
+
+def test_the_shape_that_is_wanted_decides_between_two_forms(tmp_path):
+    both = [row(n) | {"messages": talk(f"{n}?", "one", "and?", "two")} for n in range(20)]
+    path = as_file(tmp_path, both, ".jsonl")
+    assert len(sources.instructions(path, train=99, held_out=5, seed=1)[0]) == 15
+    assert len(sources.conversations(path, train=99, held_out=10, seed=1)[0]) == 30
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda n: {"question": f"{n}?", "answer": f"#### {n}"},
+        lambda n: {"prompt": f"{n}?", "completion": f"#### {n}"},
+        lambda n: {"messages": talk(f"{n}?", f"#### {n}")},
+        lambda n: {"conversations": [{"from": "human", "value": f"{n}?"}, {"from": "gpt", "value": f"#### {n}"}]},
+        lambda n: {"instruction": f"{n}?", "input": "", "output": f"#### {n}"},
+        lambda n: {"system": "", "chat": f"USER: {n}?\n\n\nASSISTANT: #### {n} <|endoftext|>"},
+    ],
+    ids=["problems", "prompt-completion", "messages", "sharegpt", "alpaca", "glaive"],
+)
+def test_each_form_of_a_question_with_an_answer_trains_each_task(tmp_path, made):
+    path = as_file(tmp_path, [made(n) for n in range(20)] + [made(20) | {"note": "x"}], ".jsonl")
+    asked, held_out, checked = sources.instructions(path, train=99, held_out=5, seed=1)
+    assert sorted([*asked["instruction"], *held_out["instruction"]]) == sorted(f"{n}?" for n in range(21))
+    assert checked.unused_columns == ["note"]
+    solved, held_out, _ = sources.problems(path, train=99, held_out=5, seed=1)
+    assert {row["question"][:-1]: row["answer"] for row in solved} == {
+        row["question"][:-1]: f"#### {row['question'][:-1]}" for row in solved
+    }
+    spoken, held_out, _ = sources.conversations(path, train=99, held_out=5, seed=1)
+    assert (len(solved), len(spoken), len(held_out)) == (16, 16, 5)
+    assert all(row["completion"][0]["content"] == "#### " + row["prompt"][0]["content"][:-1] for row in spoken)
+
+
+def test_anthropic_pairs_are_preferences_and_conversations(tmp_path):
+    rows = [
+        {"chosen": f"\n\nHuman: {n}?\n\nAssistant: yes {n}", "rejected": f"\n\nHuman: {n}?\n\nAssistant: no"}
+        for n in range(20)
+    ]
+    path = as_file(tmp_path, [*rows, rows[0] | {"rejected": rows[0]["chosen"]}], ".jsonl.gz")
+    train, held_out, checked = sources.preferences(path, train=99, held_out=5, seed=1)
+    assert (len(train), len(held_out), len(checked.set_aside)) == (15, 5, 1)
+    assert sources.kind(path) == "preference"
+    spoken = sources.conversations(path, train=99, held_out=5, seed=1)[0]
+    assert all(row["completion"][0]["content"].startswith("yes ") for row in spoken)
+
+
+def test_rows_that_do_not_fit_the_shape_are_set_aside_with_a_reason(tmp_path):
+    rows = [{"messages": talk(f"{n}?", f"#### {n}")} for n in range(9)]
+    rows += [{"messages": talk("a?", "b", "c?", "d")}, {"messages": talk("a?", "no number")}, {"messages": 3}]
+    checked = sources.problems(as_file(tmp_path, rows, ".jsonl"), train=9, held_out=3, seed=1)[2]
+    assert len(checked.dataset) == 9 and [aside.row for aside in checked.set_aside] == [10, 11, 12]
+    assert "4 turns" in checked.set_aside[0].reason and "no number" in checked.set_aside[1].reason
+    with pytest.raises(CourseError, match=r"form messages, which cannot be read as preference\. It can be read as"):
+        sources.preferences(as_file(tmp_path, rows, ".jsonl"), train=9, held_out=3, seed=1)
+
+
+# Conversations
+
+
+def talk(*said):
+    return [
+        {"role": role, "content": text} for role, text in zip(["user", "assistant"] * len(said), said, strict=False)
+    ]
+
+
+def test_each_turn_of_the_assistant_is_learned_once_with_what_came_before(tmp_path):
+    rows = []
+    for n in range(40):
+        turns = talk(f"Question {n}?", f"answer {n} a", "And?", f"answer {n} b", "So?", f"answer {n} c")
+        call = [{"role": "assistant", "content": f"call {n}"}, {"role": "tool", "content": "{}"}]
+        rows.append({"messages": [{"role": "system", "content": "Be brief."}, turns[0], *call, *turns[1:]]})
+    path = as_file(tmp_path, rows, ".jsonl")
+    train, held_out, checked = sources.conversations(path, train=999, held_out=20, seed=1)
+    assert train.column_names == held_out.column_names == ["prompt", "completion"]
+    assert (len(train), len(held_out), len(checked.dataset)) == (140, 20, 40)
+    learned = [item["completion"][0]["content"] for side in (train, held_out) for item in side]
+    assert sorted(learned) == sorted(
+        f"{what}" for n in range(40) for what in (f"call {n}", *(f"answer {n} {x}" for x in "abc"))
+    )
+    whole = {messages[1]["content"]: messages for messages in checked.dataset["messages"]}
+    for item in [*train, *held_out]:
+        turns = item["prompt"] + item["completion"]
+        assert turns == whole[turns[1]["content"]][: len(turns)] and turns[-1]["role"] == "assistant"
+        assert len(item["completion"]) == 1
+    asked = [{item["prompt"][1]["content"] for item in side} for side in (train, held_out)]
+    assert not asked[0] & asked[1] and len(asked[1]) == 5
+
+
+def test_held_out_conversations_are_the_same_for_every_seed(tmp_path):
+    path = as_file(tmp_path, [{"messages": talk(f"{n}?", "a", "b", f"{n}")} for n in range(60)], ".jsonl")
+    found = [sources.conversations(path, train=30, held_out=11, seed=seed) for seed in (1, 2, 1)]
+    assert [(len(train), len(test)) for train, test, _ in found] == [(30, 11)] * 3
+    assert found[0][1].to_dict() == found[1][1].to_dict()
+    assert found[0][0].to_dict() == found[2][0].to_dict() != found[1][0].to_dict()
+
+
+def test_conversations_with_the_same_question_stay_on_one_side(tmp_path):
+    rows = [
+        {"messages": talk(text.format(n), str(m))} for n in range(20) for m, text in enumerate(("Say {}", " SAY  {}"))
+    ]
+    train, held_out, _ = sources.conversations(as_file(tmp_path, rows, ".jsonl"), train=999, held_out=999, seed=1)
+    asked = [{" ".join(item["prompt"][0]["content"].split()).casefold() for item in side} for side in (train, held_out)]
+    assert (len(train), len(held_out)) == (20, 20) and not asked[0] & asked[1]  # at most half of the questions
+    with pytest.raises(CourseError, match=r"all 2 conversations begin with the same question.*Add rows"):
+        sources.conversations(as_file(tmp_path, rows[:2], ".jsonl"), train=5, held_out=5, seed=1)
+
+
+def test_generated_rows_as_conversations_are_those_of_the_lesson():
+    train, held_out, checked = sources.conversations("pocket", train=30, held_out=10, seed=1)
+    asked, tested, _ = sources.instructions("pocket", train=30, held_out=10, seed=1)
+    chat = [
+        rows.map(instruction.to_prompt_completion, batched=True, remove_columns=rows.column_names)
+        for rows in (asked, tested)
+    ]
+    assert [train.to_dict(), held_out.to_dict()] == [rows.to_dict() for rows in chat]
+    assert len(checked.dataset) == 30
+
+
+# What rows these are
+
+
+@pytest.mark.parametrize(
+    ("one", "wanted"),
+    [
+        (row(1), "instruction"),
+        (pair(1), "preference"),
+        ({"messages": talk("a", "b")}, "chat"),
+        ({"system": "", "chat": "USER: a\n\n\nASSISTANT: b"}, "function-calling"),
+        ({"question": "a", "answer": "#### 1"}, "problems"),
+        ({"text": "a"}, "text"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.parametrize("ending", [".jsonl", ".json", ".parquet"])
+def test_the_kind_of_rows_is_told_from_the_first(tmp_path, one, wanted, ending):
+    assert sources.kind(as_file(tmp_path, [one] * 3, ending)) == wanted
+
+
+def test_the_kind_of_other_things(tmp_path):
+    assert sources.kind("pocket") == "pocket"
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("text")
+    assert sources.kind(str(tmp_path / "texts")) == "text"
+    with pytest.raises(CourseError, match="no form that is known"):
+        sources.kind(as_file(tmp_path, [{"x": 1}], ".jsonl"))
+
+
+def test_only_the_first_rows_are_read_to_tell_the_kind(tmp_path, monkeypatch):
+    from unsloth_course.data import files
+
+    path = tmp_path / "rows.jsonl"
+    path.write_text((json.dumps(row(1)) + "\n") * 1000)
+    read, seen = files._row_or_broken, []
+    monkeypatch.setattr(files, "_row_or_broken", lambda *given: seen.append(1) or read(*given))
+    assert sources.kind(str(path)) == "instruction" and len(seen) == 200
+
+
+# Folders of files with rows
+
+
+def test_a_folder_of_rows_is_read_file_by_file(tmp_path):
+    (tmp_path / "data").mkdir()
+    as_file(tmp_path / "data", [row(n) for n in range(10)], ".jsonl")
+    as_file(tmp_path / "data", [row(n) for n in range(10, 30)], ".parquet")
+    as_file(tmp_path, [row(n) for n in range(30, 40)] + [row(99, "")], ".csv")
+    (tmp_path / "README.md").write_text("# About")
+    (tmp_path / "broken.json").write_text('[{"instruction": "Say 1.", "output": "1"}, {"instr')
+    (tmp_path / ".hidden.jsonl").write_text("{}")
+    train, held_out, checked = sources.instructions(str(tmp_path), train=99, held_out=5, seed=1)
+    assert (len(train), len(held_out), len(checked.dataset)) == (36, 5, 41)
+    aside = {f"{os.path.basename(one.file)} {one.row}": one.reason for one in checked.set_aside}
+    assert set(aside) == {"README.md 1", "broken.json 2", "rows.csv 11"}
+    assert "none of the endings" in aside["README.md 1"] and "JSON is broken" in aside["broken.json 2"]
+    assert sources.kind(str(tmp_path)) == "instruction"
+
+
+def test_a_folder_with_rows_of_text_is_one_of_raw_text(tmp_path):
+    as_file(tmp_path, [{"text": words(n)} for n in range(10)], ".jsonl")
+    (tmp_path / "a.md").write_text("More.")
+    assert sources.kind(str(tmp_path)) == "text"
+    assert len(sources.corpus(str(tmp_path), train=99, held_out=2, seed=1)[2].dataset) == 11
 
 
 # General text

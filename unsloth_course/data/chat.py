@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from unsloth_course.data.files import CONTROL_TOKENS, Aside, Row, check_columns, kind, listed, quoted, useless
+from unsloth_course.data.files import CONTROL_TOKENS, Aside, Row, check_columns, kind, listed, present, quoted, useless
 
 ROLES = ("system", "user", "assistant", "tool")
 COLUMNS = ("messages", "conversations", "conversation")
@@ -46,7 +46,7 @@ def read_turns(row: Row, tokens: Iterable[str] = CONTROL_TOKENS) -> Turns:
     The roles human and gpt, and their like, become user and assistant. Raises Aside when nothing can be learned from
     the conversation (see `check`), or when it is not one; CourseError for a column that is missing.
     """
-    column = next((known for known in COLUMNS if known in row.values), COLUMNS[0])
+    column = present(row, COLUMNS)
     check_columns(row, (column,))
     return check(_turns_of(row.values[column], column), tokens, column)
 
@@ -56,7 +56,7 @@ def read_completion(row: Row, tokens: Iterable[str] = CONTROL_TOKENS) -> Turns:
 
     Raises as `read_turns` does.
     """
-    column = next((known for known in ANSWER_COLUMNS if known in row.values), ANSWER_COLUMNS[0])
+    column = present(row, ANSWER_COLUMNS)
     check_columns(row, ("prompt", column))
     turns: Turns = []
     for name, role in (("prompt", "user"), (column, "assistant")):
@@ -133,13 +133,13 @@ def check(turns: Turns, tokens: Iterable[str], column: str) -> Turns:
             where = f"{column}, turn {number}"
             if reason := useless({where: item["content"]}, tokens, optional=(where,) * (item["role"] == "system")):
                 raise Aside(reason)
-    for number, item in enumerate(turns[1:], 2):
-        if item["role"] == "system":
-            raise Aside(f"{place}: turn {number} is the system's, which may only be the first")
-    first = turns[turns[0]["role"] == "system"]["role"] if len(turns) > 1 else turns[0]["role"]
-    if first != "user":
+    roles = [item["role"] for item in turns]
+    if "system" in roles[1:]:
+        number = roles.index("system", 1) + 1
+        raise Aside(f"{place}: turn {number} is the system's, which may only be the first")
+    if roles[roles[0] == "system" and len(roles) > 1] != "user":
         raise Aside(f"{place} does not begin with a turn of the user")
-    if turns[-1]["role"] != "assistant":
+    if roles[-1] != "assistant":
         raise Aside(f"{place} does not end in a turn of the assistant")
     return turns
 

@@ -14,15 +14,16 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from unsloth_course.data import chat, detect, instruction, preference, problems, tables
-from unsloth_course.data.files import CONTROL_TOKENS, Aside, Broken, Row, SetAside, without_place
+from unsloth_course.data import chat, detect, preference, reading
+from unsloth_course.data.files import Aside, Broken, Row, SetAside
 from unsloth_course.data.report import HeldOut, Report, Template
 from unsloth_course.errors import CourseError
 from unsloth_course.profile import POCKET
 
 TARGETS = ("instruction", "chat", "preference", "function-calling", "problems", "text")
+SHAPES = {"function-calling": "chat"}
+"""The shape of a target, where it is called otherwise."""
 OUT_ENDINGS = (".json", ".jsonl", ".jsonl.gz", ".parquet")
-LOOKED_AT = 200  # rows that the form is told from
 MAX_LENGTH = 512  # tokens
 BATCH_ROWS = 1000
 HELD_OUT_ROWS = 100_000  # their words are held in memory
@@ -35,58 +36,24 @@ def _messages(turns: chat.Turns) -> dict[str, Any]:
     return {"messages": turns}
 
 
-def _asked(texts: dict[str, str]) -> chat.Turns:
-    user = chat.turn("user", instruction.question(texts["instruction"], texts["input"]))
-    return [user, chat.turn("assistant", texts["output"])]
-
-
-def _solved(texts: dict[str, str]) -> chat.Turns:
-    return [chat.turn("user", texts["question"]), chat.turn("assistant", texts["answer"])]
-
-
-def _preferred(pair: preference.Pair) -> chat.Turns:
-    return [*pair.prompt, chat.turn("assistant", pair.chosen)]
-
-
 def _pair(pair: preference.Pair) -> dict[str, Any]:
     answers = {column: [chat.turn("assistant", getattr(pair, column))] for column in preference.ANSWERS}
     return {"prompt": pair.prompt, **answers}
 
 
-def _problem(turns: chat.Turns) -> dict[str, Any]:
-    texts = chat.to_instruction(turns)
-    return problems.verifiable({"question": texts["instruction"], "answer": texts["output"]})
+_COLUMNS: dict[str, Convert] = {"chat": _messages, "function-calling": _messages, "preference": _pair}
+"""What is written of a shape, where that is not what it is."""
 
 
-def _as_it_is(values: dict[str, Any]) -> dict[str, Any]:
-    return values
-
-
-TURNS: dict[str, Callable[[Any], chat.Turns]] = {
-    "chat": _as_it_is,
-    "instruction": _asked,
-    "problems": _solved,
-    "preference": _preferred,
-}
-"""How a row of each shape is a conversation; of a pair, the one with the chosen answer."""
-
-
-def _through(shape: str, last: Convert) -> Convert:
-    turns = TURNS[shape]
-    return lambda values: last(turns(values))
-
-
-CONVERT: dict[tuple[str, str], Convert] = {
-    ("instruction", "instruction"): _as_it_is,
-    ("problems", "problems"): problems.verifiable,
-    ("preference", "preference"): _pair,
-    ("chat", "function-calling"): _messages,
-    ("text", "text"): _as_it_is,
-    **{(shape, "chat"): _through(shape, _messages) for shape in TURNS},
-    **{(shape, "instruction"): _through(shape, chat.to_instruction) for shape in ("chat", "problems", "preference")},
-    **{(shape, "problems"): _through(shape, _problem) for shape in ("chat", "instruction")},
-}
-"""From the shape that was read to the one that is written. Each raises Aside for a row that does not fit it."""
+def conversion(form: detect.Form, target: str) -> Convert | None:
+    """From what a form reads to the row that is written, or None. It raises Aside for a row that does not fit."""
+    if target == "function-calling" and form.shape != "chat":
+        return None
+    shaped = reading.SHAPED.get((form.shape, SHAPES.get(target, target)))
+    columns = _COLUMNS.get(target)
+    if shaped is None or columns is None:
+        return shaped
+    return lambda values: columns(shaped(values))
 
 
 def run(
@@ -118,15 +85,14 @@ def run(
     if to is not None and to not in TARGETS:
         raise CourseError(f"There is no form {to!r} to convert to. Choose one of {', '.join(TARGETS)}.")
     path = None if out is None else _checked_out(Path(os.path.expanduser(out)), source, held_out)
-    rows = tables.stream(source)
-    form, rows = _detected(rows, source)
+    form, rows = reading.opened(source, SHAPES.get(to, to))
     target = to or form.target
-    convert = CONVERT.get((form.shape, target))
+    convert = conversion(form, target)
     if convert is None:
-        possible = [name for shape, name in CONVERT if shape == form.shape]
+        possible = [name for name in TARGETS if conversion(form, name)]
         raise CourseError(
             f"{source} is in the form {form.name}, which cannot be converted to {target}. "
-            f"Choose one of {', '.join(sorted(set(possible)))}."
+            f"Choose one of {', '.join(possible)}."
         )
     template = Template(model)
     report = Report(form.name, target, max_length, _held_out(held_out))
@@ -147,39 +113,22 @@ def run(
     return report
 
 
-def _detected(rows: Iterator[Row | Broken], source: str) -> tuple[detect.Form, Iterator[Row | Broken]]:
-    """The form, and all rows again, from the first."""
-    if os.path.isdir(os.path.expanduser(source)):
-        return detect.FORMS["text"], rows
-    first = list(itertools.islice(rows, LOOKED_AT))
-    whole = [row for row in first if isinstance(row, Row)]
-    if not whole and first:
-        raise CourseError(
-            f"{first[0].file}: none of its first {len(first):,} rows can be read, so its form is not known. "
-            f"Row {first[0].number}: {first[0].reason.rstrip('.')}. Mend it, or name another file."
-        )
-    return detect.form(whole, source), itertools.chain(first, rows)
-
-
 def _one(row: Row | Broken, form: detect.Form, convert: Convert, report: Report, output: "_Output | None") -> None:
     """Converts one row, or sets it aside."""
     try:
-        if isinstance(row, Broken):
-            raise Aside(row.reason)
-        values = form.read(row, CONTROL_TOKENS)
+        values = reading.read(row, form)
         made = convert(values)
-    except (Aside, CourseError) as error:
-        reason = without_place(error, row.place()) if isinstance(error, CourseError) else str(error)
-        aside = SetAside(row.file, row.number, reason)
+    except Aside as reason:
+        aside = SetAside(row.file, row.number, str(reason))
         report.set_aside.append(aside)
         if output:
             output.set_aside(aside, row.values)
         return
     line = _written(made)
-    report.note(row.values, form.columns, made)
+    report.note(row, form, made)
     if output:
         output.write(line)
-    turns = None if form.shape == "text" else TURNS[form.shape](values)
+    turns = None if form.shape == "text" else reading.TURNS[form.shape](values)
     question = values["text"] if turns is None else _question(turns)
     report.add(row.file, row.number, line, question, values["text"] if turns is None else turns)
 
@@ -188,22 +137,18 @@ def _held_out(source: str | None) -> HeldOut | None:
     """The questions of the held-out file, in whatever form it is; rows that cannot be read have none."""
     if source is None:
         return None
-    form, rows = _detected(tables.stream(source), source)
+    form, rows = reading.opened(source)
     return HeldOut(itertools.islice(_questions(form, rows), HELD_OUT_ROWS))
 
 
 def _questions(form: detect.Form, rows: Iterable[Row | Broken]) -> Iterator[str]:
     for row in rows:
         try:
-            values = None if isinstance(row, Broken) else form.read(row, CONTROL_TOKENS)
-        except (Aside, CourseError):
-            values = None
-        if values is None:
+            values = reading.read(row, form)
+        except Aside:
             yield ""  # keeps the numbers of the rows
-        elif form.shape == "text":
-            yield values["text"]
-        else:
-            yield _question(TURNS[form.shape](values))
+            continue
+        yield values["text"] if form.shape == "text" else _question(reading.TURNS[form.shape](values))
 
 
 def _question(turns: chat.Turns) -> str:

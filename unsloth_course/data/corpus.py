@@ -25,6 +25,7 @@ from unsloth_course.data.files import (
     kind,
     listed,
     nothing_left,
+    present,
     quoted,
     rows_of,
     text_of,
@@ -161,7 +162,7 @@ def _row_of(piece: _Piece) -> Row:
 
 def read(row: Row, tokens: Iterable[str] = (), column: str | None = None) -> dict[str, str]:
     """The text of one row, checked, and the file that it is from. Raises Aside, and CourseError as `load` does."""
-    chosen = column or next((known for known in TEXT_COLUMNS if known in row.values), "text")
+    chosen = column or present(row, TEXT_COLUMNS)
     check_columns(row, (chosen,))
     text = text_of(row, chosen)
     if reason := useless({chosen: text}, tokens):
@@ -179,7 +180,7 @@ def _as_row(item: object, number: int, name: str) -> object:
 
 def _read_rows(rows: Iterable[Row], found: _Found, column: str | None) -> None:
     for row in rows:
-        chosen = column or next((known for known in TEXT_COLUMNS if known in row.values), "text")
+        chosen = column or present(row, TEXT_COLUMNS)
         found.unused |= dict.fromkeys(str(other) for other in row.values if other != chosen)
         try:
             found.pieces.append(_Piece(**read(row, column=column), number=row.number))
@@ -297,8 +298,13 @@ def _read_in_folder(path: Path, found: _Found, column: str | None) -> str | None
     return None
 
 
+def files_in(folder: Path) -> Iterator[tuple[Path, str | None]]:
+    """Each file below a folder, in the order of the paths, with a reason to set it aside or None; no hidden ones."""
+    return _walk(folder, _Found([], [], {}))
+
+
 def _walk(folder: Path, found: _Found) -> Iterator[tuple[Path, str | None]]:
-    """All files below a folder, in the order of their paths, each with a reason to set it aside or None."""
+    """As `files_in`; counts what is hidden."""
     root = os.path.realpath(folder)
     waiting: list[tuple[Path, bool]] = [(folder, True)]
     while waiting:

@@ -129,6 +129,11 @@ def kind(value: object) -> str:
     return names.get(type(value), f"a {type(value).__name__}")
 
 
+def present(row: Row, columns: tuple[str, ...]) -> str:
+    """The first of these columns that holds something in this row, and the first of all where none does."""
+    return next((column for column in columns if row.values.get(column) is not None), columns[0])
+
+
 def check_columns(row: Row, columns: Iterable[str], optional: Iterable[str] = ()) -> None:
     """Raises CourseError when the row lacks one of the columns, and names the one that was probably meant.
 
@@ -247,6 +252,13 @@ def read_rows(path: str | os.PathLike[str], tolerant: bool = False) -> "Iterator
         raise CourseError(f"{file} cannot be read: {error.strerror or error}.") from None
     if empty:
         raise CourseError(f"{file} is empty: it has no rows. Write or download it again.")
+
+
+def rows_in_stream(stream: BinaryIO, file: str) -> "Iterator[Row | Broken]":
+    """The rows of JSON in a stream, a list or an object a line, whichever it begins with. Raises as `read_rows`."""
+    begins = stream.read(1024).removeprefix(codecs.BOM_UTF8).lstrip()
+    stream.seek(0)
+    return (_json_rows if begins.startswith(b"[") else _jsonl_rows)(stream, file, tolerant=True)
 
 
 def _open(path: Path, file: str, unpack: bool) -> BinaryIO:
@@ -430,7 +442,7 @@ def _parsed(text: str, file: str, line: int | None) -> object:
     """The JSON value in `text`, which is line `line` of a JSONL file, or a whole JSON file where that is None."""
     where = file if line is None else f"{file}, line {line}"
     try:
-        return json.loads(text)
+        return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         place = f"{file}, line {line or error.lineno}, column {error.colno}"
         hint = ""

@@ -19,7 +19,7 @@ from unsloth_course.data.files import CONTROL_TOKENS, Aside, Row, check_columns,
 COLUMNS = ("system", "chat")
 END = "<|endoftext|>"
 _SPEAKERS = {"SYSTEM": "system", "USER": "user", "ASSISTANT": "assistant", "FUNCTION RESPONSE": "tool"}
-_SPEAKER = re.compile(r"(?:^|\n|<\|endoftext\|>)[ \t]*(SYSTEM|USER|ASSISTANT|FUNCTION RESPONSE):")
+_SPEAKER = re.compile(r"(SYSTEM|USER|ASSISTANT|FUNCTION RESPONSE):")
 _DECODER = json.JSONDecoder()
 _written = json.JSONEncoder(ensure_ascii=False).encode
 _NAME = r'"name"\s*:\s*(?P<name>"(?:[^"\\]|\\.)*")'
@@ -50,16 +50,31 @@ def spoken(text: str) -> Turns | None:
     White space around what is said, and the <|endoftext|> behind it, belong to the form. Raises Aside for a call that
     cannot be read.
     """
-    before, *rest = _SPEAKER.split(text)
-    if before.strip() or not rest:
+    marks = [mark for mark in _SPEAKER.finditer(text) if _begins_turn(text, mark.start())]
+    if not marks or _said(text, 0, marks[0].start()):
         return None
+    ends = [*[mark.start() for mark in marks[1:]], len(text)]
     turns = []
-    for number, (who, said) in enumerate(zip(rest[::2], rest[1::2], strict=True), 1):
-        content = said.strip().removesuffix(END).strip()
-        if who == "ASSISTANT" and CALL in content:
+    for number, (mark, end) in enumerate(zip(marks, ends, strict=True), 1):
+        content = _said(text, mark.end(), end)
+        if mark[1] == "ASSISTANT" and CALL in content:
             content = _rewritten(content, number)
-        turns.append(turn(_SPEAKERS[who], content))
+        turns.append(turn(_SPEAKERS[mark[1]], content))
     return turns
+
+
+def _begins_turn(text: str, at: int) -> bool:
+    """Whether a speaker's name stands at the start of a line, or behind what ends a turn."""
+    while at and text[at - 1] in " \t":
+        at -= 1
+    return not at or text[at - 1] == "\n" or text.endswith(END, 0, at)
+
+
+def _said(text: str, start: int, end: int) -> str:
+    said = text[start:end].strip()
+    while said.endswith(END):
+        said = said.removesuffix(END).rstrip()
+    return said
 
 
 def _rewritten(content: str, number: int) -> str:
@@ -93,7 +108,7 @@ def _call(text: str, at: int) -> tuple[dict, int]:
 
 
 def _quoted_call(text: str, before: re.Match[str]) -> tuple[dict, int]:
-    if behind := _BEHIND.match(text, before.end()):  # '' for no arguments
+    if text.startswith("'", before.end()) and (behind := _BEHIND.match(text, before.end())):  # '' for no arguments
         arguments = {}
     else:
         try:
@@ -109,7 +124,7 @@ def _quoted_call(text: str, before: re.Match[str]) -> tuple[dict, int]:
     name = before["name"] or behind["name"]
     if name is None:
         raise ValueError("no name")
-    return _made(json.loads(name), arguments), behind.end()
+    return _made(_DECODER.raw_decode(name)[0], arguments), behind.end()
 
 
 def _made(name: str, arguments: object) -> dict:

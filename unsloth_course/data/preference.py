@@ -119,12 +119,20 @@ def form_of(row: Row) -> Form:
         return Form(ORCA_COLUMNS, _read_question)
     check_columns(row, ("prompt", "question"), optional=("prompt", "question"))  # refuses what is misspelt only
     check_columns(row, ANSWERS)
-    if len(row.values) > len(ANSWERS):  # the prompt may be in any of the others
+    if len(row.values) > len(ANSWERS) and not all(_is_whole(row.values[column]) for column in ANSWERS):
+        # The prompt may be in any of the others.
         raise CourseError(
             f"{row.place('prompt')}: this column is missing. It has {listed(row.values)}. Rename the column with the "
-            "prompt to 'prompt'; where 'chosen' and 'rejected' begin with it, remove all other columns."
+            "prompt to 'prompt', or let 'chosen' and 'rejected' be whole conversations."
         )
     return Form(ANSWERS, _read_nested)
+
+
+def _is_whole(value: object) -> bool:
+    """Whether an answer has its prompt with it: turns before the last one, or text in which the user speaks first."""
+    if isinstance(value, list):
+        return len(value) > 1
+    return isinstance(value, str) and conversation(value) is not None
 
 
 def _read_question(row: Row) -> Pair:

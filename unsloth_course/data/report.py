@@ -12,15 +12,16 @@ import re
 import statistics
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unsloth_course.data.files import SetAside, listed, nothing_left
+from unsloth_course.data.detect import Form, unused
+from unsloth_course.data.files import Row, SetAside, listed, nothing_left
 from unsloth_course.errors import CourseError
 
-SAMPLE = 2000
+SAMPLE = 1000
 """Rows whose length in tokens is measured: all of a small data set, a random sample of a large one."""
 SIMILAR = 0.8
 WORDS = 400  # of a question, that are compared
@@ -29,7 +30,7 @@ _WORD = re.compile(r"\w+")
 
 # Each with what it begins with or is announced by, which is looked for first, because that is cheap.
 _SECRETS = {
-    "private key": (("PRIVATE KEY",), r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
+    "private key": (("-----BEGIN",), r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
     "OpenAI or Anthropic key": (("sk-",), r"(?<![\w-])sk-[A-Za-z0-9_-]{20,}"),
     "Hugging Face token": (("hf_",), r"(?<!\w)hf_[A-Za-z0-9]{20,}"),
     "AWS key": (("AKIA",), r"(?<!\w)AKIA[0-9A-Z]{16}(?!\w)"),
@@ -37,17 +38,23 @@ _SECRETS = {
         ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
         r"(?<!\w)(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,})",
     ),
-    "Slack token": (("xox",), r"(?<!\w)xox[abprs]-[A-Za-z0-9-]{10,}"),
+    "Slack token": (("xoxa-", "xoxb-", "xoxp-", "xoxr-", "xoxs-"), r"(?<!\w)xox[abprs]-[A-Za-z0-9-]{10,}"),
     "Google key": (("AIza",), r"(?<!\w)AIza[\w-]{30,}"),
     "JSON web token": (("eyJ",), r"(?<!\w)eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"),
     "password or key": (
-        ("assword", "ASSWORD", "asswd", "pi_key", "PI_KEY", "pi-key", "pikey", "piKey", "ecret", "ECRET"),
-        r"(?i:password|passwd|api[_-]?key|secret(?:[_-]?key)?)['\"]?\s*[:=]\s*['\"]?"
+        ("assw", "ASSW", "pi_key", "PI_KEY", "pi-key", "pikey", "piKey", "ecret", "ECRET"),
+        r"(?i:password|passwd|api[_-]?key|secret(?:[_-]?key)?)['\"]?\s*(?:is\s*)?[:=]\s*['\"]?"
         r"(?=[^\s'\"]*\d)[^\s'\",]{8,}",
     ),
 }
 _PATTERNS = [(kind, marks, re.compile(pattern)) for kind, (marks, pattern) in _SECRETS.items()]
 _MARKS = [mark for _, marks, _ in _PATTERNS for mark in marks]
+# Most texts have neither of two characters that half of the marks have, and need not be searched for these.
+_BY_SIGN = [
+    ("_", [mark for mark in _MARKS if "_" in mark]),
+    ("-", [mark for mark in _MARKS if "-" in mark]),
+    ("", [mark for mark in _MARKS if "_" not in mark and "-" not in mark]),
+]
 
 
 def secrets(text: str) -> list[dict[str, Any]]:
@@ -58,6 +65,10 @@ def secrets(text: str) -> list[dict[str, Any]]:
         if _has(text, marks)
         for found in pattern.finditer(text)
     ]
+
+
+def _may_hold_secrets(text: str) -> bool:
+    return any([sign in text and _has(text, marks) for sign, marks in _BY_SIGN])
 
 
 def _has(text: str, marks: Iterable[str]) -> bool:
@@ -194,18 +205,19 @@ class Report:
 
     def __post_init__(self) -> None:
         self._lines, self._questions = array("q"), array("q")
+        self._layouts: set[tuple[str, ...]] = set()
         self._sample: list[tuple[str, int, Any]] = []
         self._rng = random.Random(0)
 
-    def note(self, values: Mapping[str, Any], used: Container[str], made: Mapping[str, Any]) -> None:
-        """Takes note of the columns of a row, of those that are used, and of what it was made into."""
-        for column in values:
-            if column not in self.columns:
-                self.columns[str(column)] = None
-                if column not in used:
-                    self.unused[str(column)] = None
-        if not self.written:
-            self.written = list(made)
+    def note(self, row: Row, form: Form, made: Mapping[str, Any]) -> None:
+        """Takes note of the columns of a row, of those that its form does not use, and of what it was made into."""
+        has = tuple([column for column, value in row.values.items() if value is not None])
+        if has in self._layouts:
+            return
+        self._layouts.add(has)
+        self.columns |= dict.fromkeys(map(str, row.values))
+        self.unused |= dict.fromkeys(unused(form, has))
+        self.written = self.written or list(made)
 
     def complaint(self) -> str:
         """The sentence for data of which every row was set aside."""
@@ -220,7 +232,7 @@ class Report:
         elif (place := self._rng.randrange(self.converted + 1)) < SAMPLE:
             self._sample[place] = (file, number, measured)
         self.converted += 1
-        if _has(line, _MARKS) and (found := secrets(_plain(json.loads(line)))):
+        if _may_hold_secrets(line) and (found := secrets(_plain(json.loads(line)))):
             self.secret_rows += 1
             if len(self.secrets) < EXAMPLES:
                 self.secrets += [{"file": file, "row": number, **one} for one in found[:EXAMPLES]]

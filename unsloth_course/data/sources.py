@@ -1,18 +1,19 @@
-"""Where a lesson's rows come from: generated for the pocket model, a file of the learner's, or the Hub."""
+"""Where a lesson's rows come from: generated for the pocket model, a file of the learner's, or the Hub.
 
-import os
+What is not generated may be in any form that the command `data` knows, and is read by the same code (`reading`).
+"""
+
+import itertools
 import random
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
-from unsloth_course.data import instruction
+from unsloth_course.data import instruction, reading, tables
 from unsloth_course.data.files import Checked
 from unsloth_course.errors import CourseError
 from unsloth_course.profile import HUB_DATA, POCKET
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from datasets import Dataset
 
 # The held-out questions are always the same ones, whatever the seed of a run: runs can then be compared.
@@ -30,6 +31,10 @@ PROSE_CHARACTERS = 300
 PROSE_SHARE = 0.92
 
 
+class NoShortAnswer(CourseError):
+    """No row has an answer that exact match could mark."""
+
+
 def reserved(source: str, held_out: int) -> int:
     """How many held-out rows to keep out of training: those of the test, and in the course's own sets at least 200."""
     return max(held_out, RESERVED) if source in HUB_DATA.values() else held_out
@@ -38,11 +43,12 @@ def reserved(source: str, held_out: int) -> int:
 def instructions(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset", Checked]:
     """Instruction rows for training and for the held-out test: (train, held out, report of the check).
 
-    source: "pocket", a .json or .jsonl file, or a Hub name. train, held_out: numbers of rows.
+    source: "pocket", or a file, a folder or a Hub name, of rows that are a question with one answer in any form. train,
+    held_out: numbers of rows.
 
-    From a file or the Hub, rows are checked, split by question and drawn with the seed; the test takes rows whose
+    From elsewhere than "pocket", rows are checked, split by question and drawn with the seed; the test takes rows whose
     answer is at most 24 characters long, since exact match means nothing for an essay. Raises CourseError as
-    `instruction.load` and `hub.fetch_dataset` do, when no answer is short enough for the test, and when the test leaves
+    `reading.load` does, NoShortAnswer when no answer is short enough for the test, and CourseError when the test leaves
     no row to learn from. Taught in lesson colab2.
     """
     if source == POCKET:
@@ -50,17 +56,12 @@ def instructions(source: str, train: int, held_out: int, seed: int) -> tuple["Da
 
         checked = instruction.load(datasets.instructions(train, held_out=False, seed=seed), name="generated rows")
         return checked.dataset, datasets.instructions(held_out, held_out=True, seed=HELD_OUT_SEED), checked
-    if Path(source).suffix.lower() in (".json", ".jsonl", ".gz") or os.path.exists(source):
-        checked = instruction.load(source)
-    else:
-        from unsloth_course import hub
-
-        checked = instruction.load(hub.fetch_dataset(source, columns=instruction.COLUMNS), name=source)
+    checked = reading.load(source, "instruction")
     rows = checked.dataset.shuffle(seed=HELD_OUT_SEED)
     questions = instruction.keys(rows)
     short = [n for n, text in enumerate(rows["output"]) if len(text) <= SHORT_ANSWER and "\n" not in text]
     if not short:
-        raise CourseError(
+        raise NoShortAnswer(
             f"{source}: no row has an answer of at most {SHORT_ANSWER} characters on one line, and only such answers "
             "can be marked by exact match. Add some to test on."
         )
@@ -77,10 +78,10 @@ def instructions(source: str, train: int, held_out: int, seed: int) -> tuple["Da
 def problems(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset", Checked]:
     """Problems with a verifiable answer, to train and to test on: (train, held out, report of the check).
 
-    source: "pocket", a .json or .jsonl file, or a Hub name, with the columns question and answer as GSM8K has them.
-    train, held_out: numbers of rows. From a file or the Hub, at most half of the rows are held out, and no held-out
-    question is trained on. Raises CourseError as `problems.load` and `hub.fetch_dataset` do, and when the test leaves
-    no row to learn from. Taught in lesson colab4 (GRPO).
+    source: "pocket", or a file, a folder or a Hub name, with the columns question and answer as GSM8K has them, or in
+    another form whose answers end in `#### number`. train, held_out: numbers of rows. From elsewhere than "pocket", at
+    most half of the rows are held out, and no held-out question is trained on. Raises CourseError as `reading.load`
+    does, and when the test leaves no row to learn from. Taught in lesson colab4 (GRPO).
     """
     from unsloth_course.data import problems as shape
 
@@ -89,16 +90,17 @@ def problems(source: str, train: int, held_out: int, seed: int) -> tuple["Datase
 
         checked = shape.load(datasets.problems(train, held_out=False, seed=seed), name="generated rows")
         return checked.dataset, datasets.problems(held_out, held_out=True, seed=HELD_OUT_SEED), checked
-    return _by_question(shape, shape.COLUMNS, source, train, held_out, seed)
+    checked = reading.load(source, "problems")
+    return *_by_question(checked.dataset, shape.keys, source, train, held_out, seed), checked
 
 
 def preferences(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset", Checked]:
     """Prompts with a chosen and a rejected answer, to train and to test on: (train, held out, report of the check).
 
-    source: "pocket", a .json or .jsonl file, or a Hub name, in one of the forms that `preference.load` reads. train,
-    held_out: numbers of rows. From a file or the Hub, at most half of the rows are held out, and no held-out question
-    is trained on. Raises CourseError as `preference.load` and `hub.fetch_dataset` do, and when the test leaves no row
-    to learn from. Taught in lesson colab3 (DPO).
+    source: "pocket", or a file, a folder or a Hub name, in one of the forms that `preference.load` reads. train,
+    held_out: numbers of rows. From elsewhere than "pocket", at most half of the rows are held out, and no held-out
+    question is trained on. Raises CourseError as `reading.load` does, and when the test leaves no row to learn from.
+    Taught in lesson colab3 (DPO).
     """
     from unsloth_course.data import preference as shape
 
@@ -108,21 +110,16 @@ def preferences(source: str, train: int, held_out: int, seed: int) -> tuple["Dat
         checked = shape.load(datasets.preferences(train, held_out=False, seed=seed), name="generated rows")
         test = shape.load(datasets.preferences(held_out, held_out=True, seed=HELD_OUT_SEED), name="generated rows")
         return checked.dataset, test.dataset, checked
-    return _by_question(shape, shape.ANSWERS, source, train, held_out, seed)
+    checked = reading.load(source, "preference")
+    return *_by_question(checked.dataset, shape.keys, source, train, held_out, seed), checked
 
 
 def _by_question(
-    shape: "ModuleType", columns: tuple[str, ...], source: str, train: int, held_out: int, seed: int
-) -> tuple["Dataset", "Dataset", Checked]:
-    """The rows of a file, or of a Hub set that has the columns, split by question and drawn with the seed."""
-    if Path(source).suffix.lower() in (".json", ".jsonl", ".gz") or os.path.exists(source):
-        checked = shape.load(source)
-    else:
-        from unsloth_course import hub
-
-        checked = shape.load(hub.fetch_dataset(source, columns=columns), name=source)
-    rows = checked.dataset.shuffle(seed=HELD_OUT_SEED)
-    questions = shape.keys(rows)
+    rows: "Dataset", keys: Callable[["Dataset"], list[str]], source: str, train: int, held_out: int, seed: int
+) -> tuple["Dataset", "Dataset"]:
+    """(train, held out): split by question and drawn with the seed."""
+    rows = rows.shuffle(seed=HELD_OUT_SEED)
+    questions = keys(rows)
     half = max(1, len(rows) // 2)
     test = range(min(held_out, half))
     tested = set(questions[: min(reserved(source, held_out), half)])
@@ -130,14 +127,86 @@ def _by_question(
     if not rest:
         raise CourseError(f"{source}: all {len(rows):,} rows ask what the test asks. Add rows to learn from.")
     training = rows.select(rest).shuffle(seed=seed)
-    return training.select(range(min(train, len(training)))), rows.select(test), checked
+    return training.select(range(min(train, len(training)))), rows.select(test)
+
+
+def conversations(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset", Checked]:
+    """Conversations to learn the assistant's turns of, and to test on: (train, held out, report of the check).
+
+    source: "pocket", or a file, a folder or a Hub name, in any form with questions and answers: ShareGPT, messages,
+    prompt and completion, Glaive's function calls; also instructions, problems, and pairs with their chosen answer.
+    train, held_out: numbers of rows.
+
+    A row is one turn of the assistant: `completion` is a list with that turn, `prompt` the turns before it, each with
+    role and content. So a conversation gives as many rows as the assistant has turns in it, each of them is learned
+    once, and `checked.dataset` has the whole conversations, in the column messages. The test takes all turns of a
+    conversation, of at most half of the questions: no conversation is on both sides, and none that begins with the same
+    question. Held-out rows are the same for every seed, which draws the rows to train on.
+
+    Raises CourseError as `reading.load` does, and when the test leaves nothing to learn from. The columns are TRL's
+    conversational prompt-completion type, as in lesson colab2.
+    """
+    if source == POCKET:
+        sides = instructions(source, train, held_out, seed)
+        both = [
+            rows.map(instruction.to_prompt_completion, batched=True, remove_columns=rows.column_names)
+            for rows in sides[:2]
+        ]
+        return *both, sides[2]
+    checked = reading.load(source, "chat")
+    spoken = checked.dataset.shuffle(seed=HELD_OUT_SEED)
+    turns: dict[str, list[tuple[int, int]]] = {}  # by question: conversation, and the assistant's turn in it
+    for number, messages in enumerate(spoken["messages"]):
+        asked = next(turn["content"] for turn in messages if turn["role"] == "user")
+        places = [(number, place) for place, turn in enumerate(messages) if turn["role"] == "assistant"]
+        turns.setdefault(" ".join(asked.split()).casefold(), []).extend(places)
+    by_question = list(turns.values())
+    half, wanted = len(by_question) // 2, reserved(source, held_out)
+    if not half:
+        raise CourseError(
+            f"{source}: all {len(spoken):,} conversations begin with the same question, and the test needs another. "
+            "Add rows to learn from."
+        )
+    enough = next((n for n, rows in enumerate(itertools.accumulate(map(len, by_question)), 1) if rows >= wanted), half)
+    kept_back = min(enough, half)
+    test = [place for places in by_question[:kept_back] for place in places][:held_out]
+    rest = [place for places in by_question[kept_back:] for place in places]
+    random.Random(seed).shuffle(rest)
+    return _answers(spoken, rest[:train]), _answers(spoken, test), checked
+
+
+def _answers(spoken: "Dataset", places: list[tuple[int, int]]) -> "Dataset":
+    """The turns at these places, (conversation, turn), each with what was said before it."""
+    from datasets import Features, Value
+
+    turns = [{"role": Value("string"), "content": Value("string")}]
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for start in range(0, len(places), reading.BATCH_ROWS):
+            batch = places[start : start + reading.BATCH_ROWS]
+            messages = spoken[[number for number, _ in batch]]["messages"]
+            for said, (_, place) in zip(messages, batch, strict=True):
+                yield {"prompt": said[:place], "completion": [said[place]]}
+
+    return reading.in_batches(rows(), Features({"prompt": turns, "completion": turns}))
+
+
+def kind(source: str) -> str:
+    """What rows these are, one of `convert.TARGETS`, told from the first of them; or "pocket".
+
+    source: "pocket", a file, a folder or a Hub name. Of a set on the Hub that is not in the cache only the first rows
+    are fetched. Raises CourseError as `reading.form` does.
+    """
+    if source == POCKET:
+        return POCKET
+    return reading.form(source).target
 
 
 def corpus(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset", Checked]:
     """Raw text of a domain, to train and to test on: (train, held out, report of the check), with the column text.
 
-    source: "pocket" (functions of the small world), a folder or file as `corpus.load` takes them, or a Hub name. train,
-    held_out: numbers of texts.
+    source: "pocket" (functions of the small world); a folder or document as `corpus.load` takes them; a file of rows
+    with a text, of any kind that the command `data` reads; or a Hub name. train, held_out: numbers of texts.
 
     From elsewhere than "pocket" at most half of the different texts are held out, the same for every seed, and no text
     that is held out is trained on (capitals and white space aside). Where a folder or file has fewer different texts
@@ -156,8 +225,9 @@ def corpus(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset"
         checked = shape.load(datasets.functions(train, held_out=False, seed=seed), name="generated functions")
         test = shape.load(datasets.functions(held_out, held_out=True, seed=HELD_OUT_SEED)).dataset
         return checked.dataset.select_columns(["text"]), test.select_columns(["text"]), checked
-    if os.path.exists(os.path.expanduser(source)) or Path(source).suffix.lower() in (*shape.IN_FOLDERS, ".json", ".gz"):
-        checked = shape.load(source)
+    if not tables.on_the_hub(source):
+        rows_are_in_it = source.lower().endswith(tables.ROWS)
+        checked = reading.load(source, "text") if rows_are_in_it else shape.load(source)
         rows = checked.dataset
         if len(set(shape.keys(rows))) < 2 * held_out:
             rows = Dataset.from_dict({"text": [piece for text in rows["text"] for piece in shape.passages(text)]})

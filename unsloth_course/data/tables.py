@@ -5,19 +5,24 @@ lost unseen. The lessons read their files through `files.read_rows`, which stops
 """
 
 import csv
+import io
+import itertools
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from unsloth_course.data import corpus, files
 from unsloth_course.data.files import ENDINGS, Broken, Row, listed, quoted, read_rows
 from unsloth_course.errors import CourseError
 
 TABLES = (".csv", ".parquet")
-ALL_ENDINGS = (*ENDINGS, *TABLES, *corpus.DOCUMENTS)
+ROWS = (*ENDINGS, *TABLES)
+ALL_ENDINGS = (*ROWS, *corpus.DOCUMENTS)
 BATCH_ROWS = 1000
+HEAD_BYTES = 2**20  # are fetched at once of a file on the Hub, to look at its first rows
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -32,10 +37,10 @@ def stream(source: str, column: str | None = None) -> Iterator[Row | Broken]:
     """
     path = Path(os.path.expanduser(source))
     name = path.name.lower()
-    if _is_folder(path):
+    if is_folder(path):
         yield from corpus.stream(path, column)
         return
-    if not _exists(path) and HUB_NAME.fullmatch(source) and not name.endswith(ALL_ENDINGS):
+    if on_the_hub(source):
         from unsloth_course import hub
 
         yield from files.rows_of(hub.fetch_dataset(source), source)
@@ -49,7 +54,34 @@ def stream(source: str, column: str | None = None) -> Iterator[Row | Broken]:
     _check_plain(path, shown)
     if name.endswith(corpus.DOCUMENTS):
         yield from corpus.stream(path, column)
-    elif name.endswith(".csv"):
+    else:
+        yield from _rows_of_file(path)
+
+
+def rows_in(folder: Path) -> Iterator[Row | Broken]:
+    """The rows of all files of rows below a folder, as they stand there; everything else in it comes as a `Broken`.
+
+    A file that cannot be read to its end gives the rows before that place, and a `Broken` for the rest.
+    """
+    for path, reason in corpus.files_in(folder):
+        shown, number = corpus.shown(path), 0
+        if reason is None and not path.name.lower().endswith(ROWS):
+            reason = f"it has none of the endings {', '.join(ROWS)}"
+        if reason is None:
+            try:
+                _check_plain(path, shown)
+                for row in _rows_of_file(path):
+                    number = row.number
+                    yield row
+            except CourseError as error:
+                reason = files.without_place(error, shown)
+        if reason:
+            yield Broken(shown, number + 1, reason, None)
+
+
+def _rows_of_file(path: Path) -> Iterator[Row | Broken]:
+    name, shown = path.name.lower(), corpus.shown(path)
+    if name.endswith(".csv"):
         yield from _csv_rows(path, shown)
     elif name.endswith(".parquet"):
         yield from _parquet_rows(path, shown)
@@ -57,18 +89,53 @@ def stream(source: str, column: str | None = None) -> Iterator[Row | Broken]:
         yield from read_rows(path, tolerant=True)
 
 
-def _is_folder(path: Path) -> bool:
+def first_rows(name: str, count: int) -> list[Row | Broken]:
+    """The first rows of a data set on the Hub, without fetching the rest of it where it is not in the cache.
+
+    Raises CourseError as `hub.fetch_dataset` does.
+    """
+    from unsloth_course import hub
+
+    found = hub.look_up(name, "dataset")
+    if found.missing and not found.reason:
+        try:
+            return _head(name, _first_file(found.sizes), count)
+        except Exception:  # one file alone may be what the library reads otherwise; the whole of it has the last word
+            pass
+    return list(itertools.islice(files.rows_of(hub.fetch_dataset(name), name), count))
+
+
+def _first_file(names: Iterable[str]) -> str:
+    rows = sorted(name for name in names if name.lower().endswith(ROWS))
+    return next((name for name in rows if "train" in name), rows[0])
+
+
+def _head(name: str, file: str, count: int) -> list[Row | Broken]:
+    from huggingface_hub import HfFileSystem, constants
+
+    system = HfFileSystem(endpoint=constants.ENDPOINT, skip_instance_cache=True)
+    with system.open(f"datasets/{name}/{file}", "rb", block_size=HEAD_BYTES) as remote:
+        stream = io.BufferedReader(remote)  # which can read a line of at most so many bytes
+        rows = _parquet_rows(stream, name) if file.lower().endswith(".parquet") else files.rows_in_stream(stream, name)
+        return list(itertools.islice(rows, count))
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder of that name; a name that no file can have is none."""
     try:
         return path.is_dir()
     except (OSError, ValueError):  # a name that no file can have
         return False
 
 
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):
+def on_the_hub(source: str) -> bool:
+    """Whether this is to be looked for on the Hub: a name like owner/dataset that nothing on this machine has."""
+    if not HUB_NAME.fullmatch(source) or source.lower().endswith(ALL_ENDINGS):
         return False
+    try:
+        return not Path(os.path.expanduser(source)).exists()
+    except (OSError, ValueError):
+        return True
 
 
 def _check_plain(path: Path, shown: str) -> None:
@@ -134,13 +201,13 @@ def _csv_row(shown: str, number: int, columns: list[str], cells: list[str] | csv
     return Row(shown, number, None, dict(zip(columns, cells, strict=True)))
 
 
-def _parquet_rows(path: Path, shown: str) -> Iterator[Row | Broken]:
+def _parquet_rows(file: Path | BinaryIO, shown: str) -> Iterator[Row | Broken]:
     import pyarrow
     from pyarrow import parquet
 
     number = 0
     try:
-        with parquet.ParquetFile(path) as table:
+        with parquet.ParquetFile(file) as table:
             for batch in table.iter_batches(batch_size=BATCH_ROWS):
                 for values in batch.to_pylist():
                     number += 1

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course import models
+from unsloth_course.errors import CourseError
 from unsloth_course.evaluation.scores import RESAMPLES, Retention, Score
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from pandas import DataFrame
 
 TEXTS_AT_ONCE = 32
@@ -57,8 +59,6 @@ def perplexity(model: Any, tokenizer: Any, texts: Sequence[str], length: int) ->
     start: on a GPU Unsloth cuts longer rows off. Control tokens written out in a text are read as characters. Raises
     ValueError when no text is left. Follows Jelinek et al. 1977. Taught in lesson colab5 (continued pretraining).
     """
-    import torch
-
     texts = list(texts)
     rows = tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
     size = min(length, getattr(model, "max_seq_length", None) or length)
@@ -70,18 +70,7 @@ def perplexity(model: Any, tokenizer: Any, texts: Sequence[str], length: int) ->
     windows = [(number, row) for number, row in windows if len(row) > 1]
     if not windows:
         raise ValueError("Perplexity needs at least one text of two tokens or more.")
-    losses: list[float] = []
-    at_once = max(1, min(TEXTS_AT_ONCE, MOST_LOGITS // (size * model.config.vocab_size)))
-    with models.answering(model), torch.no_grad():
-        for start in range(0, len(windows), at_once):
-            batch = [row for _, row in windows[start : start + at_once]]
-            longest = max(map(len, batch))
-            ids = torch.tensor([row + [tokenizer.pad_token_id] * (longest - len(row)) for row in batch])
-            real = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in batch])
-            ids, real = ids.to(model.device), real.to(model.device)
-            logits = model(input_ids=ids, attention_mask=real).logits[:, :-1].float()
-            each = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
-            losses += (each * real[:, 1:]).sum(dim=1).tolist()
+    losses = _nats(model, tokenizer, [row for _, row in windows], [1] * len(windows))
     # For each text the sums over its windows: nats, tokens, characters.
     sums: dict[int, tuple[float, int, int]] = {}
     for (number, row), loss in zip(windows, losses, strict=True):
@@ -89,6 +78,50 @@ def perplexity(model: Any, tokenizer: Any, texts: Sequence[str], length: int) ->
         read = len(tokenizer.decode(row[1:], clean_up_tokenization_spaces=False))
         sums[number] = (nats + loss, tokens + len(row) - 1, characters + read)
     return Surprise(*map(list, zip(*sums.values(), strict=True)))
+
+
+def _nats(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], starts: Sequence[int]) -> list[float]:
+    """The sum of -log p over the tokens of each row from its start on, in nats; a start is at least 1."""
+    import torch
+
+    losses: list[float] = []
+    size = max(map(len, rows))
+    at_once = max(1, min(TEXTS_AT_ONCE, MOST_LOGITS // (size * model.config.vocab_size)))
+    with models.answering(model), torch.no_grad():
+        for first in range(0, len(rows), at_once):
+            batch, begin = rows[first : first + at_once], starts[first : first + at_once]
+            longest = max(map(len, batch))
+            ids = torch.tensor([[*row, *[tokenizer.pad_token_id] * (longest - len(row))] for row in batch])
+            real = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in batch])
+            counted = real * (torch.arange(longest) >= torch.tensor(begin)[:, None])
+            ids, real, counted = ids.to(model.device), real.to(model.device), counted.to(model.device)
+            logits = model(input_ids=ids, attention_mask=real).logits[:, :-1].float()
+            each = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+            losses += (each * counted[:, 1:]).sum(dim=1).tolist()
+    return losses
+
+
+def answer_perplexity(model: Any, tokenizer: Any, rows: "Dataset", length: int) -> Surprise:
+    """How surprised the model is by answers, token by token, given the turns before them; the end token counts.
+
+    rows: TRL's conversational columns prompt and completion. What lies beyond `length` tokens of a row is not looked
+    at, as in training. Raises CourseError when no answer begins within that length. Taught in lesson colab2 (LoRA).
+    """
+    ids, starts, characters = [], [], []
+    for row in rows:
+        asked = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
+        whole = tokenizer.apply_chat_template([*row["prompt"], *row["completion"]], return_dict=True)["input_ids"]
+        if len(asked) < min(len(whole), length):
+            ids.append(whole[:length])
+            starts.append(len(asked))
+            characters.append(len(tokenizer.decode(whole[len(asked) : length], clean_up_tokenization_spaces=False)))
+    if not ids:
+        raise CourseError(
+            f"Of {len(rows)} held-out rows none has its answer within {length} tokens: what comes before it is longer. "
+            "Raise --max-length."
+        )
+    tokens = [len(row) - start for row, start in zip(ids, starts, strict=True)]
+    return Surprise(_nats(model, tokenizer, ids, starts), tokens, characters)
 
 
 def shuffled(texts: Sequence[str], seed: int = 0) -> list[str]:

@@ -1,34 +1,52 @@
 """Taking a model elsewhere: merged 16-bit weights, GGUF files, an Ollama Modelfile, and the round trip as proof.
 
-`export` does it all; the files are in `files`, the proof in `proof`, real llama.cpp in `llama`, and what needs Unsloth
-runs in `own_process`. Taught at the end of lesson colab2 (LoRA).
+`export` does it all, and `after_training` what `finetune --merge --gguf` asks for. The prompts are in `held_out`, the
+files in `files`, the proof in `proof`, real llama.cpp in `llama`, the table's page in `page`, and what needs Unsloth
+runs in `own_process`. Taught at the end of lesson colab2 (LoRA); docs/export.md says what is compared.
 """
 
 import contextlib
 import json
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from unsloth_course import models
 from unsloth_course.errors import CourseError
-from unsloth_course.export import files, llama, own_process, proof
+from unsloth_course.export import files, held_out, llama, own_process, page, proof
 
-__all__ = ["QUANTS", "TARGETS", "Export", "Format", "export", "files", "held_out", "llama", "own_process", "proof"]
+__all__ = [
+    "QUANTS",
+    "TARGETS",
+    "Export",
+    "Format",
+    "after_training",
+    "export",
+    "files",
+    "held_out",
+    "llama",
+    "own_process",
+    "page",
+    "proof",
+]
 
 TARGETS = ("merged", "gguf", "ollama")
 QUANTS = ("f16", "q8_0", "q5_k_m", "q4_k_m")
-HELD_OUT = 200  # questions of the score
-LONGEST_ANSWER = 24  # tokens
+AS_TRAINED = "adapter, 4-bit base"
 
 
 @dataclass(frozen=True)
 class Format:
-    """One file or folder of an export. bytes: of its weights. score: exact answers of `questions`, from 0 to 1.
-    same: of `compared` prompts, those with every answer token as in the model that was exported. difference: the first
-    one in the answers, "" if there is none; in merged, f16 and q8_0 it can only be a tie that rounding decided."""
+    """One file or folder of an export.
+
+    bytes: of its weights. score: from 0 to 1, on `questions` held-out prompts, by `metric` (`proof.score`). same: of
+    `compared` prompts, those with every answer token as in the model that was exported. difference: the first one in
+    the answers, "" if there is none; in merged, f16 and q8_0 it can only be a tie that rounding decided. drift: how far
+    its tokens' leads are from that model's (logits, `proof.drift`).
+    """
 
     name: str
     path: str
@@ -38,6 +56,8 @@ class Format:
     same: int
     compared: int
     difference: str = ""
+    metric: str = proof.EXACT
+    drift: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,19 +67,17 @@ class Export:
     source: str
     formats: list[Format]
     written: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def to_json(self) -> str:
         """The report as JSON."""
         return json.dumps(asdict(self), indent=2)
 
     def __str__(self) -> str:
-        lines = [f"{'format':<10} {'size':>11}  {'score':>7}  same answers"]
-        for made in self.formats:
-            size = f"{made.bytes / 1e6:,.1f} MB"
-            lines.append(f"{made.name:<10} {size:>11}  {100 * made.score:>5.1f} %  {made.same} of {made.compared}")
-        lines += [f"{made.name}: {made.difference}" for made in self.formats if made.difference]
-        questions = self.formats[0].questions
-        lines.append(f"score: exact answers to {questions} held-out questions; every format made its round trip")
+        rows = [page.HEADERS, *map(page.cells, self.formats)]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(page.HEADERS))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines += page.sentences(self.formats, self.notes)
         return "\n".join([*lines, *(f"file  {path}" for path in self.written)])
 
 
@@ -79,27 +97,52 @@ def export(
         to: "merged" (16-bit weights; of an adapter), "gguf", or "ollama" (GGUF and a Modelfile).
         quants: of the GGUF files: f16, q8_0, q5_k_m, q4_k_m.
         out: folder for the result; without it `export` beside the source.
-        data: held-out questions: "pocket", a file or a Hub name; without it what the training run noted.
+        data: held-out prompts (see `held_out.read`); without it what the training run left.
         say: takes a line on what is being done.
 
-    Every form is loaded again in a fresh process: merged weights by Unsloth, GGUF by real llama.cpp. Prompt, token ids
+    Every form is loaded again in a fresh process: merged weights by Unsloth, GGUF by real llama.cpp. Prompts, token ids
     and stop token must be the same everywhere; so must all answers to 50 held-out prompts (merged, f16, q8_0), or the
-    score on 200 be within 3 points (q5_k_m, q4_k_m). Raises CourseError that names the first difference; what failed
-    is then not left in `out`.
+    score on 200 be within 3 points (q5_k_m, q4_k_m). `formats.png` and `formats.html` show the table. Raises
+    CourseError that names the first difference; what failed is then not left in `out`.
     """
     source = Path(source).expanduser().resolve()
-    adapter = _kind(source) == "adapter"
-    _check(source, to, quants, adapter)
     out = Path(out).expanduser().resolve() if out else source.parent / "export"
-    rows = held_out(source, data)
-    if to != "merged":
-        llama.folder()  # said before the long work
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out, prefix="unproven-") as place:
-            return _Exporting(source, adapter, out, Path(place), rows, say).make(to, quants)
-    except OSError as error:
-        raise CourseError(f"The export could not be written to {out} ({error}). Choose another --out.") from None
+    _check(source, to, quants)
+    with _at_work(source, out, data, say) as work:
+        made = work.merged(out) if to == "merged" else work.gguf(quants, out, with_modelfile=to == "ollama")
+        shown = page.write(made.formats, made.notes, out)
+    return replace(made, written=[*made.written, *map(str, shown)])
+
+
+def after_training(
+    folder: str | Path,
+    merge: bool,
+    quants: Sequence[str],
+    say: Callable[[str], None] = print,
+) -> list[Export]:
+    """Exports what a training run left in its folder, as `finetune --merge --gguf` asks for it, and proves it.
+
+    folder: of the run, with `adapter` or `model` and `held-out.jsonl` in it. merge: write `merged` there. quants: write
+    these GGUF files into `gguf` there; may be empty. Returns an `Export` for each of the two that was asked for, made
+    with one reading of the adapter; `formats.png` and `formats.html` in the folder show all formats. Raises as `export`
+    does; a merged model that was proven is kept when a GGUF file then fails.
+    """
+    folder = Path(folder).expanduser().resolve()
+    source = folder / ("adapter" if (folder / "adapter").is_dir() else "model")
+    for to in ["merged"] * merge + ["gguf"] * bool(quants):
+        _check(source, to, quants)
+    made: list[Export] = []
+    if not merge and not quants:
+        return made
+    with _at_work(source, folder, None, say) as work:
+        if merge:
+            made.append(work.merged(folder))
+        if quants:
+            made.append(work.gguf(quants, folder / "gguf", with_modelfile=False))
+        formats = list({format.name: format for one in made for format in one.formats}.values())
+        shown = page.write(formats, work.notes, folder)
+    made[-1] = replace(made[-1], written=[*made[-1].written, *map(str, shown)])
+    return made
 
 
 def _kind(source: Path) -> str:
@@ -112,119 +155,144 @@ def _kind(source: Path) -> str:
     )
 
 
-def _check(source: Path, to: str, quants: Sequence[str], adapter: bool) -> None:
+def _check(source: Path, to: str, quants: Sequence[str]) -> None:
+    kind = _kind(source)
     if to not in TARGETS:
         raise CourseError(f"There is no export to {to!r}; there are {', '.join(TARGETS)}.")
     if unknown := [quant for quant in quants if quant not in QUANTS]:
         raise CourseError(f"There is no quant {unknown[0]!r} here; there are {', '.join(QUANTS)}, or all.")
-    if to == "merged" and not adapter:
+    if to == "merged" and kind == "model":
         raise CourseError(f"{source} is a whole model already; only an adapter can be merged. Use --to gguf.")
+    if to != "merged":
+        llama.folder()  # said before the long work
 
 
-def held_out(source: Path, data: str | None = None) -> list[dict[str, str]]:
-    """The questions and expected answers that the round trip asks: at most 200 held-out rows.
-
-    data: "pocket", a file or a Hub name; without it what `finetune` or a lesson noted beside `source`. Raises
-    CourseError when nothing is noted there, and as `data.sources.instructions` does.
-    """
-    noted = _noted(source)
-    name = data or noted.get("data")
-    if not name:
-        raise CourseError(
-            f"No results file beside {source} says on what it was trained, so there are no held-out questions for the "
-            "round trip. Name its data with --data: pocket, a file or a name on the Hub."
-        )
-    from unsloth_course.data import instruction, sources
-
-    with contextlib.redirect_stdout(None):
-        _, rows, _ = sources.instructions(name, HELD_OUT, HELD_OUT, noted.get("seed", 3407))
-    asked = [instruction.question(row["instruction"], row["input"]) for row in rows]
-    return [{"question": text, "answer": row["output"]} for text, row in zip(asked, rows, strict=True)]
-
-
-def _noted(source: Path) -> dict[str, Any]:
-    """The options that `finetune` wrote into its results file in the folder above."""
-    for file in sorted(source.parent.glob("*.json")):
-        with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
-            options = json.loads(file.read_text(encoding="utf-8")).get("options")
-            if isinstance(options, dict) and isinstance(options.get("data"), str):
-                return options
-    return {}
+@contextlib.contextmanager
+def _at_work(source: Path, out: Path, data: str | None, say: Callable[[str], None]) -> Iterator["_Exporting"]:
+    rows = held_out.read(source, data)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out, prefix="unproven-", ignore_cleanup_errors=True) as place:
+            yield _Exporting(source, _kind(source) == "adapter", Path(place), rows, say)
+    except OSError as error:
+        raise CourseError(f"The export could not be written to {out} ({error}). Choose another --out.") from None
 
 
 @dataclass
 class _Exporting:
-    """An export under way. place: folder for what is not proven yet."""
+    """An export under way. place: folder for what is not proven yet. rows: held-out, those that fit into the model."""
 
     source: Path
     adapter: bool
-    out: Path
     place: Path
-    rows: list[dict[str, str]]
+    rows: list[held_out.Row]
     say: Callable[[str], None]
+    notes: list[str] = field(default_factory=list)
 
-    @property
-    def questions(self) -> list[str]:
-        return [row["question"] for row in self.rows]
+    def format(self, name: str, path: Path, found: dict) -> Format:
+        return Format(
+            name,
+            str(path),
+            models.disk_bytes(path),
+            score=proof.score(found, self.rows, self.metric),
+            questions=len(self.rows),
+            same=proof.same_answers(self.reference, found),
+            compared=min(proof.SAME_ON, len(self.rows)),
+            difference=proof.first_difference(self.reference, found),
+            metric=self.metric,
+            drift=proof.drift(self.reference, found),
+        )
 
-    def format(self, name: str, path: Path, reference: dict, found: dict) -> Format:
-        compared = min(proof.SAME_ON, len(self.rows))
-        expected = [row["answer"] for row in self.rows]
-        same = proof.same_answers(reference, found)
-        size = models.disk_bytes(path)
-        score, difference = proof.score(found, expected), proof.first_difference(reference, found)
-        return Format(name, str(path), size, score, len(expected), same, compared, difference)
+    def require(self, name: str, kind: str, found: dict) -> None:
+        proof.require_same(name, kind, self.reference, found, self.rows, self.metric)
 
-    def require(self, name: str, kind: str, reference: dict, found: dict) -> None:
-        proof.require_same(name, kind, reference, found, [row["answer"] for row in self.rows])
+    @cached_property
+    def reference(self) -> dict[str, Any]:
+        """The reading of the source, which all others must be the same as.
 
-    def make(self, to: str, quants: Sequence[str]) -> Export:
-        whole, formats, reference = self.whole()
-        if to == "merged":
-            target = _put(whole, self.out / "merged")
-            return Export(str(self.source), [formats[0], _moved(formats[1], target)], [str(target)])
-        name = "model"
+        Of an adapter, `place` holds the merged weights from then on.
+        """
+        if self.adapter:
+            self.say("asking the adapter on its base, and merging the two")
+            target = str(self.place / "merged")
+            reading = own_process.run("merge", source=str(self.source), rows=self.rows, target=target)
+        else:
+            self.say("asking the model")
+            reading = own_process.run("ask", source=str(self.source), rows=self.rows)
+        if left_out := reading["left_out"]:
+            self.notes.append(
+                f"{len(left_out)} of {len(self.rows)} held-out prompts are longer than this model can read, and were "
+                "left out."
+            )
+            self.rows = [row for number, row in enumerate(self.rows) if number not in set(left_out)]
+        return reading
+
+    @cached_property
+    def metric(self) -> str:
+        return proof.metric_for(self.rows, self.reference)
+
+    @cached_property
+    def whole(self) -> Path:
+        """The folder of the whole model; an adapter is merged for it."""
+        return self.place / "merged" if self.adapter and self.reference else self.source
+
+    @cached_property
+    def begun(self) -> list[Format]:
+        """The rows of the table that every export begins with: the source, and how it was trained if that differs."""
+        rows = [self.format("adapter" if self.adapter else "model", self.source, self.reference)]
+        if self.adapter and held_out.options(self.source).get("method") == "qlora":
+            self.say("asking the adapter on its base in 4 bit, as it was trained")
+            found = own_process.run("ask", source=str(self.source), rows=self.rows, four_bit=True)
+            rows.append(self.format(AS_TRAINED, self.source, found))
+            self.notes.append(
+                "Its base was in 4 bit when it was trained (QLoRA), and every export holds it in 16 bit: the row "
+                f"“{AS_TRAINED}” is the model as it was trained."
+            )
+        return rows
+
+    @cached_property
+    def proven_merge(self) -> Format:
+        """The merged weights' row of the table, read in a fresh process."""
+        whole = self.whole
+        self.say("asking the merged model in a fresh process")
+        found = own_process.run("ask", source=str(whole), rows=self.rows)
+        self.require("the merged model", "merged", found)
+        return self.format("merged", whole, found)
+
+    def merged(self, out: Path) -> Export:
+        """Puts the merged weights into `out`."""
+        made = self.proven_merge
+        self.whole = _put(self.whole, out / "merged")
+        made = replace(made, path=str(self.whole))
+        return Export(str(self.source), [*self.begun, made], [str(self.whole)], self.notes)
+
+    def gguf(self, quants: Sequence[str], out: Path, with_modelfile: bool) -> Export:
+        """Makes GGUF files in `out`, and with the first of them a Modelfile."""
+        whole, formats = self.whole, list(self.begun)
+        if self.adapter:
+            self.proven_merge  # noqa: B018 - no file is made of a merge that is not the adapter
         self.say(f"making {', '.join(quants)} with Unsloth's converter and llama.cpp")
-        made = own_process.run("convert", source=str(whole), target=str(self.place / name), quants=list(quants))
-        written = []
+        made = own_process.run("convert", source=str(whole), target=str(self.place / "model"), quants=list(quants))
         for quant in quants:
             self.say(f"asking {quant} in llama.cpp")
             file = Path(made[quant])
             with llama.Llama(file) as loaded:
-                found = proof.read_gguf(loaded, self.questions, reference, LONGEST_ANSWER)
-            self.require(file.name, quant, reference, found)
-            target = self.out / file.name
-            formats.append(_moved(self.format(quant, file, reference, found), target))
-            written.append(file.replace(target))
-        if to == "ollama":
-            written.append(self.modelfile(whole, written[0].name))
-        # Of an adapter the merged weights were only a way to the GGUF file.
-        listed = [made for made in formats if not Path(made.path).is_relative_to(self.place)]
-        return Export(str(self.source), listed, [str(path) for path in written])
+                found = proof.read_gguf(loaded, self.rows, self.reference, self.metric)
+            self.require(file.name, quant, found)
+            formats.append(replace(self.format(quant, file, found), path=str(out / file.name)))
+        out.mkdir(parents=True, exist_ok=True)
+        written = [Path(made[quant]).replace(out / Path(made[quant]).name) for quant in quants]
+        if with_modelfile:
+            written.append(self.modelfile(out, written[0].name))
+        return Export(str(self.source), formats, [str(path) for path in written], self.notes)
 
-    def whole(self) -> tuple[Path, list[Format], dict]:
-        """The folder of the whole model, its rows of the table, and the reading that it must be the same as."""
-        if not self.adapter:
-            self.say("asking the model")
-            reading = own_process.run(
-                "ask", source=str(self.source), questions=self.questions, max_new_tokens=LONGEST_ANSWER
-            )
-            return self.source, [self.format("model", self.source, reading, reading)], reading
-        merged = self.place / "merged"
-        self.say("asking the adapter on its base, and merging the two")
-        asked = {"source": str(self.source), "questions": self.questions, "max_new_tokens": LONGEST_ANSWER}
-        before = own_process.run("merge", **asked, target=str(merged))
-        self.say("asking the merged model in a fresh process")
-        after = own_process.run("ask", **(asked | {"source": str(merged)}))
-        self.require("the merged model", "merged", before, after)
-        rows = [self.format("adapter", self.source, before, before), self.format("merged", merged, before, after)]
-        return merged, rows, before
-
-    def modelfile(self, whole: Path, gguf: str) -> Path:
+    def modelfile(self, out: Path, gguf: str) -> Path:
         from transformers import AutoTokenizer
 
-        target = self.out / "Modelfile"
-        target.write_text(files.modelfile(AutoTokenizer.from_pretrained(str(whole)), gguf), encoding="utf-8")
+        tokenizer = AutoTokenizer.from_pretrained(str(self.whole))
+        text = files.modelfile(tokenizer, gguf, held_out.system_prompt(self.rows), held_out.roles(self.rows))
+        target = out / "Modelfile"
+        target.write_text(text, encoding="utf-8")
         return target
 
 
@@ -235,7 +303,3 @@ def _put(folder: Path, target: Path) -> Path:
     if target.exists():
         shutil.rmtree(target)
     return folder.replace(target)
-
-
-def _moved(made: Format, target: Path) -> Format:
-    return Format(**(asdict(made) | {"path": str(target)}))

@@ -1,10 +1,11 @@
 """The files of an export: what the converter is given, what is set right in a GGUF file, and the Ollama Modelfile."""
 
+import contextlib
 import json
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,11 @@ from unsloth_course.errors import CourseError
 from unsloth_course.export import llama
 
 MODEL_FILES = ("*.json", "*.jinja", "*.safetensors", "*.txt", "*.model")
+_WITH_LLAMA = "Use the GGUF file with llama.cpp, which runs the template itself."
+_UNSAYABLE = (
+    "The chat template of this tokenizer does not write its turns one after the other in one form, so no Modelfile can "
+    f"be made from it. {_WITH_LLAMA}"
+)
 
 
 def stage(source: str | Path, target: Path) -> Path:
@@ -80,14 +86,22 @@ def set_merge_order(file: str | Path, tokenizer: Path) -> int:
     return len(wanted)
 
 
-def modelfile(tokenizer: Any, gguf: str) -> str:
+def modelfile(tokenizer: Any, gguf: str, system: str = "", roles: Collection[str] = ()) -> str:
     """The text of an Ollama Modelfile for a GGUF file: the chat form of this tokenizer, its stop token, greedy answers.
 
-    Ollama has a template language of its own, so what stands before and after each role is read off the tokenizer's
-    template. Raises CourseError when it does not always write the same there: then a Modelfile would ask otherwise than
-    the training did.
+    system: the system prompt that it was trained with, if it was always the same. roles: those that speak in its
+    conversations. Ollama has a template language of its own, so what stands before and after each role is read off the
+    tokenizer's template. Raises CourseError when it does not always write the same there: then a Modelfile would ask
+    otherwise than the training did.
     """
     turns, default, end = chat_parts(tokenizer)
+    if silent := sorted({*roles} - {*turns}):
+        raise CourseError(
+            f"The chat template of this tokenizer does not write turns of the role {silent[0]} in one form, and the "
+            f"training had some, so no Modelfile can be made from it. {_WITH_LLAMA}"
+        )
+    if '"""' in system:
+        raise CourseError(f'The system prompt holds """, which a Modelfile cannot say. {_WITH_LLAMA}')
     cases = "".join(
         f'{{{{ {"else if" if number else "if"} eq .Role "{role}" }}}}{before}{{{{ .Content }}}}{after}'
         for number, (role, (before, after)) in enumerate(turns.items())
@@ -97,52 +111,55 @@ def modelfile(tokenizer: Any, gguf: str) -> str:
     return (
         f"FROM ./{gguf}\n"
         f'TEMPLATE """{template}"""\n'
-        f"PARAMETER stop {json.dumps(tokenizer.eos_token)}\n"
+        + (f'SYSTEM """{system}"""\n' if system else "")
+        + f"PARAMETER stop {json.dumps(tokenizer.eos_token)}\n"
         "PARAMETER temperature 0\n"
     )
 
 
 def chat_parts(tokenizer: Any) -> tuple[dict[str, tuple[str, str]], str, str]:
     """A chat template taken apart: before and after a turn by role, the text before a conversation without a system
-    prompt, and what begins an answer. Raises CourseError as `modelfile` does."""
-    marks = {"system": "SYS-7391", "user": "USR-7391", "assistant": "AST-7391"}
-    turn = {role: {"role": role, "content": mark} for role, mark in marks.items()}
+    prompt, and what begins an answer. Turns of a tool are among them where the template writes them in one form.
+
+    Raises CourseError as `modelfile` does.
+    """
+    marks = {role: f"{role[:3].upper()}-7391" for role in ("system", "user", "assistant", "tool")}
 
     def render(*roles: str, prompt: bool = False) -> str:
-        chat = [turn[role] for role in roles]
+        chat = [{"role": role, "content": marks[role]} for role in roles]
         return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=prompt)
 
-    refusal = CourseError(
-        "The chat template of this tokenizer does not write its turns one after the other in one form, so no Modelfile "
-        "can be made from it. Use the GGUF file with llama.cpp, which runs the template itself."
-    )
-    try:
-        whole = render("system", "user", "assistant")
-        end = render("system", "user", prompt=True).removeprefix(render("system", "user"))
-        parts = {}
-        for role, before, roles in (
-            ("system", "", ("system",)),
-            ("user", render("system"), ("system", "user")),
-            ("assistant", render("system", "user"), ("system", "user", "assistant")),
-        ):
-            left, mark, right = render(*roles).removeprefix(before).partition(marks[role])
-            if not mark:
-                raise refusal
-            parts[role] = (left, right)
-        default = render("user").removesuffix("".join((parts["user"][0], marks["user"], parts["user"][1])))
-    except CourseError:
-        raise
-    except Exception as error:  # a template is a program, and may refuse a conversation in any way
-        raise refusal from error
+    def part(role: str, *before: str) -> tuple[str, str]:
+        left, mark, right = render(*before, role).removeprefix(render(*before) if before else "").partition(marks[role])
+        if not mark:
+            raise CourseError(_UNSAYABLE)
+        return left, right
 
-    def together(*roles: str) -> str:
+    def together(parts: Mapping[str, tuple[str, str]], *roles: str) -> str:
         made = "".join(f"{parts[role][0]}{marks[role]}{parts[role][1]}" for role in roles)
         return made if roles[0] == "system" else default + made
 
-    for roles in (("system", "user"), ("user", "assistant", "user"), ("system", "user", "assistant", "user")):
-        if together(*roles) + end != render(*roles, prompt=True):
-            raise refusal
+    try:
+        end = render("system", "user", prompt=True).removeprefix(render("system", "user"))
+        parts = {"system": part("system"), "user": part("user", "system")}
+        parts["assistant"] = part("assistant", "system", "user")
+        default = render("user").removesuffix("".join((parts["user"][0], marks["user"], parts["user"][1])))
+        for roles in (("system", "user"), ("user", "assistant", "user"), ("system", "user", "assistant", "user")):
+            if together(parts, *roles) + end != render(*roles, prompt=True):
+                raise CourseError(_UNSAYABLE)
+        whole = ("system", "user", "assistant")
+        if render(*whole) != together(parts, *whole):
+            raise CourseError(_UNSAYABLE)
+    except CourseError:
+        raise
+    except Exception as error:  # a template is a program, and may refuse a conversation in any way
+        raise CourseError(_UNSAYABLE) from error
+    with contextlib.suppress(Exception):
+        more = parts | {"tool": part("tool", "user", "assistant")}
+        called = ("user", "assistant", "tool", "assistant", "user", "assistant", "tool")
+        if render(*called, prompt=True) == together(more, *called) + end:
+            parts = more
     pieces = [*(piece for pair in parts.values() for piece in pair), default, end]
-    if any(re.search(r'\{\{|\}\}|"""|7391', piece) for piece in pieces) or whole != together(*marks):
-        raise refusal
+    if any(re.search(r'\{\{|\}\}|"""|7391', piece) for piece in pieces):
+        raise CourseError(_UNSAYABLE)
     return parts, default, end

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from unsloth_course import install
 from unsloth_course.errors import CourseError
@@ -18,6 +18,7 @@ from unsloth_course.errors import CourseError
 LOADING_SECONDS = 300
 SLOTS = 8  # prompts that the server works on side by side
 SLOT_TOKENS = 2048
+AHEAD = 8  # tokens that `follow` asks for at a time
 
 
 def folder() -> Path:
@@ -29,6 +30,19 @@ def folder() -> Path:
             "(about 7 minutes), then this again."
         )
     return place
+
+
+class Completion(NamedTuple):
+    """What llama.cpp wrote: token ids, text, whether it stopped by itself, and by how much the logit of each token was
+    above the next one's.
+
+    The token that it stopped at is the last of the ids, and not in the text.
+    """
+
+    tokens: list[int]
+    text: str
+    stopped: bool
+    leads: list[float]
 
 
 class Llama:
@@ -117,24 +131,44 @@ class Llama:
         """A conversation in the chat form that the file carries, up to where the next answer begins."""
         return self._ask("/apply-template", {"messages": list(messages)})["prompt"]
 
-    def tokens(self, text: str, special: bool = True) -> list[int]:
+    def tokens(self, text: str, special: bool = True, control: bool = True) -> list[int]:
         """Token ids of a text as llama.cpp splits it. special: with what it puts before a prompt by itself, if that is
-        so; control tokens in the text are read as such."""
-        body = {"content": text, "add_special": special, "parse_special": True}
+        so. control: control tokens that are written out in the text are read as such, not as characters."""
+        body = {"content": text, "add_special": special, "parse_special": control}
         return self._ask("/tokenize", body)["tokens"]
 
     def stop_text(self) -> str:
         """The text of the token that ends an answer, as the file names it."""
         return self._ask("/props")["eos_token"]
 
-    def complete(self, prompt: Sequence[int], max_new_tokens: int = 24) -> tuple[list[int], str, bool]:
-        """What the file writes after the token ids of a prompt, greedily: token ids, text, whether it stopped itself.
+    def complete(self, prompt: Sequence[int], max_new_tokens: int = 24, again: bool = False) -> Completion:
+        """What the file writes after the token ids of a prompt, greedily.
 
-        The token that it stopped at is the last of the ids, and not in the text.
+        again: the prompt goes on from one that was asked before, whose computation is used again; the numbers may then
+        differ in the last digits.
         """
         body = {"prompt": list(prompt), "n_predict": max_new_tokens, "temperature": 0, "top_k": 1, "seed": 1}
-        found = self._ask("/completion", body | {"return_tokens": True, "cache_prompt": False})
-        return found["tokens"], found["content"], found["stop_type"] == "eos"
+        found = self._ask("/completion", body | {"return_tokens": True, "cache_prompt": again, "n_probs": 2})
+        likeliest = [token["top_logprobs"] for token in found.get("completion_probabilities", ())]
+        leads = [first["logprob"] - second["logprob"] for first, second in likeliest]
+        return Completion(found["tokens"], found["content"], found["stop_type"] == "eos", leads)
+
+    def follow(self, prompt: Sequence[int], wanted: Sequence[int]) -> list[int]:
+        """The likeliest next token at each place of an answer, whatever was likeliest before it (teacher forcing).
+
+        The server gives no logits of a prompt. So it writes on from where the answer is known, and as long as it writes
+        the answer's own tokens each of them is the likeliest one there; behind the first other one it is asked anew.
+        """
+        found: list[int] = []
+        while len(found) < len(wanted):
+            at = len(found)
+            made = self.complete([*prompt, *wanted[:at]], min(AHEAD, len(wanted) - at), again=True).tokens
+            if not made:
+                raise CourseError(f"llama.cpp wrote nothing after {at} tokens of an answer, with {self.file.name}.")
+            both = enumerate(zip(made, wanted[at:], strict=False))
+            other = next((place for place, (mine, known) in both if mine != known), len(made) - 1)
+            found += made[: other + 1]
+        return found
 
     def stream(self, prompt: str, **options: Any) -> Iterator[str]:
         """What the file writes after a prompt, piece by piece; options as `/completion` of llama-server takes them."""

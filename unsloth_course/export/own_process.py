@@ -10,14 +10,16 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unsloth_course import models
 from unsloth_course.errors import CourseError
+from unsloth_course.export import held_out, llama, proof
 
 MENDABLE = 3  # exit status of a process that ends with a sentence for the learner
+SHORTEST_LIMIT = 24  # tokens that an answer may get, however short the known ones are
 
 
 def run(task: str, **arguments: Any) -> Any:
@@ -25,8 +27,6 @@ def run(task: str, **arguments: Any) -> Any:
 
     Raises CourseError with its sentence, or with its last lines when it ended otherwise.
     """
-    from unsloth_course.export import llama
-
     environment = dict(os.environ)
     if task == "convert":
         place = str(llama.folder())
@@ -54,10 +54,11 @@ def _paths(environment: dict[str, str]) -> list[str]:
     return [environment["PYTHONPATH"]] if environment.get("PYTHONPATH") else []
 
 
-def load(source: str | Path) -> tuple[Any, Any]:
+def load(source: str | Path, four_bit: bool = False) -> tuple[Any, Any]:
     """The model and tokenizer in a folder that holds an adapter or a whole model, ready to answer.
 
-    On a CPU in 32 bit, where the numbers are the same on every processor.
+    On a CPU in 32 bit, where the numbers are the same on every processor. four_bit: the base of an adapter in 4 bit, as
+    QLoRA trains it. Raises CourseError as `models.load_adapter` and `hub.fetch_model` do.
     """
     from unsloth_course import profile
 
@@ -65,7 +66,7 @@ def load(source: str | Path) -> tuple[Any, Any]:
     from unsloth import FastLanguageModel
 
     if Path(source, "adapter_config.json").is_file():
-        return models.load_adapter(source, dtype=machine.torch_dtype)
+        return models.load_adapter(source, dtype=machine.torch_dtype, **({"four_bit": True} if four_bit else {}))
     model, tokenizer = FastLanguageModel.from_pretrained(
         model_name=models.folder(str(source)), max_seq_length=2048, dtype=machine.torch_dtype, load_in_4bit=False
     )
@@ -73,48 +74,115 @@ def load(source: str | Path) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def answers(model: Any, tokenizer: Any, questions: Sequence[str], max_new_tokens: int) -> dict[str, Any]:
-    """Prompt texts, their token ids, the stop token, and what the model answers greedily.
+def answers(model: Any, tokenizer: Any, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a model makes of held-out rows (`held_out.Row`): a reading, which the round trip compares with others.
 
-    One prompt at a time, so that no padding can have a part in it. leads: of each token of an answer, the stop token
-    too, by how much its logit is above the next one's.
+    prompts, prompt_tokens: each prompt in the model's chat form (raw text as it is), and its token ids. stop: the token
+    that ends an answer. left_out: numbers of the rows whose prompt and answer are longer than the model can read; they
+    are in nothing else. wanted: the first 64 tokens of each row's own answer, with the stop token behind it. next: the
+    likeliest token at each place of that, given what stands before it. answers: what the model writes greedily, to all
+    prompts where answers are short, else to the first 50. most: the longest that an answer may get (tokens). dtype: in
+    which it was computed.
+
+    One prompt at a time, so that no padding can have a part in it. Raises CourseError when no row is short enough.
     """
     import torch
 
-    prompts = [models.chat_prompt(tokenizer, question) for question in questions]
-    ids = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
-    written = []
+    asked = [_prompt(tokenizer, row) for row in rows]
+    wanted = [_wanted(tokenizer, row) for row in rows]
+    most = min(proof.LONGEST_ANSWER, max(SHORTEST_LIMIT, *map(len, wanted)))
+    room = min(model.config.max_position_embeddings, llama.SLOT_TOKENS) - most - 1
+    kept = [number for number, (_, ids) in enumerate(asked) if len(ids) <= room]
+    if not kept:
+        raise CourseError(
+            f"None of the {len(rows)} held-out prompts fits into this model: each has more than {room} tokens. Give "
+            "shorter ones with --data."
+        )
+    ids, wanted = [asked[number][1] for number in kept], [wanted[number] for number in kept]
+    writing = len(kept) if held_out.short([rows[number] for number in kept]) else min(len(kept), proof.SAME_ON)
     with models.answering(model), torch.no_grad():
-        for row in ids:
-            made = model.generate(
-                input_ids=torch.tensor([row], device=model.device),
-                attention_mask=torch.ones((1, len(row)), dtype=torch.long, device=model.device),
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-                output_logits=True,
-                return_dict_in_generate=True,
-            )
-            whole = made.sequences[0].tolist()[len(row) :]
-            end = whole.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in whole else len(whole)
-            text = tokenizer.decode(whole[:end], skip_special_tokens=False)
-            best = [step[0].float().topk(2).values.tolist() for step in made.logits]
-            leads = [first - second for first, second in best]
-            written.append({"tokens": whole[:end], "text": text, "stopped": end < len(whole), "leads": leads})
-    stop = {"id": tokenizer.eos_token_id, "text": tokenizer.eos_token}
-    return {"prompts": prompts, "prompt_tokens": ids, "stop": stop, "answers": written}
+        following = [_next(model, prompt, answer) for prompt, answer in zip(ids, wanted, strict=True)]
+        written = [_written(model, tokenizer, prompt, most) for prompt in ids[:writing]]
+    return {
+        "prompts": [asked[number][0] for number in kept],
+        "prompt_tokens": ids,
+        "stop": {"id": tokenizer.eos_token_id, "text": tokenizer.eos_token},
+        "left_out": sorted({*range(len(rows))} - {*kept}),
+        "wanted": wanted,
+        "next": following,
+        "answers": written,
+        "most": most,
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }
 
 
-def ask(source: str, questions: Sequence[str], max_new_tokens: int) -> dict[str, Any]:
-    """Task: load what is in the folder `source` and answer."""
-    return answers(*load(source), questions, max_new_tokens)
+def _prompt(tokenizer: Any, row: Mapping[str, Any]) -> tuple[str, list[int]]:
+    """The text and the token ids of a row's prompt; in raw text control tokens are characters, as in its training."""
+    if "prompt" in row:
+        plain = tokenizer(row["prompt"], add_special_tokens=False, split_special_tokens=True)
+        return row["prompt"], plain["input_ids"]
+    from jinja2 import TemplateError
+
+    try:
+        text = tokenizer.apply_chat_template(row["messages"], tokenize=False, add_generation_prompt=True)
+    except (TemplateError, ValueError) as error:
+        raise CourseError(f"The chat template of this model refuses a held-out conversation: {error}.") from None
+    return text, tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def merge(source: str, target: str, questions: Sequence[str], max_new_tokens: int) -> dict[str, Any]:
-    """Task: answer with an adapter on its base, then write the two as one 16-bit model."""
+def _wanted(tokenizer: Any, row: Mapping[str, Any]) -> list[int]:
+    ids = tokenizer(row["answer"], add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return (ids if "prompt" in row else [*ids, tokenizer.eos_token_id])[: proof.LONGEST_ANSWER]
+
+
+def _next(model: Any, prompt: list[int], wanted: list[int]) -> list[int]:
+    """The likeliest token at each place of a known answer, in one pass (teacher forcing)."""
+    import torch
+
+    row = torch.tensor([[*prompt, *wanted[:-1]]], device=model.device)
+    logits = model(input_ids=row, attention_mask=torch.ones_like(row)).logits[0, len(prompt) - 1 :]
+    return logits.argmax(-1).tolist()
+
+
+def _written(model: Any, tokenizer: Any, prompt: list[int], most: int) -> dict[str, Any]:
+    """A greedy answer. leads: of each token, the stop token too, by how much its logit is above the next one's."""
+    import torch
+
+    made = model.generate(
+        input_ids=torch.tensor([prompt], device=model.device),
+        attention_mask=torch.ones((1, len(prompt)), dtype=torch.long, device=model.device),
+        max_new_tokens=most,
+        do_sample=False,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    whole = made.sequences[0].tolist()[len(prompt) :]
+    end = whole.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in whole else len(whole)
+    best = [step[0].float().topk(2).values.tolist() for step in made.logits]
+    return {
+        "tokens": whole[:end],
+        "text": tokenizer.decode(whole[:end], skip_special_tokens=False),
+        "stopped": end < len(whole),
+        "leads": [first - second for first, second in best],
+    }
+
+
+def ask(source: str, rows: Sequence[Mapping[str, Any]], four_bit: bool = False) -> dict[str, Any]:
+    """Task: load what is in the folder `source` and read the rows."""
+    return answers(*load(source, four_bit), rows)
+
+
+def merge(source: str, target: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Task: read the rows with an adapter on its base, then write the two as one 16-bit model."""
     model, tokenizer = load(source)
-    found = answers(model, tokenizer, questions, max_new_tokens)
+    if getattr(model, "is_loaded_in_4bit", False):
+        raise CourseError(
+            f"The base of {source} is stored in 4 bit, and an adapter can only be merged into 16-bit weights. Name the "
+            "16-bit base in adapter_config.json (base_model_name_or_path), then run this again."
+        )
+    found = answers(model, tokenizer, rows)
     # An adapter put on its base by PEFT has the base's way to save, which would write the base without the adapter.
     from unsloth.save import patch_saving_functions
 

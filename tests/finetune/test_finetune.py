@@ -1,0 +1,168 @@
+"""The command `finetune`: what it refuses, what it trains, and what it leaves behind."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from unsloth_course import cli, finetune, models
+from unsloth_course.errors import CourseError
+from unsloth_course.finetune import Options
+from unsloth_course.finetune import options as settings
+
+
+def test_a_data_file_that_is_not_there_is_a_sentence(load, tmp_path):
+    options = Options("lora", str(tmp_path / "gone.json"), model="pocket", profile="cpu", out=tmp_path / "out")
+    with pytest.raises(CourseError, match=r"gone\.json"):
+        finetune.run(options)
+
+
+def test_an_out_folder_that_cannot_be_is_a_sentence(load, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CourseError, match="choose another"):
+        finetune.run(Options("lora", "pocket", profile="cpu", out=tmp_path / "file"))
+
+
+@pytest.fixture(scope="module")
+def lora(load, tmp_path_factory):
+    out = tmp_path_factory.mktemp("lora")
+    options = Options("lora", "pocket", profile="cpu", steps=60, batch=12, rank=8, merge=True, out=out)
+    return finetune.run(options), out
+
+
+def test_it_trains_as_the_lesson_does(lora):
+    outcome, out = lora
+    found = json.loads((out / "lora.json").read_text())
+    assert outcome.trained and found["receipt"]["verdict"] == "trained", outcome
+    assert found["evaluation"]["after"] > found["evaluation"]["before"]
+    assert found["training"] | {"processes": 1, "steps": 60, "examples": 720} == found["training"]
+    assert found["training"]["samples_per_second"] > 0
+    assert found["options"]["rank"] == 8 and found["options"]["out"] == str(out)
+    assert found["parameters"]["trainable"] * 2 == 311_296, "rank 16 has twice as many"
+    assert json.loads(outcome.to_json()) == found
+    assert str(out / "adapter") in str(outcome)
+
+
+def test_what_it_saved_loads_again(lora):
+    _, out = lora
+    model, tokenizer = models.load_adapter(out / "adapter")
+    (answer,) = models.answer(model, tokenizer, ["Which letter does XQQX start with?"])
+    assert answer
+    assert models.disk_bytes(out / "merged") > models.disk_bytes(out / "adapter") > 0
+
+
+def test_full_saves_the_whole_model(load, tmp_path):
+    rows = [{"instruction": f"Say {n}.", "input": "", "output": str(n)} for n in range(60)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    options = Options(
+        "full", str(tmp_path / "rows.jsonl"), model="pocket", profile="cpu", max_samples=20, steps=4, out=tmp_path
+    )
+    outcome = finetune.run(options)
+    models.allow_adapters()
+    assert outcome.results["evaluation"]["n"] == 30 and outcome.results["training"]["steps"] == 4
+    assert len(outcome.results["training"]["loss"]) == 4
+    assert (tmp_path / "model" / "model.safetensors").is_file() and outcome.results["lesson"] == "full"
+
+
+@pytest.mark.parametrize(("verdict", "status"), [("trained", 0), ("suspicious", 0), ("not trained", 1)])
+def test_the_exit_status_is_the_receipt_s(monkeypatch, verdict, status, tmp_path):
+    receipt = type("Receipt", (), {"sentence": lambda self: "What the receipt says."})()
+    file = tmp_path / "lora.json"
+    file.write_text("{}")
+    outcome = finetune.Outcome({"receipt": {"verdict": verdict}}, [file], receipt)
+    calls = []
+    monkeypatch.setattr(finetune, "run", lambda options, started: calls.append(options) or outcome)
+    words = "finetune --method lora --data pocket --profile cpu --max-samples 5 --batch 4 --merge --json"
+    done = CliRunner().invoke(cli.app, words.split())
+    assert (done.exit_code, done.stdout) == (status, "{}\n")
+    (options,) = calls
+    assert (options.profile, options.max_samples, options.batch, options.merge) == ("cpu", 5, 4, True)
+    assert isinstance(done.exception, CourseError) == (status == 1)
+
+
+SHORT = {"profile": "cpu", "model": "pocket", "held_out": 12, "batch": 4}
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "metric", "trainable"),
+    [
+        ("qlora", {"steps": 3}, "exact_match", 311_296),
+        ("dpo", {"steps": 3, "warm_up": 3, "beta": 0.5}, "preference_rate", 311_296),
+        ("grpo", {"steps": 2, "warm_up": 3, "batch": 2, "generations": 4}, "accuracy", 311_296),
+        ("cpt", {"steps": 3, "max_samples": 60, "rank": 8, "replay": 0.2}, "perplexity", None),
+    ],
+)
+def test_every_method_trains_on_its_own_data(load, tmp_path, method, more, metric, trainable):
+    options = Options(method, "pocket", **(SHORT | more), out=tmp_path)
+    outcome = finetune.run(options)
+    found = outcome.results
+    assert found["evaluation"]["metric"] == metric and found["evaluation"]["n"] == 12
+    assert found["training"]["steps"] == more["steps"] and found["method"] == method
+    assert trainable in (None, found["parameters"]["trainable"])
+    assert outcome.receipt.evidence.changed_tensors > 0
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+    assert Options(**settings.read(tmp_path / "finetune.toml")) == options
+    held_out = [json.loads(line) for line in (tmp_path / "held-out.jsonl").read_text().splitlines()]
+    assert len(held_out) == 12 and all("text" in row or row["messages"] for row in held_out)
+
+
+def test_conversations_and_long_answers_are_tested_by_perplexity(load, tmp_path):
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"Why is {n} so large?"},
+                {"role": "assistant", "content": f"{n} is so large since it comes after {n - 1}, as everyone knows."},
+            ]
+        }
+        for n in range(40)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    options = Options("lora", str(tmp_path / "rows.jsonl"), **SHORT, steps=8, out=tmp_path / "out")
+    outcome = finetune.run(options)
+    score = outcome.results["evaluation"]
+    assert score["metric"] == "perplexity" and score["after"] < score["before"]
+
+
+def test_early_stopping_ends_a_run_that_gets_no_better(load, tmp_path):
+    options = Options(
+        "lora", "pocket", **SHORT, steps=40, learning_rate=1e-12, eval_steps=2, early_stopping=2, out=tmp_path
+    )
+    outcome = finetune.run(options)
+    assert 4 <= outcome.results["training"]["steps"] < 40
+
+
+def test_epochs_count_passes_over_the_rows(load, tmp_path):
+    rows = [{"instruction": f"Say {n}.", "input": "", "output": str(n)} for n in range(30)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    options = Options("lora", str(tmp_path / "rows.jsonl"), **SHORT, epochs=2.0, out=tmp_path / "out")
+    found = finetune.run(options).results
+    assert found["evaluation"]["n"] == 12 and found["training"]["steps"] == 9, "18 rows, 4 in an update, twice"
+
+
+def test_a_resumed_run_of_other_options_is_refused(load, tmp_path):
+    settings.write(Options("lora", "pocket", **SHORT, steps=5, out=tmp_path), tmp_path)
+    with pytest.raises(CourseError, match="other values of steps; its checkpoints would not fit"):
+        finetune.run(Options("lora", "pocket", **SHORT, steps=6, resume=True, out=tmp_path))
+
+
+def test_hyperparameters_reach_the_trainer(load, tmp_path):
+    options = Options(
+        "lora",
+        "pocket",
+        **SHORT,
+        steps=10,
+        micro_batch=2,
+        lr_scheduler_type="linear",
+        warmup_ratio=0.3,
+        weight_decay=0.2,
+        lora_alpha=32,
+        lora_dropout=0.1,
+        target_modules=("q_proj", "v_proj"),
+        out=tmp_path,
+    )
+    prepared = finetune.prepare(options)
+    adapter = prepared.model.peft_config["default"]
+    assert (adapter.lora_alpha, adapter.lora_dropout, set(adapter.target_modules)) == (32, 0.1, {"q_proj", "v_proj"})
+    arguments = finetune.train(prepared, test=False).args
+    assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (2, 2)
+    assert (arguments.lr_scheduler_type, arguments.warmup_steps, arguments.weight_decay) == ("linear", 3, 0.2)

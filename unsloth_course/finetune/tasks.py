@@ -1,0 +1,354 @@
+"""What a run is tested on: one class for each shape of data, with its rows, its held-out score, and its samples.
+
+Instructions are marked by exact match, pairs by the share written in the preferred way, problems by their verified
+answer, conversations and raw text by perplexity. Taught in the lessons of the methods.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unsloth_course.errors import CourseError
+from unsloth_course.profile import POCKET
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from unsloth_course.evaluation import Answers, Score
+    from unsloth_course.profile import Profile
+
+HELD_OUT = "held-out.jsonl"
+"""The file beside a result that holds what `export` asks of each form of the model."""
+ASKED_LATER = 200  # rows in it, at most
+SHOWN = 6  # answers of a conversation that are written out, as samples
+ALL = 10**9  # rows: as many as there are
+
+
+@dataclass
+class Task:
+    """The rows of a run, those to learn from and those to test on, in the columns of their shape.
+
+    `checked` is the report of what was set aside.
+    """
+
+    machine: "Profile"
+    data: str
+    train: "Dataset"
+    held_out: "Dataset"
+    checked: Any
+    lines: list[dict[str, Any]] = field(default_factory=list)
+
+    def measure(self, model: Any, tokenizer: Any) -> Any:
+        """What the model does on the held-out rows."""
+        raise NotImplementedError
+
+    def score(self, before: Any, after: Any) -> "Score":
+        """The held-out score before and after."""
+        raise NotImplementedError
+
+    STANDS = "share"
+
+    def stands(self, found: Any) -> float:
+        """What a chain follows over its stages, under the name `STANDS`: as a rule the score itself."""
+        return found.share
+
+    def answers(self, found: Any) -> "Answers | None":
+        """The answers that were marked, if any were."""
+        return found
+
+    def rows(self) -> tuple["Dataset", "Dataset"]:
+        """The rows to learn from, and those to test on, in the columns that TRL takes."""
+        raise NotImplementedError
+
+    def longest(self, tokenizer: Any) -> tuple[int, int | None]:
+        """Tokens of the longest row to learn from, and of the longest answer, where memory depends on it."""
+        raise NotImplementedError
+
+    def kept(self, model: Any, tokenizer: Any) -> Any:
+        """What the model still knows of what is not trained."""
+        from unsloth_course import evaluation
+
+        return evaluation.recall(model, tokenizer, evaluation.probes(self.machine))
+
+    def retention(self, before: Any, after: Any) -> Any:
+        """The two as the scores' Retention."""
+        from unsloth_course import evaluation
+
+        return evaluation.Retention("exact_match", before.share, after.share)
+
+
+class Instructions(Task):
+    """Questions with a short answer: the share of exact answers.
+
+    A later stage may teach another manner of answering. So what has to stand is that the answer is right, alone or at
+    the end of one sentence.
+    """
+
+    STANDS = "right answers"
+
+    def stands(self, found: Any) -> float:
+        from unsloth_course import evaluation
+
+        right = [
+            evaluation.is_correct(given, wanted) for given, wanted in zip(found.given, found.expected, strict=True)
+        ]
+        return sum(right) / len(right)
+
+    def measure(self, model: Any, tokenizer: Any) -> Any:
+        from unsloth_course import evaluation
+
+        return evaluation.ask(model, tokenizer, self.held_out)
+
+    def score(self, before: Any, after: Any) -> "Score":
+        from unsloth_course import evaluation
+
+        return evaluation.score(before, after)
+
+    def rows(self) -> tuple["Dataset", "Dataset"]:
+        from unsloth_course.data import instruction
+
+        return tuple(
+            rows.map(instruction.to_prompt_completion, batched=True, remove_columns=rows.column_names)
+            for rows in (self.train, self.held_out)
+        )
+
+    def longest(self, tokenizer: Any) -> tuple[int, int | None]:
+        from unsloth_course.data import instruction
+
+        lengths = instruction.lengths(self.train, tokenizer, self.machine.max_length)
+        print(lengths)
+        return lengths.longest, None
+
+
+class Conversations(Task):
+    """Turns of any length: the perplexity of the assistant's held-out turns, given what was said before."""
+
+    def measure(self, model: Any, tokenizer: Any) -> Any:
+        from unsloth_course import evaluation
+
+        return evaluation.answer_perplexity(model, tokenizer, self.held_out, self.machine.max_length)
+
+    def score(self, before: Any, after: Any) -> "Score":
+        from unsloth_course import evaluation
+
+        return evaluation.perplexity_score(before, after)
+
+    STANDS = "perplexity"
+
+    def stands(self, found: Any) -> float:
+        return found.perplexity
+
+    def answers(self, found: Any) -> None:
+        return None
+
+    def rows(self) -> tuple["Dataset", "Dataset"]:
+        return self.train, self.held_out
+
+    def longest(self, tokenizer: Any) -> tuple[int, int | None]:
+        lengths = [
+            len(tokenizer.apply_chat_template([*row["prompt"], *row["completion"]], return_dict=True)["input_ids"])
+            for row in self.train
+        ]
+        cut = sum(length > self.machine.max_length for length in lengths)
+        if cut:
+            print(
+                f"{cut:,} of {len(lengths):,} rows are longer than {self.machine.max_length} tokens and are cut; the "
+                f"longest has {max(lengths):,}. Raise it with --max-length."
+            )
+        return min(max(lengths), self.machine.max_length), None
+
+
+class Pairs(Task):
+    """Prompts with a chosen and a rejected answer: the share of answers written in the preferred way."""
+
+    STANDS = "preference_rate"
+
+    def measure(self, model: Any, tokenizer: Any) -> Any:
+        from unsloth_course import evaluation
+
+        return evaluation.prefer(model, tokenizer, self.held_out)
+
+    def score(self, before: Any, after: Any) -> "Score":
+        from unsloth_course import evaluation
+
+        return evaluation.preference_score(before, after)
+
+    def answers(self, found: Any) -> "Answers":
+        return found.as_answers()
+
+    def rows(self) -> tuple["Dataset", "Dataset"]:
+        from unsloth_course.data import preference
+
+        return tuple(
+            rows.map(preference.to_chat, batched=True, remove_columns=rows.column_names)
+            for rows in (self.train, self.held_out)
+        )
+
+    def longest(self, tokenizer: Any) -> tuple[int, int | None]:
+        from unsloth_course.data import preference
+
+        return preference.longest(self.train, tokenizer)
+
+
+@dataclass
+class Problems(Task):
+    """Problems whose answer can be verified: the share solved."""
+
+    STANDS = "accuracy"
+
+    completion: int = 64
+
+    def measure(self, model: Any, tokenizer: Any) -> Any:
+        from unsloth_course import evaluation
+
+        return evaluation.solve(model, tokenizer, self.held_out, self.completion)
+
+    def score(self, before: Any, after: Any) -> "Score":
+        from unsloth_course import evaluation
+
+        return evaluation.accuracy_score(before, after)
+
+    def rows(self) -> tuple["Dataset", "Dataset"]:
+        from unsloth_course.data import problems
+
+        return tuple(rows.map(problems.to_grpo, batched=True) for rows in (self.train, self.held_out))
+
+    def longest(self, tokenizer: Any) -> tuple[int, int | None]:
+        from unsloth_course.data import problems
+
+        return problems.longest_prompt(self.train, tokenizer) + self.completion, self.completion
+
+
+@dataclass
+class Text(Task):
+    """Raw text of a domain: its perplexity, and that of general text as what should stay."""
+
+    READ = 256  # tokens of a text that are looked at
+    general: Sequence[str] = ()
+    stories: Sequence[str] = ()
+
+    def measure(self, model: Any, tokenizer: Any) -> Any:
+        from unsloth_course import evaluation
+
+        found = evaluation.perplexity(model, tokenizer, self.held_out["text"], self.READ)
+        mixed = evaluation.shuffled(self.held_out["text"])
+        self.chance = evaluation.perplexity(model, tokenizer, mixed, self.READ)
+        return found
+
+    def score(self, before: Any, after: Any) -> "Score":
+        from unsloth_course import evaluation
+
+        return evaluation.perplexity_score(before, after, chance=self.chance)
+
+    STANDS = "perplexity"
+
+    def stands(self, found: Any) -> float:
+        return found.perplexity
+
+    def answers(self, found: Any) -> None:
+        return None
+
+    def kept(self, model: Any, tokenizer: Any) -> Any:
+        from unsloth_course import evaluation
+
+        return evaluation.perplexity(model, tokenizer, self.stories, self.READ)
+
+    def retention(self, before: Any, after: Any) -> Any:
+        from unsloth_course import evaluation
+
+        return evaluation.Retention("perplexity", before.perplexity, after.perplexity)
+
+    def longest(self, tokenizer: Any) -> tuple[int, int | None]:
+        return self.machine.max_length, None
+
+
+def scored(task: Task, before: tuple[Any, Any], after: tuple[Any, Any]) -> "Score":
+    """The score with its retention. before, after: what `measure` and `kept` found."""
+    return replace(task.score(before[0], after[0]), retention=task.retention(before[1], after[1]))
+
+
+def supervised(machine: "Profile", train: int, held_out: int, seed: int) -> Task:
+    """The task of full, LoRA and QLoRA: by exact match where answers are short, else by perplexity."""
+    from unsloth_course.data import sources
+
+    if machine.data == POCKET or sources.kind(machine.data) in ("instruction", "problems"):
+        try:
+            return Instructions(machine, machine.data, *sources.instructions(machine.data, train, held_out, seed))
+        except sources.NoShortAnswer as reason:
+            print(f"{reason} Measured is how surprising the held-out answers are (perplexity).")
+    return Conversations(machine, machine.data, *sources.conversations(machine.data, train, held_out, seed))
+
+
+def preferences(machine: "Profile", train: int, held_out: int, seed: int) -> Task:
+    """The task of DPO."""
+    from unsloth_course.data import sources
+
+    return Pairs(machine, machine.data, *sources.preferences(machine.data, train, held_out, seed))
+
+
+def problems(machine: "Profile", train: int, held_out: int, seed: int, completion: int = 64) -> Task:
+    """The task of GRPO. completion: tokens of the longest answer."""
+    from unsloth_course.data import sources
+
+    return Problems(
+        machine, machine.data, *sources.problems(machine.data, train, held_out, seed), completion=completion
+    )
+
+
+def text(machine: "Profile", train: int, held_out: int, seed: int) -> Task:
+    """The task of continued pretraining."""
+    from unsloth_course.data import sources
+
+    found = sources.corpus(machine.data, train, held_out, seed)
+    kin = POCKET if machine.bundled else machine.model
+    general, stories = sources.general_text(kin, 6 * min(train, 600), held_out, seed)
+    return Text(machine, machine.data, *found, general=general["text"], stories=stories["text"])
+
+
+MAKE = {
+    "full": supervised,
+    "lora": supervised,
+    "qlora": supervised,
+    "dpo": preferences,
+    "grpo": problems,
+    "cpt": text,
+}
+"""By method: what makes its task."""
+
+
+def lines(task: Task) -> list[dict[str, Any]]:
+    """The held-out rows as `export` asks them: turns up to the answer and the answer, or raw text."""
+    from unsloth_course.data import chat, instruction
+
+    rows = task.held_out.select(range(min(ASKED_LATER, len(task.held_out))))
+    if isinstance(task, Text):
+        return [{"text": text} for text in rows["text"]]
+    if isinstance(task, Conversations):
+        return [{"messages": row["prompt"], "answer": row["completion"][0]["content"]} for row in rows]
+    if isinstance(task, Pairs):
+        from unsloth_course.data import preference
+
+        pairs = rows.map(preference.to_chat, batched=True, remove_columns=rows.column_names)
+        return [{"messages": row["prompt"], "answer": row["chosen"][0]["content"]} for row in pairs]
+    if isinstance(task, Problems):
+        return [{"messages": [chat.turn("user", row["question"])], "answer": row["answer"]} for row in rows]
+    return [
+        {
+            "messages": [chat.turn("user", instruction.question(row["instruction"], row["input"]))],
+            "answer": row["output"],
+        }
+        for row in rows
+    ]
+
+
+def write_lines(task: Task, out: Path) -> Path:
+    """Writes `held-out.jsonl` into the folder. Raises CourseError where it cannot."""
+    path = out / HELD_OUT
+    try:
+        with path.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines(task))
+    except OSError as error:
+        raise CourseError(f"{path} cannot be written ({error.strerror}); choose another --out.") from None
+    return path
