@@ -5,6 +5,7 @@ Each conversion runs in a process of its own: `python benchmarks/convert.py [--o
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -38,13 +39,15 @@ MEMORY += [
     ("alpaca", ending, rows) for ending in (".json", ".jsonl.gz", ".csv", ".parquet") for rows in (50_000, 500_000)
 ]
 PIECE = 10_000  # rows of a Parquet file that are made at once
-MEASURED = """
-import json, resource, sys, time
+MEASURED = r"""
+import json, pathlib, re, resource, sys, time
 from unsloth_course.data import convert
 started = time.perf_counter()
 report = convert.run(sys.argv[1], out=sys.argv[2])
 seconds = time.perf_counter() - started
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+if sys.platform == "linux":  # where the figure above includes the process that started this one
+    peak = int(re.search(r"VmHWM:\s+(\d+)", pathlib.Path("/proc/self/status").read_text())[1]) * 1024
 found = {"format": report.format, "converted": report.converted, "converting_seconds": seconds, "peak_bytes": peak}
 print(json.dumps(found))
 """
@@ -83,7 +86,7 @@ def write(rows: Iterable[dict[str, Any]], path: Path) -> None:
     """Writes a file of the kind that its name says, without holding the rows in memory."""
     name = path.name
     if name.endswith(".parquet"):
-        _write_parquet(list(rows), path)
+        _write_parquet(iter(rows), path)
     elif name.endswith(".csv"):
         import csv
 
@@ -107,13 +110,16 @@ def write(rows: Iterable[dict[str, Any]], path: Path) -> None:
                 stream.writelines(f"{line}\n" for line in lines)
 
 
-def _write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
+def _write_parquet(rows: Iterator[dict[str, Any]], path: Path) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    with parquet.ParquetWriter(path, pyarrow.Table.from_pylist(rows[:1]).schema) as writer:
-        for start in range(0, len(rows), PIECE):
-            writer.write_table(pyarrow.Table.from_pylist(rows[start : start + PIECE]))
+    pieces = iter(lambda: list(itertools.islice(rows, PIECE)), [])
+    tables = (pyarrow.Table.from_pylist(piece) for piece in pieces)
+    first = next(tables)
+    with parquet.ParquetWriter(path, first.schema) as writer:
+        for table in itertools.chain([first], tables):
+            writer.write_table(table)
 
 
 def measured(form: str, ending: str, rows: int, folder: Path) -> dict[str, Any]:

@@ -57,7 +57,8 @@ UNRECORDED = "not recorded yet"
 
 def recorded(folder: Path = RECORDED) -> list[dict[str, Any]]:
     """The recorded results, by lesson in learning order, then by device, model and seed."""
-    files = sorted(path for path in folder.glob("*.json") if not path.name.startswith("gpu-"))  # those of page.py
+    others = ("gpu-", "convert-", "formats-")  # those of page.py, and figures that are of no lesson
+    files = sorted(path for path in folder.glob("*.json") if not path.name.startswith(others))
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in files]
     order = ["base", *LESSONS]
     return sorted(runs, key=lambda run: (order.index(run["lesson"]), run["device"], run["model"], run.get("seed", 0)))

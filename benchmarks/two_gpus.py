@@ -165,6 +165,7 @@ class Legs:
             "profile": "cpu" if self.sizes.cpu else "gpu",
             "max_samples": self.sizes.samples,
             "steps": self.sizes.steps,
+            "save_steps": 10 * self.sizes.steps,  # no checkpoint within what is timed
             "batch": self.sizes.rows,
             "seed": seed,
         }

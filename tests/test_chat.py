@@ -46,6 +46,14 @@ def test_a_conversation_keeps_its_history_and_system_prompt():
     assert [turn["content"] for turn in model.seen[1]] == ["Be brief", "one", "re: one", "two"]
 
 
+def test_what_a_function_returned_is_a_turn_of_the_tool():
+    model = Echo()
+    talk = chat.Conversation(model)
+    list(talk.say("Weather?"))
+    list(talk.say('{"sky": "blue"}', role="tool"))
+    assert [turn["role"] for turn in model.seen[1]] == ["user", "assistant", "tool"]
+
+
 def test_an_answer_that_was_broken_off_does_not_join_the_history():
     talk = chat.Conversation(Echo())
     next(talk.say("one"))
@@ -109,6 +117,13 @@ def test_any_file_is_prompts_or_a_sentence(tmp_path_factory, content):
         assert chat.read_prompts(file)
     except CourseError as error:
         assert str(file) in str(error)
+
+
+def test_prompts_may_have_turns_of_a_tool(tmp_path):
+    file = tmp_path / "p.jsonl"
+    turns = [{"role": role, "content": role} for role in ("system", "user", "assistant", "tool")]
+    file.write_text(json.dumps({"messages": turns}))
+    assert chat.read_prompts(file, system="given") == [turns]
 
 
 def test_messages_keep_their_own_system_prompt(tmp_path):

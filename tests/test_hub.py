@@ -516,7 +516,7 @@ def test_scripts_of_a_data_set_are_neither_downloaded_nor_run(server, dataset_fo
     assert hub.fetch_dataset(DATASET).num_rows == len(ROWS)
     assert "alpaca-cleaned.py" not in downloads(server)
     (dataset_folder / "alpaca_data_cleaned.json").unlink()
-    with pytest.raises(CourseError, match=r"no JSON or parquet file.*scripts are not run"):
+    with pytest.raises(CourseError, match=r"no JSON, CSV or parquet file.*scripts are not run"):
         hub.fetch_dataset(DATASET)
     assert not (tmp_path / "ran").exists()
 
@@ -717,3 +717,92 @@ def test_unsloth_loads_what_was_fetched_and_asks_the_hub_for_nothing(server, tmp
     printed = run(LOAD.format(str(folder)), environment, tmp_path).splitlines()
     assert [line for line in printed if line.startswith("loaded")] == ["loaded 2448 6"]
     assert server.requests == []
+
+
+# --- looking without fetching
+
+
+def test_a_look_up_says_all_sizes_and_fetches_nothing(server, model_folder, dataset_folder):
+    found = hub.look_up(MODEL)
+    assert found.sizes == {name: (model_folder / name).stat().st_size for name in NEEDED}
+    assert set(found.missing) == NEEDED and found.to_download == found.bytes == sum(found.sizes.values())
+    assert not found.gated and not found.reason
+    rows = hub.look_up(DATASET, "dataset")
+    assert set(rows.sizes) == {"README.md", "alpaca_data_cleaned.json"}
+    assert downloads(server) == set() and not Path(constants.HF_HUB_CACHE).exists()
+
+
+def test_a_look_up_says_what_the_cache_lacks_and_leaves_it_as_it_is(server, model_folder):
+    folder = hub.fetch_model(MODEL)
+    assert hub.look_up(MODEL).missing == () and hub.look_up(MODEL).to_download == 0
+    (folder / "tokenizer.json").resolve().write_bytes(b"cut")
+    found = hub.look_up(MODEL)
+    assert found.missing == ("tokenizer.json",)
+    assert found.to_download == (model_folder / "tokenizer.json").stat().st_size
+    assert (folder / "tokenizer.json").read_bytes() == b"cut"
+
+
+def test_a_look_up_takes_only_the_named_files(server, dataset_folder):
+    write_two_languages(dataset_folder)
+    assert set(hub.look_up(DATASET, "dataset", ONLY).sizes) == {"python/validation-00000-of-00001.parquet"}
+
+
+@pytest.mark.parametrize("fault", ["refused", "503", "offline"])
+def test_without_a_hub_the_cache_is_looked_up(server, monkeypatch, fault):
+    online = hub.look_up(MODEL)
+    hub.fetch_model(MODEL)
+    break_network(server, monkeypatch, fault)
+    found = hub.look_up(MODEL)
+    assert (found.sizes, found.missing) == (online.sizes, ()) and found.reason
+    next(Path(constants.HF_HUB_CACHE).glob("*/snapshots/*/tokenizer.json")).unlink()
+    assert hub.look_up(MODEL).missing == ("tokenizer.json",)
+
+
+@pytest.mark.parametrize("fault", ["refused", "503", "offline"])
+def test_without_a_hub_and_without_a_cache_a_look_up_is_a_sentence(server, monkeypatch, fault):
+    break_network(server, monkeypatch, fault)
+    with pytest.raises(CourseError, match=r"no complete copy.*offline"):
+        hub.look_up(MODEL)
+
+
+def test_a_look_up_of_a_gated_repository_says_so(server):
+    server.gate(MODEL)
+    assert hub.look_up(MODEL).gated
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [("a/b", "model", "no model named a/b"), ("a/b", "dataset", "no dataset named a/b"), ("a b", "model", "Hub name")],
+)
+def test_a_look_up_of_what_is_not_there_is_a_sentence(server, name, kind, words):
+    with pytest.raises(CourseError, match=words):
+        hub.look_up(name, kind)
+
+
+def test_a_look_up_of_weights_that_would_not_be_fetched_is_a_sentence(server, model_folder):
+    for name in ("model.safetensors", "consolidated.safetensors"):
+        (model_folder / name).unlink()
+    with pytest.raises(CourseError, match="pickle"):
+        hub.look_up(MODEL)
+
+
+def test_a_config_is_read_from_a_folder_and_from_the_hub(server, model_folder, tmp_path):
+    assert hub.read_config(str(model_folder)) == hub.read_config(MODEL)
+    assert downloads(server) == {"config.json"}
+    with pytest.raises(CourseError, match=r"no config\.json"):
+        hub.read_config(str(tmp_path))
+    (model_folder / "config.json").write_text("[]")
+    with pytest.raises(CourseError, match="damaged"):
+        hub.read_config(str(model_folder))
+
+
+@pytest.mark.parametrize("name", ["train.jsonl.gz", "train.csv"])
+def test_compressed_rows_and_csv_are_fetched_too(server, tmp_path, name):
+    import gzip
+
+    folder = tmp_path / "compressed"
+    folder.mkdir()
+    text = "question,answer\nWho?,I\n" if name.endswith("csv") else '{"question": "Who?", "answer": "I"}\n'
+    (folder / name).write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
+    server.add_dataset("someone/rows", folder)
+    assert hub.fetch_dataset("someone/rows").to_list() == [{"question": "Who?", "answer": "I"}]

@@ -512,3 +512,19 @@ def test_the_scoreboard_of_nothing_is_a_sentence():
 def test_a_panel_in_which_nothing_was_measured_is_drawn():
     figure = plots.scoreboard([plots.Panel("answers", kind, {"base": None}) for kind in ("share", "log", "amount")])
     assert figure._repr_png_() and figure.caption.startswith("answers: not measured.")
+
+
+# --- formats ---------------------------------------------------------------------------------------------------------
+
+
+def test_formats_have_a_bar_for_the_size_and_a_dot_for_the_score():
+    rows = [("adapter", 1_200_000, 0.95), ("merged", 6_800_000, 0.95), ("q4_k_m", 2_100_000, 0.60)]
+    figure = plots.formats(rows, score="exact answers, 200 held-out prompts")
+    assert widths(figure) == [1.2, 6.8, 2.1]
+    dots = [line for line in figure.axes[1].lines if line.get_marker() == "o"]
+    assert [float(dot.get_xdata()[0]) for dot in dots] == [0.95, 0.95, 0.60]
+    for word in ("adapter", "q4_k_m", "6.8 MB", "60.0%", "within 3 points of adapter"):
+        assert word in words(figure)
+    assert "q4_k_m 2.1 MB, 60.0%" in figure.caption
+    with pytest.raises(CourseError, match="no format"):
+        plots.formats([], score="")

@@ -128,9 +128,58 @@ def test_without_ipython_there_is_nothing_to_rewrite(monkeypatch):
 
 
 def test_where_a_reward_is_logged_it_is_shown_in_place_of_the_loss(clock, capsys):
-    line, state = progress.Line(), SimpleNamespace(global_step=1, max_steps=1)
+    line, state = progress.Line(), SimpleNamespace(global_step=0, max_steps=1)
     line.on_train_begin(None, state, None)
+    state.global_step = 1
     line.on_log(None, state, None, logs={"loss": 0.0, "reward": 0.75, "reward_std": 0.3})
     clock.now += 1.0
     line.on_train_end(None, state, None)
     assert capsys.readouterr().out.splitlines()[-1] == "trained for 1 steps in 1 s, reward 0.750"
+
+
+def test_a_resumed_run_counts_its_own_steps(clock, capsys):
+    line, state = progress.Line(), SimpleNamespace(global_step=90, max_steps=100)
+    line.on_train_begin(None, state, None)
+    clock.now += 20
+    state.global_step = 100
+    line.on_step_end(None, state, None)
+    line.on_train_end(None, state, None)
+    assert capsys.readouterr().out.splitlines() == [
+        "training: step 90 of 100",
+        "training: step 100 of 100, 0 s left",
+        "trained for 10 steps in 20 s",
+    ]
+
+
+class Terminal:
+    def __init__(self, text, is_terminal):
+        self.text, self.isatty = text, lambda: is_terminal
+
+    def write(self, text):
+        return self.text.write(text)
+
+    def flush(self):
+        pass
+
+
+@pytest.mark.parametrize(("is_terminal", "kind"), [(True, progress.Bar), (False, progress.Line)])
+def test_a_terminal_gets_a_bar_and_a_pipe_lines(monkeypatch, is_terminal, kind):
+    monkeypatch.setattr(sys, "stdout", Terminal(None, is_terminal))
+    assert isinstance(progress.shown(), kind)
+
+
+def test_the_bar_shows_loss_pace_memory_and_time_left(clock, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_held", lambda: 3 * 2**30)
+    bar, state = progress.Bar(), SimpleNamespace(global_step=0, max_steps=10)
+    arguments = SimpleNamespace(per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    bar.on_train_begin(arguments, state, None)
+    state.global_step = 5
+    clock.now += 10
+    bar.on_log(arguments, state, None, logs={"loss": 1.5})
+    assert bar._words == {"loss": "loss 1.500", "pace": "2.0 rows/s", "memory": "3.0 GiB"}
+    bar.on_log(arguments, state, None, logs={"reward": 0.5, "num_tokens": 1000})
+    assert bar._words["loss"] == "reward 0.500" and bar._words["pace"] == "100 tokens/s"
+    assert bar._bar.tasks[0].completed == 5
+    bar.on_train_end(arguments, state, None)
+    assert "trained for 5 steps in 10 s, reward 0.500" in capsys.readouterr().out
+    bar.close()

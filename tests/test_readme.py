@@ -51,3 +51,27 @@ def test_the_readme_names_every_written_lesson():
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     for lesson in runner.written_lessons():
         assert f"](notebooks/{runner.LESSONS[lesson]})" in readme
+
+
+COMMAND = re.compile(r"python -m unsloth_course (?P<words>[^`\n|#]+)")
+
+
+def commands(page):
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    return [found["words"].split() for found in COMMAND.finditer(text)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_in_a_page_exists_with_its_options(page):
+    import typer
+
+    from unsloth_course import cli
+
+    known = typer.main.get_command(cli.app).commands
+    for name, *words in commands(page):
+        if not name.isalpha() or name.isupper():
+            continue  # a placeholder
+        assert name in known, f"{page.name}: {name}"
+        options = {option for parameter in known[name].params for option in parameter.opts}
+        for word in words:
+            assert not word.startswith("--") or word.rstrip(",.:;)") in options, f"{page.name}: {name} {word}"

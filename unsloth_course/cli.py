@@ -261,7 +261,7 @@ def memory(
 
 @app.command()
 def data(
-    file: Annotated[str, typer.Argument(help="A file, a folder of raw text, or a name on the Hub.")],
+    file: Annotated[str, typer.Argument(help="A file, a folder of rows or of raw text, or a name on the Hub.")],
     to: Annotated[
         str | None,
         typer.Option(help="instruction, chat, preference, function-calling, problems or text; else what suits."),
@@ -312,7 +312,7 @@ def exercises(
 @app.command()
 def export(
     source: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with an adapter or a whole model.")],
-    to: Annotated[str, typer.Option(help="merged, gguf or ollama.")],
+    to: Annotated[str, typer.Option(help="merged, gguf, ollama or onnx.")],
     quant: Annotated[str, typer.Option(help="f16, q8_0, q5_k_m, q4_k_m, several with commas, or all.")] = "q4_k_m",
     out: Annotated[Path | None, typer.Option(help="Folder for the result; without it export/ beside DIR.")] = None,
     data: Annotated[
@@ -355,7 +355,7 @@ def chat(
 ) -> None:
     """Talk to a model; answers stream as they are written.
 
-    An empty line or Ctrl-D ends the conversation, /new begins another. With --prompts it answers a file, in order.
+    An empty line or Ctrl-D ends the conversation, /new begins another, /tool TEXT says what a function returned. With --prompts it answers a file, in order.
     """
     from . import chat as room
 
@@ -388,7 +388,10 @@ def _talk(conversation: Any) -> None:
         if text == "/new":
             conversation.history.clear()
             continue
-        for piece in conversation.say(text):
+        role = "user"
+        if text.startswith("/tool "):
+            role, text = "tool", text.removeprefix("/tool ")
+        for piece in conversation.say(text, role):
             print(piece, end="", flush=True)
         print(flush=True)
 

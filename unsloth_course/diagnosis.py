@@ -512,13 +512,22 @@ def _layer_change(model: Any, before: Mapping[str, Any], after: Mapping[str, Any
             partner = name.replace(".lora_A.", ".lora_B.")
             scale = modules[owner].scaling[adapter]
             change = scale * (after[partner].float() @ after[name].float() - before[partner].float() @ old.float())
-            weight = modules[owner].base_layer.weight.detach().float()
+            weight = _dense(modules[owner].base_layer.weight)
             moved[layer] = moved.get(layer, 0.0) + float(change.norm()) ** 2
             whole[layer] = whole.get(layer, 0.0) + float(weight.norm()) ** 2
         elif ".lora_B." not in name:
             moved[layer] = moved.get(layer, 0.0) + float((after[name].float() - old.float()).norm()) ** 2
             whole[layer] = whole.get(layer, 0.0) + float(old.float().norm()) ** 2
     return {layer: math.sqrt(moved[layer] / whole[layer]) if whole[layer] else 0.0 for layer in sorted(moved)}
+
+
+def _dense(weight: Any) -> Any:
+    """A frozen weight as float32 numbers; of one in 4 bits those that it stands for."""
+    if getattr(weight, "quant_state", None) is None:
+        return weight.detach().float()
+    import bitsandbytes
+
+    return bitsandbytes.functional.dequantize_4bit(weight.data, weight.quant_state).float()
 
 
 def data_hash(dataset: Any) -> str:

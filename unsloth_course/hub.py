@@ -42,7 +42,8 @@ MODEL_FILES = _Patterns(
     ),
     ignore=("*/*", "consolidated*"),
 )
-DATASET_FILES = _Patterns(allow=("README.md", "*.json", "*.jsonl", "*.parquet"), ignore=(".*", "dataset_infos.json"))
+TABLES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".csv", ".parquet")
+DATASET_FILES = _Patterns(allow=("README.md", *(f"*{end}" for end in TABLES)), ignore=(".*", "dataset_infos.json"))
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -458,9 +459,9 @@ def _check_names(names: set[str], name: str, kind: str) -> None:
     """Refuse from the Hub's list of files, before anything is downloaded."""
     if kind == "model":
         _check_model_names({file for file in names if "/" not in file}, name)
-    elif not any(file.endswith((".json", ".jsonl", ".parquet")) for file in names):
+    elif not any(file.endswith(TABLES) for file in names):
         scripts = " It names a Python script, and scripts are not run." if any(n.endswith(".py") for n in names) else ""
-        raise CourseError(f"{name} holds no JSON or parquet file.{scripts} Choose a copy of it in parquet.")
+        raise CourseError(f"{name} holds no JSON, CSV or parquet file.{scripts} Choose a copy of it in parquet.")
 
 
 def _check_model_names(names: set[str], where: str, base: str = "the model that its adapter_config.json names") -> None:

@@ -97,14 +97,15 @@ class Line:
 
     def __init__(self) -> None:
         self._started = 0.0
+        self._began = 0  # step; a resumed run does not begin at 0
         self._shown = 0.0
         self._loss = ""
         self._handle = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._started = time.monotonic()
+        self._started, self._began = time.monotonic(), state.global_step
         self._handle = _display()
-        self._write(f"training: step 0 of {state.max_steps}")
+        self._write(f"training: step {self._began} of {state.max_steps}")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
         # GRPO's loss says nothing about what was learned; it logs a reward beside it.
@@ -120,11 +121,12 @@ class Line:
             return
         self._shown = now
         spent = now - self._started
-        left = spent / state.global_step * (state.max_steps - state.global_step)
+        left = spent / (state.global_step - self._began) * (state.max_steps - state.global_step)
         self._write(f"training: step {state.global_step} of {state.max_steps}{self._loss}, {left:.0f} s left")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._write(f"trained for {state.global_step} steps in {time.monotonic() - self._started:.0f} s{self._loss}")
+        steps, seconds = state.global_step - self._began, time.monotonic() - self._started
+        self._write(f"trained for {steps} steps in {seconds:.0f} s{self._loss}")
 
     def _write(self, text: str) -> None:
         if self._handle is None:

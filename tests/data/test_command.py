@@ -373,7 +373,35 @@ def test_csv_rows_that_cannot_be_read_are_set_aside(tmp_path):
     accounted(report)
     assert report.converted == 2
     reasons = {row.row: row.reason for row in report.set_aside}
-    assert "1 fields" in reasons[2] and "not UTF-8" in reasons[3] and "broken" in reasons[4] and "broken" in reasons[6]
+    assert (
+        reasons[6].startswith("line 8: ")
+        and "1 fields" in reasons[2]
+        and "not UTF-8" in reasons[3]
+        and "broken" in reasons[4]
+        and "broken" in reasons[6]
+    )
+
+
+def test_a_quote_that_is_never_closed_takes_rows_with_it_and_says_which(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b'instruction,output\na,b\n"c,d\ne,f\ng,h\n')
+    report = convert.run(str(tmp_path / "a.csv"))
+    assert [(row.row, row.reason) for row in report.set_aside] == [
+        (2, "lines 3 to 5: the CSV is broken (unexpected end of data)")
+    ]
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_the_fields_of_a_csv_file_may_be_parted_otherwise(tmp_path, mark):
+    rows = [
+        {"instruction": "Say a; b,\tc", "input": "", "output": 'a "b"\nc'},
+        {"instruction": "d", "input": "", "output": "e"},
+    ]
+    with (tmp_path / "a.csv").open("w", encoding="utf-8-sig", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]), delimiter=mark)
+        writer.writeheader()
+        writer.writerows(rows)
+    convert.run(str(tmp_path / "a.csv"), out=tmp_path / "out.jsonl")
+    assert read(tmp_path / "out.jsonl") == rows
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,15 @@ def test_top_level_is_not_a_list(tmp_path, text, words):
         list(read_rows(path))
 
 
+def test_a_huge_top_level_that_is_not_a_list_is_not_read_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_LINE_BYTES", 100)
+    monkeypatch.setattr(files, "JSON_CHUNK_BYTES", 10)
+    whole = refusal(written(tmp_path, "a.json", '{"data": [' + ", ".join(["1"] * 20) + "]}"))
+    assert "lists under 'data'" in whole
+    endless = refusal(written(tmp_path, "b.json", '{"data": [' + ", ".join(["1"] * 20_000) + "]}"))
+    assert "the top level is not a list of objects. Put them into one: [{...}, {...}]." in endless
+
+
 def test_a_row_that_is_not_an_object(tmp_path):
     assert "row 2 is a number, not an object" in refusal(written(tmp_path, "a.json", '[{"x": 1}, 2]'))
     assert "row 2 (line 3) is null, not an object" in refusal(written(tmp_path, "a.jsonl", '{"x": 1}\n\nnull'))
@@ -216,6 +225,56 @@ def test_any_json_gives_its_rows_or_a_sentence(tmp_path, value):
 def test_jsonl_gives_back_what_was_written(tmp_path, values):
     path = written(tmp_path, "a.jsonl", "\n".join(json.dumps(value) for value in values))
     assert [repr(row.values) for row in rows_of(path)] == [repr(value) for value in values]
+
+
+ODD = ["-0", "-0.0", "1e400", "1E5", "123456789012345678901234567890", "18446744073709551616", "-9223372036854775809"]
+ODD += [
+    "0.1",
+    "1.0",
+    "5e-324",
+    "NaN",
+    "-Infinity",
+    '"\\ud83d\\ude00"',
+    '"\\ud83d"',
+    '"\\u0000"',
+    '{"a": 1, "a": 2}',
+    "[1,]",
+    "01",
+]
+ODD += ["9" * 5000, "[" * 2000 + "]" * 2000, "\ufeff1", " \n[]\t", '"\t"', "'a'", "", "tru", "{1: 2}", '{"a" 1}', "1 2"]
+
+
+@pytest.mark.parametrize("text", ODD, ids=range(len(ODD)))
+def test_the_quick_reader_reads_what_json_reads(text, monkeypatch):
+    found = []
+    for quick in (files.quick_json, None):
+        monkeypatch.setattr(files, "quick_json", quick)
+        try:
+            found.append(repr(files._loads(text)))
+        except (ValueError, RecursionError) as error:
+            found.append(str(error))
+    assert found[0] == found[1]
+
+
+@any_file
+@given(value=json_values)
+def test_what_is_written_is_read_again(value):
+    text = json.dumps(value)
+    assert repr(files._loads(text)) == repr(json.loads(text))
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"])))
+def test_rows_of_text_are_written_so_that_json_reads_them(text):
+    row = {"messages": [{"role": "user", "content": text}], text: None}
+    line = files.dumps(row)
+    assert json.loads(line) == row and "\n" not in line and "\r" not in line
+
+
+def test_without_the_quick_reader_all_is_the_same(tmp_path, monkeypatch):
+    path = written(tmp_path, "a.jsonl", '{"x": "é"}\n{"x": }\n')
+    with_it = refusal(path), files.dumps({"x": ["é", 1, None]})
+    monkeypatch.setattr(files, "quick_json", None)
+    assert (refusal(path), files.dumps({"x": ["é", 1, None]})) == with_it == (with_it[0], '{"x":["é",1,null]}')
 
 
 def test_rows_in_memory():

@@ -526,8 +526,14 @@ def test_the_kind_of_rows_is_told_from_the_first(tmp_path, one, wanted, ending):
     assert sources.kind(as_file(tmp_path, [one] * 3, ending)) == wanted
 
 
-def test_the_kind_of_other_things(tmp_path):
+def test_the_kind_of_other_things(tmp_path, monkeypatch):
     assert sources.kind("pocket") == "pocket"
+    monkeypatch.setattr(hub, "look_up", pytest.fail)
+    assert [sources.kind(HUB_DATA[lesson]) for lesson in ("lora", "dpo", "cpt")] == [
+        "instruction",
+        "preference",
+        "text",
+    ]
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("text")
     assert sources.kind(str(tmp_path / "texts")) == "text"

@@ -38,7 +38,8 @@ def test_the_modelfile_writes_the_chat_form_of_the_tokenizer(tokenizer):
     assert lines.startswith("FROM ./model.q4_k_m.gguf\n")
     assert 'PARAMETER stop "<|im_end|>"' in lines
     assert '{{ if eq .Role "system" }}<|im_start|>system\n{{ .Content }}<|im_end|>\n' in lines
-    assert lines.count("{{ end }}") == 2
+    assert '{{ else if eq .Role "tool" }}<|im_start|>tool\n{{ .Content }}<|im_end|>\n' in lines
+    assert lines.count("{{ end }}") == 2 and "SYSTEM" not in lines
     assert '{{ end }}{{ end }}<|im_start|>assistant\n"""' in lines
 
 
@@ -48,6 +49,21 @@ def test_the_default_system_prompt_of_a_template_stays(tokenizer, monkeypatch):
     assert files.chat_parts(tokenizer)[1] == "<|im_start|>system\nBe kind<|im_end|>\n"
     expected = '{{ if ne (index .Messages 0).Role "system" }}<|im_start|>system\nBe kind<|im_end|>\n{{ end }}'
     assert expected in files.modelfile(tokenizer, "m.gguf")
+
+
+def test_the_system_prompt_of_the_training_is_in_the_modelfile(tokenizer):
+    lines = files.modelfile(tokenizer, "m.gguf", system="Be kind.\nBe brief.", roles={"system", "user", "assistant"})
+    assert '\nSYSTEM """Be kind.\nBe brief."""\nPARAMETER stop' in lines
+    with pytest.raises(CourseError, match="which a Modelfile cannot say"):
+        files.modelfile(tokenizer, "m.gguf", system='Say """')
+
+
+def test_a_template_without_tools_makes_a_modelfile_only_for_a_training_without_them(tokenizer, monkeypatch):
+    picky = "{% for m in messages %}{% if m['role'] == 'tool' %}{{ raise_exception('no') }}{% endif %}{% endfor %}"
+    monkeypatch.setattr(tokenizer, "chat_template", picky + tokenizer.chat_template)
+    assert '"tool"' not in files.modelfile(tokenizer, "m.gguf", roles={"user", "assistant"})
+    with pytest.raises(CourseError, match="turns of the role tool"):
+        files.modelfile(tokenizer, "m.gguf", roles={"user", "assistant", "tool"})
 
 
 @pytest.mark.parametrize(

@@ -172,10 +172,18 @@ def test_the_same_tokens_from_other_weights_are_found_by_their_leads(kind, drift
     if holds:
         require(kind, reading(), changed(other))
     else:
-        with pytest.raises(CourseError, match="Token 1 of the answer to prompt 2 differs most: 5.000 became"):
+        with pytest.raises(CourseError, match=r"Token 1 of the answer to prompt 2 differs most: 5\.000 became"):
             require(kind, reading(), changed(other))
     in_16_bit = changed(lambda r: r.update(dtype="bfloat16"))
     require(kind, in_16_bit, changed(other))  # there the steps of the numbers are larger than that
+
+
+def test_more_layers_drift_further():
+    assert proof.limit_for("f16", reading()).drift == 0.02
+    deep = reading() | {"layers": 36}
+    assert proof.limit_for("f16", deep) == (0.1, pytest.approx(0.06))
+    assert proof.limit_for("q4_k_m", deep) is None
+    assert proof.limit_for("f16", deep | {"dtype": "float16"}) == proof.IN_16_BIT
 
 
 def test_of_answers_without_a_token_nothing_drifts():

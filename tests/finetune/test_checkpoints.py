@@ -140,9 +140,14 @@ def test_a_run_that_starts_anew_does_not_mix_with_an_old_one(tmp_path):
     with pytest.raises(CourseError, match=r"holds checkpoint-5 of an earlier run\. Add --resume"):
         checkpoints.require_none(tmp_path)
     (tmp_path / "damaged-checkpoint-4").mkdir()
+    (tmp_path / "README.md").touch()
     checkpoints.discard(tmp_path)
     checkpoints.require_none(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["damaged-checkpoint-4"]
+    (tmp_path / "damaged-checkpoint-4").rmdir()
+    checkpoints.discard(tmp_path)
+    assert not tmp_path.exists()
+    checkpoints.discard(tmp_path)
 
 
 def test_every_zero_steps_cannot_be():

@@ -100,6 +100,7 @@ def test_every_method_trains_on_its_own_data(load, tmp_path, method, more, metri
     assert found["training"]["steps"] == more["steps"] and found["method"] == method
     assert trainable in (None, found["parameters"]["trainable"])
     assert outcome.receipt.evidence.changed_tensors > 0
+    assert all(1e-4 < change < 1 for change in outcome.receipt.layer_change.values()), "of 4-bit weights, too"
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
     assert Options(**settings.read(tmp_path / "finetune.toml")) == options
     held_out = [json.loads(line) for line in (tmp_path / "held-out.jsonl").read_text().splitlines()]
@@ -166,3 +167,11 @@ def test_hyperparameters_reach_the_trainer(load, tmp_path):
     arguments = finetune.train(prepared, test=False).args
     assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (2, 2)
     assert (arguments.lr_scheduler_type, arguments.warmup_steps, arguments.weight_decay) == ("linear", 3, 0.2)
+
+
+def test_a_run_that_learns_nothing_says_so_and_still_saves(load, tmp_path):
+    options = Options("lora", "pocket", **SHORT, steps=3, lr_scheduler_type="linear", warmup_steps=10**6, out=tmp_path)
+    outcome = finetune.run(options)  # a rate that never rises: 1e-3 * 3 / 10**6
+    assert outcome.results["evaluation"]["after"] == outcome.results["evaluation"]["before"]
+    assert outcome.results["receipt"]["verdict"] == "suspicious"
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()

@@ -90,6 +90,8 @@ def test_sizes_are_said_side_by_side_and_only_the_config_is_fetched(server, tmp_
     text = str(found)
     assert "not there" in text and PACKED in text and f"{size(repository) / 1e6:,.1f} MB" in text
     found.require()
+    again = look(tmp_path).model
+    assert again.state == "nothing" and "config.json" not in again.missing, "what the first look fetched is no download"
 
 
 def test_of_a_name_in_4_bits_the_full_weights_are_looked_for(server, tmp_path, repository):
@@ -287,7 +289,7 @@ def test_memory_that_is_too_small_is_said_with_both_sizes(server, tmp_path):
 def test_the_most_important_problem_comes_first(server, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(10_000, 8_000, 2_000))
     found = look(tmp_path, data="a/b", machine=cpu(1024))
-    expected = ("no dataset named a/b", "The disk of", "rows (--max-length)")
+    expected = ("no dataset named a/b", "The disk of", "Shorten the rows")
     assert [words in text for words, text in zip(expected, found.problems, strict=True)] == [True] * 3, found.problems
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from unsloth_course.data import chat, detect, preference, reading
-from unsloth_course.data.files import Aside, Broken, Row, SetAside
+from unsloth_course.data.files import Aside, Broken, Row, SetAside, dumps
 from unsloth_course.data.report import HeldOut, Report, Template
 from unsloth_course.errors import CourseError
 from unsloth_course.profile import POCKET
@@ -29,7 +29,6 @@ BATCH_ROWS = 1000
 HELD_OUT_ROWS = 100_000  # their words are held in memory
 
 Convert = Callable[[Any], dict[str, Any]]
-_written = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def _messages(turns: chat.Turns) -> dict[str, Any]:
@@ -124,7 +123,7 @@ def _one(row: Row | Broken, form: detect.Form, convert: Convert, report: Report,
         if output:
             output.set_aside(aside, row.values)
         return
-    line = _written(made)
+    line = dumps(made)
     report.note(row, form, made)
     if output:
         output.write(line)

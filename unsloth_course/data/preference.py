@@ -191,7 +191,8 @@ def conversation(text: str) -> Turns | None:
     before, *rest = _SPEAKER.split(text)
     if before.strip() or not rest or rest[0] != "Human":
         return None
-    return [chat.turn(_SPEAKERS[who], said.strip()) for who, said in zip(rest[::2], rest[1::2], strict=True)]
+    spoken = zip(rest[::2], rest[1::2], strict=True)
+    return [{"role": _SPEAKERS[who], "content": said.strip()} for who, said in spoken]
 
 
 def _parted(column: str, turns: Turns) -> tuple[Turns, str]:
@@ -231,8 +232,11 @@ def _turn_of(row: Row, column: str, number: int, turn: object) -> dict[str, str]
             raise CourseError(
                 f"{row.place(column)}: turn {number} has no {quoted(key)}; it has {found}. Rename the key."
             )
-        place = f"{column}, turn {number}, {key}"
-        texts.append(text_of(row._replace(values={place: turn[key]}), place))
+        text = turn[key]
+        if not isinstance(text, str):
+            place = f"{column}, turn {number}, {key}"
+            text = text_of(row._replace(values={place: text}), place)
+        texts.append(text)
     if texts[0] not in ROLES:
         raise Aside(f"column {quoted(column)}: turn {number} has the role {quoted(texts[0])}, none of {listed(ROLES)}")
     return chat.turn(*texts)
@@ -242,7 +246,10 @@ def check(pair: Pair, tokens: Sequence[str]) -> None:
     """Raises Aside when nothing can be learned from the pair."""
     if not pair.prompt:
         raise Aside(f"column {quoted(pair.column)} " + ("is empty" if pair.column == "prompt" else "has no prompt"))
-    for number, turn in enumerate(pair.prompt, 1):
+    said = [*[turn["content"] for turn in pair.prompt], pair.chosen, pair.rejected]
+    # All of it is looked at in one go, which most pairs pass; text by text only to say what is amiss.
+    amiss = useless({"": "\n".join(said)}, tokens) is not None or not all(map(str.strip, said))
+    for number, turn in enumerate(pair.prompt if amiss else (), 1):
         system = turn["role"] == "system"
         if pair.column == "question":
             place = "system" if system else "question"
@@ -253,7 +260,7 @@ def check(pair: Pair, tokens: Sequence[str]) -> None:
             raise Aside(reason)
     if pair.prompt[-1]["role"] != "user":
         raise Aside(f"column {quoted(pair.column)}: the prompt does not end in a turn of the user")
-    if reason := useless({"chosen": pair.chosen, "rejected": pair.rejected}, tokens):
+    if amiss and (reason := useless({"chosen": pair.chosen, "rejected": pair.rejected}, tokens)):
         raise Aside(reason)
     if pair.chosen.strip() == pair.rejected.strip():
         raise Aside(SAME)

@@ -48,7 +48,7 @@ def opened(source: str, shape: str | None = None) -> Opened:
     if not tables.is_folder(path):
         return _told(tables.stream(source), source, shape)
     if shape != "text":
-        form = _form_of_files(path)
+        form = _form_of_files(path, shape)
         if form is not None:
             return Opened(form, tables.rows_in(path))
     return Opened(detect.FORMS["text"], tables.stream(source))
@@ -70,18 +70,20 @@ def _form(first: list[Row | Broken], source: str, shape: str | None = None) -> d
 
 
 def form(source: str) -> detect.Form:
-    """The form of a file, a folder or a data set on the Hub. Of one that is not in the cache little more than 1 MB is
-    fetched. Raises CourseError as `opened` does."""
+    """The form of a file, a folder or a data set on the Hub, of which only the first rows are fetched.
+
+    Raises CourseError as `opened` does.
+    """
     if tables.on_the_hub(source):
         return _form(tables.first_rows(source, LOOKED_AT), source)
     return opened(source).form
 
 
-def _form_of_files(folder: Path) -> detect.Form | None:
+def _form_of_files(folder: Path, shape: str | None) -> detect.Form | None:
     """The form of the rows in a folder's files, or None where they are raw text, or there are none."""
     rows = (row for row in tables.rows_in(folder) if isinstance(row, Row))
     try:
-        form = detect.form(list(itertools.islice(rows, LOOKED_AT)), str(folder))
+        form = detect.form(itertools.islice(rows, LOOKED_AT), str(folder), shape)
     except CourseError:
         return None
     return None if form.shape == "text" else form
@@ -217,10 +219,11 @@ def load(source: str, shape: str) -> Checked:
 def in_batches(rows: Iterator[dict[str, Any]], features: Any) -> Any:
     """A `datasets.Dataset` of these rows, made a thousand at a time: they are never all there as Python objects."""
     import pyarrow
-    from datasets import Dataset
+    from datasets import Dataset, fingerprint
 
     schema = features.arrow_schema
     tables = [pyarrow.Table.from_pylist([], schema=schema)]
     while batch := list(itertools.islice(rows, BATCH_ROWS)):
         tables.append(pyarrow.Table.from_pylist(batch, schema=schema))
-    return Dataset(pyarrow.concat_tables(tables))
+    # To name it by its content, as the library does by itself, takes several copies of it.
+    return Dataset(pyarrow.concat_tables(tables), fingerprint=fingerprint.generate_random_fingerprint())

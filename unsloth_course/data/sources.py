@@ -26,6 +26,8 @@ HUB_TEXTS = 20_000
 # The only files that are fetched of a large set: 13,914 Python functions of 17 MB, from repositories of their own. All
 # six languages would be 1 GB.
 HUB_FILES = {HUB_DATA["cpt"]: ("python/validation-*.parquet",)}
+# What the course's own sets hold, so that nobody has to be asked.
+HUB_KINDS = {HUB_DATA["lora"]: "instruction", HUB_DATA["dpo"]: "preference", HUB_DATA["cpt"]: "text"}
 # General text of the Hub: answers of Alpaca that are at least so many characters long, and mostly letters and spaces.
 PROSE_CHARACTERS = 300
 PROSE_SHARE = 0.92
@@ -199,7 +201,7 @@ def kind(source: str) -> str:
     """
     if source == POCKET:
         return POCKET
-    return reading.form(source).target
+    return HUB_KINDS.get(source) or reading.form(source).target
 
 
 def corpus(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset", Checked]:

@@ -21,7 +21,10 @@ from unsloth_course.errors import CourseError
 TABLES = (".csv", ".parquet")
 ROWS = (*ENDINGS, *TABLES)
 ALL_ENDINGS = (*ROWS, *corpus.DOCUMENTS)
+DELIMITERS = (",", ";", "\t")
+"""What may stand between the fields of a CSV file; the first of them that is in its first line does."""
 BATCH_ROWS = 1000
+PARQUET_BYTES = 2**16  # of a column are read at once
 HEAD_BYTES = 2**20  # are fetched at once of a file on the Hub, to look at its first rows
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -156,14 +159,18 @@ def _csv_rows(path: Path, shown: str) -> Iterator[Row | Broken]:
     try:
         # Bytes that are not UTF-8 come through as surrogates, so that only the rows that hold them are set aside.
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
+            head = stream.readline(files.MAX_LINE_BYTES)
+            stream.seek(0)
+            mark = next((mark for mark in DELIMITERS if mark in head), ",")
+            reader = csv.reader(stream, strict=True, delimiter=mark)
             columns = _header(reader, shown)
-            number = 0
+            number, line = 0, reader.line_num
             while (cells := _cells(reader)) is not None:
+                first, line = line + 1, reader.line_num
                 if cells == []:  # a blank line
                     continue
                 number += 1
-                yield _csv_row(shown, number, columns, cells)
+                yield _csv_row(shown, number, columns, cells, (first, line))
     except OSError as error:
         raise CourseError(f"{shown} cannot be read: {error.strerror or error}.") from None
     if not number:
@@ -190,9 +197,12 @@ def _header(reader: Iterator[list[str]], shown: str) -> list[str]:
     return columns
 
 
-def _csv_row(shown: str, number: int, columns: list[str], cells: list[str] | csv.Error) -> Row | Broken:
+def _csv_row(
+    shown: str, number: int, columns: list[str], cells: list[str] | csv.Error, lines: tuple[int, int]
+) -> Row | Broken:
     if isinstance(cells, csv.Error):
-        return Broken(shown, number, f"the CSV is broken ({cells})", None)
+        where = f"line {lines[0]}" if lines[1] <= lines[0] else f"lines {lines[0]} to {lines[1]}"
+        return Broken(shown, number, f"{where}: the CSV is broken ({cells})", None)
     if len(cells) != len(columns):
         return Broken(shown, number, f"it has {len(cells)} fields, and the first line names {len(columns)}", cells)
     for column, cell in zip(columns, cells, strict=True):
@@ -207,11 +217,13 @@ def _parquet_rows(file: Path | BinaryIO, shown: str) -> Iterator[Row | Broken]:
 
     number = 0
     try:
-        with parquet.ParquetFile(file) as table:
-            for batch in table.iter_batches(batch_size=BATCH_ROWS):
-                for values in batch.to_pylist():
-                    number += 1
-                    yield Row(shown, number, None, values)
+        # Otherwise the whole file is read ahead, and more than one group of rows is held.
+        with parquet.ParquetFile(file, pre_buffer=False, buffer_size=PARQUET_BYTES) as table:
+            for group in range(table.num_row_groups):
+                for batch in table.iter_batches(BATCH_ROWS, row_groups=[group]):
+                    for values in batch.to_pylist():
+                        number += 1
+                        yield Row(shown, number, None, values)
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CourseError(f"{shown} is not a whole Parquet file ({reason}). Download or write it again.") from None

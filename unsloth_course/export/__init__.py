@@ -1,8 +1,8 @@
 """Taking a model elsewhere: merged 16-bit weights, GGUF files, an Ollama Modelfile, and the round trip as proof.
 
 `export` does it all, and `after_training` what `finetune --merge --gguf` asks for. The prompts are in `held_out`, the
-files in `files`, the proof in `proof`, real llama.cpp in `llama`, the table's page in `page`, and what needs Unsloth
-runs in `own_process`. Taught at the end of lesson colab2 (LoRA); docs/export.md says what is compared.
+files in `files`, the proof in `proof`, real llama.cpp in `llama`, ONNX in `onnx`, the table's page in `page`, and what
+needs Unsloth runs in `own_process`. Taught at the end of lesson colab2 (LoRA); docs/export.md says what is compared.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import Any
 
 from unsloth_course import models
 from unsloth_course.errors import CourseError
-from unsloth_course.export import files, held_out, llama, own_process, page, proof
+from unsloth_course.export import files, held_out, llama, onnx, own_process, page, proof
 
 __all__ = [
     "QUANTS",
@@ -28,12 +28,13 @@ __all__ = [
     "files",
     "held_out",
     "llama",
+    "onnx",
     "own_process",
     "page",
     "proof",
 ]
 
-TARGETS = ("merged", "gguf", "ollama")
+TARGETS = ("merged", "gguf", "ollama", "onnx")
 QUANTS = ("f16", "q8_0", "q5_k_m", "q4_k_m")
 AS_TRAINED = "adapter, 4-bit base"
 
@@ -94,7 +95,8 @@ def export(
 
     Args:
         source: folder with an adapter or a whole model.
-        to: "merged" (16-bit weights; of an adapter), "gguf", or "ollama" (GGUF and a Modelfile).
+        to: "merged" (16-bit weights; of an adapter), "gguf", "ollama" (GGUF and a Modelfile), or "onnx" (32 bit; needs
+            the packages of `onnx.require`).
         quants: of the GGUF files: f16, q8_0, q5_k_m, q4_k_m.
         out: folder for the result; without it `export` beside the source.
         data: held-out prompts (see `held_out.read`); without it what the training run left.
@@ -109,7 +111,12 @@ def export(
     out = Path(out).expanduser().resolve() if out else source.parent / "export"
     _check(source, to, quants)
     with _at_work(source, out, data, say) as work:
-        made = work.merged(out) if to == "merged" else work.gguf(quants, out, with_modelfile=to == "ollama")
+        if to == "merged":
+            made = work.merged(out)
+        elif to == "onnx":
+            made = work.onnx(out)
+        else:
+            made = work.gguf(quants, out, with_modelfile=to == "ollama")
         shown = page.write(made.formats, made.notes, out)
     return replace(made, written=[*made.written, *map(str, shown)])
 
@@ -163,8 +170,10 @@ def _check(source: Path, to: str, quants: Sequence[str]) -> None:
         raise CourseError(f"There is no quant {unknown[0]!r} here; there are {', '.join(QUANTS)}, or all.")
     if to == "merged" and kind == "model":
         raise CourseError(f"{source} is a whole model already; only an adapter can be merged. Use --to gguf.")
-    if to != "merged":
+    if to in ("gguf", "ollama"):
         llama.folder()  # said before the long work
+    if to == "onnx":
+        onnx.require()
 
 
 @contextlib.contextmanager
@@ -193,7 +202,7 @@ class _Exporting:
         return Format(
             name,
             str(path),
-            models.disk_bytes(path),
+            _bytes(path),
             score=proof.score(found, self.rows, self.metric),
             questions=len(self.rows),
             same=proof.same_answers(self.reference, found),
@@ -269,6 +278,7 @@ class _Exporting:
     def gguf(self, quants: Sequence[str], out: Path, with_modelfile: bool) -> Export:
         """Makes GGUF files in `out`, and with the first of them a Modelfile."""
         whole, formats = self.whole, list(self.begun)
+        told = self.modelfile(f"model.{quants[0]}.gguf") if with_modelfile else ""
         if self.adapter:
             self.proven_merge  # noqa: B018 - no file is made of a merge that is not the adapter
         self.say(f"making {', '.join(quants)} with Unsloth's converter and llama.cpp")
@@ -282,18 +292,35 @@ class _Exporting:
             formats.append(replace(self.format(quant, file, found), path=str(out / file.name)))
         out.mkdir(parents=True, exist_ok=True)
         written = [Path(made[quant]).replace(out / Path(made[quant]).name) for quant in quants]
-        if with_modelfile:
-            written.append(self.modelfile(out, written[0].name))
+        if told:
+            written.append(out / "Modelfile")
+            written[-1].write_text(told, encoding="utf-8")
         return Export(str(self.source), formats, [str(path) for path in written], self.notes)
 
-    def modelfile(self, out: Path, gguf: str) -> Path:
+    def onnx(self, out: Path) -> Export:
+        """Puts an ONNX model with its tokenizer into `out`."""
+        whole, formats = self.whole, list(self.begun)
+        if self.adapter:
+            self.proven_merge  # noqa: B018 - as for GGUF
+        self.say("writing ONNX with transformers' exporter")
+        folder = self.place / "onnx"
+        own_process.run("write_onnx", source=str(whole), target=str(folder))
+        self.say("asking the ONNX model in ONNX Runtime")
+        found = own_process.run("ask_onnx", source=str(folder), rows=self.rows)
+        self.require("the ONNX model", "onnx", found)
+        made = replace(self.format("onnx", folder, found), path=str(out / "onnx"))
+        target = _put(folder, out / "onnx")
+        return Export(str(self.source), [*formats, made], [str(target)], self.notes)
+
+    def modelfile(self, gguf: str) -> str:
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(str(self.whole))
-        text = files.modelfile(tokenizer, gguf, held_out.system_prompt(self.rows), held_out.roles(self.rows))
-        target = out / "Modelfile"
-        target.write_text(text, encoding="utf-8")
-        return target
+        return files.modelfile(tokenizer, gguf, held_out.system_prompt(self.rows), held_out.roles(self.rows))
+
+
+def _bytes(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.glob("*.onnx*")) or models.disk_bytes(path)
 
 
 def _put(folder: Path, target: Path) -> Path:

@@ -11,12 +11,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unsloth_course import models
 from unsloth_course.errors import CourseError
-from unsloth_course.export import held_out, llama, proof
+from unsloth_course.export import held_out, llama, onnx, proof
 
 MENDABLE = 3  # exit status of a process that ends with a sentence for the learner
 SHORTEST_LIMIT = 24  # tokens that an answer may get, however short the known ones are
@@ -65,8 +66,10 @@ def load(source: str | Path, four_bit: bool = False) -> tuple[Any, Any]:
     machine = profile.detect()
     from unsloth import FastLanguageModel
 
-    if Path(source, "adapter_config.json").is_file():
-        return models.load_adapter(source, dtype=machine.torch_dtype, **({"four_bit": True} if four_bit else {}))
+    if Path(source, "adapter_config.json").is_file() and not four_bit:
+        return models.load_adapter(source, dtype=machine.torch_dtype)
+    if four_bit:
+        return _load_on_4_bit(source, machine.torch_dtype)
     model, tokenizer = FastLanguageModel.from_pretrained(
         model_name=models.folder(str(source)), max_seq_length=2048, dtype=machine.torch_dtype, load_in_4bit=False
     )
@@ -74,24 +77,77 @@ def load(source: str | Path, four_bit: bool = False) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def answers(model: Any, tokenizer: Any, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a model makes of held-out rows (`held_out.Row`): a reading, which the round trip compares with others.
+def _load_on_4_bit(source: str | Path, dtype: Any) -> tuple[Any, Any]:
+    """An adapter on its base in 4 bit, as QLoRA trains it (Dettmers et al. 2023, arXiv 2305.14314)."""
+    from unsloth import FastLanguageModel  # isort: skip
+    from peft import PeftModel
+
+    base = json.loads(Path(source, "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    model, tokenizer = FastLanguageModel.from_pretrained(
+        model_name=models.folder(base), max_seq_length=2048, dtype=dtype, load_in_4bit=True
+    )
+    model = PeftModel.from_pretrained(model, str(source))
+    FastLanguageModel.for_inference(model)
+    return model, tokenizer
+
+
+@dataclass
+class Weights:
+    """A model that Unsloth loaded, as `reading` asks it: one prompt at a time, so that no padding has a part in it."""
+
+    model: Any
+    tokenizer: Any
+
+    @property
+    def longest(self) -> int:
+        """The tokens that it can read."""
+        return self.model.config.max_position_embeddings
+
+    def next(self, prompt: list[int], wanted: list[int]) -> list[int]:
+        """The likeliest token at each place of a known answer, in one pass (teacher forcing)."""
+        import torch
+
+        row = torch.tensor([[*prompt, *wanted[:-1]]], device=self.model.device)
+        logits = self.model(input_ids=row, attention_mask=torch.ones_like(row)).logits[0, len(prompt) - 1 :]
+        return logits.argmax(-1).tolist()
+
+    def write(self, prompt: list[int], most: int) -> tuple[list[int], list[float]]:
+        """A greedy answer: its tokens, the stop token too, and by how much each one's logit is above the next one's."""
+        import torch
+
+        row = torch.tensor([prompt], device=self.model.device)
+        made = self.model.generate(
+            input_ids=row,
+            attention_mask=torch.ones_like(row),
+            max_new_tokens=most,
+            do_sample=False,
+            eos_token_id=self.tokenizer.eos_token_id,
+            pad_token_id=self.tokenizer.pad_token_id,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        best = [step[0].float().topk(2).values.tolist() for step in made.logits]
+        return made.sequences[0].tolist()[len(prompt) :], [first - second for first, second in best]
+
+
+def reading(model: Any, rows: Sequence[Mapping[str, Any]], dtype: str) -> dict[str, Any]:
+    """What a model makes of held-out rows (`held_out.Row`); the round trip compares such readings.
+
+    model: a `Weights` or an `onnx.OnnxModel`. dtype: in which it computes.
 
     prompts, prompt_tokens: each prompt in the model's chat form (raw text as it is), and its token ids. stop: the token
     that ends an answer. left_out: numbers of the rows whose prompt and answer are longer than the model can read; they
     are in nothing else. wanted: the first 64 tokens of each row's own answer, with the stop token behind it. next: the
     likeliest token at each place of that, given what stands before it. answers: what the model writes greedily, to all
-    prompts where answers are short, else to the first 50. most: the longest that an answer may get (tokens). dtype: in
-    which it was computed.
+    prompts where answers are short, else to the first 50. most: the longest that an answer may get (tokens).
 
-    One prompt at a time, so that no padding can have a part in it. Raises CourseError when no row is short enough.
+    Raises CourseError when no row is short enough.
     """
-    import torch
-
+    tokenizer = model.tokenizer
     asked = [_prompt(tokenizer, row) for row in rows]
     wanted = [_wanted(tokenizer, row) for row in rows]
     most = min(proof.LONGEST_ANSWER, max(SHORTEST_LIMIT, *map(len, wanted)))
-    room = min(model.config.max_position_embeddings, llama.SLOT_TOKENS) - most - 1
+    room = min(model.longest, llama.SLOT_TOKENS) - most - 1
     kept = [number for number, (_, ids) in enumerate(asked) if len(ids) <= room]
     if not kept:
         raise CourseError(
@@ -100,20 +156,23 @@ def answers(model: Any, tokenizer: Any, rows: Sequence[Mapping[str, Any]]) -> di
         )
     ids, wanted = [asked[number][1] for number in kept], [wanted[number] for number in kept]
     writing = len(kept) if held_out.short([rows[number] for number in kept]) else min(len(kept), proof.SAME_ON)
-    with models.answering(model), torch.no_grad():
-        following = [_next(model, prompt, answer) for prompt, answer in zip(ids, wanted, strict=True)]
-        written = [_written(model, tokenizer, prompt, most) for prompt in ids[:writing]]
     return {
         "prompts": [asked[number][0] for number in kept],
         "prompt_tokens": ids,
         "stop": {"id": tokenizer.eos_token_id, "text": tokenizer.eos_token},
         "left_out": sorted({*range(len(rows))} - {*kept}),
         "wanted": wanted,
-        "next": following,
-        "answers": written,
+        "next": [model.next(prompt, answer) for prompt, answer in zip(ids, wanted, strict=True)],
+        "answers": [_answer(tokenizer, *model.write(prompt, most)) for prompt in ids[:writing]],
         "most": most,
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": dtype,
     }
+
+
+def _answer(tokenizer: Any, tokens: list[int], leads: list[float]) -> dict[str, Any]:
+    end = tokens.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in tokens else len(tokens)
+    text = tokenizer.decode(tokens[:end], skip_special_tokens=False)
+    return {"tokens": tokens[:end], "text": text, "stopped": end < len(tokens), "leads": leads}
 
 
 def _prompt(tokenizer: Any, row: Mapping[str, Any]) -> tuple[str, list[int]]:
@@ -135,43 +194,17 @@ def _wanted(tokenizer: Any, row: Mapping[str, Any]) -> list[int]:
     return (ids if "prompt" in row else [*ids, tokenizer.eos_token_id])[: proof.LONGEST_ANSWER]
 
 
-def _next(model: Any, prompt: list[int], wanted: list[int]) -> list[int]:
-    """The likeliest token at each place of a known answer, in one pass (teacher forcing)."""
+def _read(model: Any, tokenizer: Any, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     import torch
 
-    row = torch.tensor([[*prompt, *wanted[:-1]]], device=model.device)
-    logits = model(input_ids=row, attention_mask=torch.ones_like(row)).logits[0, len(prompt) - 1 :]
-    return logits.argmax(-1).tolist()
-
-
-def _written(model: Any, tokenizer: Any, prompt: list[int], most: int) -> dict[str, Any]:
-    """A greedy answer. leads: of each token, the stop token too, by how much its logit is above the next one's."""
-    import torch
-
-    made = model.generate(
-        input_ids=torch.tensor([prompt], device=model.device),
-        attention_mask=torch.ones((1, len(prompt)), dtype=torch.long, device=model.device),
-        max_new_tokens=most,
-        do_sample=False,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        output_logits=True,
-        return_dict_in_generate=True,
-    )
-    whole = made.sequences[0].tolist()[len(prompt) :]
-    end = whole.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in whole else len(whole)
-    best = [step[0].float().topk(2).values.tolist() for step in made.logits]
-    return {
-        "tokens": whole[:end],
-        "text": tokenizer.decode(whole[:end], skip_special_tokens=False),
-        "stopped": end < len(whole),
-        "leads": [first - second for first, second in best],
-    }
+    with models.answering(model), torch.no_grad():
+        found = reading(Weights(model, tokenizer), rows, str(model.dtype).removeprefix("torch."))
+    return found | {"layers": model.config.num_hidden_layers}
 
 
 def ask(source: str, rows: Sequence[Mapping[str, Any]], four_bit: bool = False) -> dict[str, Any]:
     """Task: load what is in the folder `source` and read the rows."""
-    return answers(*load(source, four_bit), rows)
+    return _read(*load(source, four_bit), rows)
 
 
 def merge(source: str, target: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -182,7 +215,7 @@ def merge(source: str, target: str, rows: Sequence[Mapping[str, Any]]) -> dict[s
             f"The base of {source} is stored in 4 bit, and an adapter can only be merged into 16-bit weights. Name the "
             "16-bit base in adapter_config.json (base_model_name_or_path), then run this again."
         )
-    found = answers(model, tokenizer, rows)
+    found = _read(model, tokenizer, rows)
     # An adapter put on its base by PEFT has the base's way to save, which would write the base without the adapter.
     from unsloth.save import patch_saving_functions
 
@@ -230,7 +263,17 @@ def convert(source: str, target: str, quants: Sequence[str]) -> dict[str, str]:
     return made
 
 
-TASKS = {"ask": ask, "merge": merge, "convert": convert}
+def write_onnx(source: str, target: str) -> str:
+    """Task: write the whole model in the folder `source` as ONNX into `target`."""
+    return onnx.write(source, target)
+
+
+def ask_onnx(source: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Task: read the rows with the ONNX model in the folder `source`."""
+    return reading(onnx.OnnxModel(source), rows, "float32")
+
+
+TASKS = {"ask": ask, "merge": merge, "convert": convert, "write_onnx": write_onnx, "ask_onnx": ask_onnx}
 
 
 def main(arguments: Sequence[str]) -> int:

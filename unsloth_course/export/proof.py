@@ -1,9 +1,10 @@
 """The round trip: is what was exported the same model? The first difference is named.
 
-A reading is what `own_process.answers` gives: prompts, their token ids, the stop token, the likeliest token at each
+A reading is what `own_process.reading` gives: prompts, their token ids, the stop token, the likeliest token at each
 place of known answers, and greedy answers. `docs/export.md` states the rule.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -30,8 +31,9 @@ class Limit(NamedTuple):
 # Measured on two adapters of the pocket model, one sure of its answers and one that is not (docs/export.md): merged and
 # f16 drift by 0.004 to 0.008 and choose otherwise where the lead is below 0.03; q8_0 by 0.05, with single leads that
 # move by 0.3. One matrix times 1.05 makes it 0.04 to 0.07.
-SAME = {"merged": Limit(0.1, 0.02), "f16": Limit(0.1, 0.02), "q8_0": Limit(0.3, 0.1)}
+SAME = {"merged": Limit(0.1, 0.02), "f16": Limit(0.1, 0.02), "q8_0": Limit(0.3, 0.1), "onnx": Limit(0.1, 0.02)}
 """The formats of which every token must be the same; a smaller one is judged by its score."""
+LAYERS = 4  # of the model that this was measured on
 # bfloat16 knows only steps of 0.125 between 16 and 32, where logits often are: there drift says nothing.
 IN_16_BIT = Limit(0.3, float("inf"))
 MOST_POINTS = 3.0  # by which the score of a smaller format may differ
@@ -206,6 +208,17 @@ def score(reading: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], metric:
     return sum(right) / len(right)
 
 
+def limit_for(kind: str, reference: Mapping[str, Any]) -> Limit | None:
+    """What rounding explains in a format of this kind; None for one that is judged by its score.
+
+    Each layer rounds by itself, so that drift grows with the square root of their number.
+    """
+    if kind not in SAME or reference.get("dtype") != "float32":
+        return IN_16_BIT if kind in SAME else None
+    tie, drift = SAME[kind]
+    return Limit(tie, drift * math.sqrt(max(1.0, reference.get("layers", LAYERS) / LAYERS)))
+
+
 def require_same(
     name: str,
     kind: str,
@@ -216,21 +229,19 @@ def require_same(
 ) -> None:
     """Raises CourseError that names the first difference when an exported model is not the one that it was made from.
 
-    name: what the message calls it. kind: "merged" or the quant. Always the same: chat form, prompt token ids, stop
-    token. In merged, f16 and q8_0 also every answer token to the first 50 prompts, and nearly its lead (`SAME`). Where
-    the first token that differs was a tie, rounding decided it: the table shows it, and it is no failure. A q5_k_m or
-    q4_k_m file may answer otherwise, but its score must be within 3 points.
+    name: what the message calls it. kind: "merged", "onnx" or the quant. Always the same: chat form, prompt token ids,
+    stop token. In merged, onnx, f16 and q8_0 also every answer token to the first 50 prompts, and nearly its lead
+    (`SAME`). Where the first token that differs was a tie, rounding decided it: the table shows it, and it is no
+    failure. A q5_k_m or q4_k_m file may answer otherwise, but its score must be within 3 points.
     """
-    limit = SAME.get(kind)
-    if limit and reference.get("dtype") != "float32":
-        limit = IN_16_BIT
+    limit = limit_for(kind, reference)
     if difference := first_difference(reference, found, answers=bool(limit), tie=limit.tie if limit else 0.0):
         raise CourseError(f"The round trip of {name} failed: {difference}.")
     if limit and (drifted := drift(reference, found) or 0.0) > limit.drift:
         number, place, mine, other = max(_leads(reference, found), key=lambda found: abs(found[2] - found[3]))
         raise CourseError(
             f"The round trip of {name} failed: the tokens are the same, but their leads over the next ones differ by "
-            f"{drifted:.3f} logits on average, and rounding explains {limit.drift:g}. Token {place} of the answer to "
+            f"{drifted:.3f} logits on average, and rounding explains {limit.drift:.2g}. Token {place} of the answer to "
             f"prompt {number} differs most: {mine:.3f} became {other:.3f}."
         )
     if not limit:

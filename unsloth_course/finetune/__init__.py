@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from unsloth_course import models, processes
+from unsloth_course import known_warnings, models, processes
 from unsloth_course.errors import CourseError
 from unsloth_course.finetune import checkpoints, preflight, recipes, tasks
 from unsloth_course.finetune import options as settings_of
@@ -55,6 +55,7 @@ class Outcome:
     files: list[Path] = field(default_factory=list)
     receipt: Any = None
     exports: list[Any] = field(default_factory=list)
+    warnings: str = ""
 
     @property
     def trained(self) -> bool:
@@ -67,7 +68,8 @@ class Outcome:
 
     def __str__(self) -> str:
         exports = [line for made in self.exports for line in ("", str(made))]
-        return "\n".join([str(self.receipt), *exports, "", *(f"file  {path}" for path in self.files)])
+        said = ["", "what the libraries said:", self.warnings] if self.warnings else []
+        return "\n".join([str(self.receipt), *exports, *said, "", *(f"file  {path}" for path in self.files)])
 
 
 def run(options: Options, started: float | None = None) -> Outcome | None:
@@ -92,12 +94,12 @@ def run(options: Options, started: float | None = None) -> Outcome | None:
             _trained(prepare(options, process))
         return None
     _make_folder(options.out)
-    with checkpoints.locked(options.out), processes.together(process):
+    with checkpoints.locked(options.out), processes.together(process), known_warnings.watch() as seen:
         resumed = _resumed(options)
         settings_of.write(options, options.out)
         prepared = prepare(options, process)
         trainer, before = _trained(prepared, resumed)
-        return _finish(prepared, trainer, before, started)
+        return _finish(prepared, trainer, before, started, seen)
 
 
 def _trained(prepared: Prepared, resumed: Path | None = None) -> tuple[Any, Any]:
@@ -108,9 +110,10 @@ def _trained(prepared: Prepared, resumed: Path | None = None) -> tuple[Any, Any]
 
 
 def _resumed(options: Options) -> Path | None:
-    """The checkpoint to go on from. Raises CourseError when the folder holds another run, or none to go on from."""
+    """The checkpoint to go on from, if any. Raises CourseError when the folder holds a run that this one is not."""
     config, saved = options.out / settings_of.CONFIG, options.out / "checkpoints"
     if not options.resume:
+        checkpoints.require_none(saved)
         return None
     if config.is_file():
         before = Options(**settings_of.read(config))
@@ -128,7 +131,7 @@ def prepare(options: Options, process: processes.Process | None = None) -> Prepa
     """Loads model and rows, and plans the batch. Raises CourseError as `run` does."""
     check(options)
     process = process or processes.Process()
-    from unsloth_course import memory
+    from unsloth_course import data, memory
 
     if options.batch is not None:
         processes.share(options.batch, process)
@@ -140,7 +143,7 @@ def prepare(options: Options, process: processes.Process | None = None) -> Prepa
     print(machine)
     if process.first:
         _make_folder(options.out)
-        _look_first(options, machine, recipe)
+        _look_first(options, machine, recipe, process.count)
     # What comes from the Hub is fetched once for each host.
     with processes.before_the_others(process, "the files", on_each_host=True):
         folder = models.folder(machine.model)
@@ -168,7 +171,7 @@ def prepare(options: Options, process: processes.Process | None = None) -> Prepa
     model, parameters = recipe.made_trainable(model, plan.checkpointing)
     print(parameters)
     if warm is not None and options.method == "grpo":
-        _form(recipe, model, tokenizer, warm)
+        recipe.supervise(model, tokenizer, data.problems.warm_up(warm, worked=0.25))
     learn, test = recipe.blocks(task, tokenizer) if options.method == "cpt" else task.rows()
     if process.first:
         tasks.write_lines(task, options.out)
@@ -191,7 +194,7 @@ def prepare(options: Options, process: processes.Process | None = None) -> Prepa
     )
 
 
-def _look_first(options: Options, machine: Any, recipe: recipes.Recipe) -> None:
+def _look_first(options: Options, machine: Any, recipe: recipes.Recipe, count: int) -> None:
     """Says what a run will need before anything is downloaded. Raises CourseError for what will not fit."""
     found = preflight.look(
         machine.model,
@@ -203,9 +206,11 @@ def _look_first(options: Options, machine: Any, recipe: recipes.Recipe) -> None:
         out=options.out,
         machine=machine,
         completion=recipe.completion if options.method == "grpo" else None,
-        checkpoints=checkpoints.KEPT,
-        merge=options.merge or options.hand_on,
+        processes=count,
+        checkpoints=checkpoints.KEPT + 1,  # the newest is written before the oldest goes
+        merge=options.merge,
         gguf=options.gguf,
+        hand_on=options.hand_on,
     )
     print(found)
     found.require()
@@ -216,23 +221,6 @@ def _machine(options: Options) -> Any:
 
     found = profile.detect(options.profile, options.model, options.data, lesson=options.lesson)
     return replace(found, max_length=options.max_length) if options.max_length else found
-
-
-def _form(recipe: recipes.Recipe, model: Any, tokenizer: Any, warm: Any) -> None:
-    """GRPO's supervised warm-up, for the form of an answer."""
-    from unsloth_course import data, training
-
-    options = recipe.options
-    training.supervised(
-        model,
-        tokenizer,
-        data.problems.warm_up(warm, worked=0.25),
-        recipe.machine,
-        steps=recipe.warm_up,
-        learning_rate=recipe.own(recipes.WARM_UP_RATES),
-        seed=options.seed,
-        out=options.out,
-    )
 
 
 def _earlier(name: str, machine: Any, options: Options) -> tasks.Task:
@@ -312,17 +300,17 @@ def train(prepared: Prepared, callbacks: Sequence[Any] = (), test: bool = True, 
         settings,
         callbacks,
     )
-    trainer.watching = diagnosis.watch(trainer)
+    trainer.watching, trainer.began = diagnosis.watch(trainer), 0
     if process.several:
         # Only one process would run out of memory and start over, and the others would go on without it.
         trainer.train()
     else:
         prepared.plan.guard(trainer)
-        checkpoints.train(trainer, resumed)
+        trainer.began = checkpoints.train(trainer, resumed)
     return trainer
 
 
-def _finish(prepared: Prepared, trainer: Any, before: Any, started: float) -> Outcome:
+def _finish(prepared: Prepared, trainer: Any, before: Any, started: float, seen: known_warnings.Seen) -> Outcome:
     """Measures again, judges, saves; in the first process."""
     from unsloth_course import diagnosis, results
 
@@ -331,7 +319,7 @@ def _finish(prepared: Prepared, trainer: Any, before: Any, started: float) -> Ou
     score = tasks.scored(task, before, after)
     answers = (task.answers(before[0]), task.answers(after[0]))
     receipt = diagnosis.receipt(trainer.watching, score, answers if answers[0] else None, plan.prediction.total)
-    saved = _saved(prepared, model)
+    saved = _saved(prepared, model, receipt.verdict != "not trained")
     if options.hand_on:
         saved.append(_handed_on(prepared, model))
     found = results.build(
@@ -348,6 +336,7 @@ def _finish(prepared: Prepared, trainer: Any, before: Any, started: float) -> Ou
     )
     found["training"] |= {
         "processes": plan.processes,
+        "began_at_step": trainer.began,
         "examples": trainer.state.global_step * plan.rows,
         "samples_per_second": _pace(trainer, plan.rows),
     }
@@ -358,11 +347,12 @@ def _finish(prepared: Prepared, trainer: Any, before: Any, started: float) -> Ou
         _stands(other, was, now)
         for (_, other), was, now in zip(prepared.earlier, prepared.handed or before[2], after[2], strict=True)
     ]
+    found["warnings"] = seen.to_list()
     written = results.write(found, options.out)
     checkpoints.discard(options.out / "checkpoints")  # what they were for is saved
     exports = _exported(options)
     files = [*saved, *(Path(path) for made in exports for path in made.written)]
-    return Outcome(found, [*files, written], receipt, exports)
+    return Outcome(found, [*files, written], receipt, exports, str(seen))
 
 
 def _stands(task: tasks.Task, was: Any, now: Any) -> dict[str, Any]:
@@ -380,11 +370,12 @@ def _exported(options: Options) -> list[Any]:
 
 
 def _pace(trainer: Any, rows: int) -> float | None:
-    """Rows trained in a second, in all processes together; evaluations in between are not counted."""
+    """Rows trained in a second, in all processes together; evaluations and what was trained before a resume aside."""
     from unsloth_course import results
 
-    seconds = results.seconds(trainer.state.log_history)
-    return round(trainer.state.global_step * rows / seconds, 2) if seconds else None
+    seconds = results.seconds([row for row in trainer.state.log_history if row.get("step", 0) >= trainer.began])
+    steps = trainer.state.global_step - trainer.began
+    return round(steps * rows / seconds, 2) if seconds and steps else None
 
 
 def _handed_on(prepared: Prepared, model: Any) -> Path:
@@ -395,13 +386,22 @@ def _handed_on(prepared: Prepared, model: Any) -> Path:
     return target
 
 
-def _saved(prepared: Prepared, model: Any) -> list[Path]:
-    """Writes what was learned; returns the folder of the adapter, or of the model."""
+def _saved(prepared: Prepared, model: Any, trained: bool) -> list[Path]:
+    """Writes what was learned; returns the folder of the adapter, or of the model.
+
+    trained: raise CourseError unless what was saved says so too; an exit code does not (see `saved`).
+    """
+    from unsloth_course import saved
+
     options, tokenizer = prepared.options, prepared.tokenizer
     if options.method != "full":
-        return [models.save_adapter(model, tokenizer, options.out / "adapter", base=prepared.base)]
+        adapter = models.save_adapter(model, tokenizer, options.out / "adapter", base=prepared.base)
+        if trained:
+            saved.adapter(adapter)
+        return [adapter]
     whole = options.out / "model"
     _written(lambda: (model.save_pretrained(str(whole)), tokenizer.save_pretrained(str(whole))))
+    saved.model(whole)
     return [whole]
 
 

@@ -154,12 +154,16 @@ def require_none(folder: str | Path) -> None:
 
 
 def discard(folder: str | Path) -> None:
-    """Deletes the checkpoints in a folder: for a run whose result is saved, and which needs them no more.
+    """Deletes the checkpoints in a folder, with TRL's model card beside them: for a run whose result is saved.
 
-    What `last_good` renamed stays.
+    What `last_good` renamed stays; without such a thing the folder goes, too.
     """
-    for checkpoint in _newest_first(Path(folder)):
+    folder = Path(folder)
+    for checkpoint in _newest_first(folder):
         shutil.rmtree(checkpoint, ignore_errors=True)
+    (folder / "README.md").unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _newest_first(folder: Path) -> list[Path]:

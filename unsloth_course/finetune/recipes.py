@@ -6,11 +6,13 @@ lesson's: the first of a pair for the bundled model and its kin, the second for 
 
 import math
 import shutil
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from unsloth_course import models
+from unsloth_course.errors import CourseError
 from unsloth_course.finetune import tasks
 from unsloth_course.finetune.options import Options
 from unsloth_course.profile import POCKET
@@ -94,9 +96,18 @@ class Recipe:
             return options.max_samples or (tasks.ALL if every else 2 * BLOCKS)
         if every:
             return options.max_samples or tasks.ALL
-        each = self.batch // self.generations if self.lesson == "grpo" else self.batch
-        most = self.warm_up * self.warm_up_batch + (options.steps or self.own(STEPS[self.lesson])) * each
+        most = self.warm_up * self.warm_up_batch + self.default_steps * self.rows_each
         return min(options.max_samples or most, most)
+
+    @property
+    def rows_each(self) -> int:
+        """Rows of the data in one update; of GRPO prompts, each with its group of completions."""
+        return self.batch // self.generations if self.lesson == "grpo" else self.batch
+
+    @property
+    def default_steps(self) -> int:
+        """Updates as asked for, or as in the lesson."""
+        return self.options.steps or self.own(STEPS[self.lesson])
 
     @property
     def warm_up_batch(self) -> int:
@@ -112,12 +123,9 @@ class Recipe:
     def steps(self, rows: int) -> int:
         """Updates of the run, of so many rows to learn from."""
         options = self.options
-        if options.steps:
-            return options.steps
-        each = self.batch // self.generations if self.lesson == "grpo" else self.batch
-        if options.epochs or self.lesson == "cpt":
-            return max(1, math.ceil((options.epochs or 1) * rows / each))
-        return self.own(STEPS[self.lesson])
+        if options.steps is None and (options.epochs or self.lesson == "cpt"):
+            return max(1, math.ceil((options.epochs or 1) * rows / self.rows_each))
+        return self.default_steps
 
     # The model
 
@@ -167,7 +175,7 @@ class Recipe:
         warm: rows for it. earlier: tasks that are measured before; `handed` takes what was found. A run that is resumed
         finds the folder there, and measures when it goes on.
         """
-        from unsloth_course import data, training
+        from unsloth_course import data
 
         start = self.options.out.resolve() / "start"
         if self.options.resume and (start / "config.json").is_file():
@@ -177,16 +185,7 @@ class Recipe:
         model, tokenizer = recipe.load(folder)
         handed += [task.measure(model, tokenizer) for task in earlier]
         model, _ = recipe.made_trainable(model)
-        training.supervised(
-            model,
-            tokenizer,
-            data.preference.warm_up(warm, share=0.33, seed=self.options.seed),
-            self.machine,
-            steps=self.warm_up,
-            learning_rate=self.own(WARM_UP_RATES),
-            seed=self.options.seed,
-            out=self.options.out,
-        )
+        self.supervise(model, tokenizer, data.preference.warm_up(warm, share=0.33, seed=self.options.seed))
         unfinished = Path(f"{start}.unfinished")
         for old in (start, unfinished):
             shutil.rmtree(old, ignore_errors=True)
@@ -194,15 +193,32 @@ class Recipe:
         unfinished.rename(start)
         return str(start)
 
+    def supervise(self, model: Any, tokenizer: Any, rows: Any) -> None:
+        """The supervised steps of a warm-up. rows: TRL's columns prompt and completion."""
+        from unsloth_course import training
+
+        with tempfile.TemporaryDirectory() as out:  # it keeps nothing
+            training.supervised(
+                model,
+                tokenizer,
+                rows,
+                self.machine,
+                steps=self.warm_up,
+                learning_rate=self.own(WARM_UP_RATES),
+                seed=self.options.seed,
+                out=out,
+            )
+
     def warm_rows(self, task: tasks.Task) -> Any:
         """Takes the rows of the warm-up out of those to learn from, and returns them; None without a warm-up."""
         wanted = self.warm_up * self.warm_up_batch
         if not wanted:
             return None
-        whole = len(task.train)
-        # Few rows are shared out as the lesson would have shared many.
-        cut = min(wanted, whole * wanted // max(1, self.wanted_rows())) if self.lesson == "grpo" else wanted
-        cut = max(1, min(cut, whole // 2)) if whole < self.wanted_rows() else min(cut, whole - 1)
+        whole, all_wanted = len(task.train), wanted + self.default_steps * self.rows_each
+        if whole < 2:
+            raise CourseError(f"{task.data} has {whole} rows to learn from, and the warm-up needs some of its own.")
+        # Few rows are shared out as many would have been; both sides then see theirs more often.
+        cut = wanted if whole >= all_wanted else min(max(1, whole * wanted // all_wanted), whole - 1)
         warm, task.train = task.train.select(range(cut)), task.train.select(range(cut, whole))
         return warm
 
