@@ -355,7 +355,8 @@ def chat(
 ) -> None:
     """Talk to a model; answers stream as they are written.
 
-    An empty line or Ctrl-D ends the conversation, /new begins another, /tool TEXT says what a function returned. With --prompts it answers a file, in order.
+    An empty line or Ctrl-D ends the conversation, /new begins another, /tool TEXT says what a function returned. With
+    --prompts it answers a file, in order.
     """
     from . import chat as room
 
