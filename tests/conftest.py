@@ -163,3 +163,24 @@ def run_pocket(machine, with_adapter, tmp_path_factory) -> Callable[..., Run]:
 def healthy(run_pocket) -> Run:
     """A short run that learns. Leave it as you found it: many tests read it."""
     return run_pocket(steps=70)
+
+
+@pytest.fixture
+def hub_here(tmp_path, monkeypatch):
+    """A running Hub on this machine; huggingface_hub and datasets point at it, with caches of their own."""
+    import datasets
+    from hub_server import HubServer
+    from huggingface_hub import constants
+
+    with HubServer() as running:
+        template = running.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        for name, value in (
+            ("ENDPOINT", running.endpoint),
+            ("HUGGINGFACE_CO_URL_TEMPLATE", template),
+            ("HF_HUB_CACHE", str(tmp_path / "cache")),
+            ("HF_HUB_DISABLE_XET", True),
+            ("HF_HUB_OFFLINE", False),
+        ):
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "arrow"))
+        yield running

@@ -84,21 +84,11 @@ def dataset_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server(tmp_path: Path, model_folder: Path, dataset_folder: Path, monkeypatch: pytest.MonkeyPatch):
-    """A running Hub; this process's huggingface_hub and datasets point at it, with caches of their own."""
-    import datasets
-
-    with HubServer() as running:
-        running.add_model(MODEL, model_folder)
-        running.add_dataset(DATASET, dataset_folder)
-        monkeypatch.setattr(constants, "ENDPOINT", running.endpoint)
-        template = running.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "arrow"))
-        yield running
+def server(hub_here: HubServer, model_folder: Path, dataset_folder: Path) -> HubServer:
+    """A running Hub with a model and a data set."""
+    hub_here.add_model(MODEL, model_folder)
+    hub_here.add_dataset(DATASET, dataset_folder)
+    return hub_here
 
 
 @pytest.fixture

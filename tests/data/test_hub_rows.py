@@ -5,8 +5,6 @@ import sys
 
 import pyarrow
 import pytest
-from hub_server import HubServer
-from huggingface_hub import constants
 from pyarrow import parquet
 
 from unsloth_course import cli
@@ -22,21 +20,11 @@ TALK = [
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
-    """A running Hub with a data set; huggingface_hub and datasets point at it, with caches of their own."""
-    import datasets
-
+def server(hub_here, tmp_path):
+    """A running Hub with a data set."""
     (tmp_path / "repository").mkdir()
-    with HubServer() as running:
-        monkeypatch.setattr(constants, "ENDPOINT", running.endpoint)
-        template = running.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "arrow"))
-        running.add_dataset(NAME, tmp_path / "repository")
-        yield running
+    hub_here.add_dataset(NAME, tmp_path / "repository")
+    return hub_here
 
 
 @pytest.fixture

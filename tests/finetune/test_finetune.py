@@ -175,3 +175,10 @@ def test_a_run_that_learns_nothing_says_so_and_still_saves(load, tmp_path):
     assert outcome.results["evaluation"]["after"] == outcome.results["evaluation"]["before"]
     assert outcome.results["receipt"]["verdict"] == "suspicious"
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_curves_go_to_tensorboard_too(load, tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard", reason="pip install tensorboard")
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "")  # put back after the test
+    finetune.run(Options("lora", "pocket", **SHORT, steps=2, report_to="tensorboard", out=tmp_path))
+    assert list((tmp_path / "tensorboard").glob("events*"))

@@ -48,24 +48,17 @@ def packed(tmp_path: Path, repository: Path) -> Path:
 
 
 @pytest.fixture
-def server(tmp_path: Path, repository: Path, packed: Path, monkeypatch: pytest.MonkeyPatch):
-    """A running Hub with a model in both forms and a data set; a cache of its own, and a disk with much room."""
+def server(hub_here: HubServer, tmp_path: Path, repository: Path, packed: Path, monkeypatch: pytest.MonkeyPatch):
+    """A running Hub with a model in both forms and a data set, and a disk with much room."""
     rows = tmp_path / "rows"
     rows.mkdir()
     (rows / "alpaca.json").write_text(json.dumps([{"instruction": "a", "input": "", "output": "b"}] * 20))
-    with HubServer() as running:
-        running.add_model(MODEL, repository)
-        running.add_model(PACKED, packed)
-        running.add_dataset(DATASET, rows)
-        monkeypatch.setattr(constants, "ENDPOINT", running.endpoint)
-        template = running.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
-        monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(10**12, 0, 10**12))
-        yield running
+    hub_here.add_model(MODEL, repository)
+    hub_here.add_model(PACKED, packed)
+    hub_here.add_dataset(DATASET, rows)
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(10**12, 0, 10**12))
+    return hub_here
 
 
 def look(tmp_path: Path, model: str = MODEL, data: str = DATASET, method: str = "lora", **more) -> preflight.Preflight:

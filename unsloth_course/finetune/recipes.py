@@ -5,6 +5,7 @@ lesson's: the first of a pair for the bundled model and its kin, the second for 
 """
 
 import math
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
@@ -235,6 +236,8 @@ class Recipe:
             "output_dir": str(options.out / "checkpoints"),
             **saving,
         }
+        if options.report_to == "tensorboard":
+            os.environ["TENSORBOARD_LOGGING_DIR"] = str(options.out / "tensorboard")  # transformers 5 reads it there
         for name in ("lr_scheduler_type", "warmup_steps", "optim"):
             if (value := getattr(options, name)) is not None:
                 found[name] = value
