@@ -182,3 +182,10 @@ def test_curves_go_to_tensorboard_too(load, tmp_path, monkeypatch):
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "")  # put back after the test
     finetune.run(Options("lora", "pocket", **SHORT, steps=2, report_to="tensorboard", out=tmp_path))
     assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_what_gguf_needs_is_said_before_the_training(load, tmp_path, monkeypatch):
+    monkeypatch.setenv("UNSLOTH_LLAMA_CPP_PATH", str(tmp_path))
+    with pytest.raises(CourseError, match=r"Run \./setup_venv\.sh --gguf"):
+        finetune.run(Options("lora", "pocket", **SHORT, steps=2, gguf=("q4_k_m",), out=tmp_path / "out"))
+    assert not (tmp_path / "out" / "adapter").exists()

@@ -32,6 +32,7 @@ __all__ = [
     "own_process",
     "page",
     "proof",
+    "require_tools",
 ]
 
 TARGETS = ("merged", "gguf", "ollama", "onnx")
@@ -110,7 +111,7 @@ def export(
     source = Path(source).expanduser().resolve()
     out = Path(out).expanduser().resolve() if out else source.parent / "export"
     _check(source, to, quants)
-    with _at_work(source, out, data, say) as work:
+    with _at_work(source, out, data, [to], say) as work:
         if to == "merged":
             made = work.merged(out)
         elif to == "onnx":
@@ -136,12 +137,13 @@ def after_training(
     """
     folder = Path(folder).expanduser().resolve()
     source = folder / ("adapter" if (folder / "adapter").is_dir() else "model")
-    for to in ["merged"] * merge + ["gguf"] * bool(quants):
+    targets = ["merged"] * merge + ["gguf"] * bool(quants)
+    for to in targets:
         _check(source, to, quants)
     made: list[Export] = []
     if not merge and not quants:
         return made
-    with _at_work(source, folder, None, say) as work:
+    with _at_work(source, folder, None, targets, say) as work:
         if merge:
             made.append(work.merged(folder))
         if quants:
@@ -170,15 +172,23 @@ def _check(source: Path, to: str, quants: Sequence[str]) -> None:
         raise CourseError(f"There is no quant {unknown[0]!r} here; there are {', '.join(QUANTS)}, or all.")
     if to == "merged" and kind == "model":
         raise CourseError(f"{source} is a whole model already; only an adapter can be merged. Use --to gguf.")
+
+
+def require_tools(to: str) -> None:
+    """Raises CourseError when what writes and reads a form is not installed; for before the long work."""
     if to in ("gguf", "ollama"):
-        llama.folder()  # said before the long work
+        llama.folder()
     if to == "onnx":
         onnx.require()
 
 
 @contextlib.contextmanager
-def _at_work(source: Path, out: Path, data: str | None, say: Callable[[str], None]) -> Iterator["_Exporting"]:
+def _at_work(
+    source: Path, out: Path, data: str | None, targets: Sequence[str], say: Callable[[str], None]
+) -> Iterator["_Exporting"]:
     rows = held_out.read(source, data)
+    for to in targets:
+        require_tools(to)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out, prefix="unproven-", ignore_cleanup_errors=True) as place:

@@ -196,6 +196,10 @@ def prepare(options: Options, process: processes.Process | None = None) -> Prepa
 
 def _look_first(options: Options, machine: Any, recipe: recipes.Recipe, count: int) -> None:
     """Says what a run will need before anything is downloaded. Raises CourseError for what will not fit."""
+    if options.gguf:
+        from unsloth_course import export
+
+        export.require_tools("gguf")
     found = preflight.look(
         machine.model,
         machine.data,
