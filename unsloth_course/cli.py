@@ -147,11 +147,10 @@ def finetune(
     from .finetune import chain, checkpoints
     from .finetune import options as settings_of
 
+    stages = config is not None and chain.is_chain(config)
     try:
         with _beside(as_json):
-            if config and chain.is_chain(config):
-                return _chain(chain, config, said, as_json)
-            outcome = room.run(settings_of.asked(config, said), started)
+            outcome = _chain(config, said) if stages else room.run(settings_of.asked(config, said), started)
     except checkpoints.Stopped as stopped:
         _complain(str(stopped))
         raise typer.Exit(INTERRUPTED) from None
@@ -161,19 +160,20 @@ def finetune(
     if outcome is None:  # not the first of several processes
         return
     print(outcome.to_json() if as_json else outcome)
-    if not outcome.trained:
+    if stages and outcome.complaints:
+        raise CourseError(" ".join(outcome.complaints))
+    if not stages and not outcome.trained:
         raise CourseError(outcome.receipt.sentence())
 
 
-def _chain(chain: Any, config: Path, said: dict[str, Any], as_json: bool) -> None:
-    """Runs the stages of a file, and shows their scoreboard."""
+def _chain(config: Path, said: dict[str, Any]) -> Any:
+    """Runs the stages of a file."""
+    from .finetune import chain
+
     others = [name for name, value in said.items() if value not in (None, False) and name not in ("out", "resume")]
     if others:
         raise CourseError(f"{config} holds stages; write {others[0]} into it. Only --out and --resume go beside it.")
-    outcome = chain.run(config, said["out"], said["resume"])
-    print(outcome.to_json() if as_json else outcome, file=sys.__stdout__)
-    if outcome.complaints:
-        raise CourseError(" ".join(outcome.complaints))
+    return chain.run(config, said["out"], said["resume"])
 
 
 @app.command()

@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ class Profile:
     bfloat16: bool = False
     graphs: bool = False
 
-    @property
+    @cached_property
     def bundled(self) -> bool:
         """Whether the model is the one that the course ships, or was trained from it: it has its own learning rates."""
         return is_pocket(self.model)

@@ -35,6 +35,13 @@ SAMPLES = 6
 SAMPLE_CHARACTERS = 600
 
 
+def in_columns(rows: Sequence[Sequence[str]]) -> str:
+    """A table as text: rows of equally many cells, one a line, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = ((cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)
+
+
 def versions(names: Sequence[str] = NAMED) -> dict[str, str]:
     """The installed versions of the packages that decide what a run does."""
     found = {}

@@ -40,6 +40,11 @@ def turn(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
 
+def question(turns: Turns) -> str:
+    """What the user asks first."""
+    return next(item["content"] for item in turns if item["role"] == "user")
+
+
 def read_turns(row: Row, tokens: Iterable[str] = CONTROL_TOKENS) -> Turns:
     """The turns of a row in the form `messages` or ShareGPT, checked.
 

@@ -128,7 +128,7 @@ def _one(row: Row | Broken, form: detect.Form, convert: Convert, report: Report,
     if output:
         output.write(line)
     turns = None if form.shape == "text" else reading.TURNS[form.shape](values)
-    question = values["text"] if turns is None else _question(turns)
+    question = values["text"] if turns is None else chat.question(turns)
     report.add(row.file, row.number, line, question, values["text"] if turns is None else turns)
 
 
@@ -147,12 +147,7 @@ def _questions(form: detect.Form, rows: Iterable[Row | Broken]) -> Iterator[str]
         except Aside:
             yield ""  # keeps the numbers of the rows
             continue
-        yield values["text"] if form.shape == "text" else _question(reading.TURNS[form.shape](values))
-
-
-def _question(turns: chat.Turns) -> str:
-    """What the user asks first."""
-    return next(turn["content"] for turn in turns if turn["role"] == "user")
+        yield values["text"] if form.shape == "text" else chat.question(reading.TURNS[form.shape](values))
 
 
 # Writing

@@ -22,6 +22,7 @@ from unsloth_course.data.files import (
     SetAside,
     Source,
     check_columns,
+    key_of,
     kind,
     listed,
     nothing_left,
@@ -482,4 +483,4 @@ def keys(dataset: "Dataset") -> list[str]:
     if "text" not in dataset.column_names:
         found = listed(dataset.column_names)
         raise CourseError(f"The data set has no column 'text'; it has {found}. Give it to load() first.")
-    return [" ".join(text.split()).casefold() for text in dataset["text"]]
+    return [*map(key_of, dataset["text"])]

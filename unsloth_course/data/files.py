@@ -121,6 +121,11 @@ def quoted(name: object) -> str:
     return repr(text if len(text) <= 40 else text[:39] + "…")
 
 
+def key_of(text: str) -> str:
+    """What two texts have in common that are the same but for capitals and white space."""
+    return " ".join(text.split()).casefold()
+
+
 def listed(names: Iterable[object]) -> str:
     """Up to eight names, quoted, with a count of the rest."""
     names = list(names)

@@ -18,6 +18,7 @@ from unsloth_course.data.files import (
     SetAside,
     Source,
     check_columns,
+    key_of,
     listed,
     nothing_left,
     quoted,
@@ -203,7 +204,7 @@ def lengths(dataset: "Dataset", tokenizer: "PreTrainedTokenizerBase", max_length
 
 def keys(dataset: "Dataset") -> list[str]:
     """A key for each row's question, without capitals and white space: rows with one key ask the same."""
-    return [" ".join(text.split()).casefold() for text in _questions(dataset.with_format(None)[:])]
+    return [*map(key_of, _questions(dataset.with_format(None)[:]))]
 
 
 def split(dataset: "Dataset", held_out: int, seed: int) -> tuple["Dataset", "Dataset"]:

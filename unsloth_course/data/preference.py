@@ -18,6 +18,7 @@ from unsloth_course.data.files import (
     SetAside,
     Source,
     check_columns,
+    key_of,
     kind,
     listed,
     nothing_left,
@@ -298,8 +299,7 @@ def keys(dataset: "Dataset") -> list[str]:
     The question is the first thing that the user says: a conversation that is in the data at several lengths, as in
     Anthropic's, is one question, and so is a question under several system prompts.
     """
-    asked = (next(turn["content"] for turn in turns if turn["role"] == "user") for turns in dataset["prompt"])
-    return [" ".join(text.split()).casefold() for text in asked]
+    return [key_of(chat.question(turns)) for turns in dataset["prompt"]]
 
 
 def warm_up(dataset: "Dataset", share: float, seed: int) -> "Dataset":

@@ -16,6 +16,7 @@ from unsloth_course.data.files import (
     SetAside,
     Source,
     check_columns,
+    key_of,
     listed,
     nothing_left,
     quoted,
@@ -170,4 +171,4 @@ def _column(batch: Mapping[str, Sequence[Any]], column: str) -> Sequence[Any]:
 
 def keys(dataset: "Dataset") -> list[str]:
     """A key for each row's question, without capitals and white space: rows with one key ask the same."""
-    return [" ".join(text.split()).casefold() for text in dataset["question"]]
+    return [*map(key_of, dataset["question"])]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from unsloth_course.data.detect import Form, unused
-from unsloth_course.data.files import Row, SetAside, listed, nothing_left
+from unsloth_course.data.files import Row, SetAside, key_of, listed, nothing_left
 from unsloth_course.errors import CourseError
 
 SAMPLE = 1000
@@ -77,11 +77,6 @@ def _has(text: str, marks: Iterable[str]) -> bool:
     return False
 
 
-def key(text: str) -> str:
-    """A question without capitals and white space: rows with one key ask the same."""
-    return " ".join(text.split()).casefold()
-
-
 class HeldOut:
     """The questions of a held-out file, to find those that a training row asks too, or nearly."""
 
@@ -91,7 +86,7 @@ class HeldOut:
         self.count: Counter[str] = Counter()
         self.index: dict[str, list[int]] = defaultdict(list)
         for number, text in enumerate(questions, 1):
-            self.keys.setdefault(key(text), number)
+            self.keys.setdefault(key_of(text), number)
             self.words.append(_words(text))
             self.count.update(self.words[-1])
         for number, words in enumerate(self.words):
@@ -104,7 +99,7 @@ class HeldOut:
 
     def like(self, text: str) -> tuple[int, bool] | None:
         """The number of a held-out question that is like this one, and whether it is the same; None where none is."""
-        if same := self.keys.get(key(text)):
+        if same := self.keys.get(key_of(text)):
             return same, True
         words = _words(text)
         if not words:
@@ -225,7 +220,7 @@ class Report:
     def add(self, file: str, number: int, line: str, question: str, measured: Any) -> None:
         """Takes note of a converted row: as it is written, the question in it, and what is to be measured in tokens."""
         self._lines.append(hash(line))
-        self._questions.append(hash(key(question)))
+        self._questions.append(hash(key_of(question)))
         if self.converted < SAMPLE:
             self._sample.append((file, number, measured))
         elif (place := self._rng.randrange(self.converted + 1)) < SAMPLE:

@@ -8,8 +8,8 @@ import random
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from unsloth_course.data import instruction, reading, tables
-from unsloth_course.data.files import Checked
+from unsloth_course.data import chat, instruction, reading, tables
+from unsloth_course.data.files import Checked, key_of
 from unsloth_course.errors import CourseError
 from unsloth_course.profile import HUB_DATA, POCKET
 
@@ -159,9 +159,8 @@ def conversations(source: str, train: int, held_out: int, seed: int) -> tuple["D
     spoken = checked.dataset.shuffle(seed=HELD_OUT_SEED)
     turns: dict[str, list[tuple[int, int]]] = {}  # by question: conversation, and the assistant's turn in it
     for number, messages in enumerate(spoken["messages"]):
-        asked = next(turn["content"] for turn in messages if turn["role"] == "user")
         places = [(number, place) for place, turn in enumerate(messages) if turn["role"] == "assistant"]
-        turns.setdefault(" ".join(asked.split()).casefold(), []).extend(places)
+        turns.setdefault(key_of(chat.question(messages)), []).extend(places)
     by_question = list(turns.values())
     half, wanted = len(by_question) // 2, reserved(source, held_out)
     if not half:

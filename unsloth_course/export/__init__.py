@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from unsloth_course import models
+from unsloth_course import models, results
 from unsloth_course.errors import CourseError
 from unsloth_course.export import files, held_out, llama, onnx, own_process, page, proof
 
@@ -76,11 +76,9 @@ class Export:
         return json.dumps(asdict(self), indent=2)
 
     def __str__(self) -> str:
-        rows = [page.HEADERS, *map(page.cells, self.formats)]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(page.HEADERS))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        lines += page.sentences(self.formats, self.notes)
-        return "\n".join([*lines, *(f"file  {path}" for path in self.written)])
+        table = results.in_columns([page.HEADERS, *map(page.cells, self.formats)])
+        lines = page.sentences(self.formats, self.notes)
+        return "\n".join([table, *lines, *(f"file  {path}" for path in self.written)])
 
 
 def export(

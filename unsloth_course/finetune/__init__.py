@@ -43,7 +43,7 @@ class Prepared:
     plan: Any
     steps: int
     base: str
-    earlier: list[tuple[str, tasks.Task]] = field(default_factory=list)
+    earlier: list[tasks.Task] = field(default_factory=list)
     handed: list[Any] = field(default_factory=list)
 
 
@@ -150,10 +150,10 @@ def prepare(options: Options, process: processes.Process | None = None) -> Prepa
         task = recipe.task()
     print(task.checked)
     warm, base, handed = recipe.warm_rows(task), machine.model, []
-    earlier = [(name, _earlier(name, machine, options)) for name in options.earlier]
+    earlier = [_earlier(stage, machine, options) for stage in options.earlier]
     if warm is not None and options.method == "dpo":
-        # What the stage before handed on is measured as it came.
-        base = folder = recipe.warmed_up(folder, warm, [other for _, other in earlier], handed)
+        folder, handed = recipe.warmed_up(folder, warm, earlier)
+        base = folder
     model, tokenizer = recipe.load(folder)
     longest, completion = task.longest(tokenizer)
     plan = memory.plan(
@@ -227,12 +227,10 @@ def _machine(options: Options) -> Any:
     return replace(found, max_length=options.max_length) if options.max_length else found
 
 
-def _earlier(name: str, machine: Any, options: Options) -> tasks.Task:
+def _earlier(stage: str, machine: Any, options: Options) -> tasks.Task:
     """The task of a stage before, for its held-out rows."""
-    method, _, data = name.partition(" ")
-    other = replace(options, method=method, data=data, max_samples=1000, earlier=(), epochs=None, steps=None)
-    for only in ("beta", "generations", "completion_length", "replay", "embedding_learning_rate", "warm_up"):
-        other = replace(other, **{only: None})
+    method, _, data = stage.partition(" ")
+    other = Options(method, data, max_samples=1000, held_out=options.held_out, batch=options.batch, seed=options.seed)
     return recipes.Recipe(other, replace(machine, data=data)).task()
 
 
@@ -274,7 +272,7 @@ def _measured(prepared: Prepared, model: Any) -> tuple[Any, Any, list[Any]]:
     return (
         prepared.task.measure(*lesson),
         prepared.task.kept(*lesson),
-        [task.measure(*lesson) for _, task in prepared.earlier],
+        [task.measure(*lesson) for task in prepared.earlier],
     )
 
 
@@ -320,7 +318,7 @@ def _finish(prepared: Prepared, trainer: Any, before: Any, started: float, seen:
 
     options, model, task, plan = prepared.options, trainer.model, prepared.task, prepared.plan
     after = _measured(prepared, model)
-    score = tasks.scored(task, before, after)
+    score = tasks.scored(task, before, after, model, prepared.tokenizer)
     answers = (task.answers(before[0]), task.answers(after[0]))
     receipt = diagnosis.receipt(trainer.watching, score, answers if answers[0] else None, plan.prediction.total)
     saved = _saved(prepared, model, receipt.verdict != "not trained")
@@ -349,7 +347,7 @@ def _finish(prepared: Prepared, trainer: Any, before: Any, started: float, seen:
     found["stands"] = _stands(task, before[0], after[0])
     found["earlier"] = [
         _stands(other, was, now)
-        for (_, other), was, now in zip(prepared.earlier, prepared.handed or before[2], after[2], strict=True)
+        for other, was, now in zip(prepared.earlier, prepared.handed or before[2], after[2], strict=True)
     ]
     found["warnings"] = seen.to_list()
     written = results.write(found, options.out)

@@ -30,6 +30,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from unsloth_course import results
 from unsloth_course.errors import CourseError
 from unsloth_course.finetune import options as settings_of
 from unsloth_course.finetune.options import Options
@@ -48,6 +49,11 @@ class Stage:
     name: str
     options: Options
     target: float | None = None
+
+    @property
+    def made(self) -> Path:
+        """The folder of the whole model that it hands on."""
+        return self.options.out / ("model" if self.options.method == "full" else "merged")
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,11 @@ class Row:
         return self.scores[self.stage]
 
     @property
+    def last(self) -> float:
+        """The score after the last stage so far."""
+        return list(self.scores.values())[-1]
+
+    @property
     def met(self) -> bool:
         """Whether its stage reached its target."""
         return self.target is None or (self.reached <= self.target if self.lower else self.reached >= self.target)
@@ -80,11 +91,10 @@ class Row:
     @property
     def lost(self) -> float:
         """What is lost since, from 0 to 1: points of a share; of perplexity the part of the fall of its logarithm."""
-        last = list(self.scores.values())[-1]
         if not self.lower:
-            return self.reached - last
+            return self.reached - self.last
         fallen = math.log(self.before / self.reached)
-        return math.log(last / self.reached) / fallen if fallen > 0 else 0.0
+        return math.log(self.last / self.reached) / fallen if fallen > 0 else 0.0
 
     @property
     def kept(self) -> bool:
@@ -112,10 +122,9 @@ class Outcome:
             if not row.met:
                 found.append(f"Stage {row.stage} reached {row.metric} {shown}, and its target is {row.target:g}.")
             if not row.kept:
-                last = list(row.scores.values())[-1]
                 found.append(
                     f"What stage {row.stage} taught was lost on the way: {row.metric} {shown} then, "
-                    f"{_shown(row, last)} at the end. Mix its rows into the later stages, or lower their rates."
+                    f"{_shown(row, row.last)} at the end. Mix its rows into the later stages, or lower their rates."
                 )
         return found
 
@@ -142,9 +151,7 @@ class Outcome:
             )
         lines.append(["verdict", "", *self.verdicts.values(), "", ""])
         lines.append(["seconds", "", *(f"{self.seconds[name]:.0f}" for name in names), "", ""])
-        wide = [max(len(line[n]) for line in lines) for n in range(len(head))]
-        padded = ((cell.ljust(size) for cell, size in zip(line, wide, strict=True)) for line in lines)
-        return "\n".join("  ".join(cells).rstrip() for cells in padded)
+        return results.in_columns(lines)
 
 
 def _shown(row: Row, value: float) -> str:
@@ -196,9 +203,8 @@ def _stage(
     name = name or f"{number}-{values['method']}"
     if not isinstance(name, str) or Path(name).name != name or name in [stage.name for stage in made]:
         raise CourseError(f"{where}: {name!r} is no name for a folder of its own.")
-    before = made[-1].options if made else None
-    if before:
-        model = str(before.out / ("model" if before.method == "full" else "merged"))
+    if made:
+        model = str(made[-1].made)
     earlier = tuple(f"{stage.options.method} {stage.options.data}" for stage in made)
     options = Options(**values, model=model, out=out / name, earlier=earlier)
     try:
@@ -243,12 +249,12 @@ def run(path: Path, out: Path | None = None, resume: bool = False, say: Callable
 def _check_handed_on(stage: Stage, rows: list[Row], found: Mapping[str, Any]) -> None:
     """Raises CourseError unless the stage began with the scores that the one before had ended with."""
     for row, measured in zip(rows, found["earlier"], strict=True):
-        ended = list(row.scores.values())[-1]
-        off = abs(measured["before"] / ended - 1) if row.lower else abs(measured["before"] - ended)
+        off = abs(measured["before"] / row.last - 1) if row.lower else abs(measured["before"] - row.last)
         if off > 0.03:
             raise CourseError(
                 f"Stage {stage.name} began with {row.metric} {_shown(row, measured['before'])} on what stage "
-                f"{row.stage} taught, and the stage before had ended with {_shown(row, ended)}: it got another model."
+                f"{row.stage} taught, and the stage before had ended with {_shown(row, row.last)}: it got another "
+                "model."
             )
 
 
@@ -291,6 +297,9 @@ def _done(stage: Stage) -> dict[str, Any] | None:
         found = _results(stage)
     except CourseError:
         return None
-    handed = stage.options.out / ("model" if stage.options.method == "full" else "merged")
     same = not settings_of.changed(before, stage.options) and before.earlier == stage.options.earlier
-    return found if same and handed.is_dir() and found.get("options", {}).get("out") == str(stage.options.out) else None
+    return (
+        found
+        if same and stage.made.is_dir() and found.get("options", {}).get("out") == str(stage.options.out)
+        else None
+    )

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from unsloth_course.errors import CourseError
+from unsloth_course.export import QUANTS
 
 METHODS = ("full", "lora", "qlora", "dpo", "grpo", "cpt")
 WITH_ADAPTER = ("lora", "qlora", "dpo", "grpo", "cpt")
 TRACKERS = ("none", "tensorboard", "wandb", "trackio")
 SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup")
-QUANTS = ("f16", "q8_0", "q5_k_m", "q4_k_m")
 CONFIG = "finetune.toml"
 """The name of the file that is written beside every result."""
 

@@ -170,21 +170,24 @@ class Recipe:
             return model, models.count(model)
         return model, (models.require_cpt if cpt else models.require_lora)(model, self.rank)
 
-    def warmed_up(self, folder: str, warm: Any, earlier: list[tasks.Task], handed: list[Any]) -> str:
+    def warmed_up(self, folder: str, warm: Any, earlier: list[tasks.Task]) -> tuple[str, list[Any]]:
         """The folder of a model that was taught to answer first, before DPO: the adapter is merged into it.
 
-        warm: rows for it. earlier: tasks that are measured before; `handed` takes what was found. A run that is resumed
-        finds the folder there, and measures when it goes on.
+        warm: rows for it. earlier: tasks of stages before; what they measure on the model as it came is returned, too.
+        A run that is resumed finds the folder there.
         """
         from unsloth_course import data
 
         start = self.options.out.resolve() / "start"
-        if self.options.resume and (start / "config.json").is_file():
-            return str(start)
-        print(f"{self.warm_up} supervised steps first: the model learns to answer in both ways")
+        there = self.options.resume and (start / "config.json").is_file()
+        if there and not earlier:
+            return str(start), []
         recipe = Recipe(replace(self.options, method="lora", rank=16, lora_alpha=16), self.machine)
         model, tokenizer = recipe.load(folder)
-        handed += [task.measure(model, tokenizer) for task in earlier]
+        handed = [task.measure(model, tokenizer) for task in earlier]
+        if there:
+            return str(start), handed
+        print(f"{self.warm_up} supervised steps first: the model learns to answer in both ways")
         model, _ = recipe.made_trainable(model)
         self.supervise(model, tokenizer, data.preference.warm_up(warm, share=0.33, seed=self.options.seed))
         unfinished = Path(f"{start}.unfinished")
@@ -192,7 +195,7 @@ class Recipe:
             shutil.rmtree(old, ignore_errors=True)
         model.save_pretrained_merged(str(unfinished), tokenizer, save_method="merged_16bit")
         unfinished.rename(start)
-        return str(start)
+        return str(start), handed
 
     def supervise(self, model: Any, tokenizer: Any, rows: Any) -> None:
         """The supervised steps of a warm-up. rows: TRL's columns prompt and completion."""
@@ -217,7 +220,9 @@ class Recipe:
             return None
         whole, all_wanted = len(task.train), wanted + self.default_steps * self.rows_each
         if whole < 2:
-            raise CourseError(f"{task.data} has {whole} rows to learn from, and the warm-up needs some of its own.")
+            raise CourseError(
+                f"{self.machine.data} has {whole} rows to learn from, and the warm-up needs some of its own."
+            )
         # Few rows are shared out as many would have been; both sides then see theirs more often.
         cut = wanted if whole >= all_wanted else min(max(1, whole * wanted // all_wanted), whole - 1)
         warm, task.train = task.train.select(range(cut)), task.train.select(range(cut, whole))

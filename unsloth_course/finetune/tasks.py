@@ -6,11 +6,12 @@ answer, conversations and raw text by perplexity. Taught in the lessons of the m
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course.errors import CourseError
+from unsloth_course.export import held_out as asked_later
 from unsloth_course.profile import POCKET
 
 if TYPE_CHECKING:
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
     from unsloth_course.evaluation import Answers, Score
     from unsloth_course.profile import Profile
 
-HELD_OUT = "held-out.jsonl"
-"""The file beside a result that holds what `export` asks of each form of the model."""
-ASKED_LATER = 200  # rows in it, at most
-SHOWN = 6  # answers of a conversation that are written out, as samples
 ALL = 10**9  # rows: as many as there are
 
 
@@ -34,18 +31,16 @@ class Task:
     """
 
     machine: "Profile"
-    data: str
     train: "Dataset"
     held_out: "Dataset"
     checked: Any
-    lines: list[dict[str, Any]] = field(default_factory=list)
 
     def measure(self, model: Any, tokenizer: Any) -> Any:
         """What the model does on the held-out rows."""
         raise NotImplementedError
 
-    def score(self, before: Any, after: Any) -> "Score":
-        """The held-out score before and after."""
+    def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
+        """The held-out score before and after; the trained model is there for what is measured of it alone."""
         raise NotImplementedError
 
     STANDS = "share"
@@ -60,6 +55,10 @@ class Task:
 
     def rows(self) -> tuple["Dataset", "Dataset"]:
         """The rows to learn from, and those to test on, in the columns that TRL takes."""
+        raise NotImplementedError
+
+    def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
+        """Some held-out rows as `export` asks them: turns up to the answer and the answer, or raw text."""
         raise NotImplementedError
 
     def longest(self, tokenizer: Any) -> tuple[int, int | None]:
@@ -77,6 +76,18 @@ class Task:
         from unsloth_course import evaluation
 
         return evaluation.Retention("exact_match", before.share, after.share)
+
+
+class Surprise(Task):
+    """Text of any length: how surprising the held-out tokens are."""
+
+    STANDS = "perplexity"
+
+    def stands(self, found: Any) -> float:
+        return found.perplexity
+
+    def answers(self, found: Any) -> None:
+        return None
 
 
 class Instructions(Task):
@@ -101,7 +112,7 @@ class Instructions(Task):
 
         return evaluation.ask(model, tokenizer, self.held_out)
 
-    def score(self, before: Any, after: Any) -> "Score":
+    def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
         from unsloth_course import evaluation
 
         return evaluation.score(before, after)
@@ -121,8 +132,17 @@ class Instructions(Task):
         print(lengths)
         return lengths.longest, None
 
+    def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
+        from unsloth_course.data import chat, instruction
 
-class Conversations(Task):
+        questions = [instruction.question(row["instruction"], row["input"]) for row in rows]
+        return [
+            {"messages": [chat.turn("user", text)], "answer": row["output"]}
+            for text, row in zip(questions, rows, strict=True)
+        ]
+
+
+class Conversations(Surprise):
     """Turns of any length: the perplexity of the assistant's held-out turns, given what was said before."""
 
     def measure(self, model: Any, tokenizer: Any) -> Any:
@@ -130,21 +150,16 @@ class Conversations(Task):
 
         return evaluation.answer_perplexity(model, tokenizer, self.held_out, self.machine.max_length)
 
-    def score(self, before: Any, after: Any) -> "Score":
+    def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
         from unsloth_course import evaluation
 
         return evaluation.perplexity_score(before, after)
 
-    STANDS = "perplexity"
-
-    def stands(self, found: Any) -> float:
-        return found.perplexity
-
-    def answers(self, found: Any) -> None:
-        return None
-
     def rows(self) -> tuple["Dataset", "Dataset"]:
         return self.train, self.held_out
+
+    def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
+        return [{"messages": row["prompt"], "answer": row["completion"][0]["content"]} for row in rows]
 
     def longest(self, tokenizer: Any) -> tuple[int, int | None]:
         lengths = [
@@ -170,7 +185,7 @@ class Pairs(Task):
 
         return evaluation.prefer(model, tokenizer, self.held_out)
 
-    def score(self, before: Any, after: Any) -> "Score":
+    def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
         from unsloth_course import evaluation
 
         return evaluation.preference_score(before, after)
@@ -191,6 +206,9 @@ class Pairs(Task):
 
         return preference.longest(self.train, tokenizer)
 
+    def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
+        return [{"messages": row["prompt"], "answer": row["chosen"]} for row in rows]
+
 
 @dataclass
 class Problems(Task):
@@ -205,7 +223,7 @@ class Problems(Task):
 
         return evaluation.solve(model, tokenizer, self.held_out, self.completion)
 
-    def score(self, before: Any, after: Any) -> "Score":
+    def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
         from unsloth_course import evaluation
 
         return evaluation.accuracy_score(before, after)
@@ -220,9 +238,14 @@ class Problems(Task):
 
         return problems.longest_prompt(self.train, tokenizer) + self.completion, self.completion
 
+    def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
+        from unsloth_course.data import chat
+
+        return [{"messages": [chat.turn("user", row["question"])], "answer": row["answer"]} for row in rows]
+
 
 @dataclass
-class Text(Task):
+class Text(Surprise):
     """Raw text of a domain: its perplexity, and that of general text as what should stay."""
 
     READ = 256  # tokens of a text that are looked at
@@ -232,23 +255,17 @@ class Text(Task):
     def measure(self, model: Any, tokenizer: Any) -> Any:
         from unsloth_course import evaluation
 
-        found = evaluation.perplexity(model, tokenizer, self.held_out["text"], self.READ)
-        mixed = evaluation.shuffled(self.held_out["text"])
-        self.chance = evaluation.perplexity(model, tokenizer, mixed, self.READ)
-        return found
+        return evaluation.perplexity(model, tokenizer, self.held_out["text"], self.READ)
 
-    def score(self, before: Any, after: Any) -> "Score":
+    def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
         from unsloth_course import evaluation
 
-        return evaluation.perplexity_score(before, after, chance=self.chance)
+        mixed = evaluation.shuffled(self.held_out["text"])
+        chance = evaluation.perplexity(model, tokenizer, mixed, self.READ)
+        return evaluation.perplexity_score(before, after, chance=chance)
 
-    STANDS = "perplexity"
-
-    def stands(self, found: Any) -> float:
-        return found.perplexity
-
-    def answers(self, found: Any) -> None:
-        return None
+    def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
+        return [{"text": text} for text in rows["text"]]
 
     def kept(self, model: Any, tokenizer: Any) -> Any:
         from unsloth_course import evaluation
@@ -264,9 +281,10 @@ class Text(Task):
         return self.machine.max_length, None
 
 
-def scored(task: Task, before: tuple[Any, Any], after: tuple[Any, Any]) -> "Score":
-    """The score with its retention. before, after: what `measure` and `kept` found."""
-    return replace(task.score(before[0], after[0]), retention=task.retention(before[1], after[1]))
+def scored(task: Task, before: Sequence[Any], after: Sequence[Any], model: Any, tokenizer: Any) -> "Score":
+    """The score with its retention. before, after: what `measure` and `kept` found, first of all."""
+    score = task.score(before[0], after[0], model, tokenizer)
+    return replace(score, retention=task.retention(before[1], after[1]))
 
 
 def supervised(machine: "Profile", train: int, held_out: int, seed: int) -> Task:
@@ -275,26 +293,24 @@ def supervised(machine: "Profile", train: int, held_out: int, seed: int) -> Task
 
     if machine.data == POCKET or sources.kind(machine.data) in ("instruction", "problems"):
         try:
-            return Instructions(machine, machine.data, *sources.instructions(machine.data, train, held_out, seed))
+            return Instructions(machine, *sources.instructions(machine.data, train, held_out, seed))
         except sources.NoShortAnswer as reason:
             print(f"{reason} Measured is how surprising the held-out answers are (perplexity).")
-    return Conversations(machine, machine.data, *sources.conversations(machine.data, train, held_out, seed))
+    return Conversations(machine, *sources.conversations(machine.data, train, held_out, seed))
 
 
 def preferences(machine: "Profile", train: int, held_out: int, seed: int) -> Task:
     """The task of DPO."""
     from unsloth_course.data import sources
 
-    return Pairs(machine, machine.data, *sources.preferences(machine.data, train, held_out, seed))
+    return Pairs(machine, *sources.preferences(machine.data, train, held_out, seed))
 
 
 def problems(machine: "Profile", train: int, held_out: int, seed: int, completion: int = 64) -> Task:
     """The task of GRPO. completion: tokens of the longest answer."""
     from unsloth_course.data import sources
 
-    return Problems(
-        machine, machine.data, *sources.problems(machine.data, train, held_out, seed), completion=completion
-    )
+    return Problems(machine, *sources.problems(machine.data, train, held_out, seed), completion=completion)
 
 
 def text(machine: "Profile", train: int, held_out: int, seed: int) -> Task:
@@ -304,7 +320,7 @@ def text(machine: "Profile", train: int, held_out: int, seed: int) -> Task:
     found = sources.corpus(machine.data, train, held_out, seed)
     kin = POCKET if machine.bundled else machine.model
     general, stories = sources.general_text(kin, 6 * min(train, 600), held_out, seed)
-    return Text(machine, machine.data, *found, general=general["text"], stories=stories["text"])
+    return Text(machine, *found, general=general["text"], stories=stories["text"])
 
 
 MAKE = {
@@ -318,37 +334,13 @@ MAKE = {
 """By method: what makes its task."""
 
 
-def lines(task: Task) -> list[dict[str, Any]]:
-    """The held-out rows as `export` asks them: turns up to the answer and the answer, or raw text."""
-    from unsloth_course.data import chat, instruction
-
-    rows = task.held_out.select(range(min(ASKED_LATER, len(task.held_out))))
-    if isinstance(task, Text):
-        return [{"text": text} for text in rows["text"]]
-    if isinstance(task, Conversations):
-        return [{"messages": row["prompt"], "answer": row["completion"][0]["content"]} for row in rows]
-    if isinstance(task, Pairs):
-        from unsloth_course.data import preference
-
-        pairs = rows.map(preference.to_chat, batched=True, remove_columns=rows.column_names)
-        return [{"messages": row["prompt"], "answer": row["chosen"][0]["content"]} for row in pairs]
-    if isinstance(task, Problems):
-        return [{"messages": [chat.turn("user", row["question"])], "answer": row["answer"]} for row in rows]
-    return [
-        {
-            "messages": [chat.turn("user", instruction.question(row["instruction"], row["input"]))],
-            "answer": row["output"],
-        }
-        for row in rows
-    ]
-
-
 def write_lines(task: Task, out: Path) -> Path:
     """Writes `held-out.jsonl` into the folder. Raises CourseError where it cannot."""
-    path = out / HELD_OUT
+    path, rows = out / asked_later.FILE, task.held_out
+    lines = task.asked_later(rows.select(range(min(asked_later.MOST, len(rows)))))
     try:
         with path.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines(task))
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     except OSError as error:
         raise CourseError(f"{path} cannot be written ({error.strerror}); choose another --out.") from None
     return path
