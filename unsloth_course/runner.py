@@ -289,7 +289,7 @@ async def _execute(notebook: NotebookNode, path: Path, progress: "_Progress") ->
         startup_timeout=180,  # a busy machine may take more than nbclient's minute
         iopub_timeout=60,  # a busy machine may deliver a picture seconds after the cell is done
         store_widget_state=False,
-        record_timing=False,
+        record_timing=True,  # in the executed copy only; cleaning takes it out of what is stored
         log=_SILENT,
     )
     client.progress = progress
