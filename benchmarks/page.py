@@ -113,8 +113,8 @@ TITLES = {
     "plan": "**the plan**",
     "plan, free": "**the plan, free to choose the rows**",
     "plain 8": "plain TRL + PEFT",
-    "plain 16": "plain TRL + PEFT",
-    "plain 32": "plain TRL + PEFT",
+    "plain 12": "plain TRL + PEFT",
+    "plain 24": "plain TRL + PEFT",
     "Unsloth 8 x 1": "Unsloth as it comes",
 }
 
