@@ -56,6 +56,11 @@ def test_on_a_gpu_unsloth_chooses_the_number_type():
         assert chosen(found, "number type").value == words
 
 
+def test_bfloat16_weights_are_a_matter_of_the_gpu_that_is_used():
+    assert profile.decide(L4).bfloat16 and not profile.decide(T4).bfloat16
+    assert not profile.decide(L4, "cpu").bfloat16, "on a CPU the weights are float32, whatever card lies beside it"
+
+
 def test_cuda_graphs_are_for_gpus_on_which_they_were_measured():
     h200 = replace(L4, cuda_name="NVIDIA H200", capability=(9, 0))
     assert profile.decide(h200).environment["UNSLOTH_BLOCK_CUDAGRAPHS"] == "1" and profile.decide(h200).graphs

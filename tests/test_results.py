@@ -7,6 +7,7 @@ from importlib import metadata
 from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -139,8 +140,17 @@ def test_what_a_run_cost_in_words(healthy):
     assert found["peak memory"] == memory.size(healthy.watching.meter.peak_bytes)
     assert found["of it, optimizer"] == memory.size(parts["optimizer"])
     assert found["of it, gradients and activations"] == memory.size(parts["gradients"] + parts["activations"])
-    spent = results.seconds(healthy.trainer.state.log_history)
-    assert found["milliseconds per step"] == f"{1000 * spent / 70:.0f}" and spent > 0
+    assert len(healthy.watching.meter.step_seconds) == 69
+    each, spent = int(found["milliseconds per step"]) / 1000, results.seconds(healthy.trainer.state.log_history)
+    assert 0.5 * spent < 70 * each < 1.5 * spent
+
+
+def test_a_step_that_compiles_does_not_count_as_one_of_many():
+    meter = memory.Meter()
+    meter.step_seconds = [20.0, 0.3, 0.3, 0.2, 0.3]
+    trainer = SimpleNamespace(model=torch.nn.Linear(2, 2), state=SimpleNamespace(log_history=[]))
+    found = results.costs(SimpleNamespace(trainer=trainer, meter=meter))
+    assert found["milliseconds per step"] == "300"
 
 
 def test_seconds_are_those_of_the_last_training_without_its_evaluations():

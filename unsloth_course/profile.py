@@ -78,7 +78,7 @@ class Profile:
     of the torch type for `FastLanguageModel.from_pretrained`, or None where Unsloth picks it; `max_length` is in
     tokens. `arguments` are the training arguments that the machine decides and not the lesson; `memory.plan` makes its
     own from them. `reasons` holds a Choice for each. `memory_bytes` is that of the GPU, or of the machine; `bfloat16`
-    whether the GPU has it; `graphs` whether Unsloth's blocks run as CUDA graphs.
+    whether a GPU that has it is used; `graphs` whether Unsloth's blocks run as CUDA graphs.
     """
 
     name: str
@@ -251,7 +251,7 @@ def decide(
         environment,
         tuple(reasons),
         machine.cuda_bytes if name == "gpu" else machine.memory_bytes,
-        machine.bfloat16,
+        name == "gpu" and machine.bfloat16,
         graphs,
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course.errors import CourseError
@@ -139,7 +140,8 @@ def costs(watching: "Watch") -> dict[str, str]:
     """What a finished training cost, in words, to lay runs side by side: parameters, memory, time.
 
     Gradients and activations are one figure: the ones grow while the others are released. Time is that of training
-    alone: measuring the loss on unseen rows in between is taken off. Taught in lesson colab1 (full fine-tuning).
+    alone: measuring the loss on unseen rows in between is taken off. A step's is the median, since the first ones may
+    have to compile. Taught in lesson colab1 (full fine-tuning).
     """
     from unsloth_course import models
     from unsloth_course.memory import size
@@ -152,7 +154,7 @@ def costs(watching: "Watch") -> dict[str, str]:
         "of it, optimizer": size(meter.parts["optimizer"]),
         "of it, gradients and activations": size(meter.parts["gradients"] + meter.parts["activations"]),
         "seconds of training": f"{spent:.1f}",
-        "milliseconds per step": f"{1000 * spent / max(1, trainer.state.global_step):.0f}",
+        "milliseconds per step": f"{1000 * median(meter.step_seconds or [spent]):.0f}",
     }
 
 

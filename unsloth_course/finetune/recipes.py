@@ -26,6 +26,8 @@ LEARNING_RATES = {
     "grpo": (1e-3, 1e-4),
     "cpt": (8e-4, 5e-5),
 }
+# Unsloth keeps all weights in bfloat16 where the GPU has it; updates smaller than its last digit are lost.
+FULL_RATE_IN_BFLOAT16 = (2e-4, 5e-5)
 HELD_OUT = {"cpt": 100}
 RANKS = {"cpt": 64}
 WARM_UP = {"dpo": (300, 0), "grpo": (60, 60)}
@@ -87,7 +89,9 @@ class Recipe:
 
     @property
     def learning_rate(self) -> float:
-        return self.options.learning_rate or self.own(LEARNING_RATES[self.lesson])
+        rounded = self.lesson == "full" and self.machine.bfloat16
+        rates = FULL_RATE_IN_BFLOAT16 if rounded else LEARNING_RATES[self.lesson]
+        return self.options.learning_rate or self.own(rates)
 
     def wanted_rows(self) -> int:
         """How many rows to learn from are asked for: all of them where epochs decide the steps."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from unsloth_course.memory.prediction import PARTS, size
@@ -12,7 +13,8 @@ class Meter:
 
     Pass it as `SFTTrainer(..., callbacks=[meter])`. After training `peak_bytes` is the peak in bytes, `parts` the same
     four parts as in a Prediction, `how` one sentence on the way it was measured, and `process_peak_bytes` the most
-    resident memory that the whole process ever had, libraries included.
+    resident memory that the whole process ever had, libraries included. `step_seconds` holds the time from the end of each
+    step to the end of the next; the first steps may have to compile.
 
     On CUDA the peak is torch's own counter, without what else lay on the GPU when the training began, such as another
     model of the same notebook, and with the memory pools of CUDA graphs, which that counter leaves out. A CPU has no
@@ -42,6 +44,8 @@ class Meter:
         self._gradients = self._dynamic = self._recorded = self._others = self._pools = self._early = 0
         self._largest = (0, False)
         self._hook = self._profiler = self._problem = None
+        self.step_seconds: list[float] = []
+        self._step_ended: float | None = None
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **kwargs: Any
@@ -92,6 +96,10 @@ class Meter:
             self._recorded += 1
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        now = time.perf_counter()
+        if self._step_ended is not None:
+            self.step_seconds.append(now - self._step_ended)
+        self._step_ended = now
         # The first steps run without graphs and then record them: their tensors lie outside the pools, and are gone
         # when the pools are filled.
         if state.global_step == self.RECORDING_STEPS and _on_cuda(model) and graph_bytes() > self._pools:
