@@ -1,12 +1,13 @@
 """The lessons at the true size, without network: a stand-in for SmolLM2-135M-Instruct, served under its name.
 
-    python benchmarks/true_size.py --out DIR [--lessons lora,dpo] [--tokens 70000000] [--memory 15]
+    python benchmarks/true_size.py --out DIR [--lessons lora,dpo] [--tokens 70000000] [--memory 15] [--brief]
 
 On a machine with a CUDA GPU. (1) Pretrains a model of exactly that shape, 134,515,008 parameters, on documents of the
 pocket model's small world, and teaches it to chat. (2) Serves it, and generated sets, under the names that the lessons
 ask the Hub for, through the small Hub of the tests. (3) Runs the lessons as they are, in the gpu profile with an empty
 cache, each in a process of its own, and collects what they wrote in DIR. `--memory` caps the GPU, in GiB, and hides
-bfloat16, to come as near to a T4 as another card can. `--lessons ""` stops after the first part. A model that lies in
+bfloat16, to come as near to a T4 as another card can; `--brief` takes the
+knobs that CI takes, with at least 10 steps. `--lessons ""` stops after the first part. A model that lies in
 DIR already is taken. It is not shipped: it is the size that is true, and not what it knows.
 """
 
@@ -108,8 +109,11 @@ def teach_chat(base: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def sets(folder: Path) -> dict[str, Path]:
-    """Generated rows in the files and columns of the sets that the lessons fetch, by their Hub names."""
+def sets(folder: Path, stories: int = 3000) -> dict[str, Path]:
+    """Generated rows in the files and columns of the sets that the lessons fetch, by their Hub names.
+
+    stories: how many of the answers are long ones.
+    """
     import pyarrow
     import pyarrow.parquet
 
@@ -121,8 +125,8 @@ def sets(folder: Path) -> dict[str, Path]:
     for place in (functions / "python", answers, pairs):
         place.mkdir(parents=True, exist_ok=True)
     rows = datasets.instructions(12_000, held_out=False, seed=1).to_list()
-    stories = [" ".join(datasets.stories(3, seed=number)["text"]) for number in range(3000)]
-    rows += [{"instruction": f"Tell me story {n}.", "input": "", "output": text} for n, text in enumerate(stories)]
+    told = [" ".join(datasets.stories(3, seed=number)["text"]) for number in range(stories)]
+    rows += [{"instruction": f"Tell me story {n}.", "input": "", "output": text} for n, text in enumerate(told)]
     (answers / "alpaca_data_cleaned.json").write_text(json.dumps(rows))
     rows = datasets.preferences(12_000, held_out=False, seed=2).to_list()
     (pairs / "orca_rlhf.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -131,15 +135,43 @@ def sets(folder: Path) -> dict[str, Path]:
     return found
 
 
-def run(lesson: str, environment: dict[str, str], out: Path, gib: float | None) -> subprocess.Popen:
-    """The lesson in a process of its own, in its own copy of the notebooks, since two may run side by side."""
+# `run LESSON`, with the folder that the first argument names in place of the repository's notebooks.
+FROM = (
+    "import sys, pathlib; from unsloth_course import cli, runner; "
+    "runner.NOTEBOOKS = pathlib.Path(sys.argv.pop(1)); cli.main()"
+)
+
+
+def shortened(folder: Path) -> Path:
+    """Copies of the lessons in `folder`, with the knobs that nbmake sets in CI, and at least 10 steps."""
+    import nbformat
+
+    from unsloth_course import runner
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in runner.NOTEBOOKS.glob("colab*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            mock = cell.metadata.get("nbmake", {}).get("mock", {})
+            if "STEPS" in mock:
+                mock["STEPS"] = max(10, mock["STEPS"])
+            cell.source += "".join(f"\n{name} = {value!r}" for name, value in mock.items())
+        nbformat.write(notebook, folder / path.name)
+    return folder
+
+
+def run(
+    lesson: str, environment: dict[str, str], out: Path, gib: float | None, notebooks: Path | None = None
+) -> subprocess.Popen:
+    """The lesson in a process of its own. notebooks: the folder of copies, in place of the repository's."""
     if gib:
         site = out / "t4"
         site.mkdir(exist_ok=True)
         # Python runs it at its start, in the kernel too; usercustomize would not be run in a virtual environment.
         (site / "sitecustomize.py").write_text(T4.format(gib=gib))
         environment = environment | {"PYTHONPATH": f"{site}{os.pathsep}{environment.get('PYTHONPATH', '')}"}
-    command = [sys.executable, "-m", "unsloth_course", "run", lesson, "--profile", "gpu", "--out", str(out / lesson)]
+    program = ["-c", FROM, str(notebooks.resolve())] if notebooks else ["-m", "unsloth_course"]
+    command = [sys.executable, *program, "run", lesson, "--profile", "gpu", "--out", str(out / lesson)]
     with (out / f"{lesson}.log").open("w") as log:
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
 
@@ -165,6 +197,7 @@ def main() -> int:
     parser.add_argument("--lessons", default="lora,full,cpt,dpo,grpo")
     parser.add_argument("--tokens", type=int, default=70_000_000, help="of the pretraining")
     parser.add_argument("--memory", type=float, help="cap of the GPU in GiB; hides bfloat16")
+    parser.add_argument("--brief", action="store_true", help="with the shortened knobs of CI")
     parser.add_argument("--chat", nargs=2, type=Path, metavar=("BASE", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.chat:
@@ -187,7 +220,9 @@ def main() -> int:
         environment = {name: value for name, value in os.environ.items() if "OFFLINE" not in name}
         environment |= server.environment(out / "cache")
         started = time.monotonic()
-        running = {lesson: run(lesson, environment, out, options.memory) for lesson in options.lessons.split(",")}
+        notebooks = shortened(out / "notebooks") if options.brief else None
+        lessons = options.lessons.split(",")
+        running = {lesson: run(lesson, environment, out, options.memory, notebooks) for lesson in lessons}
         for lesson, process in running.items():
             status = process.wait()
             failed += status != 0
