@@ -21,6 +21,7 @@ README = REPOSITORY / "README.md"
 sys.path.insert(0, str(REPOSITORY))
 
 from unsloth_course import exercises, runner  # noqa: E402 -- found only now
+from unsloth_course.colab.address import address, badge  # noqa: E402
 from unsloth_course.memory import size  # noqa: E402
 from unsloth_course.scoreboard import SCORES  # noqa: E402
 
@@ -111,8 +112,9 @@ def lessons(runs: list[dict[str, Any]]) -> str:
         times = [run["wall_seconds"] for run in runs if run["lesson"] == lesson and run["profile"] == "cpu"]
         written = f"[{notebook.name}](notebooks/{notebook.name})" if notebook.is_file() else "being written"
         took = _minutes(mean(times)) if times else UNRECORDED
-        rows.append((name, written, teaches, took, str(_exercises(lesson))))
-    return _table(("lesson", "notebook", "what it teaches", f"on {' or '.join(devices) or 'a CPU'}", "exercises"), rows)
+        rows.append((name, written, teaches, took, str(_exercises(lesson)), badge(notebook.name, address())))
+    took = f"on {' or '.join(devices) or 'a CPU'}"
+    return _table(("lesson", "notebook", "what it teaches", took, "exercises", "in Colab"), rows)
 
 
 def _exercises(lesson: str) -> int:
