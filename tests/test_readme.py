@@ -5,6 +5,7 @@ import re
 import nbformat
 import pytest
 from conftest import script
+from PIL import Image
 
 from unsloth_course import runner
 from unsloth_course.cleaning import REPOSITORY
@@ -45,6 +46,12 @@ def test_the_pictures_are_the_stored_outputs_of_the_lesson(lesson):
     assert stored, "a lesson names the pictures that the README shows of it"
     for name, picture in stored.items():
         assert (runner.PICTURES / f"{name}.png").read_bytes() == picture
+
+
+def test_the_x_ray_is_the_stored_output_of_the_lesson():
+    made = script("xray_picture")
+    with Image.open(made.PICTURE) as picture:
+        assert picture.text["source"] == made.fingerprint(made.stored()), "run python benchmarks/xray_picture.py"
 
 
 def test_the_readme_names_every_written_lesson():

@@ -1,0 +1,176 @@
+"""Every command in README, VENV_SETUP and CONTRIBUTING is executed as it is written there, or says why it is not here.
+
+They run in a copy of the repository's tracked files, so that what they write stays in it, with the lessons' knobs
+shortened as in CI. The installation takes minutes and has a variable of its own: INSTALL_BY_HAND=1.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from conftest import ENVIRONMENT
+
+from unsloth_course import cleaning, install
+from unsloth_course.pocket import datasets
+
+REPOSITORY = cleaning.REPOSITORY
+PAGES = ("README.md", "VENV_SETUP.md", "CONTRIBUTING.md")
+PYTHON = "venv/bin/python"
+COURSE = f"{PYTHON} -m unsloth_course"
+
+# In this order; the words are some that the command says when it has done what it was asked for.
+IN_THE_COPY = {
+    f"{COURSE} doctor": "All is well",
+    f"{COURSE} run lora --seed 7 --out results": "exact_match",
+    f"{COURSE} scoreboard --out results": "LoRA",
+    f"{COURSE} scoreboard": "LoRA",
+    f"{COURSE} memory --method lora --gpu T4": "T4",
+    f"{COURSE} data my_rows.jsonl --to instruction --out rows.json": "rows.json",
+    f"{COURSE} finetune --method lora --data rows.json --out results/mine": "results/mine/adapter",
+    f"{COURSE} chat results/mine/adapter": "",
+    f"{COURSE} export results/mine/adapter --to gguf --quant q4_k_m": "right",
+    f"{COURSE} storyboard lora": "script",
+    f"{COURSE} colab --out uploads": "uploads",
+    f"{COURSE} exercises": "lora.1",
+    f"{PYTHON} benchmarks/table.py --write": "",
+    f"{PYTHON} benchmarks/minutes.py --write": "",
+    f"{PYTHON} benchmarks/xray_picture.py": "lora-xray.png",
+    f"{COURSE}.colab.needs": "",
+    f"{PYTHON} -m pip config list": "",
+    "venv/bin/ruff check . && venv/bin/ruff format .": "unchanged",
+}
+BY_HAND = (
+    "python3 -m venv venv",
+    f"{PYTHON} -m pip install uv",
+    f"{PYTHON} -m uv pip install --python venv/bin/python --torch-backend cpu torch==2.13.0",
+    f"{PYTHON} -m pip install --no-deps -r requirements.txt",
+    f"{PYTHON} -m pip install --no-deps unsloth==2026.10.9 unsloth_zoo==2026.10.9",
+    f"{PYTHON} -m pip install --no-deps --no-build-isolation -e .",
+    f'{PYTHON} -m ipykernel install --prefix venv --name unsloth-course --display-name "Python (unsloth-course)"',
+)
+NOT_HERE = {
+    "./setup_venv.sh": "test_install.py, and what CI begins with",
+    "./setup_venv.sh --test": "this is it",
+    "./setup_venv.sh --run lora": "the set-up of --test, then the command `run lora` of this file",
+    "./setup_venv.sh --gguf": "7 minutes of compiling; what it builds is used by tests/export",
+    "./setup_venv.sh --prepare wheels": "test_install.py, with an index of its own",
+    "./setup_venv.sh --offline wheels": "test_install.py, with an index of its own",
+    "venv/bin/jupyter lab notebooks": "tests/browser, in a real browser",
+    f"{PYTHON} -m pytest tests -x -n 2": "the tests themselves",
+    f"{COURSE} run lora --store": "test_runner.py, with a notebook of its own",
+    f"{PYTHON} -m uv pip install --python venv/bin/python --torch-backend auto torch==2.11.0": "an NVIDIA card",
+    "grep -v -e '^torch==' -e '^triton' requirements.txt > /tmp/pins.txt": "an NVIDIA card",
+    f"{PYTHON} -m pip install --no-deps -r /tmp/pins.txt": "an NVIDIA card",
+    f"{PYTHON} -m pip cache purge": "it would empty the reader's cache",
+    f"{PYTHON} -m pip uninstall torchvision": "it asks, and there is none here",
+    "source venv/bin/activate": "a shell of the reader's",
+    "brew install python@3.12": "macOS",
+    "pyenv shell 3.12": "pyenv",
+    "sudo apt install python3 python3-venv": "an administrator",
+    "sudo apt install python3-venv": "an administrator",
+    "powershell -ExecutionPolicy Bypass -File .\\setup_venv.ps1": "Windows: test_install.py, where PowerShell is there",
+    "powershell -ExecutionPolicy Bypass -File .\\setup_venv.ps1 --run lora": "Windows: test_install.py, likewise",
+}
+FIRST = r"(?:\./setup_venv|venv/bin/\w+ |python3? |sudo |git |grep |powershell |pyenv |brew |source )"
+
+
+def commands(text):
+    """The commands of a page: lines of its code blocks, and code in a sentence that begins with a program."""
+    text = text.replace("\\\n", " ")
+    lines = [line.strip() for line in re.findall(r"^(?: {4}| {7})(\S.*)$", text, re.MULTILINE)]
+    lines += re.findall(rf"`({FIRST}[^`]*)`", text)
+    lines = [re.sub(r"\s{2,}#.*", "", line) for line in lines]
+    return [f"venv/bin/{line}" if line.startswith("python -m unsloth_course") else line for line in lines]
+
+
+def documented():
+    return {command: page for page in PAGES for command in commands((REPOSITORY / page).read_text(encoding="utf-8"))}
+
+
+def test_every_documented_command_is_known_here():
+    known = {*IN_THE_COPY, *BY_HAND, *NOT_HERE}
+    assert {command: page for command, page in documented().items() if command not in known} == {}
+
+
+def test_no_command_is_kept_here_that_no_page_has():
+    assert {*IN_THE_COPY, *BY_HAND, *NOT_HERE} - set(documented()) == set()
+
+
+def test_the_commands_of_a_page_are_found():
+    page = "Text `venv/bin/x y` and `x y`.\n\n    one --a   # why\n\n1. Do:\n\n       two \\\n       b\n"
+    assert commands(page) == ["one --a", "two         b", "venv/bin/x y"]
+
+
+def copy_of_the_repository(folder):
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("This is no Git checkout: what belongs to the course cannot be told from the rest.")
+    for name in filter(None, listed.stdout.split("\0")):
+        if (REPOSITORY / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, folder / name)
+    return folder
+
+
+def shorten(notebook):
+    for cell in notebook.cells:
+        mock = cell.metadata.get("nbmake", {}).get("mock", {})
+        cell.source += "".join(f"\n{name} = {value!r}" for name, value in mock.items())
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    folder = copy_of_the_repository(tmp_path_factory.mktemp("copy") / "the course")
+    (folder / "venv").symlink_to(sys.prefix, target_is_directory=True)
+    path = folder / "notebooks" / "colab2_lora_finetuning_smollm2.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    shorten(notebook)
+    nbformat.write(notebook, path)
+    rows = datasets.instructions(120, held_out=False, seed=5)
+    rows.to_json(folder / "my_rows.jsonl")
+    return folder
+
+
+def shell(command, folder, **more):
+    environment = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("PYTEST")} | more
+    return subprocess.run(
+        command,
+        shell=True,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        input="Reverse the code KLM.\n",  # to whom asks
+        timeout=900,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="The commands are those of Linux and macOS.")
+@pytest.mark.parametrize("command", IN_THE_COPY)
+def test_the_command_does_what_it_says(command, copy, request):
+    if "gguf" in command and install.llama_cpp_missing(install.llama_cpp_folder()):
+        pytest.skip("llama.cpp is not built: ./setup_venv.sh --gguf")
+    if "xray_picture" in command:
+        request.getfixturevalue("chromium")
+    done = shell(command, copy)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert IN_THE_COPY[command] in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not os.environ.get("INSTALL_BY_HAND"), reason="Takes minutes; set INSTALL_BY_HAND=1.")
+def test_the_installation_by_hand(tmp_path):
+    folder = copy_of_the_repository(tmp_path)
+    for command in BY_HAND:
+        done = shell(command, folder)
+        assert done.returncode == 0, command + done.stdout[-2000:] + done.stderr[-2000:]
+    done = shell(f"{COURSE} run lora --out results", folder, PYTHONPATH="")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert Path(folder / "results" / "lora.json").exists()
