@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unsloth_course import doctor, install
@@ -145,7 +145,7 @@ def test_who_asked_for_the_cpu_is_not_scolded():
 
 
 def test_torchvision_for_cuda_beside_a_cpu_torch_fails():
-    assert "uninstall torchvision" in failures(with_version("torchvision", "0.28.0"))["torchvision"].advice
+    assert "uninstall -y torchvision" in failures(with_version("torchvision", "0.28.0"))["torchvision"].advice
 
 
 @pytest.mark.parametrize(
@@ -185,6 +185,25 @@ def test_an_unwritable_hub_cache_matters_to_the_gpu_profile_alone():
     assert "HF_HOME" in failures(facts, "gpu")["Hub cache"].advice
 
 
+@pytest.mark.parametrize(
+    ("changes", "name", "command"),
+    [
+        ({"hub_cache_writable": False, "folder": r"C:\my course"}, "Hub cache", r"$env:HF_HOME = 'C:\my course"),
+        ({"environment": {"UNSLOTH_ALLOW_CPU": "1"}}, "environment", "Remove-Item Env:UNSLOTH_ALLOW_CPU"),
+        (
+            {"shadows": {"trl": r"C:\my course\trl.py"}},
+            "nothing hides a package",
+            "Rename-Item 'C:\\my course\\trl.py'",
+        ),
+        ({"twice": ("numpy",)}, "packages are whole", "Remove-Item -Recurse venv"),
+        ({"kernel": ""}, "Jupyter kernel", "--display-name 'Python (unsloth-course)'"),
+        ({"hub_broken": {"dataset a/b": "half"}}, "Hub downloads", "hf download --repo-type dataset a/b"),
+    ],
+)
+def test_windows_gets_commands_of_powershell(changes, name, command):
+    assert command in failures(sick(system="Windows", **changes), "gpu")[name].advice
+
+
 def test_colab_as_last_published_is_told_of_its_datasets_and_the_missing_trl():
     colab = {"torch": "2.11.0+cu128", "transformers": "5.15.0", "peft": "0.20.0", "accelerate": "1.14.0"}
     colab |= {"datasets": "4.0.0", "numpy": "2.1.3", "matplotlib": "3.10.0", "ipywidgets": "7.7.1"}
@@ -199,6 +218,7 @@ def test_without_a_requirements_file_unsloths_limits_still_hold():
     assert doctor.judge(replace(HEALTHY, pins=Pins({})), "cpu")
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(TESTED)), st.text(max_size=12)), st.sampled_from(["cpu", "gpu"]))
 def test_any_versions_are_judged(installed, profile):
     for check in doctor.judge(sick(installed=installed), profile):
@@ -258,8 +278,19 @@ def test_the_printed_report_has_a_line_per_check_and_the_advice():
 
 
 def test_a_command_is_not_broken_over_lines():
-    advice = "python -m pip install --no-deps " + "x" * 80
-    assert advice in shown(Report("cpu", "", [Check("bad", "1", "2", False, advice)]))
+    sentence, command = "a sentence of many words " * 5, "    python -m pip install --no-deps " + "x" * 80
+    lines = shown(Report("cpu", "", [Check("bad", "1", "2", False, f"{sentence}:\n{command}")])).splitlines()
+    assert f"       {command}" in lines
+    assert all(len(line) <= 60 for line in lines if "sentence" in line)
+
+
+def test_the_guide_lists_every_check():
+    guide = (install.ROOT / "VENV_SETUP.md").read_text(encoding="utf-8")
+    table = guide[guide.index("## What doctor finds") :]
+    listed = {line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")}
+    checks = {check.name for check in doctor.judge(HEALTHY, "cpu")} - TESTED.keys()
+    assert checks <= listed
+    assert listed - checks == {"line of the report", "a package's name", "profile"}
 
 
 # --- looking
@@ -274,8 +305,7 @@ def test_the_hub_cache_is_where_huggingface_hub_looks():
 
 
 def test_unsloths_limits_are_read_from_its_metadata():
-    pytest.importorskip("packaging")
-    limits = doctor.unsloth_limits()
+    limits = doctor.limits_of(doctor.installed_and_needs(["unsloth", "unsloth-zoo"])[1])
     assert {"torch", "transformers", "trl", "datasets"} <= set(limits)
     assert "certifi" not in limits
 

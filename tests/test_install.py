@@ -47,7 +47,7 @@ def wanted(python, flavour="cpu"):
 
 
 def judged(venv: Venv, flavour: str = "cpu") -> Verdict:
-    return install.judge(venv, FOLDER, lambda python: wanted(python, flavour), PINS)
+    return install.judge(venv, FOLDER, lambda python: wanted(python, flavour), PINS, "Linux")
 
 
 def finished(**changes) -> Venv:
@@ -142,6 +142,19 @@ def test_names_are_normalised():
     assert install.name_and_version("torch==2.13.0+cpu") == ("torch", "2.13.0+cpu")
 
 
+@pytest.mark.parametrize("pin", [pin for pin in (*PINS.all, *PINS.cuda) if ";" in pin])
+@pytest.mark.parametrize("python", [(3, 11), (3, 12), (3, 13)])
+@pytest.mark.parametrize("system", ["Linux", "Darwin", "Windows"])
+def test_markers_are_understood_as_pip_understands_them(pin, python, system):
+    from packaging.markers import Marker
+
+    version = ".".join(map(str, python))
+    where = {"Linux": ("linux", "posix"), "Darwin": ("darwin", "posix"), "Windows": ("win32", "nt")}[system]
+    there = {"sys_platform": where[0], "os_name": where[1], "platform_system": system}
+    there |= {"python_version": version, "python_full_version": f"{version}.4"}
+    assert install.applies(pin, system, python) == Marker(pin.partition(";")[2]).evaluate(there)
+
+
 # --- refusals
 
 
@@ -207,10 +220,13 @@ def test_a_tested_torch_of_either_kind_is_ready(torch):
         ({"installed": READY | {"trl": "1.16.0"}}, "finish", "trl"),
         ({"installed": READY | {"torch": "2.15.0"}}, "finish", "torch"),
         ({"installed": READY | {"unsloth": "2026.10.7"}}, "finish", "unsloth"),
-        ({"installed": {}}, "finish", "transformers"),
+        ({"installed": {}}, "finish", "accelerate"),
         ({"made_at": None, "fingerprint": None}, "finish", "end"),
         ({"python": None, "ours_to_delete": False}, "refuse", FOLDER),
         ({"ours_to_delete": False}, "ready", "in place"),
+        ({"unfinished": ("peft-0.21.2.dist-info",)}, "finish", "peft-0.21.2.dist-info"),
+        ({"installed": {name: READY[name] for name in READY if name != "bitsandbytes"}}, "finish", "bitsandbytes"),
+        ({"installed": {name: READY[name] for name in READY if name != "nbmake"}}, "finish", "nbmake"),
     ],
 )
 def test_a_venv_with_a_fault(changes, action, word):
@@ -432,6 +448,7 @@ def test_a_command_that_does_not_exist_is_a_sentence(tmp_path):
         ("error: Request failed after 3 retries\n cause: dns error", "network"),
         ("ReadTimeoutError: Read timed out.", "network"),
         ("[SSL: CERTIFICATE_VERIFY_FAILED] Max retries exceeded", "certificate"),
+        ("OSError: Could not find a suitable TLS CA certificate bundle, invalid path: /a b.pem", "no file /a b.pem,"),
         ("ERROR: 403 Client Error: Forbidden for url", "login"),
         ("ERROR: No matching distribution found for torch==2.13.0", "no torch==2.13.0"),
         ("The virtual environment was not created successfully because ensurepip is not available.", "python3-venv"),
@@ -447,8 +464,8 @@ def test_failures_are_explained(output, word):
 
 @pytest.fixture
 def course(tmp_path, monkeypatch):
-    """A course in a folder with a space, in which commands are noted instead of run."""
-    root = tmp_path / "my course"
+    """A course in a folder with a space and letters of three alphabets, in which commands are noted instead of run."""
+    root = tmp_path / "Kurs äß 日本"
     root.mkdir()
     shutil.copy(ROOT / "requirements.txt", root)
     (root / "pyproject.toml").write_text("")
@@ -563,7 +580,7 @@ def test_arguments():
     ("arguments", "word"), [(["--run"], "lora"), (["--run", "--seed"], "lora"), (["--tset"], "--tset")]
 )
 def test_wrong_arguments_are_a_sentence_and_install_nothing(arguments, word, monkeypatch, capsys):
-    monkeypatch.setattr(install, "set_up", lambda root: pytest.fail("set up"))
+    monkeypatch.setattr(install, "set_up", lambda root, **more: pytest.fail("set up"))
     assert install.main(arguments) == 1
     captured = capsys.readouterr()
     assert word in captured.err
@@ -571,21 +588,21 @@ def test_wrong_arguments_are_a_sentence_and_install_nothing(arguments, word, mon
 
 
 def test_help_installs_nothing(monkeypatch, capsys):
-    monkeypatch.setattr(install, "set_up", lambda root: pytest.fail("set up"))
+    monkeypatch.setattr(install, "set_up", lambda root, **more: pytest.fail("set up"))
     assert install.main(["--help"]) == 0
     assert "--run LESSON" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("code", "status"), [("raise SystemExit(7)", 7), ("", 0)])
 def test_the_exit_status_is_passed_on(monkeypatch, code, status):
-    monkeypatch.setattr(install, "set_up", lambda root: Path(sys.executable))
+    monkeypatch.setattr(install, "set_up", lambda root, **more: Path(sys.executable))
     monkeypatch.setattr(install, "command_after", lambda arguments: ["-c", code])
     assert install.main(["--test"]) == status
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_a_killed_run_is_not_taken_for_a_success(monkeypatch):
-    monkeypatch.setattr(install, "set_up", lambda root: Path(sys.executable))
+    monkeypatch.setattr(install, "set_up", lambda root, **more: Path(sys.executable))
     monkeypatch.setattr(install, "command_after", lambda _: ["-c", "import os; os.kill(os.getpid(), 9)"])
     assert install.main(["--test"]) == 128 + 9
 
@@ -604,10 +621,10 @@ def test_it_imports_nothing_outside_the_standard_library():
 
 @pytest.fixture
 def shim(tmp_path):
-    """setup_venv.sh in a folder with a space, beside an install.py that prints its Python and arguments."""
+    """setup_venv.sh in such a folder, beside an install.py that prints its arguments."""
     if os.name == "nt":
         pytest.skip("POSIX shell")
-    home = tmp_path / "my course"
+    home = tmp_path / "Kurs äß 日本"
     (home / "unsloth_course").mkdir(parents=True)
     shutil.copy(ROOT / "setup_venv.sh", home)
     (home / "unsloth_course" / "install.py").write_text("import sys; print(*sys.argv[1:], sep='|'); sys.exit(5)")
@@ -665,6 +682,350 @@ def test_ci_calls_the_test_command():
     lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
     assert lines[-1] == "./setup_venv.sh --test"
     assert os.name == "nt" or os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+@pytest.fixture
+def powershell(tmp_path):
+    """setup_venv.ps1 beside an install.py that prints its arguments, and a Python on the PATH."""
+    program = shutil.which("pwsh") or shutil.which("powershell")
+    if program is None:
+        pytest.skip("no PowerShell here")
+    home = tmp_path / "Kurs äß 日本"
+    (home / "unsloth_course").mkdir(parents=True)
+    shutil.copy(ROOT / "setup_venv.ps1", home)
+    (home / "unsloth_course" / "install.py").write_text("import sys; print(*sys.argv[1:], sep='|'); sys.exit(5)")
+    tools = tmp_path / "tools"
+    tools.mkdir()
+
+    def run(*arguments, python=True):
+        environment = dict(os.environ)
+        if os.name != "nt":
+            environment["PATH"] = str(tools)
+            if python:
+                (tools / "python").symlink_to(sys.executable)
+        elif not python:
+            pytest.skip("Windows finds its launcher without the PATH")
+        script = [program, "-NoProfile", "-NonInteractive", "-File", str(home / "setup_venv.ps1")]
+        return subprocess.run([*script, *arguments], env=environment, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def test_the_windows_shim_passes_arguments_and_the_exit_status_on(powershell):
+    done = powershell("--run", "a b", "--seed", "1")
+    assert (done.stdout.strip(), done.returncode) == ("--run|a b|--seed|1", 5)
+
+
+def test_the_windows_shim_without_any_python_is_a_sentence(powershell):
+    done = powershell(python=False)
+    assert done.returncode == 1 and "No Python 3.11, 3.12 or 3.13 was found" in done.stdout
+
+
+# --- the dev container
+
+
+def test_the_dev_container_is_a_supported_python_that_runs_the_set_up():
+    text = (ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8")
+    container = json.loads(text)
+    version = tuple(map(int, container["image"].partition(":")[2].split(".")))
+    assert install.OLDEST_PYTHON <= version <= install.NEWEST_PYTHON
+    assert container["postCreateCommand"] == "./setup_venv.sh"
+    assert container["customizations"]["vscode"]["settings"]["python.defaultInterpreterPath"].endswith(
+        install.venv_python(Path("venv")).as_posix() if os.name != "nt" else "venv/bin/python"
+    )
+    (mount,) = container["mounts"]
+    assert "target=${containerWorkspaceFolder}/venv," in mount and "type=volume" in mount
+
+
+def test_the_empty_volume_of_the_container_is_filled_and_not_deleted(course):
+    root, commands = course
+    (root / "venv").mkdir()
+    place = (root / "venv").stat().st_ino
+    install.set_up(root, lambda line: None)
+    assert commands and (root / "venv").stat().st_ino == place
+
+
+# --- a set-up without network
+
+TARGET = install.Target("Linux", "x86_64", (3, 12), "cpu")
+
+
+def a_wheel(folder: Path, pin: str, tag: str = "py3-none-any") -> Path:
+    """An empty package of that name and version."""
+    import zipfile
+
+    name, version = pin.split("==")
+    stem = f"{name.replace('-', '_')}-{version}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(folder / f"{stem}-{tag}.whl", "w") as file:
+        info = f"{stem}.dist-info"
+        file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        file.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n")
+        file.writestr(f"{info}/RECORD", "")
+    return folder / f"{stem}-{tag}.whl"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "machine", "target"),
+    [
+        ([], LINUX, TARGET),
+        ([], MAC, install.Target("Darwin", "arm64", (3, 13), "cpu")),
+        ([], with_driver(LINUX), install.Target("Linux", "x86_64", (3, 12), "cuda")),
+        (["--system", "linux"], with_driver(LINUX), TARGET),
+        (["--system", "windows"], with_driver(LINUX), install.Target("Windows", "AMD64", (3, 12), "cpu")),
+        (["--system", "windows", "--cuda"], LINUX, install.Target("Windows", "AMD64", (3, 12), "cuda")),
+        (["--python", "3.13", "--cuda"], LINUX, install.Target("Linux", "x86_64", (3, 13), "cuda")),
+        (["--system", "macos", "--python", "3.11"], WINDOWS, install.Target("Darwin", "arm64", (3, 11), "cpu")),
+        (["--system", "linux"], Machine("Linux", "aarch64"), install.Target("Linux", "aarch64", (3, 12), "cpu")),
+    ],
+)
+def test_what_is_prepared_for(arguments, machine, target):
+    assert install.target_of(arguments, machine) == target
+    assert install.target_of(target.options.split(), machine) == target
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--system", "beos"], "--system beos is not"),
+        (["--system"], "--system is not"),
+        (["--python", "3.10"], "3.10"),
+        (["--python", "three"], "--python three"),
+        (["now"], "now is not understood"),
+    ],
+)
+def test_what_cannot_be_prepared_for_is_a_sentence(arguments, word):
+    with pytest.raises(SetupError, match=re.escape(word)):
+        install.target_of(arguments, LINUX)
+
+
+def test_a_folder_holds_what_its_target_needs():
+    def names(target):
+        return {install.name_and_version(pin) for pin in install.pins_for(target, PINS)}
+
+    linux, windows = names(TARGET), names(install.Target("Windows", "AMD64", (3, 11), "cuda"))
+    assert {"unsloth", "unsloth-zoo", "torch", "triton", "setuptools"} <= {name for name, _ in linux}
+    assert {"triton-windows", "pywinpty", "colorama", "overrides"} <= {name for name, _ in windows}
+    assert not {"triton", "pexpect", "appnope"} & {name for name, _ in windows}
+    assert install.name_and_version(install.pinned(PINS.cuda, "torch")) in windows
+    assert [name for name, _ in windows].count("torch") == 1
+
+
+def fetches(target: install.Target, machine: Machine) -> list[Step]:
+    return install.prepare_steps("PY", target, machine, PINS, "/w")
+
+
+def test_for_the_same_machine_pip_chooses_the_files_itself():
+    packages, torch = fetches(TARGET, LINUX)
+    assert "--platform" not in packages.commands[0] and "--no-deps" in packages.commands[0]
+    assert torch.commands[0][-1].endswith("+cpu") and "--no-deps" not in torch.otherwise.commands[0]
+    assert fetches(install.Target("Linux", "x86_64", (3, 12), "cuda"), LINUX)[1].commands[0][-1] == "torch==2.11.0"
+
+
+@pytest.mark.parametrize(("name", "platform"), [("windows", "win_amd64"), ("macos", "macosx_14_0_arm64")])
+def test_for_another_system_pip_is_told_which(name, platform):
+    packages, torch = fetches(install.Target(*install.SYSTEMS[name], (3, 13), "cpu"), LINUX)
+    for (command,) in (packages.commands, torch.commands):
+        assert command[command.index("--platform") + 1] == platform
+        assert command[command.index("--python-version") + 1] == "3.13"
+        assert "--no-deps" in command
+
+
+def test_an_offline_set_up_asks_nothing_but_the_folder(tmp_path):
+    a_wheel(tmp_path, "torch==2.13.0+cpu")
+    for machine in (LINUX, WINDOWS, MAC, with_driver(LINUX)):
+        for step in install.plan(machine, CREATE, PINS, "PY", FOLDER, tmp_path):
+            assert step.otherwise is None
+            assert not any("uv" in command for command in step.commands)
+            for command in step.commands:
+                if "pip" in command:
+                    assert {"--isolated", "--no-index"} < set(command)
+                    assert command[command.index("--find-links") + 1] == str(tmp_path)
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """A folder as `--prepare` leaves it, for three pins."""
+    pins = Pins({"course": ("torch==2.13.0", "Al_pha==1.0")}, no_deps=("unsloth_zoo==3.1",))
+    folder = tmp_path / "the wheels"
+    files = [a_wheel(folder, pin) for pin in ("torch==2.13.0+cpu", "al-pha==1.0", "unsloth_zoo==3.1")]
+    note = {"target": vars(TARGET), "files": {path.name: install._sha256(path) for path in files}}
+    (folder / install.PREPARED).write_text(json.dumps(note))
+    return folder, pins
+
+
+def test_a_complete_folder_passes(prepared):
+    install.check_prepared(prepared[0], TARGET, prepared[1])
+
+
+def spoilt(folder: Path, how: str) -> None:
+    wheel = next(folder.glob("al_pha*"))
+    if how == "lost":
+        wheel.unlink()
+    if how == "damaged":
+        wheel.write_bytes(wheel.read_bytes()[:-1])
+    if how == "no note":
+        (folder / install.PREPARED).unlink()
+    if how == "half a note":
+        (folder / install.PREPARED).write_text('{"target": ')
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("lost", ["is not complete", "al_pha-1.0-py3-none-any.whl", "Copy it anew"]),
+        ("damaged", ["was damaged", "al_pha-1.0-py3-none-any.whl"]),
+        ("no note", ["was not prepared", "--prepare 'the wheels' --system linux --python 3.12"]),
+        ("half a note", ["was not prepared", "--prepare"]),
+    ],
+)
+def test_an_incomplete_folder_is_a_sentence(prepared, how, words):
+    folder, pins = prepared
+    spoilt(folder, how)
+    with pytest.raises(SetupError) as error:
+        install.check_prepared(folder, TARGET, pins)
+    assert [word for word in words if word not in str(error.value)] == []
+
+
+def test_a_folder_for_something_else_is_a_sentence(prepared):
+    folder, pins = prepared
+    other = install.Target("Linux", "x86_64", (3, 11), "cuda")
+    with pytest.raises(SetupError, match=r"for Linux x86_64, Python 3\.12, torch for CPU; this is .*3\.11.*CUDA"):
+        install.check_prepared(folder, other, pins)
+    with pytest.raises(SetupError, match=r"Or, if there is a Python 3\.12: python3\.12 unsloth_course/install\.py"):
+        install.check_prepared(folder, install.Target("Linux", "x86_64", (3, 13), "cpu"), pins)
+    with pytest.raises(SetupError, match="other versions of the course: beta==2 lack"):
+        install.check_prepared(folder, TARGET, Pins({"course": ("torch==2.13.0", "beta==2")}))
+
+
+def test_an_incomplete_folder_changes_nothing(course, prepared):
+    root, commands = course
+    with pytest.raises(SetupError, match="other versions"):
+        install.set_up(root, lambda line: None, prepared[0])
+    assert commands == [] and not (root / "venv").exists()
+
+
+def test_offline_stands_before_the_rest(tmp_path):
+    assert install.offline_folder(["--offline", str(tmp_path), "--run", "lora"]) == (tmp_path, ["--run", "lora"])
+    assert install.offline_folder(["--test"]) == (None, ["--test"])
+    absent = str(tmp_path / "no")
+    for arguments, word in (
+        (["--offline"], "needs the folder"),
+        (["--offline", absent], f"There is no folder {absent}"),
+    ):
+        with pytest.raises(SetupError, match=re.escape(word)):
+            install.offline_folder(arguments)
+
+
+# --- pip's own settings: index, proxy, certificate
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    """A package index on this machine, which is a proxy too; what was asked of it, and a course of three pins."""
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+    from threading import Thread
+    from urllib.parse import urlsplit
+
+    files, asked = tmp_path / "files", []
+    for pin in ("torch==2.13.0+cpu", "alpha==1.0", "unsloth_zoo==3.1"):
+        a_wheel(files, pin)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            path = urlsplit(self.path).path
+            names = [file.name for file in files.iterdir()]
+            if path.startswith("/simple/"):
+                here = [name for name in names if name.startswith(path.split("/")[2].replace("-", "_") + "-")]
+                body = "".join(f'<a href="/files/{name}">{name}</a>' for name in here).encode()
+            else:
+                body = (files / path.split("/")[2].replace("%2B", "+")).read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    for name in [name for name in os.environ if name.upper().startswith("PIP_") or name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # requests takes them in place of pip's own setting
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setattr(install, "working_python", lambda python: sys.version_info[:3])
+    monkeypatch.setattr(install, "venv_python", lambda venv: Path(sys.executable))
+    monkeypatch.setattr(install, "this_machine", lambda folder: Machine(python=sys.version_info[:3]))
+    root = tmp_path / "course"
+    root.mkdir()
+    (root / "requirements.txt").write_text("# == course\ntorch==2.13.0\nalpha==1.0\n#no-deps unsloth_zoo==3.1\n")
+    yield f"http://127.0.0.1:{server.server_port}", asked, root
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("way", ["environment", "file", "proxy"])
+def test_pips_own_settings_decide_where_packages_come_from(index, way, monkeypatch, tmp_path):
+    address, asked, root = index
+    if way == "environment":
+        monkeypatch.setenv("PIP_INDEX_URL", f"{address}/simple")
+    if way == "file":
+        (tmp_path / "pip.conf").write_text(f"[global]\nindex-url = {address}/simple\n")
+        monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    if way == "proxy":
+        monkeypatch.setenv("PIP_INDEX_URL", "http://packages.invalid/simple")
+        monkeypatch.setenv("PIP_TRUSTED_HOST", "packages.invalid")
+        monkeypatch.setenv("PIP_PROXY", address)
+    said = []
+    target = install.prepare(root, tmp_path / "wheels", [], said.append)
+    start = "http://packages.invalid" if way == "proxy" else ""
+    assert f"{start}/simple/alpha/" in asked and len(asked) >= 6
+    install.check_prepared(tmp_path / "wheels", target, install.read_pins((root / "requirements.txt").read_text()))
+    assert "--offline wheels" in said[-1]
+
+
+def test_a_certificate_that_is_not_there_is_named(index, monkeypatch, tmp_path):
+    address, _, root = index
+    monkeypatch.setenv("PIP_INDEX_URL", address.replace("http:", "https:") + "/simple")
+    monkeypatch.setenv("PIP_CERT", str(tmp_path / "no.pem"))
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    named = re.escape(f"There is no file {tmp_path / 'no.pem'}, which pip's settings")
+    with pytest.raises(SetupError, match=named):
+        install.prepare(root, tmp_path / "wheels", [], lambda line: None)
+    assert not (tmp_path / "wheels" / install.PREPARED).exists()
+
+
+def test_uv_is_told_what_pip_was_told():
+    listing = ":env:.proxy='http://proxy:8080'\n:env:.cert='/c a.pem'\nglobal.index-url='http://i/simple'\n"
+    listing += "global.proxy='http://old:1'\nglobal.timeout='60'\n"
+    told = {"HTTPS_PROXY": "http://proxy:8080", "HTTP_PROXY": "http://proxy:8080", "SSL_CERT_FILE": "/c a.pem"}
+    assert install.uv_settings({}, listing) == told | {"UV_HTTP_TIMEOUT": "60"}
+    own = {"https_proxy": "http://mine", "SSL_CERT_FILE": "/mine", "HTTP_PROXY": "", "UV_HTTP_TIMEOUT": "5"}
+    assert install.uv_settings(own, listing) == {}
+    assert install.uv_settings({}, "") == {}
+
+
+def test_only_uv_gets_another_environment(monkeypatch):
+    monkeypatch.setenv("PIP_CERT", "/ours.pem")
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    assert install._environment_for((sys.executable, "-m", "pip", "install")) is None
+    assert install._environment_for((sys.executable, "-m", "uv", "pip"))["SSL_CERT_FILE"] == "/ours.pem"
+
+
+@pytest.mark.parametrize(
+    ("words", "typed"),
+    [
+        ((r"C:\a b\python.exe", "-m", "pip"), r"& 'C:\a b\python.exe' -m pip"),
+        (("python", "Python (unsloth-course)", "it's"), "python 'Python (unsloth-course)' 'it''s'"),
+        ((r"C:\venv\python.exe", "torch==2.11.0"), r"C:\venv\python.exe torch==2.11.0"),
+    ],
+)
+def test_commands_are_shown_as_powershell_takes_them(words, typed):
+    assert install.shown(words, windows=True) == typed
 
 
 # --- llama.cpp

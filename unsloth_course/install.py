@@ -2,7 +2,8 @@
 
 Run by path with any Python 3.11-3.13, before anything is installed:
 
-    python unsloth_course/install.py [--run LESSON [ARGUMENTS] | --test [ARGUMENTS] | --gguf]
+    python unsloth_course/install.py [--offline FOLDER] [--run LESSON [ARGUMENTS] | --test [ARGUMENTS] | --gguf]
+    python unsloth_course/install.py --prepare FOLDER [--system SYSTEM] [--python VERSION] [--cuda]
 
 Only the standard library, and no other module of the course, is imported here. What to do is decided by pure functions
 (`refusal`, `judge`, `plan`: a `Machine`, a `Venv` and the pins in; steps with their reasons out), so that each platform
@@ -24,7 +25,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,7 +34,17 @@ GB = 10**9
 CPU_BYTES, CUDA_BYTES = 4 * GB, 12 * GB
 KERNEL, KERNEL_TITLE = "unsloth-course", "Python (unsloth-course)"
 TEST_PROCESSES = 4  # at most, of `--test`
+WINDOWS_SCRIPT = r"powershell -ExecutionPolicy Bypass -File .\setup_venv.ps1"
 STAMP = "unsloth-course.json"
+PREPARED = "prepared.json"  # in a folder that `--prepare` filled
+SYSTEMS = {"linux": ("Linux", "x86_64"), "macos": ("Darwin", "arm64"), "windows": ("Windows", "AMD64")}
+# What pip calls the systems that `--prepare` can fetch for; manylinux only up to the glibc that torch needs too.
+MANYLINUX = ("linux", "manylinux1", "manylinux2010", "manylinux2014", *(f"manylinux_2_{n}" for n in range(5, 29)))
+PLATFORMS = {
+    "Linux": tuple(f"{name}_x86_64" for name in MANYLINUX),
+    "Darwin": ("macosx_14_0_arm64",),
+    "Windows": ("win_amd64",),
+}
 
 USAGE = """\
 Sets up the course in venv/, or finishes what an earlier try left.
@@ -42,6 +53,11 @@ Sets up the course in venv/, or finishes what an earlier try left.
   ./setup_venv.sh --run LESSON [...]   set up, then run a lesson: full, lora, dpo, grpo, cpt or all
   ./setup_venv.sh --test [...]         set up, then run the tests
   ./setup_venv.sh --gguf               set up, then build llama.cpp once, for the export to GGUF (about 7 minutes)
+
+Without network: fetch everything into a folder where there is one, copy the folder, and install from it.
+
+  ./setup_venv.sh --prepare FOLDER [--system linux|macos|windows] [--python 3.12] [--cuda]
+  ./setup_venv.sh --offline FOLDER [--run LESSON [...] | --test [...]]
 
 What follows LESSON goes to `python -m unsloth_course run`, what follows --test goes to pytest.
 """
@@ -92,6 +108,23 @@ def name_and_version(pin: str) -> tuple[str, str]:
     return re.sub(r"[-_.]+", "-", name).lower(), version.strip()
 
 
+def applies(pin: str, system: str, python: Sequence[int]) -> bool:
+    """Whether a pin is for this system and Python; its marker, if any, compares one variable with one value."""
+    found = re.fullmatch(r"\s*(\w+)\s*(==|!=|<|>=)\s*[\"']([^\"']+)[\"']\s*", pin.partition(";")[2])
+    if not found:
+        return True
+    name, operator, value = found.groups()
+    facts = {
+        "sys_platform": {"Linux": "linux", "Darwin": "darwin", "Windows": "win32"}.get(system, system.lower()),
+        "platform_system": system,
+        "os_name": "nt" if system == "Windows" else "posix",
+    }
+    if name in facts:
+        return (facts[name] == value) == (operator == "==")
+    here, there = tuple(python[:2]), tuple(map(int, value.split(".")[:2]))
+    return {"==": here == there, "!=": here != there, "<": here < there, ">=": here >= there}[operator]
+
+
 def pinned(pins: Sequence[str], name: str) -> str:
     """The pin of the package `name` among `pins`."""
     return next(pin for pin in pins if name_and_version(pin)[0] == name)
@@ -127,6 +160,7 @@ class Venv:
     made_at: str | None = None
     fingerprint: str | None = None
     installed: Mapping[str, str] = field(default_factory=dict)
+    unfinished: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -226,6 +260,7 @@ def look_at(venv: Path) -> Venv:
         made_at=stamp.get("folder"),
         fingerprint=stamp.get("fingerprint"),
         installed=installed_versions(venv),
+        unfinished=tuple(sorted(path.name for path in unfinished_packages(venv))),
     )
 
 
@@ -275,17 +310,25 @@ def fingerprint(text: str, python: Sequence[int], flavour: str) -> str:
     return hashlib.sha256(f"{text}\n{tuple(python[:2])} {flavour}".encode()).hexdigest()[:16]
 
 
-def judge(venv: Venv, folder: str, wanted: Callable[[Sequence[int]], str], pins: Pins) -> Verdict:
+def judge(
+    venv: Venv,
+    folder: str,
+    wanted: Callable[[Sequence[int]], str],
+    pins: Pins,
+    system: str = platform.system(),
+) -> Verdict:
     """What is to be done with `venv` in `folder`. `wanted` gives the fingerprint of a finished one for its Python."""
     if not venv.exists:
         return Verdict("create", "there is no venv yet")
-    verdict = _judge_existing(venv, folder, wanted, pins)
+    verdict = _judge_existing(venv, folder, wanted, pins, system)
     if verdict.action == "rebuild" and not venv.ours_to_delete:
         return Verdict("refuse", f"{folder} is not a virtual environment that can be replaced: {verdict.reason}")
     return verdict
 
 
-def _judge_existing(venv: Venv, folder: str, wanted: Callable[[Sequence[int]], str], pins: Pins) -> Verdict:
+def _judge_existing(
+    venv: Venv, folder: str, wanted: Callable[[Sequence[int]], str], pins: Pins, system: str
+) -> Verdict:
     if venv.python is None:
         return Verdict(
             "rebuild", "its Python or its pip does not work (the folder was moved, or an earlier set-up was stopped)"
@@ -300,18 +343,37 @@ def _judge_existing(venv: Venv, folder: str, wanted: Callable[[Sequence[int]], s
         return Verdict("finish", "an earlier set-up did not get to its end")
     if venv.fingerprint != wanted(venv.python):
         return Verdict("finish", "the pins, the Python or the graphics driver changed since it was set up")
-    tested = [name_and_version(pin) for pin in (*pins.all, *pins.cuda, *pins.no_deps)]
-    watched = {name_and_version(pin)[0] for pin in (*pins.sections.get("course", ()), *pins.no_deps)}
-    # torch has two tested versions and a suffix that names the build, as in 2.13.0+cpu.
-    found = {name: venv.installed.get(name, "").partition("+")[0] for name in watched}
-    changed = sorted(name for name, version in found.items() if (name, version) not in tested)
+    if venv.unfinished:
+        return Verdict("finish", f"copied in part: {_some(venv.unfinished)}")
+    changed = _changed(venv, pins, system)
     if changed:
-        return Verdict("finish", f"not at the tested version any more: {', '.join(changed)}")
+        return Verdict("finish", f"not at the tested version any more: {_some(changed)}")
     return Verdict("ready", "all is in place")
 
 
-def plan(machine: Machine, verdict: Verdict, pins: Pins, python: str, venv: str) -> list[Step]:
-    """The steps from what was found to a finished set-up. `python` is (or will be) the one in the folder `venv`."""
+def _changed(venv: Venv, pins: Pins, system: str) -> list[str]:
+    """The packages of a finished `venv` that are missing, or there in another version than a tested one."""
+    tested: dict[str, set[str]] = {}
+    for pin in (*pins.all, *pins.cuda, *pins.no_deps):
+        if applies(pin, system, venv.python or ()):
+            name, version = name_and_version(pin)
+            tested.setdefault(name, set()).add(version)
+    # torch has two tested versions and a suffix that names the build, as in 2.13.0+cpu.
+    found = {name: venv.installed.get(name, "").partition("+")[0] for name in tested}
+    return sorted(name for name, versions in tested.items() if found[name] not in versions)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def plan(
+    machine: Machine, verdict: Verdict, pins: Pins, python: str, venv: str, wheels: Path | None = None
+) -> list[Step]:
+    """The steps from what was found to a finished set-up. `python` is (or will be) the one in the folder `venv`.
+
+    `wheels` is a folder that `--prepare` filled: everything comes from there, and pip looks nowhere else.
+    """
     if verdict.action == "ready":
         return []
     cuda = machine.torch_flavour == "cuda"
@@ -323,7 +385,7 @@ def plan(machine: Machine, verdict: Verdict, pins: Pins, python: str, venv: str)
             (_pip(python, "--no-deps", *packages),),
             "requirements.txt lists all that is needed, so pip looks nothing else up",
         ),
-        _cuda_torch(machine, pins, python) if cuda else _cpu_torch(machine, pins, python),
+        _torch(machine, pins, python, wheels),
         Step(
             "Unsloth",
             (_pip(python, "--no-deps", *pins.no_deps),),
@@ -336,20 +398,7 @@ def plan(machine: Machine, verdict: Verdict, pins: Pins, python: str, venv: str)
         ),
         Step(
             f"Jupyter kernel {KERNEL_TITLE!r}",
-            (
-                (
-                    python,
-                    "-m",
-                    "ipykernel",
-                    "install",
-                    "--prefix",
-                    venv,
-                    "--name",
-                    KERNEL,
-                    "--display-name",
-                    KERNEL_TITLE,
-                ),
-            ),
+            (kernel_command(python, venv),),
             "inside venv, so that nothing outside it is touched",
         ),
         Step("PyTorch loads", ((python, "-c", "import torch"),), "a missing system library shows now, not in a lesson"),
@@ -357,11 +406,58 @@ def plan(machine: Machine, verdict: Verdict, pins: Pins, python: str, venv: str)
     if verdict.action != "finish":
         base = getattr(sys, "_base_executable", sys.executable)
         steps.insert(0, Step("virtual environment", ((base, "-m", "venv", venv),), verdict.reason))
-    return steps
+    return [_from_folder(step, wheels) for step in steps] if wheels else steps
+
+
+def _from_folder(step: Step, wheels: Path) -> Step:
+    """The same step with pip confined to a folder: --isolated leaves its settings and environment out too."""
+
+    def confined(command: tuple[str, ...]) -> tuple[str, ...]:
+        if command[1:4] != ("-m", "pip", "install"):
+            return command
+        return (*command[:4], "--isolated", "--no-index", "--find-links", str(wheels), *command[4:])
+
+    return replace(step, commands=tuple(map(confined, step.commands)))
+
+
+def _torch(machine: Machine, pins: Pins, python: str, wheels: Path | None) -> Step:
+    cuda = machine.torch_flavour == "cuda"
+    if wheels is None:
+        return _cuda_torch(machine, pins, python) if cuda else _cpu_torch(machine, pins, python)
+    if cuda:
+        return Step("PyTorch for CUDA", (_pip(python, *pins.cuda),), "as prepared")
+    pin = pinned(pins.all, "torch")
+    alone = machine.system != "Linux" or any(wheels.glob(f"{pin.replace('==', '-')}+cpu-*.whl"))
+    return Step(f"PyTorch {pin}", (_pip(python, *(["--no-deps"] if alone else []), pin),), "as prepared")
+
+
+def kernel_command(python: str, venv: str) -> tuple[str, ...]:
+    """The command that registers the Jupyter kernel inside `venv`."""
+    kernel = ("--name", KERNEL, "--display-name", KERNEL_TITLE)
+    return (python, "-m", "ipykernel", "install", "--prefix", venv, *kernel)
 
 
 def _pip(python: str, *arguments: str) -> tuple[str, ...]:
     return (python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *arguments)
+
+
+def uv_settings(environment: Mapping[str, str], pip_config: str) -> dict[str, str]:
+    """What uv is to be told of pip's settings, which it does not read itself: proxy, certificate and time-out.
+
+    `pip_config` is what `pip config list` prints: lines such as `global.proxy='...'` or `:env:.cert='...'`. What uv
+    itself was told in the environment stays. The index is left alone: uv is asked because pip's has no such torch.
+    """
+    lines = re.findall(r"^(global|install|:env:)\.([\w-]+)='(.*)'$", pip_config, re.MULTILINE)
+    # A variable goes before a file, whatever the order of the list.
+    told = {name: value for where, name, value in sorted(lines, key=lambda line: line[0] == ":env:")}
+    names = {
+        "proxy": ("HTTPS_PROXY", "HTTP_PROXY"),
+        "cert": ("SSL_CERT_FILE",),
+        "default-timeout": ("UV_HTTP_TIMEOUT",),
+    }
+    names["timeout"] = names["default-timeout"]
+    wanted = {name: told[setting] for setting, all_names in names.items() if setting in told for name in all_names}
+    return {name: value for name, value in wanted.items() if not {name, name.lower()} & environment.keys()}
 
 
 def _uv(python: str, pins: Pins, backend: str, *arguments: str) -> tuple[tuple[str, ...], ...]:
@@ -422,13 +518,24 @@ def driver_notice(torch_version: str | None, cuda: str | None, pins: Pins, pytho
     ]
     return (
         f"This machine has an NVIDIA driver, but torch {torch_version} is a CPU build: the graphics card is not used. "
-        f"To put a CUDA build in its place:\n    " + "\n    ".join(map(_shown, commands)) + "\n"
+        f"To put a CUDA build in its place:\n    " + "\n    ".join(map(shown, commands)) + "\n"
         "Until then the lessons run on the CPU (the cpu profile sets UNSLOTH_FORCE_CPU=1, else Unsloth refuses)."
     )
 
 
-def _shown(command: Sequence[str]) -> str:
-    return subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command)
+def shown(command: Sequence[str], windows: bool = os.name == "nt") -> str:
+    """A command as it is typed, in PowerShell on Windows."""
+    if not windows:
+        return shlex.join(command)
+    first, *rest = (quoted(word, windows) for word in command)
+    return " ".join(["& " * first.startswith("'") + first, *rest])
+
+
+def quoted(word: str, windows: bool = os.name == "nt") -> str:
+    """A word of a command, in quotes where it needs them."""
+    if not windows:
+        return shlex.quote(word)
+    return word if re.fullmatch(r"[\w.:\\/=+-]+", word) else "'" + word.replace("'", "''") + "'"
 
 
 # --- doing it ---------------------------------------------------------------------------------------------------------
@@ -437,6 +544,10 @@ CAUSES = (
     (
         r"No space left on device|not enough space on the disk|WinError 112",
         "The disk is full. Free some space",
+    ),
+    (
+        r"Could not find a suitable TLS CA certificate bundle, invalid path: (?P<what>.+)",
+        "There is no file {what}, which pip's settings name as the certificate. Mend PIP_CERT or `pip config list`",
     ),
     (
         r"CERTIFICATE_VERIFY_FAILED|SSLError",
@@ -514,6 +625,14 @@ def carry_out(steps: Sequence[Step], root: Path, say: Callable[[str], None] = sa
             step = step.otherwise
 
 
+def _environment_for(command: Sequence[str]) -> dict[str, str] | None:
+    """The environment of a command; None for this process's own."""
+    if command[1:3] != ("-m", "uv"):
+        return None
+    listing = subprocess.run([command[0], "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
+    return {**os.environ, **uv_settings(os.environ, listing.stdout)}
+
+
 def _run_step(step: Step, root: Path, label: str, say: Callable[[str], None]) -> str:
     """Runs the commands of a step; "" when all went well, else the output of the one that failed."""
     free = shutil.disk_usage(root).free
@@ -534,7 +653,12 @@ def _run(command: Sequence[str], root: Path, doing: str) -> tuple[int, str]:
     with tempfile.TemporaryFile() as log:
         try:
             process = subprocess.Popen(
-                command, cwd=root, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+                command,
+                cwd=root,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=_environment_for(command),
             )
         except OSError as error:
             return 1, str(error)
@@ -575,8 +699,11 @@ def remove(paths: Sequence[Path]) -> None:
             ) from None
 
 
-def set_up(root: Path, say: Callable[[str], None] = say_now) -> Path:
-    """Brings `root`/venv into the tested state and returns its Python; SetupError with a sentence if that cannot be."""
+def set_up(root: Path, say: Callable[[str], None] = say_now, wheels: Path | None = None) -> Path:
+    """Brings `root`/venv into the tested state and returns its Python; SetupError with a sentence if that cannot be.
+
+    `wheels` is a folder that `prepare` filled: it is checked before anything is changed, and nothing else is asked.
+    """
     venv = root / "venv"
     python = venv_python(venv)
     machine, found = this_machine(root), look_at(venv)
@@ -586,12 +713,15 @@ def set_up(root: Path, say: Callable[[str], None] = say_now) -> Path:
     def wanted(version: Sequence[int]) -> str:
         return fingerprint(text, version, machine.torch_flavour)
 
-    verdict = judge(found, str(venv), wanted, pins)
+    verdict = judge(found, str(venv), wanted, pins, machine.system)
     if verdict.action == "refuse":
         raise SetupError(f"{verdict.reason}. Move it away and run this again.")
     problem = refusal(machine, fresh=verdict.action == "create") if verdict.action != "ready" else None
     if problem:
         raise SetupError(problem)
+    if wheels and verdict.action != "ready":
+        kept = found.python if verdict.action == "finish" and found.python else machine.python
+        check_prepared(wheels, Target(machine.system, machine.architecture, kept[:2], machine.torch_flavour), pins)
     if verdict.action != "ready":
         say(f"Setting up in {venv} ({verdict.reason})")
         write_stamp(venv, None)
@@ -599,7 +729,7 @@ def set_up(root: Path, say: Callable[[str], None] = say_now) -> Path:
         # The stamp stays to the last: if this is killed half-way, the next run still knows the folder as its own.
         remove([path for path in venv.iterdir() if path.name != STAMP] if rebuild else unfinished_packages(venv))
         start = time.monotonic()
-        carry_out(plan(machine, verdict, pins, str(python), str(venv)), root, say)
+        carry_out(plan(machine, verdict, pins, str(python), str(venv), wheels), root, say)
         write_stamp(venv, wanted(working_python(python) or machine.python))
         say(f"The course is set up ({time.monotonic() - start:.0f} s). Its Python: {python}")
     if machine.torch_flavour == "cuda":
@@ -615,6 +745,173 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(f"{path} cannot be read ({error}). Get a fresh copy of the course.") from None
+
+
+# --- a set-up without network -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a prepared folder is for: system and architecture as `platform` spells them, Python 3.x, "cpu" or "cuda"."""
+
+    system: str
+    architecture: str
+    python: tuple[int, int]
+    flavour: str
+
+    def __str__(self) -> str:
+        names = {"Darwin": "macOS", "AMD64": "x86_64"}
+        machine = f"{names.get(self.system, self.system)} {names.get(self.architecture, self.architecture)}"
+        return f"{machine}, Python {'.'.join(map(str, self.python))}, torch for {self.flavour.upper()}"
+
+    @property
+    def options(self) -> str:
+        """The arguments of `--prepare` that ask for it."""
+        system = next((name for name, where in SYSTEMS.items() if where[0] == self.system), self.system)
+        cuda = " --cuda" if self.flavour == "cuda" else ""
+        return f"--system {system} --python {'.'.join(map(str, self.python))}{cuda}"
+
+
+def target_of(arguments: Sequence[str], machine: Machine) -> Target:
+    """The options of `--prepare` in, what is to be fetched out: this machine, or what they name, with CUDA if asked."""
+    system, architecture, python, cuda = machine.system, machine.architecture, machine.python[:2], False
+    words = list(arguments)
+    while words:
+        option = words.pop(0)
+        value = words.pop(0) if option in ("--system", "--python") and words else ""
+        if option == "--system" and value in SYSTEMS:
+            if SYSTEMS[value][0] != machine.system:
+                system, architecture = SYSTEMS[value]
+        elif option == "--python" and re.fullmatch(r"3\.\d+", value):
+            python = (3, int(value[2:]))
+        elif option == "--cuda":
+            cuda = True
+        else:
+            raise SetupError(
+                f"{option} {value}".strip() + " is not understood. After --prepare FOLDER there may be --system with "
+                "linux, macos or windows, --python with 3.11, 3.12 or 3.13, and --cuda."
+            )
+    problem = refusal(Machine(system, architecture, (*python, 0)), fresh=False)
+    if problem:
+        raise SetupError(problem)
+    if not arguments:
+        cuda = machine.torch_flavour == "cuda"
+    return Target(system, architecture, python, "cuda" if cuda and system != "Darwin" else "cpu")
+
+
+def pins_for(target: Target, pins: Pins) -> tuple[str, ...]:
+    """The pins that a prepared folder must hold, without their markers."""
+    cuda = pins.cuda if target.flavour == "cuda" else ()
+    special = {name_and_version(pin)[0] for pin in cuda}
+    wanted = [pin for pin in pins.all if name_and_version(pin)[0] not in special]
+    wanted = [pin for pin in (*wanted, *cuda, *pins.no_deps) if applies(pin, target.system, target.python)]
+    return tuple(pin.partition(";")[0].strip() for pin in wanted)
+
+
+def prepare_steps(python: str, target: Target, machine: Machine, pins: Pins, folder: str) -> list[Step]:
+    """The steps that fetch what `target` needs into `folder`, with the pip of `python`."""
+    pip = (python, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--only-binary", ":all:")
+    pip += ("--dest", folder)
+    same_system = (target.system, target.architecture) == (machine.system, machine.architecture)
+    if not same_system or target.python != machine.python[:2]:
+        usual = (target.system, target.architecture) in SYSTEMS.values()
+        platforms = PLATFORMS[target.system] if usual else ()
+        pip += tuple(word for name in platforms for word in ("--platform", name))
+        pip += ("--implementation", "cp", "--python-version", ".".join(map(str, target.python)))
+    wanted = pins_for(target, pins)
+    torch = pinned(wanted, "torch")
+    rest = tuple(pin for pin in wanted if pin != torch)
+    alone = Step(f"PyTorch {torch}", ((*pip, "--no-deps", torch),), "the index's own build is the right one there")
+    whole = Step(f"PyTorch {torch} and CUDA's libraries (about 3 GB)", ((*pip, torch),), "CUDA", needs_bytes=CUDA_BYTES)
+    if target.system != "Linux":
+        step = alone
+    elif not same_system:  # markers of torch's own dependencies are judged for the machine that pip runs on
+        step = replace(alone, name=f"PyTorch {torch} for the CPU", commands=((*pip, "--no-deps", f"{torch}+cpu"),))
+    elif target.flavour == "cuda":
+        step = whole
+    else:
+        whole = replace(whole, reason="pip's index has no CPU build; PIP_EXTRA_INDEX_URL can name PyTorch's own index")
+        step = Step(f"PyTorch {torch} for the CPU", ((*pip, "--no-deps", f"{torch}+cpu"),), "small", otherwise=whole)
+    return [Step("the pinned packages", ((*pip, "--no-deps", *rest),), "requirements.txt lists all"), step]
+
+
+def prepare(root: Path, folder: Path, arguments: Sequence[str], say: Callable[[str], None] = say_now) -> Target:
+    """Fetches into `folder` all that a set-up of `target_of(arguments)` installs, and notes each file's SHA-256."""
+    machine, pins = this_machine(root), read_pins(_read(root / "requirements.txt"))
+    target = target_of(arguments, machine)
+    if target.flavour == "cuda" and target.system == "Linux" and machine.system != "Linux":
+        raise SetupError("CUDA's libraries for Linux can only be gathered on Linux. Run this there, or without --cuda.")
+    if problem := refusal(machine, fresh=False):
+        raise SetupError(problem)
+    folder = folder.expanduser().absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PREPARED).unlink(missing_ok=True)
+    say(f"Fetching into {folder} what the course needs on {target}")
+    with tempfile.TemporaryDirectory() as place:
+        python = venv_python(root / "venv")
+        steps = []
+        if (working_python(python) or ())[:2] != machine.python[:2]:
+            base, python = getattr(sys, "_base_executable", sys.executable), venv_python(Path(place, "venv"))
+            made = ((base, "-m", "venv", str(Path(place, "venv"))),)
+            steps = [Step("a virtual environment, for its pip", made, "thrown away afterwards")]
+        carry_out([*steps, *prepare_steps(str(python), target, machine, pins, str(folder))], root, say)
+    if missing := missing_wheels([path.name for path in folder.glob("*.whl")], pins_for(target, pins)):
+        raise SetupError(f"pip did not bring {_some(missing)}. Run this again; it goes on from here.")
+    if target.flavour == "cuda" and target.system == "Windows" and not any(folder.glob("torch-*+cu*.whl")):
+        raise SetupError(
+            "pip's index has only CPU builds of torch for Windows. Set PIP_EXTRA_INDEX_URL to PyTorch's index for "
+            "CUDA, delete the torch file in the folder, and run this again; or leave --cuda out."
+        )
+    files = {path.name: _sha256(path) for path in sorted(folder.glob("*.whl"))}
+    note = {"target": asdict(target), "files": files}
+    (folder / PREPARED).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+    size = sum(path.stat().st_size for path in folder.glob("*.whl")) / GB
+    windows = target.system == "Windows"
+    script = WINDOWS_SCRIPT if windows else "./setup_venv.sh"
+    say(
+        f"{folder} holds {len(files)} files, {size:.1f} GB. Copy it into the course on the other machine and run there:"
+    )
+    say(f"    {script} --offline {quoted(folder.name, windows)}")
+    return target
+
+
+def missing_wheels(files: Sequence[str], pins: Sequence[str]) -> list[str]:
+    """The pins for which there is no wheel among the file names."""
+    there = set()
+    for file in files:
+        name, _, rest = file.partition("-")
+        version = rest.partition("-")[0].partition("+")[0]
+        there.add((name_and_version(name)[0], version))
+    return [pin for pin in pins if name_and_version(pin) not in there]
+
+
+def check_prepared(folder: Path, target: Target, pins: Pins) -> None:
+    """SetupError with a sentence unless `folder` holds, undamaged, all that `target` needs."""
+    again = f"Where there is network, run: ./setup_venv.sh --prepare {quoted(folder.name)} {target.options}"
+    try:
+        note = json.loads((folder / PREPARED).read_text(encoding="utf-8"))
+        made_for = Target(**{**note["target"], "python": tuple(note["target"]["python"])})
+        files = {str(name): str(digest) for name, digest in note["files"].items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        raise SetupError(
+            f"{folder} was not prepared for the course, or not to its end ({PREPARED} is missing or damaged). {again}"
+        ) from None
+    if made_for != target:
+        python = ".".join(map(str, made_for.python))
+        if replace(made_for, python=target.python) == target:
+            again += f". Or, if there is a Python {python}: python{python} unsloth_course/install.py --offline FOLDER"
+        raise SetupError(f"{folder} was prepared for {made_for}; this is {target}. {again}")
+    if missing := missing_wheels(list(files), pins_for(target, pins)):
+        raise SetupError(f"{folder} was prepared for other versions of the course: {_some(missing)} lack. {again}")
+    if absent := [name for name in files if not (folder / name).is_file()]:
+        raise SetupError(f"{folder} is not complete, these files lack: {_some(absent)}. Copy it anew.")
+    if damaged := [name for name, digest in files.items() if _sha256(folder / name) != digest]:
+        raise SetupError(f"{folder} was damaged on its way: {_some(damaged)}. Copy it anew.")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # --- llama.cpp, for the export to GGUF --------------------------------------------------------------------------------
@@ -756,7 +1053,19 @@ def command_after(arguments: Sequence[str]) -> list[str]:
         raise SetupError("--run needs the name of a lesson: full, lora, dpo, grpo, cpt or all. For example: --run lora")
     if option == "--gguf":
         raise SetupError(f"--gguf stands alone; what is {rest[0]} for?")
-    raise SetupError(f"Unknown option {option}. There are --run LESSON, --test, --gguf and --help.")
+    raise SetupError(f"Unknown option {option}. There are --run, --test, --gguf, --offline, --prepare and --help.")
+
+
+def offline_folder(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """The folder that `--offline` names and the arguments after it; None and all of them without it."""
+    if not arguments or arguments[0] != "--offline":
+        return None, list(arguments)
+    if len(arguments) < 2 or arguments[1].startswith("-"):
+        raise SetupError("--offline needs the folder that --prepare filled. For example: --offline wheels")
+    folder = Path(arguments[1]).expanduser().absolute()
+    if not folder.is_dir():
+        raise SetupError(f"There is no folder {folder}. --prepare makes one, on a machine with network.")
+    return folder, list(arguments[2:])
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -767,8 +1076,14 @@ def main(arguments: Sequence[str]) -> int:
         print(USAGE, end="")
         return 0
     try:
+        if "--prepare" in arguments[:1]:
+            if len(arguments) < 2 or arguments[1].startswith("-"):
+                raise SetupError("--prepare needs a folder to fetch into. For example: --prepare wheels")
+            prepare(ROOT, Path(arguments[1]), arguments[2:])
+            return 0
+        wheels, arguments = offline_folder(arguments)
         command = command_after(arguments)
-        python = set_up(ROOT)
+        python = set_up(ROOT, wheels=wheels)
         if "--gguf" in arguments[:1]:
             build_llama_cpp(str(python), llama_cpp_folder())
     except SetupError as error:

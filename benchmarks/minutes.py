@@ -1,0 +1,42 @@
+"""The minutes that the notebooks say of their sections, compared with what their speaker notes take.
+
+    python benchmarks/minutes.py            # prints minutes of segments, what is out of range, and what would change
+    python benchmarks/minutes.py --write    # puts `metadata.course.minutes` on the first cell of each section
+
+Minutes are those of the cpu profile, rounded to halves; the pace is 140 words a minute.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import nbformat
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
+
+from unsloth_course import runner  # noqa: E402 -- found only now
+from unsloth_course.recording import clock  # noqa: E402
+from unsloth_course.results import write_text  # noqa: E402
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true")
+    write = parser.parse_args(arguments).write
+    for lesson in runner.LESSONS:
+        path = runner.notebook_path(lesson)
+        notebook = nbformat.read(path, 4)
+        for profile in ("cpu", "gpu"):
+            board = clock.board(lesson, notebook, profile)
+            segments = ", ".join(f"{stretch.name} {stretch.minutes:.1f}" for stretch in board.segments)
+            print(f"{lesson} {profile}: {board.minutes:.1f} min ({segments})")
+            print("".join(f"    {fault}\n" for fault in board.faults()), end="")
+        changed = clock.with_minutes(notebook, clock.board(lesson, notebook))
+        print("".join(f"    minutes of {line}\n" for line in changed), end="")
+        if write and changed:
+            write_text(path, nbformat.writes(notebook) + "\n")
+
+
+if __name__ == "__main__":
+    main()

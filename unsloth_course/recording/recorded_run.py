@@ -1,0 +1,89 @@
+"""A lesson as it was run once: what each cell showed and how long it took. Slides and replays show it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+
+from unsloth_course import runner
+from unsloth_course.errors import CourseError
+
+from . import clock
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """A run: device, date, and by the cell's id its source, outputs and seconds. Without cells there is none."""
+
+    lesson: str
+    device: str = ""
+    date: str = ""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, Sequence[NotebookNode]] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.outputs)
+
+    @property
+    def label(self) -> str:
+        """Where and when, in words."""
+        return f"{self.device}, {self.date}" if self.date else self.device
+
+
+def stored(lesson: str, profile: str) -> RecordedRun:
+    """The run whose outputs the lesson's notebook in `notebooks/` holds; that is one of the cpu profile."""
+    if profile != "cpu":
+        return RecordedRun(lesson)
+    times = clock.recorded_seconds(lesson, profile)
+    return _of(
+        lesson, nbformat.read(runner.notebook_path(lesson), 4), times.get("device", ""), "", times.get("cells", {})
+    )
+
+
+def read(lesson: str, folder: Path) -> RecordedRun:
+    """The run that `run LESSON --out FOLDER` left behind; raises CourseError where there is none."""
+    path, results = folder / runner.LESSONS[lesson], folder / f"{lesson}.json"
+    try:
+        notebook = nbformat.read(path, 4)
+        device = json.loads(results.read_text(encoding="utf-8"))["device"]
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise CourseError(
+            f"{folder} holds no finished run of the {lesson} lesson ({type(error).__name__}: {str(error)[:80]}); make "
+            f"one with `python -m unsloth_course run {lesson} --out {folder}`."
+        ) from None
+    taken = timings(notebook)
+    return _of(lesson, notebook, str(device), day(notebook), taken)
+
+
+def timings(notebook: NotebookNode) -> dict[str, float]:
+    """Seconds that each code cell of an executed copy took, by its id; cells without a record are left out."""
+    found = {}
+    for cell in notebook.cells:
+        said = cell.metadata.get("execution", {})
+        begun, ended = said.get("iopub.execute_input"), said.get("shell.execute_reply")
+        if begun and ended:
+            found[cell.id] = round((_moment(ended) - _moment(begun)).total_seconds(), 2)
+    return found
+
+
+def day(notebook: NotebookNode) -> str:
+    """The day on which an executed copy was run, as 2026-11-21; empty where it does not say."""
+    said = (cell.metadata.get("execution", {}).get("shell.execute_reply", "") for cell in notebook.cells)
+    return next(filter(None, said), "")[:10]
+
+
+def _of(lesson: str, notebook: NotebookNode, device: str, date: str, seconds: Mapping[str, Any]) -> RecordedRun:
+    cells = [cell for cell in notebook.cells if clock.runs(cell) and not runner.has_tag(cell, "injected-parameters")]
+    sources = {cell.id: cell.source for cell in cells}
+    outputs = {cell.id: cell.outputs for cell in cells}
+    return RecordedRun(lesson, device, date, sources, outputs, {id: float(s) for id, s in seconds.items()})
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
