@@ -15,6 +15,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import nbformat
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 RECORDED = REPOSITORY / "benchmarks" / "recorded"
 README = REPOSITORY / "README.md"
@@ -23,6 +25,7 @@ sys.path.insert(0, str(REPOSITORY))
 from unsloth_course import exercises, runner  # noqa: E402 -- found only now
 from unsloth_course.colab.address import address, badge  # noqa: E402
 from unsloth_course.memory import size  # noqa: E402
+from unsloth_course.recording import clock  # noqa: E402
 from unsloth_course.scoreboard import SCORES  # noqa: E402
 
 # In learning order: what it is called, what its notebook teaches, and what the method is for.
@@ -104,17 +107,28 @@ def _table(headers: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def lessons(runs: list[dict[str, Any]]) -> str:
-    """One row per lesson: notebook, what it teaches, how long the command `run` took on a CPU, exercises."""
+    """One row per lesson: notebook, what it teaches, how long it took on a CPU and on a GPU, exercises, its video."""
     devices = sorted({run["device"] for run in runs if run["profile"] == "cpu"})
+    on_gpu = {lesson: clock.recorded_seconds(lesson, "gpu") for lesson in LESSONS}
+    gpus = sorted({record["device"] for record in on_gpu.values() if record})
     rows = []
     for lesson, (name, teaches, _) in LESSONS.items():
-        notebook = runner.NOTEBOOKS / runner.LESSONS[lesson]
+        notebook = runner.notebook_path(lesson)
         times = [run["wall_seconds"] for run in runs if run["lesson"] == lesson and run["profile"] == "cpu"]
-        written = f"[{notebook.name}](notebooks/{notebook.name})" if notebook.is_file() else "being written"
-        took = _minutes(mean(times)) if times else UNRECORDED
-        rows.append((name, written, teaches, took, str(_exercises(lesson)), badge(notebook.name, address())))
-    took = f"on {' or '.join(devices) or 'a CPU'}"
-    return _table(("lesson", "notebook", "what it teaches", took, "exercises", "in Colab"), rows)
+        seconds = on_gpu[lesson].get("cells", {}).values()
+        cells = (
+            name,
+            f"[{notebook.name}](notebooks/{notebook.name})",
+            teaches,
+            _minutes(mean(times)) if times else UNRECORDED,
+            _minutes(sum(seconds)) if seconds else UNRECORDED,
+            str(_exercises(lesson)),
+            f"[{clock.board(lesson, nbformat.read(notebook, as_version=4)).minutes:.0f} min](docs/recording.md)",
+            badge(notebook.name, address()),
+        )
+        rows.append(cells)
+    took = (f"on {' or '.join(found) or what}" for found, what in ((devices, "a CPU"), (gpus, "a GPU")))
+    return _table(("lesson", "notebook", "what it teaches", *took, "exercises", "storyboard", "in Colab"), rows)
 
 
 def _exercises(lesson: str) -> int:

@@ -13,8 +13,8 @@ class Meter:
 
     Pass it as `SFTTrainer(..., callbacks=[meter])`. After training `peak_bytes` is the peak in bytes, `parts` the same
     four parts as in a Prediction, `how` one sentence on the way it was measured, and `process_peak_bytes` the most
-    resident memory that the whole process ever had, libraries included. `step_seconds` holds the time from the end of each
-    step to the end of the next; the first steps may have to compile.
+    resident memory that the whole process ever had, libraries included. `step_seconds` holds the time
+    from the end of each step to the end of the next; the first steps may have to compile.
 
     On CUDA the peak is torch's own counter, without what else lay on the GPU when the training began, such as another
     model of the same notebook, and with the memory pools of CUDA graphs, which that counter leaves out. A CPU has no
