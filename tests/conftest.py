@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -163,6 +164,19 @@ def run_pocket(machine, with_adapter, tmp_path_factory) -> Callable[..., Run]:
 def healthy(run_pocket) -> Run:
     """A short run that learns. Leave it as you found it: many tests read it."""
     return run_pocket(steps=70)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of this machine's Chromium, or of another browser of its family; without one the test is skipped."""
+    programs = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, programs)), None)
+    if found is None:
+        pytest.skip(
+            "There is no Chromium here. Install it (Debian: apt-get install chromium; elsewhere Chromium, Chrome or "
+            "Edge), or name the program in the variable CHROMIUM."
+        )
+    return found
 
 
 @pytest.fixture

@@ -1,13 +1,17 @@
 """The pictures: what stands on their axes, and the sentences for what cannot be drawn."""
 
+import itertools
 import math
 
 import matplotlib
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.colors import to_rgb
+from matplotlib.text import Text
 
-from unsloth_course import plots
+from unsloth_course import dials, plots
 from unsloth_course.errors import CourseError
 from unsloth_course.recordings import Recording, Run
 
@@ -308,7 +312,7 @@ def test_the_recorded_band_is_drawn_behind_the_curve_and_said_in_words():
     (shade,) = figure.axes[0].collections
     assert "three recorded runs on 2 CPU cores" in shade.get_label().replace("\n", " ")
     low, high = shade.get_paths()[0].vertices[:, 1].min(), shade.get_paths()[0].vertices[:, 1].max()
-    assert (low, high) == pytest.approx((min(kept.band().low), max(kept.band().high)))
+    assert (low, high) == pytest.approx((max(0.0, min(kept.band().low)), max(kept.band().high)))
     assert all(line.get_zorder() > shade.get_zorder() for line in figure.axes[0].lines)
     assert "8 of 8 points of the smoothed loss lie inside the band of three recorded runs" in figure.caption
 
@@ -350,6 +354,79 @@ def every_picture():
         plots.layers({"0.q_proj": 0.01, "0.k_proj": 0.02, "1.q_proj": 0.03}),
         plots.spectrum({"full": [3.0, 1.0], "none": [0.0, 0.0]}, rank=1),
     ]
+
+
+def crowded_pictures():
+    """Pictures at their fullest: long names, many values, lines that end together, thin parts."""
+    apart = [step / 10 - 5 for step in range(101)]
+    close = {f"beta {beta:g}": [max(0.0, -beta * x) for x in apart] for beta in (0.1, 0.5, 5)}
+    names, letters = ("held-out questions", "untouched skills"), "abcdefghijkl"
+    parts = {"weights": 14 * MIB, "gradients": MIB, "optimizer": 2 * MIB, "activations": 340 * MIB}
+    shown = (dials.learning_rate(1e-4), dials.replay(0.4), dials.preference(), dials.advantages())
+    return [
+        plots.loss(history([7.0 / step for step in range(1, 41)]), band=recording(device="NVIDIA H200, 140 GiB")),
+        plots.memory(parts, 350 * MIB),
+        plots.curves(apart, {"loss (nats)": close, "weight in the gradient": close}, xlabel="nats", top=3.0),
+        plots.curve([0, 1], {name: [0, 1] for name in names}, xlabel="x", ylabel="y", mark=1.0),
+        plots.layers({f"{layer}.{name}_proj": 0.04 for layer in range(4) for name in [*"qkvo", "gate", "up", "down"]}),
+        plots.by_skill(dict.fromkeys(letters, 0.0), dict.fromkeys(letters, 1.0)),
+        *(dial.picture() for dial in shown),
+        dials.learning_rate().curve(1e-3),
+    ]
+
+
+def boxes(figure, monkeypatch):
+    """The place of every text that is drawn, with the text."""
+    found = {}
+
+    def noted(text, renderer, draw=Text.draw):
+        if text.get_visible() and text.get_text().strip():
+            found[id(text)] = Text.get_window_extent(text, renderer), text.get_text()
+        draw(text, renderer)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Text, "draw", noted)
+        figure._repr_png_()
+    return list(found.values())
+
+
+@pytest.mark.parametrize("pictures", [every_picture, crowded_pictures])
+def test_no_text_is_clipped_or_lies_on_another(pictures, monkeypatch):
+    for figure in pictures():
+        found = boxes(figure, monkeypatch)
+        width, height = figure.canvas.get_width_height()
+        for box, text in found:
+            assert min(box.x0, box.y0, width - box.x1, height - box.y1) > -1, f"{text!r} is clipped: {figure.caption}"
+        for (one, first), (other, second) in itertools.combinations(found, 2):
+            across = min(one.x1, other.x1) - max(one.x0, other.x0)
+            down = min(one.y1, other.y1) - max(one.y0, other.y0)
+            assert across < 1 or down < 0, f"{first!r} lies on {second!r}: {figure.caption}"
+
+
+def test_a_colour_blind_person_tells_the_colours_apart():
+    """Distances in CIELAB, after the simulation of Machado, Oliveira and Fernandes (2009) at full severity."""
+    seen = [  # red, green, blue of the light that a protanope, a deuteranope and a tritanope see
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+    ]
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    colours = np.array([to_rgb(colour) for colour in (plots.GREY, *plots.COLOURS)])
+    light = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    for matrix in (np.eye(3), *map(np.array, seen)):
+        x, y, z = np.cbrt(np.clip(light @ matrix.T, 0.009, 1) @ xyz.T / [0.9505, 1.0, 1.089]).T
+        lab = np.stack([116 * y, 500 * (x - y), 200 * (y - z)], axis=1)
+        assert min(np.linalg.norm(one - other) for one, other in itertools.combinations(lab, 2)) > 12
+
+
+def test_lines_without_markers_differ_in_their_dashes():
+    for figure in (
+        plots.curve([0, 1], {"a": [0, 1], "b": [1, 0]}, xlabel="x", ylabel="y", markers=False),
+        plots.curves([0, 1], {"loss": {"a": [0, 1], "b": [1, 0]}}, xlabel="x"),
+    ):
+        assert len({str(line._dash_pattern) for line in lines(figure).values()}) == 2
+    with_markers = lines(plots.spectrum({"a": [3.0, 1.0], "b": [1.0, 1.0]}, rank=1))
+    assert (with_markers["a"].get_marker(), with_markers["b"].get_marker()) == ("o", "s")
 
 
 def test_a_notebook_shows_each_picture_once_without_pyplot():

@@ -27,13 +27,14 @@ if TYPE_CHECKING:
     from .recordings import Recording
 
 # The colour-blind-safe palette of Okabe and Ito (2008), without its yellow, which is lost on a projector.
-BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#56B4E9", "#E69F00"
+BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
 COLOURS = [BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER]
 GREY, FAINT = "#595959", "#A8A8A8"
 RUN_COLOURS = [GREY, *COLOURS]  # the base first
 FAR_APART = 20  # perplexities that differ by more than this factor are drawn on a logarithmic axis
 DRAWN_UP_TO = 1e15  # a broken model's perplexity has no end, and an axis has one
 MARKERS = "os^DvP"
+DASHES = ("-", (0, (6, 2)), (0, (6, 2, 1, 2)), (0, (2, 2)))  # of lines that have no markers
 STYLE = {
     "figure.facecolor": "white",  # opaque, so that the picture is the same in a dark theme
     "figure.dpi": 100,
@@ -226,8 +227,9 @@ def _band(axes: Axes, recording: Recording | None, key: str, history: Sequence[M
     if not recording.why_not(history):
         band = recording.band()
         # The device's name comes from a file: no formulas, and no leading underscore, which would hide the label.
-        label = textwrap.fill(recording.label.replace("$", r"\$"), 48)
-        axes.fill_between(band.steps, band.low, band.high, color=SKY, alpha=0.35, linewidth=0, label=label)
+        label = textwrap.fill(recording.label.replace("$", r"\$"), 54)
+        low = [max(0.0, value) for value in band.low] if key == "loss" else band.low  # no loss of tokens lies below
+        axes.fill_between(band.steps, low, band.high, color=SKY, alpha=0.35, linewidth=0, label=label)
     return str(recordings.compare(recording, history))
 
 
@@ -383,7 +385,8 @@ def memory(predicted: Mapping[str, int], measured: int | Mapping[str, int] | Non
             if name == "measured" and part in predicted:
                 shown = None  # its colour is in the legend already
             colour = colours.get(part, GREY)
-            axes.barh(name, amount / scale, left=left, height=0.6, color=colour, edgecolor="white", label=shown)
+            edge = {"edgecolor": "white", "linewidth": 0.5}  # a thicker one would hide a thin part
+            axes.barh(name, amount / scale, left=left, height=0.6, color=colour, label=shown, **edge)
             left += amount / scale
         axes.annotate(_total(name, totals), (left, name), (8, 0), textcoords="offset points", va="center")
     axes.invert_yaxis()
@@ -538,8 +541,8 @@ def curve(
     places = range(len(xs)) if evenly else xs
     figure, (axes,) = _picture(4.6)
     for position, (name, values) in enumerate(ys.items()):
-        marker = MARKERS[position % len(MARKERS)] if markers else None
-        axes.plot(places, values, marker=marker, color=COLOURS[position % len(COLOURS)], label=name)
+        style = {"marker": MARKERS[position % len(MARKERS)]} if markers else {"linestyle": _dashes(position)}
+        axes.plot(places, values, color=COLOURS[position % len(COLOURS)], label=name, **style)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     if evenly:
         axes.set_xticks(places, [f"{x:g}" for x in xs])
@@ -577,7 +580,8 @@ def curves(
         for position, (name, values) in enumerate(lines.items()):
             if len(values) != len(xs):
                 raise CourseError(f'The line "{name}" has {len(values)} values for {len(xs)} x values: give one each.')
-            axes.plot(xs, values, color=COLOURS[position % len(COLOURS)], label=name)
+            style = {"color": COLOURS[position % len(COLOURS)], "linestyle": _dashes(position)}
+            axes.plot(xs, values, label=name, **style)
         axes.set_title(quantity, fontsize=14)
         low, high = axes.get_ylim()
         axes.set_ylim(low if top is None else max(low, -0.05 * top), high if top is None else min(high, top))
@@ -597,18 +601,24 @@ def curves(
     return figure
 
 
+def _dashes(position: int) -> Any:
+    """A line's dashes, by its position: with them it is told from the others without its colour."""
+    return DASHES[position % len(DASHES)]
+
+
 def _name_lines(axes: Axes, xs: Sequence[float], ys: Mapping[str, Sequence[float]]) -> None:
-    """Each line's name to the right of its end, pushed apart where ends lie close together."""
+    """Each line's name to the right of its end, pushed apart where ends lie close together, and not above the axes."""
     low, high = axes.get_ylim()
-    gap = 0.075 * (high - low)
+    inches = axes.get_position().height * axes.figure.get_figheight()
+    gap = 0.28 / inches * (high - low)
     last = max(range(len(xs)), key=lambda index: xs[index])
     ends = [(values[last], position, name) for position, (name, values) in enumerate(ys.items())]
     place = -math.inf
-    for value, position, name in sorted(ends):
+    for above, (value, position, name) in zip(reversed(range(len(ends))), sorted(ends), strict=True):
         place = max(value if math.isfinite(value) else low, place + gap)
         axes.annotate(
             name,
-            (1.02, place),
+            (1.02, min(place, high - above * gap)),
             xycoords=("axes fraction", "data"),
             color=COLOURS[position % len(COLOURS)],
             fontweight="bold",
@@ -675,7 +685,9 @@ def _log_scale(axes: Axes) -> None:
     """A logarithmic y axis for what is drawn, labelled in plain numbers: matplotlib's own labels read 6 x 10^0."""
     axes.set_yscale("log")
     low, high = axes.get_ylim()
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 10 * low else range(1, 10)))
+    axes.yaxis.set_major_locator(
+        LogLocator(subs=(1,) if high > 500 * low else (1, 2, 5) if high > 10 * low else range(1, 10))
+    )
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_locator(NullLocator())
 
@@ -696,7 +708,7 @@ def _dots(
 ) -> None:
     for value, seeds in zip(values, found, strict=True):
         axes.plot([value] * len(seeds), seeds, marker, color=colour, alpha=0.45, markersize=7, markeredgewidth=0)
-    axes.plot(values, [_mean(seeds) for seeds in found], "-", color=colour, label=name)
+    axes.plot(values, [_mean(seeds) for seeds in found], marker=marker, color=colour, label=name)
 
 
 def _sweep_in_words(name: str, values: Sequence[float], means: Sequence[float], metric: str) -> str:
@@ -757,7 +769,7 @@ def layers(moved: Mapping[str, float]) -> Picture:
     axes.set(ylabel="layer", title="How far each matrix moved, in % of its size")
     for row, found in enumerate(shares if few else []):
         for column, share in enumerate(found):
-            dark = share > 0.6 * most
+            dark = share > 0.75 * most
             axes.text(column, row, f"{share:.1f}", ha="center", va="center", color="white" if dark else "black")
     figure.colorbar(image, ax=axes, label="%")
     by_size = sorted(cells, key=cells.get)
@@ -789,8 +801,8 @@ def spectrum(spectra: Mapping[str, Sequence[float]], *, rank: int, share: float 
             axes.plot([], [], color=colour, label=f"{name}: no change")
             reached.append(f"{name}: no change.")
             continue
-        axes.plot(range(1, len(held) + 1), held, color=colour, label=name)
-        axes.plot(needed, held[needed - 1], MARKERS[position % len(MARKERS)], color=colour)
+        mark = {"marker": MARKERS[position % len(MARKERS)], "markevery": [needed - 1]}
+        axes.plot(range(1, len(held) + 1), held, color=colour, label=name, **mark)
         inside = held[min(rank, len(held)) - 1]
         reached.append(f"{name}: {_count(range(needed), 'direction')} for {share:.0%}, {inside:.0%} in {rank}.")
     axes.axhline(share, color=FAINT, linewidth=1.5, linestyle=(0, (2, 2)), zorder=1)

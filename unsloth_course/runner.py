@@ -42,6 +42,8 @@ VERDICTS = ("trained", "suspicious", "not trained")
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # The page may show pictures and styles that it carries, and nothing else: no script runs, nothing is fetched.
 CONTENT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; font-src data:"
+# On a wide screen a line of text stays short enough to be read, and stands in the middle.
+PAGE_STYLE = "main { max-width: 1080px; margin: 0 auto; }"
 
 # What nbclient logs about a dead or interrupted kernel, the learner gets as a sentence.
 _SILENT = logging.Logger("unsloth_course.runner")
@@ -445,6 +447,9 @@ def page(notebook: NotebookNode, path: Path) -> str:
         image.replace_with(image.get("alt") or "picture")
     policy = soup.new_tag("meta", attrs={"http-equiv": "Content-Security-Policy", "content": CONTENT_POLICY})
     soup.head.insert(0, policy)
+    style = soup.new_tag("style")
+    style.string = PAGE_STYLE
+    soup.head.append(style)
     return str(soup)
 
 

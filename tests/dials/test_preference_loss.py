@@ -72,17 +72,29 @@ def test_the_picture_has_loss_and_weight_with_a_line_for_each_beta(betas):
 
 @pytest.mark.parametrize("beta", [0.002, 0.1, 5.0, 20.0])
 def test_the_widget_stands_where_its_table_does(beta):
-    slider, *_, table = dials.preference(beta=beta, chosen=1.0, rejected=-1.0).widget().children
+    slider, _, _, table, _ = dials.preference(beta=beta, chosen=1.0, rejected=-1.0).widget().children
     assert slider.value == beta
     assert f"{Pair(beta, 1.0, -1.0).loss:.4f} (ln 2" in table.value
 
 
 def test_the_widget_follows_its_sliders():
     box = dials.preference(beta=0.1).widget()
-    beta, chosen, rejected, table = box.children
+    beta, chosen, rejected, table, picture = box.children
     assert "0.6931 (ln 2" in table.value
+    before = bytes(picture.value)
     chosen.value, rejected.value, beta.value = 2.0, -2.0, 0.5
     assert f"{Pair(0.5, 2.0, -2.0).loss:.4f}" in table.value
+    assert bytes(picture.value).startswith(b"\x89PNG") and bytes(picture.value) != before
+
+
+@pytest.mark.parametrize("pair", [Pair(0.1), Pair(5.0, 1.0, -1.0), Pair(0.5, -9.0, 9.0)])
+def test_the_picture_of_a_pair_points_it_out_on_the_line_of_its_beta(pair):
+    picture = dials.PreferenceDial(pair).at(pair)
+    for axes in picture.axes:
+        (line,) = [line for line in axes.lines if line.get_label() == f"beta {pair.beta:g}"]
+        (mark,) = [other for other in axes.lines if other is not line]
+        assert mark.get_xdata()[0] == pair.chosen - pair.rejected
+        assert min(line.get_xdata()) <= mark.get_xdata()[0] <= max(line.get_xdata())
 
 
 @pytest.mark.parametrize(("interactive", "kind"), [(True, "VBox"), (False, "Picture")])

@@ -40,16 +40,18 @@ def test_a_program_gets_the_picture_and_a_person_the_widget(monkeypatch):
     assert not isinstance(dial().show(), plots.Picture)
 
 
-def test_turning_the_widget_changes_the_table():
-    slider, table = dial().widget().children
+def test_turning_the_widget_changes_the_table_and_the_picture():
+    slider, table, picture = dial().widget().children
     assert slider.value == 1.0 and "answer at 1.0" in table.value
+    before = bytes(picture.value)
     slider.value = 2.0
     assert "answer at 2.0" in table.value and "answer at 1.0" not in table.value
+    assert bytes(picture.value).startswith(b"\x89PNG") and bytes(picture.value) != before
     assert [label for label, _ in slider.options] == ["0.00", "0.50", "1.00", "2.00"]
 
 
 def test_the_widget_starts_at_the_position_nearest_to_1():
-    slider, table = dial((0.0, 0.8, 2.0)).widget().children
+    slider, table, _ = dial((0.0, 0.8, 2.0)).widget().children
     assert slider.value == 0.8 and "answer at 0.8" in table.value
 
 

@@ -34,6 +34,7 @@ def test_hint_hint_solution(one):
     assert right and right.right and right.state == "right" and right.tries == Tries(4, 5)
     assert (right.hint, right.solution) == ("", "")
     assert "1 of 3 solved" in str(right) and "Hint" not in str(right)
+    assert str(right).rpartition("holds. ")[2][0].isupper()  # also of a lesson whose name begins with a small letter
 
 
 @pytest.mark.parametrize("one", ALL, ids=lambda one: one.id)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unsloth_course import frontend, plots, rewards
+from unsloth_course.dials.tables import row
 
 MOST = 2.0  # the highest reward that can be set
 
@@ -38,16 +39,16 @@ class GroupDial:
         tallest = max(1.0, *(abs(value) for _, value in self.pairs(group)))
         for number, (reward, advantage) in enumerate(self.pairs(group), 1):
             width = f"{100 * abs(advantage) / tallest:.0f}px"
-            right, left = ("", width) if advantage < 0 else (width, "")
-            bars = [
-                f'<td style="width:110px;text-align:{side}"><span style="display:inline-block;height:12px;'
-                f'width:{size or "0"};background:{colour}"></span></td>'
-                for side, size, colour in (("right", left, plots.ORANGE), ("left", right, plots.BLUE))
-            ]
-            rows += f"<tr><td>{number}</td><td>{reward:.2f}</td>{''.join(bars)}<td>{advantage:+.2f}</td></tr>"
-        head = '<tr><th></th><th>reward</th><th colspan="2" style="text-align:center">less | more likely</th>'
+            side, colour = ("right:50%", plots.ORANGE) if advantage < 0 else ("left:50%", plots.BLUE)
+            bar = (
+                '<div style="position:relative;width:210px;height:20px;background:linear-gradient(currentColor,'
+                'currentColor) 50% 0/1px 100% no-repeat"><span style="position:absolute;top:4px;height:12px;'
+                f'{side};width:{width};background:{colour}"></span></div>'
+            )
+            rows += row(str(number), f"{reward:.2f}", bar, f"{advantage:+.2f}")
+        middle = '<div style="width:210px;text-align:center">less likely | more likely</div>'
         sentence = html.escape(rewards.lesson_of(group))
-        return f"<table>{head}<th>advantage</th></tr>{rows}</table><p>{sentence}</p>"
+        return f"<table>{row('', 'reward', middle, 'advantage', tag='th')}{rows}</table><p>{sentence}</p>"
 
     def show(self) -> Any:
         """The dial as a widget where a person can turn it, and its picture elsewhere."""
@@ -76,7 +77,8 @@ class GroupDial:
         for slider in sliders:
             slider.observe(turned, names="value")
         chosen.observe(begin, names="value")
-        return ipywidgets.VBox([chosen, ipywidgets.HBox([ipywidgets.VBox(sliders), table])])
+        # The table's head stands beside the list, and so each row beside its slider.
+        return ipywidgets.HBox([ipywidgets.VBox([chosen, *sliders], layout={"flex": "0 0 auto"}), table])
 
 
 def advantages() -> GroupDial:

@@ -2,11 +2,12 @@
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from unsloth_course import frontend, plots
+from unsloth_course.dials.tables import row
 from unsloth_course.errors import CourseError
 
 BETAS = (0.1, 0.5, 5.0)
@@ -66,6 +67,24 @@ def _softplus(x: float) -> float:
     return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
 
 
+def _drawn(
+    betas: Sequence[float], mark: tuple[float, str], span: float, quantities: Mapping[str, str]
+) -> plots.Picture:
+    """Properties of a pair, by title, against how far it is apart: a line for each beta. span: nats to each side."""
+    apart = [2 * span * step / 100 - span for step in range(101)]
+    pairs = {f"beta {beta:g}": [Pair(beta, nats, 0.0) for nats in apart] for beta in betas}
+    return plots.curves(
+        apart,
+        {
+            quantity: {name: [getattr(pair, read) for pair in line] for name, line in pairs.items()}
+            for quantity, read in quantities.items()
+        },
+        xlabel="log-probability of chosen minus rejected, against the reference (nats)",
+        mark=mark,
+        top=HIGHEST,
+    )
+
+
 @dataclass(frozen=True)
 class PreferenceDial:
     """Beta and the two log-probabilities to turn; `start` is where the dial stands at first."""
@@ -75,18 +94,13 @@ class PreferenceDial:
 
     def picture(self) -> plots.Picture:
         """The static twin: loss and weight in the gradient against how far the pair is apart, for each beta."""
-        apart = [2 * DRAWN * step / 100 - DRAWN for step in range(101)]
-        pairs = {f"beta {beta:g}": [Pair(beta, nats, 0.0) for nats in apart] for beta in self.betas}
-        return plots.curves(
-            apart,
-            {
-                "loss (nats)": {name: [pair.loss for pair in line] for name, line in pairs.items()},
-                "weight in the gradient": {name: [pair.weight for pair in line] for name, line in pairs.items()},
-            },
-            xlabel="log-probability of chosen minus rejected, against the reference (nats)",
-            mark=(0.0, "training begins here, with the loss at ln 2 and the weight at 0.5"),
-            top=HIGHEST,
-        )
+        begin = (0.0, "training begins here, with the loss at ln 2 and the weight at 0.5")
+        return _drawn(self.betas, begin, DRAWN, {"loss (nats)": "loss", "weight in the gradient": "weight"})
+
+    def at(self, pair: Pair) -> plots.Picture:
+        """The loss for one beta, with one pair pointed out."""
+        moved = pair.chosen - pair.rejected
+        return _drawn((pair.beta,), (moved, "this pair"), max(DRAWN, abs(moved)), {"loss (nats)": "loss"})
 
     def table(self, pair: Pair) -> str:
         """HTML of what one setting gives."""
@@ -99,10 +113,7 @@ class PreferenceDial:
             ("weight in the gradient", f"{pair.weight:.4f}"),
             ("pull of the gradient", f"{pair.pull:.4f}"),
         )
-        cells = "".join(
-            f'<tr><td style="text-align:left">{html.escape(what)}</td><td style="text-align:left">{value}</td></tr>'
-            for what, value in rows
-        )
+        cells = "".join(row(html.escape(what), value) for what, value in rows)
         return f"<table>{cells}</table><p>{html.escape(self.comment(pair))}</p>"
 
     def comment(self, pair: Pair) -> str:
@@ -123,7 +134,7 @@ class PreferenceDial:
         return self.widget() if frontend.is_interactive() else self.picture()
 
     def widget(self) -> Any:
-        """The dial as an ipywidgets box (7.7 and 8): three sliders and what they give."""
+        """The dial as an ipywidgets box (7.7 and 8): three sliders, what they give, and the picture."""
         import ipywidgets
 
         def slider(name: str, value: float, **span: float) -> Any:
@@ -139,13 +150,19 @@ class PreferenceDial:
         chosen = slider("chosen - reference", self.start.chosen, **moved)
         rejected = slider("rejected - reference", self.start.rejected, **moved)
         table = ipywidgets.HTML(self.table(self.start))
+        # Left to itself, the box would stretch the picture to its own width.
+        picture = ipywidgets.Image(
+            value=self.at(self.start)._repr_png_(), format="png", layout={"align_self": "flex-start"}
+        )
 
         def turned(_: Any) -> None:
-            table.value = self.table(Pair(beta.value, chosen.value, rejected.value))
+            pair = Pair(beta.value, chosen.value, rejected.value)
+            table.value = self.table(pair)
+            picture.value = self.at(pair)._repr_png_()
 
         for each in (beta, chosen, rejected):
             each.observe(turned, names="value")
-        return ipywidgets.VBox([beta, chosen, rejected, table])
+        return ipywidgets.VBox([beta, chosen, rejected, table, picture])
 
 
 def preference(

@@ -1,11 +1,12 @@
 """The LoRA lesson's dial: how much of the adapter is added to the base."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course import evaluation, frontend, models, plots
+from unsloth_course.dials.tables import row
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -29,22 +30,20 @@ class AdapterDial:
 
     settings: list[Setting]
 
-    def picture(self) -> plots.Picture:
-        """The static twin: both shares against the scale."""
+    def picture(self, factor: float = 1.0) -> plots.Picture:
+        """The static twin: both shares against the scale. factor: the position to point out."""
         shares = {
             "held-out questions": [setting.score for setting in self.settings],
             "untouched skills": [setting.retention for setting in self.settings],
         }
         factors = [setting.factor for setting in self.settings]
-        return plots.curve(factors, shares, xlabel="scale of the adapter", ylabel="share right", mark=1.0)
+        return plots.curve(factors, shares, xlabel="scale of the adapter", ylabel="share right", mark=factor)
 
     def table(self, factor: float) -> str:
         """HTML of the answers at one position. Model output is escaped."""
         setting = min(self.settings, key=lambda one: abs(one.factor - factor))
         rows = "".join(
-            f'<tr><td style="text-align:left">{html.escape(question)}</td>'
-            f'<td style="text-align:left"><code>{html.escape(answer)}</code></td></tr>'
-            for question, answer in setting.answers
+            row(html.escape(question), f"<code>{html.escape(answer)}</code>") for question, answer in setting.answers
         )
         return (
             f"<p>Held-out questions {100 * setting.score:.0f} % right, "
@@ -56,7 +55,7 @@ class AdapterDial:
         return self.widget() if frontend.is_interactive() else self.picture()
 
     def widget(self) -> Any:
-        """The dial as an ipywidgets box (7.7 and 8)."""
+        """The dial as an ipywidgets box (7.7 and 8): a slider, what the model answers there, the picture."""
         import ipywidgets
 
         start = min((setting.factor for setting in self.settings), key=lambda factor: abs(factor - 1))
@@ -67,8 +66,17 @@ class AdapterDial:
             continuous_update=True,
         )
         table = ipywidgets.HTML(self.table(start))
-        slider.observe(lambda change: setattr(table, "value", self.table(change["new"])), names="value")
-        return ipywidgets.VBox([slider, table])
+        # Left to itself, the box would stretch the picture to its own width.
+        picture = ipywidgets.Image(
+            value=self.picture(start)._repr_png_(), format="png", layout={"align_self": "flex-start"}
+        )
+
+        def turned(change: Mapping[str, Any]) -> None:
+            table.value = self.table(change["new"])
+            picture.value = self.picture(change["new"])._repr_png_()
+
+        slider.observe(turned, names="value")
+        return ipywidgets.VBox([slider, table, picture])
 
 
 def adapter(

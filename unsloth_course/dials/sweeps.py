@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unsloth_course import frontend, plots, results
+from unsloth_course.dials.tables import row
 from unsloth_course.errors import CourseError
 from unsloth_course.results import Wrong, need
 
@@ -181,12 +182,10 @@ class SweepDial:
     def table(self, value: float) -> str:
         """HTML of the scores at one value, as mean and range over the seeds, beside those of the base."""
         rows = "".join(
-            f'<tr><td style="text-align:left">{html.escape(name)}</td><td>{self._number(was)}</td>'
-            f"<td>{self._number(*self.sweep.scores(name, value))}</td></tr>"
+            row(html.escape(name), self._number(was), self._number(*self.sweep.scores(name, value)))
             for name, was in self.sweep.before.items()
         )
-        head = "<tr><th></th><th>before</th><th>after</th></tr>"
-        return f"<table>{head}{rows}</table><p>{html.escape(self.about())}</p>"
+        return f"<table>{row('', 'before', 'after', tag='th')}{rows}</table><p>{html.escape(self.about())}</p>"
 
     def about(self) -> str:
         """Where the record comes from, in a sentence."""
@@ -224,7 +223,10 @@ class SweepDial:
             continuous_update=True,
             style={"description_width": "initial"},
         )
-        curve = ipywidgets.Image(value=self.curve(start)._repr_png_(), format="png")
+        # Left to itself, the box would stretch the picture to its own width.
+        curve = ipywidgets.Image(
+            value=self.curve(start)._repr_png_(), format="png", layout={"align_self": "flex-start"}
+        )
         table = ipywidgets.HTML(self.table(start))
 
         def turned(change: Mapping[str, Any]) -> None:

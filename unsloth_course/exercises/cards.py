@@ -121,7 +121,8 @@ class Verdict(Shown):
     def _blocks(self) -> list[tuple[str, str]]:
         headline = f"{self.exercise.id} · {self.exercise.title}: {self.state}."
         if self.right:
-            body = [("text", f"Every property holds. {self.solved_in_lesson}".strip())]
+            solved = self.solved_in_lesson
+            body = [("text", f"Every property holds. {solved[:1].upper()}{solved[1:]}".strip())]
         else:
             body = [("text", self.found)]
         if self.state == "wrong":

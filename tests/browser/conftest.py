@@ -1,0 +1,43 @@
+"""One headless browser and one JupyterLab for all tests of this folder."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ENVIRONMENT
+
+from browser import lab
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("browser")
+
+
+@pytest.fixture(scope="session")
+def browser(chromium):
+    """The browser, driven by Playwright, which brings its own driver; nothing is downloaded."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="Install the pins: ./setup_venv.sh gets Playwright.")
+    alone = ["--no-sandbox"] if sys.platform == "linux" else []  # containers run as root, where there is no sandbox
+    with playwright.sync_playwright() as started:
+        running = started.chromium.launch(executable_path=chromium, args=["--disable-gpu", *alone])
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """Where screenshots are kept: the folder in the variable SCREENSHOTS, or a temporary one."""
+    folder = Path(os.environ.get("SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(browser, tmp_path_factory):
+    """A JupyterLab over an empty folder, `server.folder`, into which a test puts its notebook."""
+    running = lab.Server(tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("home"), ENVIRONMENT)
+    yield running
+    running.stop()

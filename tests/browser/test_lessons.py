@@ -1,0 +1,59 @@
+"""The five lessons in JupyterLab, in a real browser: run all cells, turn the dial, answer an exercise.
+
+They run with the knobs that `metadata.nbmake.mock` shortens; with the variable FULL_LESSONS as a reader has them.
+"""
+
+import os
+
+import nbformat
+import pytest
+
+from browser import lab
+from unsloth_course import exercises, runner
+
+FULL = bool(os.environ.get("FULL_LESSONS"))
+
+
+def copy_of(lesson):
+    """The lesson in the cpu profile, with its knobs shortened where nbmake does that."""
+    notebook = runner.with_parameters(nbformat.read(runner.notebook_path(lesson), as_version=4), {"PROFILE": "cpu"})
+    for cell in notebook.cells:
+        mock = {} if FULL else cell.metadata.get("nbmake", {}).get("mock", {})
+        cell.source += "".join(f"\n{name} = {value!r}" for name, value in mock.items())
+    return notebook
+
+
+@pytest.fixture(params=list(exercises.LESSONS))
+def lesson(request, browser, server, pictures):
+    """A lesson that has run to its end, with its name."""
+    name = request.param
+    nbformat.write(copy_of(name), server.folder / runner.LESSONS[name])
+    opened = lab.Notebook(browser, server, runner.LESSONS[name], pictures)
+    opened.run_all()
+    yield name, opened
+    opened.close()
+
+
+def test_a_lesson_in_the_browser(lesson):
+    name, notebook = lesson
+    assert notebook.errors() == []
+    assert all(cell["execution_count"] for cell in notebook.cells if cell["cell_type"] == "code" and cell["source"])
+    notebook.picture(f"{name}-end")
+
+    dial = notebook.dial(notebook.find(".show()"))
+    before = notebook.drawn(dial)
+    notebook.turn(dial)
+    assert notebook.drawn(dial) != before
+    notebook.picture(f"{name}-dial", dial)
+
+    one = next(one for one in exercises.ALL.values() if one.lesson == name)
+    number = notebook.find(f'exercises.check("{one.id}"')
+    source = notebook.source(number)
+    assert one.stub in source
+    said = notebook.answer(number, source.replace(one.stub, next(iter(one.wrong.values()))))
+    assert f"{one.title}: wrong." in said and "Hint 1" in said
+    notebook.picture(f"{name}-wrong")
+    said = notebook.answer(number, source.replace(one.stub, one.solution))
+    assert f"{one.title}: right." in said and "1 of 3 solved" in said
+    notebook.picture(f"{name}-right")
+    assert notebook.complaints == []
