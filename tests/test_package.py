@@ -43,7 +43,7 @@ def test_every_room_opens(room):
 
 
 def test_a_room_that_is_not_there_is_a_sentence():
-    with pytest.raises(AttributeError, match=r"no room 'cellar'; its rooms are data, .*xray"):
+    with pytest.raises(AttributeError, match=r"no room 'cellar'; its rooms are colab, data, .*xray"):
         _ = unsloth_course.cellar
     assert not hasattr(unsloth_course, "cellar")
 

@@ -9,6 +9,7 @@ import importlib
 __version__ = "0.1.0"
 
 ROOMS = (
+    "colab",
     "data",
     "diagnosis",
     "dials",
@@ -27,6 +28,7 @@ ROOMS = (
     "pocket",
     "processes",
     "profile",
+    "recording",
     "recordings",
     "results",
     "rewards",

@@ -1,6 +1,7 @@
 """The commands. Each imports what it needs when it runs, so that `--help` stays quick."""
 
 import enum
+import json
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
@@ -310,6 +311,31 @@ def exercises(
 
 
 @app.command()
+def storyboard(
+    lesson: Annotated[str, typer.Argument(help="full, lora, dpo, grpo, cpt, or all of them.")],
+    out: Annotated[Path, typer.Option(help="Folder; each lesson gets its own in it.")] = Path("results/storyboards"),
+    profile: Annotated[Profile, typer.Option(help="Machine whose running times count.")] = Profile.cpu,
+    pace: Annotated[float, typer.Option(help="Spoken words a minute.")] = 140.0,
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of a run whose outputs are shown and replayed; else the stored ones.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print times and files as JSON.")] = False,
+) -> None:
+    """Write what the recording of a lesson needs: script, chapters, recording copy, slides, teleprompter, checklist.
+
+    The exit status is 0 only when the take keeps to 25 to 40 minutes and each segment to its range.
+    """
+    from . import recording, runner
+
+    lessons = runner.written_lessons() if lesson == "all" else [lesson]
+    made = [recording.write(name, out, profile.value, pace, run) for name in lessons]
+    print(recording.to_json(made) if as_json else "\n".join(map(str, made)))
+    faults = [fault for storyboard in made for fault in storyboard.board.faults()]
+    if faults:
+        raise CourseError(f"The take is not as planned. {'. '.join(faults)}.")
+
+
+@app.command()
 def export(
     source: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with an adapter or a whole model.")],
     to: Annotated[str, typer.Option(help="merged, gguf, ollama or onnx.")],
@@ -338,6 +364,32 @@ def export(
         _complain("Stopped by Ctrl-C; nothing was exported.")
         raise typer.Exit(INTERRUPTED) from None
     print(found.to_json() if as_json else found)
+
+
+@app.command()
+def colab(
+    out: Annotated[Path | None, typer.Option(help="Folder for the five notebooks.")] = None,
+    repository: Annotated[
+        str | None, typer.Option(help="OWNER/NAME on GitHub that badges and install cells are to point to.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
+) -> None:
+    """Write the notebooks for Colab: each brings this package along, so that uploading the one file is enough.
+
+    --repository changes the address in the notebooks, the README and pyproject.toml of this checkout.
+    """
+    from .colab import address, upload
+
+    if out is None and repository is None:
+        raise CourseError("Say --out FOLDER for notebooks to upload, or --repository OWNER/NAME for another address.")
+    changed = address.change(repository) if repository else []
+    for path in changed:
+        print(f"changed  {path}", file=sys.stderr)
+    if out is not None:
+        written = upload.write(out)
+        print(written.to_json() if as_json else written)
+    elif as_json:
+        print(json.dumps({"repository": repository, "changed": [str(path) for path in changed]}, indent=2))
 
 
 @app.command()

@@ -13,7 +13,7 @@ from typing import Any
 
 from unsloth_course import memory
 from unsloth_course.errors import CourseError
-from unsloth_course.profile import POCKET
+from unsloth_course.profile import HUB_MODEL, POCKET
 
 PROJECTIONS = list(memory.PROJECTIONS)  # PEFT takes a list
 ANSWERS_AT_ONCE = 64
@@ -22,10 +22,18 @@ ANSWERS_AT_ONCE = 64
 def folder(name: str | Path) -> str:
     """The folder that holds a model: the bundled one for "pocket", a folder of the learner's, or a download's.
 
-    Hand the result to `FastLanguageModel.from_pretrained`. Raises CourseError as `hub.fetch_model` does.
+    Hand the result to `FastLanguageModel.from_pretrained`. Raises CourseError as `hub.fetch_model` does, and when this
+    copy of the course came without the bundled weights, as a notebook for upload does.
     """
     if str(name) == POCKET:
-        return str(Path(__file__).parent / "pocket" / "base")
+        bundled = Path(__file__).parent / "pocket" / "base"
+        if not (bundled / "model.safetensors").exists():
+            raise CourseError(
+                "This copy of the course brings no weights, so the bundled model is absent. In Colab choose a GPU "
+                "(Runtime > Change runtime type > T4 GPU), which takes its model from the Hub, or open the notebook "
+                f'from the repository; or set MODEL = "{HUB_MODEL}", which is slow on a CPU.'
+            )
+        return str(bundled)
     from unsloth_course import hub
 
     return str(hub.fetch_model(name))

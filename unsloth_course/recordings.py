@@ -297,12 +297,11 @@ class Shown:
         )
         parts = [f"<table>{rows}</table>"]
         if self.recording.samples:
-            head = "".join(f'<th style="text-align:left">{name}</th>' for name in ("prompt", "before", "after"))
+            columns = ("prompt", "before", "after")
+            head = "".join(f'<th style="text-align:left">{name}</th>' for name in columns)
             texts = "".join(
                 "<tr>"
-                + "".join(
-                    f"{left}<code>{html.escape(sample[name])}</code></td>" for name in ("prompt", "before", "after")
-                )
+                + "".join(f"{left}<code>{html.escape(sample[name].strip())}</code></td>" for name in columns)
                 + "</tr>"
                 for sample in self.recording.samples
             )

@@ -237,9 +237,10 @@ def lesson_of(rewards: Sequence[float | None]) -> str:
             "to learn from this group."
         )
     above = sum(reward is not None and reward > mean for reward in rewards)
+    are, become = ("is", "becomes") if above == 1 else ("are", "become")
     return (
-        f"Mean {mean:.2f}, spread {deviation:.2f}: {above} of {len(rewards)} completions are above the mean and become "
-        "more likely, the others less."
+        f"Mean {mean:.2f}, spread {deviation:.2f}: {above} of {len(rewards)} completions {are} above the mean and "
+        f"{become} more likely, the others less."
     )
 
 

@@ -596,6 +596,14 @@ def test_general_text_of_the_pocket_model_is_what_it_was_pretrained_on():
     assert any("?" in document for document in train["text"])
 
 
+def test_general_text_of_a_folder_of_the_pocket_models_shape_is_that_of_the_pocket_model():
+    from unsloth_course import models
+
+    folder = models.folder("pocket")
+    mine, its = (sources.general_text(source, train=3, held_out=2, seed=1) for source in (folder, "pocket"))
+    assert [part.to_dict() for part in mine] == [part.to_dict() for part in its]
+
+
 def test_a_held_out_story_is_never_read_again(monkeypatch):
     from unsloth_course.pocket import text
 

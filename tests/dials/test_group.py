@@ -42,7 +42,7 @@ def test_no_group_is_no_picture():
 
 def test_the_table_has_a_bar_on_one_side_and_says_what_is_learned():
     found = dials.advantages().table([1.0, 0.0])
-    assert "+0.71" in found and "-0.71" in found and "1 of 2 completions are above the mean" in found
+    assert "+0.71" in found and "-0.71" in found and "1 of 2 completions is above the mean" in found
     assert re.findall(r"(left|right):50%;width:(\d+)px", found) == [("left", "71"), ("right", "71")]
 
 

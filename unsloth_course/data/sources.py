@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from unsloth_course.data import chat, instruction, reading, tables
 from unsloth_course.data.files import Checked, key_of
 from unsloth_course.errors import CourseError
-from unsloth_course.profile import HUB_DATA, POCKET
+from unsloth_course.profile import HUB_DATA, POCKET, is_pocket
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -268,8 +268,8 @@ def _split(
 def general_text(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset"]:
     """General text, to read again in training and to measure forgetting on: (train, held out), with the column text.
 
-    source: "pocket" for the pocket model, whatever its domain; anything else for a model of the Hub. train, held_out:
-    numbers of texts.
+    source: "pocket" for the pocket model, whatever its domain, or a folder with a model of its shape; anything else for
+    a model of the Hub. train, held_out: numbers of texts.
 
     For the pocket model: documents of the mixture that it was pretrained on, and, held out, stories. For a model of the
     Hub: prose among the answers of yahma/alpaca-cleaned, which are long and mostly letters and spaces. No held-out text
@@ -278,7 +278,7 @@ def general_text(source: str, train: int, held_out: int, seed: int) -> tuple["Da
     """
     from datasets import Dataset
 
-    if source == POCKET:
+    if is_pocket(source):
         from unsloth_course.pocket import datasets, text
 
         test = datasets.stories(held_out, seed=HELD_OUT_SEED)

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -262,14 +262,16 @@ class _NothingLeft(Exception):
 class _Saving:
     """Trainer callback: saves between two generations only, and stops after the step in which a signal came."""
 
-    def __new__(cls, *_: Any) -> "_Saving":
+    def __new__(cls, *_: Any, **__: Any) -> "_Saving":
         # transformers must be imported after unsloth, so the base class joins when the first one is made.
         from transformers import TrainerCallback
 
         return object.__new__(type("_Saving", (cls, TrainerCallback), {}))
 
-    def __init__(self, trainer: Any, resume: Path | None):
+    def __init__(self, trainer: Any, resume: Path | None, last: bool = True):
         self.trainer, self.resume = trainer, resume
+        self.last = last  # whether the last step is saved
+        self.at_end: Callable[[], None] = lambda: None
         self.began = 0  # the step that the training began at
         self.loaded = False  # whether all of a checkpoint was
         self.told: int | None = None  # the signal that asked it to stop
@@ -294,8 +296,13 @@ class _Saving:
         between = self.trainer._step % _generate_every(self.trainer) == 0 if _generates(self.trainer) else True
         control.should_save = due and (between or state.global_step >= state.max_steps)
         self._due = due and not control.should_save
+        if state.global_step >= state.max_steps and not self.last:
+            control.should_save = False
         if self.told is not None and control.should_save:
             control.should_training_stop = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.at_end()
 
     def finished(self) -> bool:
         """Whether the training is at its end, early or not, when it saves now."""
@@ -354,6 +361,20 @@ def train(trainer: Any, resume: Path | None = None) -> int:
         saved = _newest_first(folder)[0]
         raise Stopped(_step(saved), trainer.state.max_steps, saved, saving.told)
     return saving.began
+
+
+def prepare(trainer: Any, resume: Path | None) -> None:
+    """Has `trainer.train(resume_from_checkpoint=resume)`, called by a notebook, save and load checkpoints as `train`.
+
+    The trainer needs the arguments of `settings`. Each checkpoint gets its manifest; the last step has none. Signals
+    are not heeded.
+    """
+    saving = _Saving(trainer, resume, last=False)
+    trainer.add_callback(saving)
+    until_the_end = ExitStack()
+    for held in (_whole_checkpoints(trainer, saving), _all_loaded(trainer), _same_order(trainer, resume)):
+        until_the_end.enter_context(held)
+    saving.at_end = until_the_end.close
 
 
 def _unfit(resume: Path, error: Exception) -> CourseError:

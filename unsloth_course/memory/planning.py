@@ -66,8 +66,8 @@ class Plan:
             "<tr>" + "".join(f"{cell}{html.escape(text)}</td>" for text in (r.what, r.value, r.why)) + "</tr>"
             for r in self.reasons
         )
-        head = "<tr><th>decision</th><th>value</th><th>why</th></tr>"
-        return f"<table>{head}{rows}</table>{self.prediction._repr_html_()}"
+        head = "".join(f'<th style="text-align:left">{name}</th>' for name in ("decision", "value", "why"))
+        return f"<table><tr>{head}</tr>{rows}</table>{self.prediction._repr_html_()}"
 
     def guard(self, trainer: Any) -> None:
         """Has `trainer.train()` start over once, with a smaller micro-batch, when it runs out of memory.

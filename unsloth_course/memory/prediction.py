@@ -175,7 +175,11 @@ class Prediction:
             f"{cell}{html.escape(why)}</td></tr>"
             for part, amount, why in self._rows()
         )
-        return f"<table><tr><th>part</th><th>memory</th><th>why</th></tr>{body}</table>"
+        head = "".join(
+            f'<th style="text-align:{side}">{name}</th>'
+            for name, side in (("part", "left"), ("memory", "right"), ("why", "left"))
+        )
+        return f"<table><tr>{head}</tr>{body}</table>"
 
 
 def size(amount: float) -> str:
