@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from unsloth_course import doctor, runner  # noqa: E402
 from unsloth_course.colab import needs  # noqa: E402
-from unsloth_course.colab.decisions import KEPT, NOT_NEEDED, SECTIONS  # noqa: E402
+from unsloth_course.colab.decisions import KEPT, SECTIONS  # noqa: E402
 from unsloth_course.install import name_and_version  # noqa: E402
 
 TOGETHER = {"unsloth-zoo": "unsloth"}
@@ -130,7 +130,7 @@ def pinned_versions() -> dict[str, str]:
     pins = doctor.read_pins()
     lines = [*(pin for section in SECTIONS for pin in pins.sections[section]), *pins.no_deps]
     names = dict(map(name_and_version, lines))
-    out = {*STAYS, *NOT_NEEDED, *(name for name in KEPT if name == "torch")}
+    out = {*STAYS, *doctor.NOT_NEEDED, *(name for name in KEPT if name == "torch")}
     return {name: version for name, version in names.items() if name not in out and _installed(name)}
 
 

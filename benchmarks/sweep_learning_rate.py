@@ -2,8 +2,8 @@
 
     venv/bin/python benchmarks/sweep_learning_rate.py
 
-Writes `unsloth_course/recorded/full-learning-rate.json` anew; about nine minutes on two idle CPU cores. With `--part N`
-it runs the N-th seed only and adds it to the record, in pieces of three minutes.
+Writes `unsloth_course/recorded/sweeps/full-learning-rate.json` anew; about nine minutes on two idle CPU
+cores. With `--part N` it runs the N-th seed only and adds it to the record, in pieces of three minutes.
 """
 
 import argparse

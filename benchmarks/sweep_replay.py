@@ -3,8 +3,8 @@
     venv/bin/python benchmarks/sweep_replay.py
 
 Every run reads the same blocks of the new domain; what changes is how much general text is mixed in, so a run with
-more of it takes longer. Writes `unsloth_course/recorded/cpt-replay.json` anew; about nine minutes on two idle CPU
-cores. With `--part N` it runs the N-th seed only and adds it to the record, in pieces of three minutes.
+more of it takes longer. Writes `unsloth_course/recorded/sweeps/cpt-replay.json` anew; about nine minutes on two
+idle CPU cores. With `--part N` it runs the N-th seed only and adds it to the record, in pieces of three minutes.
 """
 
 import argparse

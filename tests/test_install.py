@@ -565,7 +565,7 @@ def test_arguments():
     assert install.command_after([]) == []
     tests = install.command_after(["--test", "-k", "a b"])
     assert tests[:3] == ["-m", "pytest", "-n"] and 1 <= int(tests[3]) <= install.TEST_PROCESSES
-    assert tests[4:] == ["--dist", "loadfile", "-k", "a b"]
+    assert tests[4:] == ["--dist", "loadfile", "--no-loadscope-reorder", "-k", "a b"]
     assert install.command_after(["--run", "lora", "--seed", "1"]) == [
         "-m",
         "unsloth_course",

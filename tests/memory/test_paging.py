@@ -1,8 +1,12 @@
 """The watch for a training that slows down: recorded step times, and real trainings."""
 
+import subprocess
+import sys
+import time
 from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -96,3 +100,37 @@ def test_a_real_training_is_left_in_peace(small_trainer):
     trainer.add_callback(paging.Watch(in_use=lambda: 0.99, say=said.append))
     trainer.train()
     assert said == []
+
+
+# When it is told to, it fills the GPU but for a fiftieth, as another program may.
+HOG = """
+import sys, torch
+sys.stdin.readline()
+free, total = torch.cuda.mem_get_info()
+held = torch.empty(free - total // 50, dtype=torch.uint8, device="cuda")
+print("full", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="There is no CUDA GPU here to fill.")
+def test_a_gpu_that_another_process_fills_in_the_midst_of_a_training_is_noticed(small_trainer):
+    said, trainer = [], small_trainer(steps=9)
+    watch = paging.Watch(say=said.append)
+    trainer.add_callback(watch)
+    inner = trainer.training_step
+    with subprocess.Popen([sys.executable, "-c", HOG], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as hog:
+
+        def slow(*args, **kwargs):
+            if trainer.state.global_step == 7:
+                print("now", file=hog.stdin, flush=True)
+                assert hog.stdout.readline() == "full\n"
+            if trainer.state.global_step >= 7:
+                time.sleep(4)
+            return inner(*args, **kwargs)
+
+        trainer.training_step = slow
+        trainer.train()
+        hog.stdin.close()
+    assert watch.slowdown.paging and watch.slowdown.full > 0.95
+    assert len(said) == 1 and "of the GPU's memory is in use" in said[0]

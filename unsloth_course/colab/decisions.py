@@ -3,14 +3,13 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from unsloth_course.doctor import NOT_NEEDED
 from unsloth_course.install import Pins, name_and_version
 
 KEPT = ("torch", "numpy", "triton")
 """Never replaced: another torch or numpy under a running kernel forces a restart, and triton belongs to its torch."""
 SECTIONS = ("course", "unsloth")
 """The sections of requirements.txt that a lesson needs."""
-NOT_NEEDED = ("certifi", "torchvision", "xformers", "diffusers")
-"""Asked for by Unsloth's metadata, and done without: see requirements.txt."""
 
 
 @dataclass(frozen=True)

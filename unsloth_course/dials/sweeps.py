@@ -1,7 +1,7 @@
 """Dials over recorded sweeps: one knob at several values, each of them a whole training that was run beforehand.
 
 Nobody can wait for seven trainings while turning a slider. So a script in `benchmarks/` ran them once, and what they
-measured is shipped in `recorded/`, with the device, the versions and the settings. The dial shows that record.
+measured is shipped in `recorded/sweeps/`, with the device, the versions and the settings. The dial shows that record.
 """
 
 import html
@@ -17,7 +17,7 @@ from unsloth_course.dials.tables import row
 from unsloth_course.errors import CourseError
 from unsloth_course.results import Wrong, need
 
-RECORDED = Path(__file__).parent.parent / "recorded"
+RECORDED = Path(__file__).parent.parent / "recorded" / "sweeps"
 METRICS = ("share", "perplexity")
 LAST = 0.1  # share of the logged losses that count as the end of a run
 
