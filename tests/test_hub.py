@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ENVIRONMENT
 from hub_server import HubServer
 from huggingface_hub import constants
 from huggingface_hub.errors import CachedRepoTreeNotFoundError
@@ -660,9 +661,11 @@ def test_the_library_s_own_calls_find_their_answers(server):
 def run(code: str, environment: dict[str, str], folder: Path) -> str:
     """Run code in a process of its own, where HF_ENDPOINT is set before anything is imported.
 
+    It starts from the environment of the test run: a lesson in this process may have forbidden the network in its own.
+
     Unsloth writes a folder of compiled trainers into the working directory, hence `folder`.
     """
-    environment = {**os.environ, **environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**ENVIRONMENT, **environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
