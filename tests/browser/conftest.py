@@ -1,4 +1,4 @@
-"""One headless browser and one JupyterLab for all tests of this folder."""
+"""A headless browser and a JupyterLab for each file of tests of this folder."""
 
 import os
 import sys
@@ -16,7 +16,9 @@ def pytest_collection_modifyitems(items):
             item.add_marker("browser")
 
 
-@pytest.fixture(scope="session")
+# Playwright keeps an event loop running in this thread until it is stopped, and a test that starts its own then fails:
+# so a browser lives as long as one file of tests, not as long as the session.
+@pytest.fixture(scope="module")
 def browser(chromium):
     """The browser, driven by Playwright, which brings its own driver; nothing is downloaded."""
     playwright = pytest.importorskip("playwright.sync_api", reason="Install the pins: ./setup_venv.sh gets Playwright.")
@@ -35,7 +37,7 @@ def pictures(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(browser, tmp_path_factory):
     """A JupyterLab over an empty folder, `server.folder`, into which a test puts its notebook."""
     running = lab.Server(tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("home"), ENVIRONMENT)
