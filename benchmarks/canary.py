@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from unsloth_course import doctor, runner  # noqa: E402
 from unsloth_course.colab import needs  # noqa: E402
-from unsloth_course.colab.decisions import KEPT, SECTIONS  # noqa: E402
+from unsloth_course.colab.decisions import SECTIONS  # noqa: E402
 from unsloth_course.install import name_and_version  # noqa: E402
 
 TOGETHER = {"unsloth-zoo": "unsloth"}
@@ -115,13 +115,9 @@ def candidates(
 
 
 def _caps(asks: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    from packaging.requirements import Requirement
-
     caps: dict[str, list[str]] = {}
-    for line in (line for lines in asks.values() for line in lines):
-        requirement = Requirement(line)
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-            caps.setdefault(name_and_version(requirement.name)[0], []).append(str(requirement.specifier))
+    for name, specifier in doctor.requirements(line for lines in asks.values() for line in lines):
+        caps.setdefault(name, []).append(specifier)
     return caps
 
 
@@ -130,7 +126,7 @@ def pinned_versions() -> dict[str, str]:
     pins = doctor.read_pins()
     lines = [*(pin for section in SECTIONS for pin in pins.sections[section]), *pins.no_deps]
     names = dict(map(name_and_version, lines))
-    out = {*STAYS, *doctor.NOT_NEEDED, *(name for name in KEPT if name == "torch")}
+    out = {*STAYS, *doctor.NOT_NEEDED}
     return {name: version for name, version in names.items() if name not in out and _installed(name)}
 
 

@@ -163,9 +163,14 @@ def main() -> None:
         | {name: metadata.version(name) for name in ("pyarrow", "tokenizers")},
         "runs": runs,
     }
+    hand_over(found, options.out)
+
+
+def hand_over(found: dict[str, Any], out: Path | None) -> None:
+    """Prints what was measured, and writes it into a file where one is named."""
     text = json.dumps(found, indent=1)
-    if options.out:
-        options.out.write_text(text + "\n", encoding="utf-8")
+    if out:
+        out.write_text(text + "\n", encoding="utf-8")
     print(text)
 
 

@@ -9,7 +9,6 @@ that is not counted.
 """
 
 import argparse
-import json
 import os
 import platform
 import shutil
@@ -22,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+from convert import hand_over  # noqa: E402
 
 from unsloth_course import chat, export  # noqa: E402
 from unsloth_course.errors import CourseError  # noqa: E402
@@ -96,10 +97,7 @@ def main() -> None:
                 for name, path in (("merged", "merged"), ("q4_k_m", "gguf/model.q4_k_m.gguf"))
             },
         }
-    text = json.dumps(found, indent=1)
-    if options.out:
-        options.out.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    hand_over(found, options.out)
 
 
 if __name__ == "__main__":

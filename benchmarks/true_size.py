@@ -135,16 +135,10 @@ def sets(folder: Path, stories: int = 3000) -> dict[str, Path]:
     return found
 
 
-# `run LESSON`, with the folder that the first argument names in place of the repository's notebooks.
-FROM = (
-    "import sys, pathlib; from unsloth_course import cli, runner; "
-    "runner.NOTEBOOKS = pathlib.Path(sys.argv.pop(1)); cli.main()"
-)
-
-
 def shortened(folder: Path) -> Path:
     """Copies of the lessons in `folder`, with the knobs that nbmake sets in CI, and at least 10 steps."""
     import nbformat
+    from shortened import shorten
 
     from unsloth_course import runner
 
@@ -155,8 +149,7 @@ def shortened(folder: Path) -> Path:
             mock = cell.metadata.get("nbmake", {}).get("mock", {})
             if "STEPS" in mock:
                 mock["STEPS"] = max(10, mock["STEPS"])
-            cell.source += "".join(f"\n{name} = {value!r}" for name, value in mock.items())
-        nbformat.write(notebook, folder / path.name)
+        nbformat.write(shorten(notebook), folder / path.name)
     return folder
 
 
@@ -170,7 +163,9 @@ def run(
         # Python runs it at its start, in the kernel too; usercustomize would not be run in a virtual environment.
         (site / "sitecustomize.py").write_text(T4.format(gib=gib))
         environment = environment | {"PYTHONPATH": f"{site}{os.pathsep}{environment.get('PYTHONPATH', '')}"}
-    program = ["-c", FROM, str(notebooks.resolve())] if notebooks else ["-m", "unsloth_course"]
+    from shortened import COMMAND
+
+    program = ["-c", COMMAND, str(notebooks.resolve())] if notebooks else ["-m", "unsloth_course"]
     command = [sys.executable, *program, "run", lesson, "--profile", "gpu", "--out", str(out / lesson)]
     with (out / f"{lesson}.log").open("w") as log:
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)

@@ -7,14 +7,9 @@ import sys
 
 import nbformat
 from conftest import ENVIRONMENT
+from shortened import COMMAND
 
 from unsloth_course import runner
-
-# `run LESSON`, with the notebooks folder of the test in place of the repository's.
-COMMAND = (
-    "import sys, pathlib; from unsloth_course import cli, runner; "
-    "runner.NOTEBOOKS = pathlib.Path(sys.argv.pop(1)); cli.main()"
-)
 
 
 def with_knobs(lesson, knobs, **parameters):

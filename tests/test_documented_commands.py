@@ -14,6 +14,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from conftest import ENVIRONMENT
+from shortened import shorten
 
 from unsloth_course import cleaning, install
 from unsloth_course.pocket import datasets
@@ -119,12 +120,6 @@ def copy_of_the_repository(folder):
     return folder
 
 
-def shorten(notebook):
-    for cell in notebook.cells:
-        mock = cell.metadata.get("nbmake", {}).get("mock", {})
-        cell.source += "".join(f"\n{name} = {value!r}" for name, value in mock.items())
-
-
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
     folder = copy_of_the_repository(tmp_path_factory.mktemp("copy") / "the course")
@@ -134,9 +129,7 @@ def copy(tmp_path_factory):
         call.write_text(f'#!/bin/sh\nexec "{Path(sys.prefix) / "bin" / program}" "$@"\n')
         call.chmod(0o755)
     path = folder / "notebooks" / "colab2_lora_finetuning_smollm2.ipynb"
-    notebook = nbformat.read(path, as_version=4)
-    shorten(notebook)
-    nbformat.write(notebook, path)
+    nbformat.write(shorten(nbformat.read(path, as_version=4)), path)
     rows = datasets.instructions(120, held_out=False, seed=5)
     rows.to_json(folder / "my_rows.jsonl")
     return folder

@@ -619,15 +619,21 @@ def test_it_imports_nothing_outside_the_standard_library():
 # --- the shims
 
 
+def with_shim(folder, script):
+    """A course with such a name that has the script, and an install.py that prints its arguments."""
+    home = folder / "Kurs äß 日本"
+    (home / "unsloth_course").mkdir(parents=True)
+    shutil.copy(ROOT / script, home)
+    (home / "unsloth_course" / "install.py").write_text("import sys; print(*sys.argv[1:], sep='|'); sys.exit(5)")
+    return home
+
+
 @pytest.fixture
 def shim(tmp_path):
     """setup_venv.sh in such a folder, beside an install.py that prints its arguments."""
     if os.name == "nt":
         pytest.skip("POSIX shell")
-    home = tmp_path / "Kurs äß 日本"
-    (home / "unsloth_course").mkdir(parents=True)
-    shutil.copy(ROOT / "setup_venv.sh", home)
-    (home / "unsloth_course" / "install.py").write_text("import sys; print(*sys.argv[1:], sep='|'); sys.exit(5)")
+    home = with_shim(tmp_path, "setup_venv.sh")
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "dirname").symlink_to(shutil.which("dirname"))
@@ -690,10 +696,7 @@ def powershell(tmp_path):
     program = shutil.which("pwsh") or shutil.which("powershell")
     if program is None:
         pytest.skip("no PowerShell here")
-    home = tmp_path / "Kurs äß 日本"
-    (home / "unsloth_course").mkdir(parents=True)
-    shutil.copy(ROOT / "setup_venv.ps1", home)
-    (home / "unsloth_course" / "install.py").write_text("import sys; print(*sys.argv[1:], sep='|'); sys.exit(5)")
+    home = with_shim(tmp_path, "setup_venv.ps1")
     tools = tmp_path / "tools"
     tools.mkdir()
 

@@ -141,22 +141,30 @@ def installed_and_needs(names: Iterable[str]) -> tuple[dict[str, str], dict[str,
     return versions, needs
 
 
-def _asked(lines: Iterable[str]) -> dict[str, str]:
-    """The specifiers of requirements that apply here, by package."""
+def requirements(lines: Iterable[str]) -> list[tuple[str, str]]:
+    """Requirement lines of metadata in, (name, specifier) out, of those that apply here without an extra."""
     from packaging.requirements import InvalidRequirement, Requirement
 
-    asked: dict[str, str] = {}
+    found = []
     for line in lines:
-        if "extra" in line.partition(";")[2]:
+        if "extra" in line.partition(";")[2]:  # most lines; parsing them would double the doctor's time
             continue
         try:
             requirement = Requirement(line)
         except InvalidRequirement:
             continue
-        name = install.name_and_version(requirement.name)[0]
-        if requirement.specifier and (requirement.marker is None or requirement.marker.evaluate()):
-            asked[name] = ",".join(filter(None, (asked.get(name), str(requirement.specifier))))
-    return asked
+        if requirement.marker is None or requirement.marker.evaluate():
+            found.append((install.name_and_version(requirement.name)[0], str(requirement.specifier)))
+    return found
+
+
+def _asked(lines: Iterable[str]) -> dict[str, str]:
+    """The specifiers of requirements that apply here, by package."""
+    asked: dict[str, list[str]] = {}
+    for name, specifier in requirements(lines):
+        if specifier:
+            asked.setdefault(name, []).append(specifier)
+    return {name: ",".join(specifiers) for name, specifiers in asked.items()}
 
 
 def limits_of(needs: Mapping[str, Mapping[str, str]]) -> dict[str, str]:

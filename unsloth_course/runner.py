@@ -39,6 +39,8 @@ NOTEBOOKS = REPOSITORY / "notebooks"
 PICTURES = REPOSITORY / "docs" / "pictures"
 VERDICTS = ("trained", "suspicious", "not trained")
 
+HEADING = re.compile(r"^(#{1,6}) +(.+?)[ #]*$", re.MULTILINE)
+FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # The page may show pictures and styles that it carries, and nothing else: no script runs, nothing is fetched.
 CONTENT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; font-src data:"
@@ -227,13 +229,19 @@ def has_tag(cell: NotebookNode, tag: str) -> bool:
     return tag in cell.metadata.get("tags", [])
 
 
+def cell_headings(cell: NotebookNode) -> list[tuple[int, str]]:
+    """Level and text of a Markdown cell's headings."""
+    if cell.cell_type != "markdown":
+        return []
+    return [(len(marks), text) for marks, text in HEADING.findall(FENCE.sub("", cell.source))]
+
+
 def headings(notebook: NotebookNode) -> list[str]:
     """For every cell, the nearest Markdown heading at or above it, without the hashes; "" before the first."""
     current, found = "", []
     for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            lines = re.findall(r"^#{1,6} +(.+?)[ #]*$", cell.source, re.MULTILINE)
-            current = lines[-1] if lines else current
+        if titles := cell_headings(cell):
+            current = titles[-1][1]
         found.append(current)
     return found
 
@@ -303,7 +311,7 @@ async def _execute(notebook: NotebookNode, path: Path, progress: "_Progress") ->
         await client.async_start_new_kernel(cwd=str(path.parent), env=_kernel_environment(), stderr=said)
         await client.async_start_new_kernel_client()
         for position, cell in enumerate(notebook.cells):
-            if _is_run(cell):
+            if is_run(cell):
                 progress.cell(titles[position])
             await client.async_execute_cell(cell, position)
         finished = True
@@ -342,7 +350,8 @@ def _kernel_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
-def _is_run(cell: NotebookNode) -> bool:
+def is_run(cell: NotebookNode) -> bool:
+    """Whether a run executes the cell: code that no tag skips."""
     return cell.cell_type == "code" and bool(cell.source.strip()) and not has_tag(cell, "skip-execution")
 
 
@@ -410,7 +419,7 @@ class _TerminalProgress:
 
 @contextmanager
 def _progress(notebook: NotebookNode) -> Iterator[_Progress]:
-    total = sum(map(_is_run, notebook.cells))
+    total = sum(map(is_run, notebook.cells))
     if not sys.stderr.isatty():
         yield _PlainProgress(total)
         return

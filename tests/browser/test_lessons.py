@@ -7,6 +7,7 @@ import os
 
 import nbformat
 import pytest
+from shortened import shorten
 
 from browser import lab
 from unsloth_course import exercises, runner
@@ -17,10 +18,7 @@ FULL = bool(os.environ.get("FULL_LESSONS"))
 def copy_of(lesson):
     """The lesson in the cpu profile, with its knobs shortened where nbmake does that."""
     notebook = runner.with_parameters(nbformat.read(runner.notebook_path(lesson), as_version=4), {"PROFILE": "cpu"})
-    for cell in notebook.cells:
-        mock = {} if FULL else cell.metadata.get("nbmake", {}).get("mock", {})
-        cell.source += "".join(f"\n{name} = {value!r}" for name, value in mock.items())
-    return notebook
+    return notebook if FULL else shorten(notebook)
 
 
 @pytest.fixture(params=list(exercises.LESSONS))

@@ -191,6 +191,8 @@ def prepared(
 
     drive: the folder that stands for /content/drive; then checkpoints are kept there. shorter: knobs in place of CI's.
     """
+    from shortened import shorten
+
     from unsloth_course import runner
 
     notebook = runner.with_parameters(notebook, parameters)
@@ -198,10 +200,7 @@ def prepared(
         if "colab.checkpoints(None" in cell.source:
             mount = f"from unsloth_course.colab import keeping\nkeeping.MOUNT = type(keeping.MOUNT)({str(drive)!r})\n"
             cell.source = mount + cell.source.replace("checkpoints(None", 'checkpoints("drive"')
-    for cell in () if full else notebook.cells:
-        if mock := cell.metadata.get("nbmake", {}).get("mock"):
-            cell.source += "".join(f"\n{name} = {value!r}" for name, value in {**mock, **(shorter or {})}.items())
-    return notebook
+    return notebook if full else shorten(notebook, **(shorter or {}))
 
 
 def texts(notebook: nbformat.NotebookNode) -> str:

@@ -33,7 +33,7 @@ def board():
 
 @pytest.fixture(scope="module")
 def run(board):
-    cells = [scene.cell for scene in board.scenes if clock.runs(scene.cell)]
+    cells = [scene.cell for scene in board.scenes if runner.is_run(scene.cell)]
     return recorded_run.RecordedRun(
         "lora",
         "a made machine",
@@ -82,7 +82,7 @@ def test_the_recording_copy_has_headings_and_code_and_nothing_else(written):
 def test_the_take_knows_every_cell_that_runs(written):
     take = json.loads((written / "take.json").read_text(encoding="utf-8"))
     copy = nbformat.read(written / runner.LESSONS[written.name], 4)
-    assert set(take["cells"]) == {cell.id for cell in copy.cells[2:] if clock.runs(cell)}
+    assert set(take["cells"]) == {cell.id for cell in copy.cells[2:] if runner.is_run(cell)}
 
 
 def test_chapter_marks_have_the_form_of_video_sites(written):
@@ -164,7 +164,7 @@ def test_outputs_and_times_of_a_run_are_used(tmp_path):
     lesson = runner.LESSONS["lora"]
     notebook = nbformat.read(runner.notebook_path("lora"), 4)
     for cell in notebook.cells:
-        if clock.runs(cell):
+        if runner.is_run(cell):
             cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=f"shown by {cell.id}")]
             begun, ended = "2026-11-20T10:00:00.000000Z", "2026-11-20T10:00:30.500000Z"
             cell.metadata["execution"] = {"iopub.execute_input": begun, "shell.execute_reply": ended}

@@ -1,10 +1,12 @@
 """Which packages a session keeps, and which are installed: versions in, decisions out."""
 
+import platform
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from unsloth_course.doctor import NOT_NEEDED
-from unsloth_course.install import Pins, name_and_version
+from unsloth_course.doctor import NOT_NEEDED, requirements
+from unsloth_course.install import Pins, applies, name_and_version
 
 KEPT = ("torch", "numpy", "triton")
 """Never replaced: another torch or numpy under a running kernel forces a restart, and triton belongs to its torch."""
@@ -70,7 +72,7 @@ def decide(
     exact = {name: [("the course", f"=={tested[name]}")] for name in _names(pins.no_deps)}
     while new := _to_take(active, taken, wanted := _wanted(active, taken, asks, needs, exact), installed, tested):
         taken.update(new)
-        for name, _ in (found for pin in new for found in _requirements(needs.get(pin, ()))):
+        for name, _ in (found for pin in new for found in requirements(needs.get(pin, ()))):
             if name not in active and name not in NOT_NEEDED:
                 active.append(name)
     direct = set(_tested(pins, SECTIONS))
@@ -132,9 +134,7 @@ def _tested(pins: Pins, sections: Iterable[str] | None = None) -> dict[str, str]
 
 
 def _here(pins: Iterable[str]) -> list[str]:
-    from packaging.markers import Marker
-
-    return [pin for pin in pins if ";" not in pin or Marker(pin.partition(";")[2]).evaluate()]
+    return [pin for pin in pins if applies(pin, platform.system(), sys.version_info)]
 
 
 def _names(pins: Iterable[str]) -> list[str]:
@@ -151,25 +151,10 @@ def _wanted(
     """By package, who of the active ones asks for which versions of it; `exact` is asked for in any case."""
     wanted = {name: list(asked) for name, asked in exact.items()}
     for who in active:
-        for name, versions in _requirements((needs if who in taken else asks).get(who, ())):
+        for name, versions in requirements((needs if who in taken else asks).get(who, ())):
             if versions and name not in NOT_NEEDED:
                 wanted.setdefault(name, []).append((who, versions))
     return wanted
-
-
-def _requirements(lines: Iterable[str]) -> list[tuple[str, str]]:
-    """Requirement lines in, (name, versions) out, of those that apply here without an extra."""
-    from packaging.requirements import InvalidRequirement, Requirement
-
-    found = []
-    for line in lines:
-        try:
-            requirement = Requirement(line)
-        except InvalidRequirement:
-            continue
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-            found.append((name_and_version(requirement.name)[0], str(requirement.specifier)))
-    return found
 
 
 def _fits(version: str, asked: Sequence[tuple[str, str]]) -> bool:

@@ -30,14 +30,11 @@ class Kept:
         """
         if self.folder is None:
             return None
-        from accelerate.utils import set_seed
-
         from unsloth_course.finetune import checkpoints
 
         _same_knobs(self.folder, trainer)
         found = checkpoints.last_good(self.folder)
         if found:
-            trainer.args.eval_on_start = False
             print(f"going on from {found.name}; to begin anew, delete {self.folder}")
         else:
             print(f"checkpoints go to {self.folder}")
@@ -45,8 +42,6 @@ class Kept:
         trainer.args.save_strategy = _strategy(trainer)
         trainer.args.save_steps = max(1, trainer.args.max_steps // 4)
         checkpoints.prepare(trainer, found)
-        # What ran before, such as questions, must not change the order of the rows.
-        set_seed(trainer.args.seed)
         return str(found) if found else None
 
 

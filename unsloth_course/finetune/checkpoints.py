@@ -334,18 +334,11 @@ def train(trainer: Any, resume: Path | None = None) -> int:
     Raises Stopped after such a signal, and CourseError when a checkpoint cannot be written, when `resume` does not fit
     the trainer, and when a run that starts anew finds checkpoints of an earlier one.
     """
-    from accelerate.utils import set_seed
-
     folder = Path(trainer.args.output_dir)
     if resume is None:
         require_none(folder)
-    else:
-        trainer.args.eval_on_start = False  # early stopping would count the same measurement twice
     saving = _Saving(trainer, resume)
-    trainer.add_callback(saving)
-    # What ran before, such as questions that a resumed run does not ask again, must not change the order of the rows.
-    set_seed(trainer.args.seed, device_specific=_generates(trainer))
-    with _whole_checkpoints(trainer, saving), _all_loaded(trainer), _same_order(trainer, resume), _heeded(saving):
+    with _held(trainer, saving), _heeded(saving):
         try:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         except _NothingLeft:
@@ -370,11 +363,23 @@ def prepare(trainer: Any, resume: Path | None) -> None:
     are not heeded.
     """
     saving = _Saving(trainer, resume, last=False)
-    trainer.add_callback(saving)
     until_the_end = ExitStack()
-    for held in (_whole_checkpoints(trainer, saving), _all_loaded(trainer), _same_order(trainer, resume)):
-        until_the_end.enter_context(held)
+    until_the_end.enter_context(_held(trainer, saving))
     saving.at_end = until_the_end.close
+
+
+@contextmanager
+def _held(trainer: Any, saving: _Saving) -> Iterator[None]:
+    """The trainer saves and loads as this module has it, and begins as every run of its seed does."""
+    from accelerate.utils import set_seed
+
+    if saving.resume:
+        trainer.args.eval_on_start = False  # early stopping would count the same measurement twice
+    trainer.add_callback(saving)
+    # What ran before, such as questions that a resumed run does not ask again, must not change the order of the rows.
+    set_seed(trainer.args.seed, device_specific=_generates(trainer))
+    with _whole_checkpoints(trainer, saving), _all_loaded(trainer), _same_order(trainer, saving.resume):
+        yield
 
 
 def _unfit(resume: Path, error: Exception) -> CourseError:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import Any
 
 from nbformat import NotebookNode
 
+from unsloth_course import runner
 from unsloth_course.errors import CourseError
 
 from . import notes
@@ -29,8 +29,6 @@ SEGMENTS = {  # minutes, from and to
 TOTAL = (25, 40)
 SHORTEST_CHAPTER = 10.0  # seconds; video sites ignore a list with a shorter one
 RECORDED = Path(__file__).parent.parent / "recorded" / "cell_seconds.json"
-HEADING = re.compile(r"^(#{1,6}) +(.+?)[ #]*$", re.MULTILINE)
-FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -133,7 +131,7 @@ class Board:
     @property
     def unmeasured(self) -> list[str]:
         """Ids of code cells that run in a take and whose time nobody has measured."""
-        return [scene.cell.id for scene in self.scenes if scene.measured is None and runs(scene.cell)]
+        return [scene.cell.id for scene in self.scenes if scene.measured is None and runner.is_run(scene.cell)]
 
     def faults(self) -> list[str]:
         """What keeps the take from the six segments and the length of a walkthrough, as sentences; empty if nothing."""
@@ -167,33 +165,21 @@ def board(
         raise CourseError(f"A pace of {pace:g} words a minute is no speech; choose {SLOWEST:g} to {FASTEST:g}.")
     record = recorded_seconds(lesson, profile) if seconds is None else seconds
     times = record.get("cells", {})
-    title = next((text for cell in notebook.cells for level, text in headings(cell) if level == 1), lesson)
+    title = next((text for cell in notebook.cells for level, text in runner.cell_headings(cell) if level == 1), lesson)
     scenes, section, segment, now = [], title, next(iter(SEGMENTS)), 0.0
     for cell in notebook.cells:
         course = cell.metadata.get("course", {})
         segment = course.get("segment", segment)
-        section = next((text for level, text in headings(cell) if level == 2), section)
+        section = next((text for level, text in runner.cell_headings(cell) if level == 2), section)
         parts = notes.parse(course.get("notes", ""))
         speaking = sum(part.words for part in parts) * 60 / pace
         pausing = sum(part.seconds for part in parts)
-        scene = Scene(cell, segment, section, parts, now, speaking, pausing, times.get(cell.id) if runs(cell) else None)
+        scene = Scene(
+            cell, segment, section, parts, now, speaking, pausing, times.get(cell.id) if runner.is_run(cell) else None
+        )
         scenes.append(scene)
         now += scene.seconds
     return Board(lesson, profile, pace, title, notebook, tuple(scenes), record.get("device", ""))
-
-
-def headings(cell: NotebookNode) -> list[tuple[int, str]]:
-    """Level and text of a Markdown cell's headings."""
-    if cell.cell_type != "markdown":
-        return []
-    return [(len(marks), text) for marks, text in HEADING.findall(FENCE.sub("", cell.source))]
-
-
-def runs(cell: NotebookNode) -> bool:
-    """Whether a take runs the cell: code that no tag skips."""
-    return (
-        cell.cell_type == "code" and bool(cell.source.strip()) and "skip-execution" not in cell.metadata.get("tags", [])
-    )
 
 
 def recorded_seconds(lesson: str, profile: str, path: Path = RECORDED) -> Mapping[str, Any]:

@@ -79,7 +79,7 @@ def day(notebook: NotebookNode) -> str:
 
 
 def _of(lesson: str, notebook: NotebookNode, device: str, date: str, seconds: Mapping[str, Any]) -> RecordedRun:
-    cells = [cell for cell in notebook.cells if clock.runs(cell) and not runner.has_tag(cell, "injected-parameters")]
+    cells = [cell for cell in notebook.cells if runner.is_run(cell) and not runner.has_tag(cell, "injected-parameters")]
     sources = {cell.id: cell.source for cell in cells}
     outputs = {cell.id: cell.outputs for cell in cells}
     return RecordedRun(lesson, device, date, sources, outputs, {id: float(s) for id, s in seconds.items()})

@@ -7,7 +7,9 @@ from typing import Any
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
-from .clock import REPLAY_SECONDS, Board, headings
+from unsloth_course import runner
+
+from .clock import REPLAY_SECONDS, Board
 from .recorded_run import RecordedRun
 
 TAKE = "take.json"  # what the copy replays, beside it
@@ -26,7 +28,7 @@ def notebook(board: Board, run: RecordedRun) -> NotebookNode:
                 cells.append(new_markdown_cell(_notice(scene.measured or 0.0, board.device)))
             cells.append(cell)
             continue
-        titles = headings(cell)
+        titles = runner.cell_headings(cell)
         if titles:
             cell.source = "\n\n".join(f"{'#' * level} {text}" for level, text in titles)
             cells.append(cell)

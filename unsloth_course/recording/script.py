@@ -9,7 +9,7 @@ from nbformat import NotebookNode
 from unsloth_course import runner
 
 from . import screen
-from .clock import SEGMENTS, TOTAL, Board, Scene, headings, stamp
+from .clock import SEGMENTS, TOTAL, Board, Scene, stamp
 from .notes import Part
 from .recorded_run import RecordedRun
 
@@ -194,7 +194,7 @@ def _on_screen(cell: NotebookNode) -> str:
     if cell.cell_type == "code":
         lines = [line for line in cell.source.splitlines() if line.strip()] or [""]
         return f"`{lines[0].strip()}`" + (f" and {len(lines) - 1} more lines" if len(lines) > 1 else "")
-    titles = [text for _, text in headings(cell)]
+    titles = [text for _, text in runner.cell_headings(cell)]
     return _plain(titles[0] if titles else " ".join(cell.source.split())[:60] + " ...")
 
 
