@@ -1,13 +1,13 @@
 """The five lessons in JupyterLab, in a real browser: run all cells, turn the dial, answer an exercise.
 
-They run with the knobs that `metadata.nbmake.mock` shortens; with the variable FULL_LESSONS as a reader has them.
+They run with few steps; with the variable FULL_LESSONS as a reader has them.
 """
 
 import os
 
 import nbformat
 import pytest
-from shortened import shorten
+from shortened import SHORTER, shorten
 
 from browser import lab
 from unsloth_course import exercises, runner
@@ -16,9 +16,9 @@ FULL = bool(os.environ.get("FULL_LESSONS"))
 
 
 def copy_of(lesson):
-    """The lesson in the cpu profile, with its knobs shortened where nbmake does that."""
+    """The lesson in the cpu profile, as short as it can be."""
     notebook = runner.with_parameters(nbformat.read(runner.notebook_path(lesson), as_version=4), {"PROFILE": "cpu"})
-    return notebook if FULL else shorten(notebook)
+    return notebook if FULL else shorten(notebook, **SHORTER[lesson])
 
 
 @pytest.fixture(params=list(exercises.LESSONS))

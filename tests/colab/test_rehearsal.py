@@ -13,6 +13,7 @@ import sys
 import nbformat
 import pytest
 from hub_server import HubServer
+from shortened import SHORTER
 
 from unsloth_course import runner
 from unsloth_course.cleaning import REPOSITORY
@@ -22,13 +23,6 @@ from unsloth_course.profile import HUB_MODEL
 from . import rehearsal
 
 FULL = os.environ.get("UNSLOTH_COURSE_REHEARSAL") == "full"
-SHORTER = {  # than in nbmake's run of the same cells: here it is the way through them that counts
-    "lora": {"STEPS": 16, "HELD_OUT": 16},
-    "full": {"STEPS": 16, "HELD_OUT": 16},
-    "cpt": {"BLOCKS": 64, "HELD_OUT": 16},
-    "dpo": {"STEPS": 8, "HELD_OUT": 16, "WARM_UP": 30, "DEEP_STEPS": 2},
-    "grpo": {"STEPS": 2, "HELD_OUT": 12, "WARM_UP": 10, "AGAIN": 2},
-}
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Colab runs on Linux, and so does its rehearsal.")
 
 
