@@ -1,29 +1,16 @@
-"""The doctor: planted faults are found, each with what to do; a healthy machine and Colab pass."""
+"""The doctor's checks: planted faults are found, each with what to do; a healthy machine and Colab pass."""
 
-import io
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unsloth_course import doctor, install
-from unsloth_course.doctor import Check, Facts, Report
+from unsloth_course import doctor
+from unsloth_course.doctor import Check, Facts
 from unsloth_course.install import GB, Pins
 
-PINS = doctor.read_pins()
-TESTED = {name: version for name, version in map(install.name_and_version, (*PINS.all, *PINS.no_deps))}
-LIMITS = {
-    "torch": "<2.15.0,>=2.4.0",
-    "transformers": "!=5.0.0,<=5.17.0,>=4.52.4",
-    "trl": "!=0.19.0,<=1.15.0,>=0.18.2",
-    "datasets": "!=4.0.*,!=4.1.0,<5.0.0,>=3.4.1",
-    "peft": ">=0.18.0",
-    "unsloth-zoo": ">=2026.10.9",
-}
-HEALTHY = Facts(pins=PINS, installed=TESTED, limits=LIMITS, hub_cache="/home/me/.cache/huggingface/hub")
+from .made import HEALTHY, TESTED
 
 
 def sick(**changes) -> Facts:
@@ -223,108 +210,3 @@ def test_without_a_requirements_file_unsloths_limits_still_hold():
 def test_any_versions_are_judged(installed, profile):
     for check in doctor.judge(sick(installed=installed), profile):
         assert check.ok or check.advice
-
-
-# --- the report
-
-
-def test_the_report_takes_the_given_profile_and_its_json_has_the_agreed_keys():
-    report = doctor.examine("cpu", "no accelerator", HEALTHY)
-    found = json.loads(report.to_json())
-    assert list(found) == ["profile", "reason", "checks"]
-    assert (found["profile"], found["reason"]) == ("cpu", "no accelerator")
-    assert all(list(check) == ["name", "tested", "found", "ok", "advice"] for check in found["checks"])
-    assert all(isinstance(check["ok"], bool) for check in found["checks"])
-    assert report.ok
-
-
-def test_the_profile_is_asked_for_when_it_is_not_given(monkeypatch):
-    monkeypatch.setattr(doctor, "_detected", lambda profile: ("gpu", f"asked for {profile}"))
-    assert doctor.examine("gpu", facts=HEALTHY).reason == "asked for gpu"
-
-
-def test_a_profile_that_cannot_be_found_out_is_a_failed_check(monkeypatch):
-    def broken(profile):
-        raise OSError("libtorch.so: cannot open shared object file\nmore")
-
-    monkeypatch.setattr(doctor, "_detected", broken)
-    report = doctor.examine(facts=HEALTHY)
-    assert not report.ok
-    assert report.checks[0].name == "profile"
-    assert "libtorch.so" in report.checks[0].found
-
-
-def test_one_failed_check_fails_the_report():
-    good, bad = Check("a", "1", "1", True), Check("b", "1", "2", False, "do this")
-    assert Report("cpu", "", [good]).ok
-    assert not Report("cpu", "", [good, bad]).ok
-
-
-def shown(report: Report) -> str:
-    from rich.console import Console
-
-    out = io.StringIO()
-    doctor.show(report, Console(file=out, width=60))
-    return out.getvalue()
-
-
-def test_the_printed_report_has_a_line_per_check_and_the_advice():
-    checks = [Check("good", "1", "1", True), Check("bad", "1", "[red]2[/red]", False, "pip install 'x[y]'")]
-    text = shown(Report("cpu", "no accelerator", checks))
-    assert "[OK]   good  1" in text
-    assert "[FAIL] bad   [red]2[/red]  (tested: 1)" in text
-    assert "pip install 'x[y]'" in text
-    assert "1 of 2 checks failed" in text
-
-
-def test_a_command_is_not_broken_over_lines():
-    sentence, command = "a sentence of many words " * 5, "    python -m pip install --no-deps " + "x" * 80
-    lines = shown(Report("cpu", "", [Check("bad", "1", "2", False, f"{sentence}:\n{command}")])).splitlines()
-    assert f"       {command}" in lines
-    assert all(len(line) <= 60 for line in lines if "sentence" in line)
-
-
-def test_the_guide_lists_every_check():
-    guide = (install.ROOT / "VENV_SETUP.md").read_text(encoding="utf-8")
-    table = guide[guide.index("## What doctor finds") :]
-    listed = {line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")}
-    checks = {check.name for check in doctor.judge(HEALTHY, "cpu")} - TESTED.keys()
-    assert checks <= listed
-    assert listed - checks == {"line of the report", "a package's name", "profile"}
-
-
-# --- looking
-
-
-def test_the_hub_cache_is_where_huggingface_hub_looks():
-    home = Path("/home/me")
-    assert doctor.hub_cache({}, home) == home / ".cache/huggingface/hub"
-    assert doctor.hub_cache({"XDG_CACHE_HOME": "/x"}, home) == Path("/x/huggingface/hub")
-    assert doctor.hub_cache({"HF_HOME": "/hf", "XDG_CACHE_HOME": "/x"}, home) == Path("/hf/hub")
-    assert doctor.hub_cache({"HF_HUB_CACHE": "/cache", "HF_HOME": "/hf"}, home) == Path("/cache")
-
-
-def test_unsloths_limits_are_read_from_its_metadata():
-    limits = doctor.limits_of(doctor.installed_and_needs(["unsloth", "unsloth-zoo"])[1])
-    assert {"torch", "transformers", "trl", "datasets"} <= set(limits)
-    assert "certifi" not in limits
-
-
-def test_this_machine_can_be_looked_at(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "not" / "yet"))
-    (tmp_path / "not" / "yet" / "hub" / "models--a--b").mkdir(parents=True)
-    facts = doctor.gather(tmp_path / "results" / "not yet")
-    assert facts.hub_repositories == 1
-    assert facts.free_bytes > 0
-    assert facts.installed["rich"]
-    assert all(isinstance(check, Check) for check in doctor.judge(facts, "cpu"))
-
-
-def test_a_copy_of_the_pins_inside_the_package_is_enough(tmp_path, monkeypatch):
-    """In Colab the package travels without the repository."""
-    monkeypatch.setattr(doctor.install, "ROOT", tmp_path)
-    monkeypatch.setattr(doctor, "__file__", str(tmp_path / "package" / "doctor.py"))
-    assert doctor.read_pins() == Pins({})
-    (tmp_path / "package").mkdir()
-    (tmp_path / "package" / "requirements.txt").write_text("# == course\ntorch==2.13.0\n")
-    assert doctor.read_pins().all == ("torch==2.13.0",)
