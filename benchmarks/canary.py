@@ -213,7 +213,7 @@ class Runner:
     """Runs the smoke with some new versions in front, each of which it fetches once."""
 
     def __init__(self, new: Mapping[str, str], out: Path):
-        self.new, self.out = new, out
+        self.new, self.out = new, out.resolve()  # the lesson's kernel begins in another folder
         self.done: dict[frozenset[str], Smoke] = {}
 
     def __call__(self, names: Sequence[str]) -> Smoke:

@@ -44,6 +44,7 @@ IN_THE_COPY = {
     f"{PYTHON} benchmarks/xray_picture.py": "lora-xray.png",
     f"{COURSE}.colab.needs": "",
     f"{PYTHON} -m pip config list": "",
+    "grep -v -e '^torch==' -e '^triton' requirements.txt > /tmp/pins.txt": "",
 }
 BY_HAND = (
     "python3 -m venv venv",
@@ -65,19 +66,20 @@ NOT_HERE = {
     f"{PYTHON} -m pytest tests -x -n 2": "the tests themselves",
     f"{COURSE} run lora --store": "test_runner.py, with a notebook of its own",
     f"{PYTHON} -m uv pip install --python venv/bin/python --torch-backend auto torch==2.11.0": "an NVIDIA card",
-    "grep -v -e '^torch==' -e '^triton' requirements.txt > /tmp/pins.txt": "an NVIDIA card",
     f"{PYTHON} -m pip install --no-deps -r /tmp/pins.txt": "an NVIDIA card",
     f"{PYTHON} -m pip cache purge": "it would empty the reader's cache",
     f"{PYTHON} -m pip uninstall torchvision": "it asks, and there is none here",
     "source venv/bin/activate": "a shell of the reader's",
     "brew install python@3.12": "macOS",
+    "uv python install 3.12": "a Python from GitHub",
+    "uv run --python 3.12 --no-project unsloth_course/install.py": "what it runs is the set-up itself",
     "pyenv shell 3.12": "pyenv",
     "sudo apt install python3 python3-venv": "an administrator",
     "sudo apt install python3-venv": "an administrator",
     "powershell -ExecutionPolicy Bypass -File .\\setup_venv.ps1": "Windows: test_install.py, where PowerShell is there",
     "powershell -ExecutionPolicy Bypass -File .\\setup_venv.ps1 --run lora": "Windows: test_install.py, likewise",
 }
-FIRST = r"(?:\./setup_venv|venv/bin/\w+ |python3? |sudo |git |grep |powershell |pyenv |brew |source )"
+FIRST = r"(?:\./setup_venv|venv/bin/\w+ |python3? |sudo |git |grep |powershell |pyenv |brew |source |uv )"
 
 
 def commands(text):
@@ -162,6 +164,8 @@ def test_the_command_does_what_it_says(command, copy, request):
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert IN_THE_COPY[command] in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+    if "pins.txt" in command:
+        assert not re.search(r"^(torch|triton)==", Path(command.split()[-1]).read_text(encoding="utf-8"), re.MULTILINE)
 
 
 @pytest.mark.skipif(not os.environ.get("INSTALL_BY_HAND"), reason="Takes minutes; set INSTALL_BY_HAND=1.")

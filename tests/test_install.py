@@ -1,12 +1,16 @@
 """The set-up: what is decided for which machine, and what the executor and the two shims do."""
 
+import io
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -434,6 +438,56 @@ def test_a_step_that_needs_more_disk_than_there_is_does_not_start(tmp_path):
     with pytest.raises(SetupError, match="disk is full"):
         install.carry_out([big], tmp_path, lambda line: None)
     assert not (tmp_path / "started").exists()
+
+
+def test_the_disk_that_fills_is_the_one_that_is_looked_at(tmp_path, monkeypatch):
+    free = {tmp_path: 10 * GB, tmp_path / "wheels": 0}
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free[Path(path)]))
+    step = run_python("torch", "open('started', 'w')", needs_bytes=GB)
+    install.carry_out([step], tmp_path, lambda line: None)
+    (tmp_path / "started").unlink()
+    with pytest.raises(SetupError, match="disk is full"):
+        install.carry_out([replace(step, into=str(tmp_path / "wheels"))], tmp_path, lambda line: None)
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize("columns", [40, 200])
+def test_the_seconds_stay_on_one_line(columns, monkeypatch):
+    written = io.StringIO()
+    written.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", written)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    install._show_seconds("[3/7] PyTorch torch==2.13.0 for the CPU ... 12 s, and a long name of a step as well")
+    lines = written.getvalue().split("\r")
+    assert "\n" not in written.getvalue() and max(map(len, lines)) == columns - 1
+
+
+WAITS = """
+import signal, sys, time
+def end(*_):
+    time.sleep(1)
+    print("kept what there was", flush=True)
+    sys.exit(7)
+signal.signal(signal.SIGINT, end)
+print("running", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="process groups of POSIX")
+def test_ctrl_c_leaves_the_end_to_the_program_that_was_asked_for():
+    program = (
+        "import sys; from pathlib import Path; from unsloth_course import install; "
+        "install.set_up = lambda *_, **__: Path(sys.executable); "
+        f"install.command_after = lambda _: ['-c', {WAITS!r}]; sys.exit(install.main([]))"
+    )
+    started = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert started.stdout.readline() == "running\n"
+    os.killpg(started.pid, signal.SIGINT)
+    said, _ = started.communicate(timeout=30)
+    assert (said, started.returncode) == ("kept what there was\n", 7)
 
 
 def test_a_command_that_does_not_exist_is_a_sentence(tmp_path):
@@ -900,6 +954,18 @@ def test_a_folder_for_something_else_is_a_sentence(prepared):
         install.check_prepared(folder, install.Target("Linux", "x86_64", (3, 13), "cpu"), pins)
     with pytest.raises(SetupError, match="other versions of the course: beta==2 lack"):
         install.check_prepared(folder, TARGET, Pins({"course": ("torch==2.13.0", "beta==2")}))
+
+
+def test_on_windows_the_sentence_has_commands_of_windows(prepared):
+    folder, pins = prepared
+    note = json.loads((folder / install.PREPARED).read_text(encoding="utf-8"))
+    note["target"] |= {"system": "Windows", "architecture": "AMD64"}
+    (folder / install.PREPARED).write_text(json.dumps(note), encoding="utf-8")
+    other = install.Target("Windows", "AMD64", (3, 13), "cpu")
+    with pytest.raises(SetupError) as error:
+        install.check_prepared(folder, other, pins)
+    assert f"{install.WINDOWS_SCRIPT} --prepare" in str(error.value) and "./setup_venv" not in str(error.value)
+    assert "py -3.12 unsloth_course/install.py" in str(error.value)
 
 
 def test_an_incomplete_folder_changes_nothing(course, prepared):

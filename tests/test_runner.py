@@ -272,10 +272,31 @@ def test_a_broken_notebook_is_a_sentence(write_lesson, tmp_path, text):
 def test_folders_that_cannot_take_results(write_lesson, tmp_path):
     source = write_lesson(*lesson_cells())
     (tmp_path / "file").write_text("")
-    with pytest.raises(CourseError, match="cannot be made"):
+    with pytest.raises(CourseError, match="cannot be written to"):
         runner.run("lora", out=tmp_path / "file")
     with pytest.raises(CourseError, match="notebooks folder itself"):
         runner.run("lora", out=source.parent)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a folder where even root may not write")
+def test_a_folder_that_takes_no_file_is_refused_before_the_lesson_runs(write_lesson):
+    write_lesson(*lesson_cells(new_code_cell("raise SystemError")))
+    with pytest.raises(CourseError, match="cannot be written to"):
+        runner.run("lora", out=Path("/proc/sys"))
+
+
+def test_files_of_the_learner_are_found_from_where_the_learner_is(write_lesson, tmp_path, monkeypatch):
+    knobs = KNOBS + "\nMODEL, DATA = None, None"
+    cells = lesson_cells(new_code_cell("print(MODEL, DATA)"))
+    cells[2].source = knobs
+    write_lesson(*cells)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "rows.jsonl").write_text("{}")
+    monkeypatch.chdir(tmp_path / "here")
+    outcome = runner.run("lora", out=tmp_path / "results", model="some/model", data="rows.jsonl")
+    assert f"some/model {tmp_path / 'here' / 'rows.jsonl'}" in stdout_of(outcome.notebook)
+    outcome = runner.run("lora", out=tmp_path / "results", model=".", data="pocket")
+    assert f"{tmp_path / 'here'} pocket" in stdout_of(outcome.notebook)
 
 
 def test_store_refuses_the_gpu_profile():
@@ -359,6 +380,18 @@ def test_the_bar_shows_section_and_status(monkeypatch):
 def test_perplexity_is_not_a_percentage():
     score = {"metric": "perplexity", "before": 12.5, "after": 4.25, "interval": [-9.0, -7.5]}
     assert runner._before_after(score) == "12.50 -> 4.25  (-8.25, 95 % interval -9.00 to -7.50)"
+
+
+@pytest.mark.parametrize(
+    ("score", "text"),
+    [
+        ({"before": 12.5, "after": None, "interval": [None, None]}, "12.50 -> not a number"),
+        ({"before": None, "after": None, "interval": None}, "not a number -> not a number"),
+        ({"before": 2.0, "after": 3.0, "interval": [None, 1.0]}, "2.00 -> 3.00"),
+    ],
+)
+def test_a_run_that_broke_down_has_a_summary(score, text):
+    assert runner._before_after({"metric": "perplexity", **score}) == text
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"receipt": 3}', '{"receipt": {"verdict": "fine"}}', "\udcff"])

@@ -314,7 +314,9 @@ def exercises(
 def storyboard(
     lesson: Annotated[str, typer.Argument(help="full, lora, dpo, grpo, cpt, or all of them.")],
     out: Annotated[Path, typer.Option(help="Folder; each lesson gets its own in it.")] = Path("results/storyboards"),
-    profile: Annotated[Profile, typer.Option(help="Machine whose running times count.")] = Profile.cpu,
+    profile: Annotated[
+        Profile | None, typer.Option(help="Machine whose running times count; else the run's, or cpu.")
+    ] = None,
     pace: Annotated[float, typer.Option(help="Spoken words a minute.")] = 140.0,
     run: Annotated[
         Path | None, typer.Option(help="Folder of a run whose outputs are shown and replayed; else the stored ones.")
@@ -328,7 +330,7 @@ def storyboard(
     from . import recording, runner
 
     lessons = runner.written_lessons() if lesson == "all" else [lesson]
-    made = [recording.write(name, out, profile.value, pace, run) for name in lessons]
+    made = [recording.write(name, out, profile and profile.value, pace, run) for name in lessons]
     print(recording.to_json(made) if as_json else "\n".join(map(str, made)))
     faults = [fault for storyboard in made for fault in storyboard.board.faults()]
     if faults:
@@ -465,6 +467,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # a Windows pipe may not know every character of a heading
     try:
+        if not Path(".").exists():
+            raise CourseError("The folder that this terminal is in has been deleted; go to another one with cd.")
         app(prog_name="python -m unsloth_course")
     except CourseError as error:
         _complain(str(error))

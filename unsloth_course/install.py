@@ -180,6 +180,7 @@ class Step:
     reason: str
     otherwise: Step | None = None
     needs_bytes: int = 0
+    into: str = ""  # the folder that fills, where it is not the course's own
 
 
 def nvidia_driver() -> bool:
@@ -635,7 +636,7 @@ def _environment_for(command: Sequence[str]) -> dict[str, str] | None:
 
 def _run_step(step: Step, root: Path, label: str, say: Callable[[str], None]) -> str:
     """Runs the commands of a step; "" when all went well, else the output of the one that failed."""
-    free = shutil.disk_usage(root).free
+    free = shutil.disk_usage(step.into or root).free
     if free < step.needs_bytes:
         return f"No space left on device: {free / GB:.1f} GB are free, {step.needs_bytes / GB:.0f} GB are needed"
     start = time.monotonic()
@@ -678,7 +679,8 @@ def _run(command: Sequence[str], root: Path, doing: str) -> tuple[int, str]:
 
 def _show_seconds(text: str) -> None:
     if sys.stdout.isatty():
-        print(f"\r{text:<79}\r", end="", flush=True)
+        width = max(shutil.get_terminal_size().columns - 1, 1)  # a longer one would leave a line each second
+        print(f"\r{text[:width]:<{width}}\r", end="", flush=True)
 
 
 def write_stamp(venv: Path, finished: str | None) -> None:
@@ -822,7 +824,8 @@ def prepare_steps(python: str, target: Target, machine: Machine, pins: Pins, fol
     torch = pinned(wanted, "torch")
     rest = tuple(pin for pin in wanted if pin != torch)
     alone = Step(f"PyTorch {torch}", ((*pip, "--no-deps", torch),), "the index's own build is the right one there")
-    whole = Step(f"PyTorch {torch} and CUDA's libraries (about 3 GB)", ((*pip, torch),), "CUDA", needs_bytes=CUDA_BYTES)
+    name = f"PyTorch {torch} and CUDA's libraries (about 3 GB)"
+    whole = Step(name, ((*pip, torch),), "CUDA", needs_bytes=CUDA_BYTES, into=folder)
     if target.system != "Linux":
         step = alone
     elif not same_system:  # markers of torch's own dependencies are judged for the machine that pip runs on
@@ -887,7 +890,9 @@ def missing_wheels(files: Sequence[str], pins: Sequence[str]) -> list[str]:
 
 def check_prepared(folder: Path, target: Target, pins: Pins) -> None:
     """SetupError with a sentence unless `folder` holds, undamaged, all that `target` needs."""
-    again = f"Where there is network, run: ./setup_venv.sh --prepare {quoted(folder.name)} {target.options}"
+    windows = target.system == "Windows"
+    script = WINDOWS_SCRIPT if windows else "./setup_venv.sh"
+    again = f"Where there is network, run: {script} --prepare {quoted(folder.name, windows)} {target.options}"
     try:
         note = json.loads((folder / PREPARED).read_text(encoding="utf-8"))
         made_for = Target(**{**note["target"], "python": tuple(note["target"]["python"])})
@@ -899,7 +904,8 @@ def check_prepared(folder: Path, target: Target, pins: Pins) -> None:
     if made_for != target:
         python = ".".join(map(str, made_for.python))
         if replace(made_for, python=target.python) == target:
-            again += f". Or, if there is a Python {python}: python{python} unsloth_course/install.py --offline FOLDER"
+            program = f"py -{python}" if windows else f"python{python}"
+            again += f". Or, if there is a Python {python}: {program} unsloth_course/install.py --offline FOLDER"
         raise SetupError(f"{folder} was prepared for {made_for}; this is {target}. {again}")
     if missing := missing_wheels(list(files), pins_for(target, pins)):
         raise SetupError(f"{folder} was prepared for other versions of the course: {_some(missing)} lack. {again}")
@@ -1014,7 +1020,8 @@ def _fetch_llama_cpp(python: str, folder: Path, say: Callable[[str], None]) -> N
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="fetching-") as place:
         fetch = (python, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps")
         command = (*fetch, "--no-binary", LLAMA_CPP, "--dest", place, pin)
-        step = Step(f"the source archive of {pin} (77 MB)", (command,), "llama.cpp", needs_bytes=LLAMA_CPP_BYTES)
+        name = f"the source archive of {pin} (77 MB)"
+        step = Step(name, (command,), "llama.cpp", needs_bytes=LLAMA_CPP_BYTES, into=place)
         carry_out([step], folder.parent, say)
         archive = next(Path(place).glob("*.tar.gz"), None)
         if archive is None or hashlib.sha256(archive.read_bytes()).hexdigest() != LLAMA_CPP_SHA256:
@@ -1099,10 +1106,12 @@ def main(arguments: Sequence[str]) -> int:
     if not command:
         return 0
     sys.stdout.flush()
-    try:
-        status = subprocess.call([str(python), *command], cwd=ROOT)
-    except KeyboardInterrupt:
-        return 130
+    with subprocess.Popen([str(python), *command], cwd=ROOT) as process:
+        while (status := process.poll()) is None:
+            try:
+                status = process.wait()
+            except KeyboardInterrupt:
+                continue  # the program got the same Ctrl-C: it keeps what there is, and says how it ended
     return status if status >= 0 else 128 - status
 
 

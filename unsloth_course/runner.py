@@ -112,8 +112,9 @@ def run(
         raise CourseError(
             f"--out {out} is the notebooks folder itself; name another one, the lesson must not be replaced."
         )
-    knobs = {"PROFILE": profile and str(profile), "SEED": seed, "OUT": str(out), "MODEL": model, "DATA": data}
-    notebook = with_parameters(_read(path), {name: value for name, value in knobs.items() if value is not None})
+    knobs = {"PROFILE": profile and str(profile), "SEED": seed, "OUT": str(out)}
+    knobs |= {"MODEL": _from_here(model), "DATA": _from_here(data)}
+    notebook = with_parameters(read_notebook(path), {name: value for name, value in knobs.items() if value is not None})
     before = _fingerprint(results_path)
     try:
         with _progress(notebook) as progress:
@@ -153,7 +154,7 @@ def store(
     own = NotebookNode(outcome.notebook, cells=cells)
     cleaned = clean(own, {str(path.parent): ".", str(_results_folder(out)): "results"})
     executed = {cell.id: cell for cell in cleaned.cells}
-    target = _read(path)
+    target = read_notebook(path)
     for number, cell in enumerate(target.cells, 1):
         if cell.cell_type == "code":
             cell.outputs = executed[cell.id].outputs
@@ -487,13 +488,15 @@ def _before_after(score: Mapping[str, Any]) -> str:
     else:
         factor, digits, unit, difference = 100, 1, " %", " points"
 
-    def number(value: float, sign: str = "") -> str:
-        return f"{value * factor:{sign}.{digits}f}"
+    def number(value: float | None, sign: str = "") -> str:
+        # results.write has no number for what is none: a run that broke down
+        return "not a number" if value is None else f"{value * factor:{sign}.{digits}f}{unit if not sign else ''}"
 
-    text = f"{number(score['before'])}{unit} -> {number(score['after'])}{unit}"
-    if score.get("interval"):
-        low, high = score["interval"]
-        change = number(score["after"] - score["before"], "+")
+    before, after = score["before"], score["after"]
+    text = f"{number(before)} -> {number(after)}"
+    low, high = score.get("interval") or (None, None)
+    if None not in (before, after, low, high):
+        change = number(after - before, "+")
         text += f"  ({change}{difference}, 95 % interval {number(low, '+')} to {number(high, '+')})"
     return text
 
@@ -506,18 +509,29 @@ def complaint(outcome: Outcome) -> str:
     return f"{verdict}: {reasons}" if reasons else f"{verdict}; see the receipt in {outcome.files[1]}."
 
 
+def _from_here(name: str | None) -> str | None:
+    """A file or folder of the learner as an absolute path, as the kernel begins in another folder; other names stay."""
+    if name in (None, "pocket"):
+        return name
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.exists() else name
+
+
 def _results_folder(out: Path) -> Path:
     out = out.expanduser().resolve()
     try:
         out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):  # to know it before the lesson runs
+            pass
     except OSError as error:
         raise CourseError(
-            f"The results folder {out} cannot be made ({error.strerror}); name another with --out."
+            f"The results folder {out} cannot be written to ({error.strerror}); name another with --out."
         ) from None
     return out
 
 
-def _read(path: Path) -> NotebookNode:
+def read_notebook(path: Path) -> NotebookNode:
+    """A notebook from a file; CourseError where it is none."""
     try:
         notebook = nbformat.from_dict(json.loads(path.read_text(encoding="utf-8")))
         nbformat.validate(notebook, version=4)

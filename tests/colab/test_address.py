@@ -47,6 +47,23 @@ def test_one_command_changes_it_everywhere(copy):
     assert not [link for link in links for text in texts if link in text]
 
 
+def test_a_change_that_broke_off_goes_on(copy, monkeypatch):
+    written = []
+
+    def full(path, text):
+        if len(written) == 3:
+            raise CourseError("The disk is full.")
+        written.append(path)
+        path.write_text(text, encoding="utf-8")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(address, "write_text", full)
+        with pytest.raises(CourseError):
+            address.change("ada-l/My.Course_2", copy)
+    address.change("ada-l/My.Course_2", copy)
+    assert_all_name(copy, "ada-l/My.Course_2")
+
+
 def test_there_and_back_is_as_it_was(copy):
     before = {path: path.read_bytes() for path in address.pages(copy)}
     old = address.address(copy)

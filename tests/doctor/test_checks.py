@@ -185,6 +185,7 @@ def test_an_unwritable_hub_cache_matters_to_the_gpu_profile_alone():
         ({"twice": ("numpy",)}, "packages are whole", "Remove-Item -Recurse venv"),
         ({"kernel": ""}, "Jupyter kernel", "--display-name 'Python (unsloth-course)'"),
         ({"hub_broken": {"dataset a/b": "half"}}, "Hub downloads", "hf download --repo-type dataset a/b"),
+        ({"hub_broken": {"dataset a/b": "half"}}, "Hub downloads", "Remove-Item -Recurse -Force"),
     ],
 )
 def test_windows_gets_commands_of_powershell(changes, name, command):

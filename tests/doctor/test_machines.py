@@ -462,6 +462,17 @@ def test_a_package_that_is_there_twice_is_named(machine):
     assert "packages are whole" in failed and "there twice" in failed["packages are whole"]["found"]
 
 
+def test_deleting_a_half_download_leaves_the_whole_ones(machine):
+    broken_shards(machine)
+    whole = machine.download("another/model")
+    shutil.rmtree(whole / "refs")  # as after a download by its commit
+    (failed,) = machine.find().values()
+    *_, delete = commands(failed["advice"])
+    subprocess.run(["sh", "-c", delete], check=True)
+    assert machine.find() == {}
+    assert (whole / "snapshots/c0ffee/model.safetensors").read_text() == "weights"
+
+
 def test_several_faults_at_once_are_each_named(machine):
     for plant in (older("trl", "1.16.0"), hidden, stopped_download, variable("OMP_NUM_THREADS", "none")):
         plant(machine)

@@ -160,6 +160,39 @@ def test_a_folder_without_a_run_is_one_sentence(tmp_path):
         recording.write("lora", tmp_path, run=tmp_path)
 
 
+CELL = {"cell_type": "code", "id": "a", "metadata": {}, "source": "x", "outputs": [], "execution_count": None}
+TIMES = {"execution": {"iopub.execute_input": "yesterday", "shell.execute_reply": "today"}}
+
+
+@pytest.mark.parametrize("results", ["[]", "3", "{}", '{"device": 3}', '{"device": "a T4", "profile": "gpu"}', "{"])
+@pytest.mark.parametrize(
+    "cells", [None, 3, [], [CELL], [{}], [CELL | {"metadata": TIMES}], [CELL | {"metadata": {"execution": 3}}]]
+)
+def test_a_damaged_run_is_one_sentence(tmp_path, results, cells):
+    notebook = {} if cells is None else {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells}
+    (tmp_path / runner.LESSONS["lora"]).write_text(json.dumps(notebook), encoding="utf-8")
+    (tmp_path / "lora.json").write_text(results, encoding="utf-8")
+    with pytest.raises(CourseError, match="holds no finished run of the lora lesson"):
+        recording.write("lora", tmp_path / "out", run=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("dirty", "clean"),
+    [
+        ('<a href="java\tscript:alert(1)">a</a>', "<a>a</a>"),
+        ('<a href=" javascript:alert(1)">a</a>', "<a>a</a>"),
+        ('<a href="data:text/html,x">a</a>', "<a>a</a>"),
+        ('<a href="https://example.org/a?b#c">a</a>', '<a href="https://example.org/a?b#c">a</a>'),
+        ('<a href="#here">a</a>', '<a href="#here">a</a>'),
+        ('<a href="docs/colab.md">a</a>', '<a href="docs/colab.md">a</a>'),
+        ('<img src="data:image/png;base64,AA"/>', '<img src="data:image/png;base64,AA"/>'),
+        ('<img onerror="x()" src="https://example.org/a.png"/>', "<img/>"),
+    ],
+)
+def test_what_could_run_or_be_fetched_is_taken_out(dirty, clean):
+    assert screen.harmless(dirty) == clean
+
+
 def test_outputs_and_times_of_a_run_are_used(tmp_path):
     lesson = runner.LESSONS["lora"]
     notebook = nbformat.read(runner.notebook_path("lora"), 4)
@@ -169,9 +202,11 @@ def test_outputs_and_times_of_a_run_are_used(tmp_path):
             begun, ended = "2026-11-20T10:00:00.000000Z", "2026-11-20T10:00:30.500000Z"
             cell.metadata["execution"] = {"iopub.execute_input": begun, "shell.execute_reply": ended}
     (tmp_path / lesson).write_text(nbformat.writes(notebook), encoding="utf-8")
-    (tmp_path / "lora.json").write_text('{"device": "a T4"}', encoding="utf-8")
-    made_of_it = recording.write("lora", tmp_path / "out", profile="gpu", run=tmp_path)
-    assert made_of_it.shown == "a T4, 2026-11-20"
+    (tmp_path / "lora.json").write_text('{"device": "a T4", "profile": "gpu"}', encoding="utf-8")
+    made_of_it = recording.write("lora", tmp_path / "out", run=tmp_path)
+    assert made_of_it.shown == "a T4, 2026-11-20" and made_of_it.board.profile == "gpu"
+    with pytest.raises(CourseError, match="a run of the gpu profile; leave --profile cpu out"):
+        recording.write("lora", tmp_path / "out", profile="cpu", run=tmp_path)
     scenes = {scene.cell.id: scene for scene in made_of_it.board.scenes}
     assert scenes["lora-34"].measured == 30.5 and scenes["lora-34"].replayed
     take = json.loads((tmp_path / "out" / "lora" / "take.json").read_text(encoding="utf-8"))

@@ -78,3 +78,5 @@ def test_in_a_real_kernel(tmp_path):
     assert "background" in notebook.cells[1].outputs[0].data["text/html"]
     assert shown[2] == "for real 5\n"
     assert notebook.cells[4].outputs[0].ename == "NameError"
+    assert notebook.cells[5].outputs[0].ename == "CourseError"
+    assert "missing.json is not beside this notebook" in notebook.cells[5].outputs[0].evalue

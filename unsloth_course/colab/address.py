@@ -8,7 +8,6 @@ from unsloth_course.cleaning import REPOSITORY
 from unsloth_course.errors import CourseError
 from unsloth_course.results import write_text
 
-PLACEHOLDER = "your-name/unsloth-course"
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+")
 
@@ -46,9 +45,9 @@ if "google.colab" in sys.modules:
 
 
 def pages(root: Path = REPOSITORY) -> list[Path]:
-    """The files that may name the address."""
-    found = [root / "pyproject.toml", *root.glob("*.md"), *root.glob("docs/*.md")]
-    return found + sorted((root / "notebooks").rglob("*.ipynb"))
+    """The files that may name the address; last the one that holds it, so that a change that broke off can go on."""
+    found = [*root.glob("*.md"), *root.glob("docs/*.md"), *sorted((root / "notebooks").rglob("*.ipynb"))]
+    return [*found, root / "pyproject.toml"]
 
 
 def change(repository: str, root: Path = REPOSITORY) -> list[Path]:

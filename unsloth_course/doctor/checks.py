@@ -351,10 +351,14 @@ def _downloads(facts: Facts) -> Check:
     found = "; ".join(f"{name}: {problem}" for name, problem in facts.hub_broken.items())
     parts = [name.split(" ", 1) for name in facts.hub_broken]
     hf = os.path.join(os.path.dirname(facts.executable), "hf")
-    commands = [(hf, "download", *(["--repo-type", "dataset"] * (kind == "dataset")), name) for kind, name in parts]
-    commands = [install.shown(command, _windows(facts)) for command in (*commands, (hf, "cache", "prune", "-y"))]
-    why = "a download broke off, and loading it fails; go on with it, or delete what is half-way with the last command"
-    return Check("Hub downloads", "", found, False, _do(why, *commands))
+    on = [(hf, "download", *(["--repo-type", "dataset"] * (kind == "dataset")), name) for kind, name in parts]
+    # The folder itself: `hf cache rm` finds no broken one, and `hf cache prune` takes whole models along.
+    folders = [os.path.join(facts.hub_cache, f"{kind}s--{name.replace('/', '--')}") for kind, name in parts]
+    delete = ("Remove-Item", "-Recurse", "-Force") if _windows(facts) else ("rm", "-r")
+    away = [install.shown((*delete, folder), _windows(facts)) for folder in folders]
+    on = [install.shown(command, _windows(facts)) for command in on]
+    why = "a download broke off, and loading it fails; go on with it"
+    return Check("Hub downloads", "", found, False, f"{_do(why, *on)}\n{_do('or delete what is half-way', *away)}")
 
 
 def _memory_check(facts: Facts) -> Check:

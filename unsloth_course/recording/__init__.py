@@ -7,6 +7,7 @@ from pathlib import Path
 import nbformat
 
 from unsloth_course import runner
+from unsloth_course.errors import CourseError
 from unsloth_course.results import write_text
 
 from . import clock, deck, recorded_run, recording_copy, script, teleprompter
@@ -57,20 +58,22 @@ def read(lesson: str, profile: str = "cpu", pace: float = PACE) -> Board:
 def write(
     lesson: str,
     out: Path = Path("results/storyboards"),
-    profile: str = "cpu",
+    profile: str | None = None,
     pace: float = PACE,
     run: Path | None = None,
 ) -> Storyboard:
     """Writes all that a recording of a lesson needs into `out/LESSON/`.
 
     run: folder of a finished run, whose outputs and times are shown; without it those of the stored notebook, which are
-    of the cpu profile. Raises CourseError for an unknown lesson, a pace that is none, a folder without that run.
+    of the cpu profile. profile: whose recorded running times count; that of the run, or cpu. Raises CourseError for an
+    unknown lesson, a pace that is none, a folder without that run, a run of another profile.
     """
-    board = read(lesson, profile, pace)
-    recorded = recorded_run.read(lesson, run) if run else recorded_run.stored(lesson, profile)
-    if run:
-        times = {"device": recorded.label, "cells": recorded.seconds}
-        board = clock.board(lesson, board.notebook, profile, pace, times)
+    notebook = nbformat.read(runner.notebook_path(lesson), 4)
+    recorded = recorded_run.read(lesson, run) if run else recorded_run.stored(lesson, profile or "cpu")
+    if profile not in (None, recorded.profile):
+        raise CourseError(f"{run} holds a run of the {recorded.profile} profile; leave --profile {profile} out.")
+    times = {"device": recorded.label, "cells": recorded.seconds} if run else None
+    board = clock.board(lesson, notebook, recorded.profile, pace, times)
     texts = {
         "script.md": script.markdown(board, recorded),
         "script.html": script.page(board, recorded),

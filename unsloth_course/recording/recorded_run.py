@@ -12,13 +12,14 @@ from nbformat import NotebookNode
 
 from unsloth_course import runner
 from unsloth_course.errors import CourseError
+from unsloth_course.results import Wrong, need
 
 from . import clock
 
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """A run: device, date, and by the cell's id its source, outputs and seconds. Without cells there is none."""
+    """A run: profile, device, date, and by the cell's id its source, outputs, seconds. Without cells there is none."""
 
     lesson: str
     device: str = ""
@@ -26,6 +27,7 @@ class RecordedRun:
     sources: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, Sequence[NotebookNode]] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    profile: str = "cpu"
 
     def __bool__(self) -> bool:
         return bool(self.outputs)
@@ -39,26 +41,29 @@ class RecordedRun:
 def stored(lesson: str, profile: str) -> RecordedRun:
     """The run whose outputs the lesson's notebook in `notebooks/` holds; that is one of the cpu profile."""
     if profile != "cpu":
-        return RecordedRun(lesson)
+        return RecordedRun(lesson, profile=profile)
     times = clock.recorded_seconds(lesson, profile)
-    return _of(
-        lesson, nbformat.read(runner.notebook_path(lesson), 4), times.get("device", ""), "", times.get("cells", {})
-    )
+    notebook = nbformat.read(runner.notebook_path(lesson), 4)
+    return _of(notebook, times.get("cells", {}), lesson=lesson, device=times.get("device", ""))
 
 
 def read(lesson: str, folder: Path) -> RecordedRun:
     """The run that `run LESSON --out FOLDER` left behind; raises CourseError where there is none."""
     path, results = folder / runner.LESSONS[lesson], folder / f"{lesson}.json"
     try:
-        notebook = nbformat.read(path, 4)
-        device = json.loads(results.read_text(encoding="utf-8"))["device"]
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+        notebook = runner.read_notebook(path)
+        found = json.loads(results.read_text(encoding="utf-8"))
+        need(found, {"device": str, "profile": str}, results.name)
+        facts = {"profile": found["profile"], "device": found["device"], "date": day(notebook)}
+        run = _of(notebook, timings(notebook), lesson=lesson, **facts)
+        if not any(run.outputs.values()):
+            raise ValueError(f"{path.name} has no outputs")
+    except (OSError, ValueError, TypeError, AttributeError, Wrong, CourseError) as error:
         raise CourseError(
-            f"{folder} holds no finished run of the {lesson} lesson ({type(error).__name__}: {str(error)[:80]}); make "
-            f"one with `python -m unsloth_course run {lesson} --out {folder}`."
+            f"{folder} holds no finished run of the {lesson} lesson ({str(error).rstrip('.')[:160]}); make one with "
+            f"`python -m unsloth_course run {lesson} --out {folder}`."
         ) from None
-    taken = timings(notebook)
-    return _of(lesson, notebook, str(device), day(notebook), taken)
+    return run
 
 
 def timings(notebook: NotebookNode) -> dict[str, float]:
@@ -78,11 +83,14 @@ def day(notebook: NotebookNode) -> str:
     return next(filter(None, said), "")[:10]
 
 
-def _of(lesson: str, notebook: NotebookNode, device: str, date: str, seconds: Mapping[str, Any]) -> RecordedRun:
+def _of(notebook: NotebookNode, seconds: Mapping[str, Any], **facts: str) -> RecordedRun:
     cells = [cell for cell in notebook.cells if runner.is_run(cell) and not runner.has_tag(cell, "injected-parameters")]
-    sources = {cell.id: cell.source for cell in cells}
-    outputs = {cell.id: cell.outputs for cell in cells}
-    return RecordedRun(lesson, device, date, sources, outputs, {id: float(s) for id, s in seconds.items()})
+    return RecordedRun(
+        sources={cell.id: cell.source for cell in cells},
+        outputs={cell.id: cell.outputs for cell in cells},
+        seconds={id: float(value) for id, value in seconds.items()},
+        **facts,
+    )
 
 
 def _moment(text: str) -> datetime:

@@ -21,6 +21,7 @@ TALL = 1.4  # times as high as wide: more than a wide screen can show
 PLAIN = ("text/html", "image/png", "text/plain")  # what a page shows, the first that an output has
 IMAGE = re.compile(r"\[!\[[^\]]*\]\([^)]*\)\]\([^)]*\)|!\[[^\]]*\]\([^)]*\)")
 BLOCKS = re.compile(r"\n[ \t]*\n")
+LINKS = re.compile(r"https?:|mailto:|#|[\w./-]+$")  # what a click may open
 
 
 def pages(cell: NotebookNode, outputs: Sequence[NotebookNode] | None = None) -> list[list[NotebookNode]]:
@@ -87,9 +88,10 @@ def harmless(text: str) -> str:
         tag.decompose()
     for tag in soup.find_all(True):
         for name in list(tag.attrs):
-            value = str(tag.attrs[name]).strip().lower()
+            value = re.sub(r"[\x00-\x20]", "", str(tag.attrs[name])).lower()  # browsers leave these out of an address
             fetched = name in ("src", "srcset", "data", "poster", "background") and not value.startswith("data:image/")
-            if name.startswith("on") or fetched or value.startswith("javascript:"):
+            link = name in ("href", "xlink:href", "action", "formaction")
+            if name.startswith("on") or fetched or (link and not LINKS.match(value)) or "javascript:" in value:
                 del tag.attrs[name]
     return str(soup)
 

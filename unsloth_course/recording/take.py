@@ -29,12 +29,16 @@ class Take:
     """The state of a take: what can be replayed, and which cells have run for real in this kernel."""
 
     def __init__(self, recorded: Mapping[str, Any], longest: float = REPLAY_SECONDS) -> None:
-        self.device, self.date = str(recorded.get("device", "")), str(recorded.get("date", ""))
-        self.cells: dict[str, Any] = dict(recorded.get("cells", {}))
-        self.by_source = {cell["source"].strip(): id for id, cell in self.cells.items()}
+        self.know(recorded)
         self.longest = longest
         self.replaying = False
         self.ran: set[str] = set()
+
+    def know(self, recorded: Mapping[str, Any]) -> None:
+        """Takes what the file of a recorded run holds; nothing of an empty one."""
+        self.device, self.date = str(recorded.get("device", "")), str(recorded.get("date", ""))
+        self.cells: dict[str, Any] = dict(recorded.get("cells", {}))
+        self.by_source = {cell["source"].strip(): id for id, cell in self.cells.items()}
 
     def transform(self, lines: list[str]) -> list[str]:
         """IPython's hook: the lines of a cell in, what is executed in their place out."""
@@ -89,9 +93,17 @@ def begin(replay: bool, file: str | Path = TAKE, longest: float = REPLAY_SECONDS
     shell = get_ipython()
     if shell is None:
         raise CourseError("A take runs in a notebook; open the recording copy in JupyterLab.")
+    try:
+        recorded = _read(Path(file))
+    except CourseError:
+        if replay:
+            raise
+        recorded = None
     if _now is None:
-        _now = Take(_read(Path(file)) if replay or Path(file).is_file() else {}, longest)
+        _now = Take({}, longest)
         shell.input_transformers_cleanup.append(_now.transform)
+    if recorded is not None:
+        _now.know(recorded)
     _now.replaying, _now.longest = replay, longest
     said = f"Replays are on: {len(_now.cells)} cells show the recorded run." if replay else "Everything runs for real."
     display({"text/html": f"{LETTERS}<p>{said}</p>", "text/plain": said}, raw=True)
@@ -105,8 +117,11 @@ def play(id: str) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not all(isinstance(cell["source"], str) for cell in found["cells"].values()):
+            raise ValueError("no text")
+        return found
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise CourseError(
             f"{path.name} is not beside this notebook or cannot be read ({type(error).__name__}); it is written by "
             "`storyboard` together with the copy. With REPLAY = False nothing is needed."
