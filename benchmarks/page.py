@@ -25,6 +25,7 @@ GIB = 2**30
 PEAK = {"NVIDIA H200": 989e12, "NVIDIA H100 80GB HBM3": 989e12}
 PARAMETERS = 134_515_008
 BUDGET = 12 * GIB  # what a plain leg may use, as the lessons may
+COPIED = "seeds"  # the records' name for the setting that public notebooks copy: 2 x 4, Unsloth's checkpointing
 
 Leg = dict[str, Any]
 
@@ -39,9 +40,17 @@ def rows_of(leg: Leg) -> int:
     return leg["micro"] * leg["accumulation"]
 
 
+def milliseconds(leg: Leg) -> float:
+    """Time of an update: the median, which one slow update among ten does not move.
+
+    Of a leg that is evaluated on the way it is the mean: the time between two of its updates counts the evaluations.
+    """
+    return leg["ms_per_update"] if leg["evaluate_every"] else leg["ms_median"]
+
+
 def tokens_a_second(leg: Leg) -> float:
-    """Tokens of text that went through the training in a second; padding is not counted."""
-    return rows_of(leg) * leg["tokens_per_row"] * leg["updates_done"] / leg["seconds"]
+    """Tokens of text that go through the training in a second; padding is not counted."""
+    return rows_of(leg) * leg["tokens_per_row"] * 1000 / milliseconds(leg)
 
 
 def best_plain(found: dict[str, Leg]) -> Leg | None:
@@ -56,8 +65,8 @@ def seconds_to(leg: Leg, target: float) -> float | None:
 
 
 def beforehand(found: dict[str, Leg], leg: Leg) -> float:
-    """Seconds that a plan spends before the first update and the seeds' default does not: DPO's reference answers."""
-    return max(0.0, leg["prepare_seconds"] - found["seeds"]["prepare_seconds"]) if leg["method"] == "dpo" else 0.0
+    """Seconds that a plan spends before the first update and the copied setting does not: DPO's reference answers."""
+    return max(0.0, leg["prepare_seconds"] - found[COPIED]["prepare_seconds"]) if leg["method"] == "dpo" else 0.0
 
 
 def ratios(record: dict[str, Any]) -> dict[str, dict[str, float | None]]:
@@ -65,12 +74,12 @@ def ratios(record: dict[str, Any]) -> dict[str, dict[str, float | None]]:
     made = {}
     for method in METHODS:
         found = legs(record, method)
-        seeds, plan, free, plain = found.get("seeds"), found.get("plan"), found.get("plan, free"), best_plain(found)
+        copied, plan, free, plain = found.get(COPIED), found.get("plan"), found.get("plan, free"), best_plain(found)
         planned = [leg for leg in (plan, free) if leg]
-        reached = seconds_to(free, seeds["curve"][-1][2]) if seeds and free else None
+        reached = seconds_to(free, copied["curve"][-1][2]) if copied and free else None
         made[method] = {
-            "update": seeds["ms_per_update"] / plan["ms_per_update"] if seeds and plan else None,
-            "quality": seeds["seconds"] / (reached + beforehand(found, free)) if reached else None,
+            "update": milliseconds(copied) / milliseconds(plan) if copied and plan else None,
+            "quality": copied["seconds"] / (reached + beforehand(found, free)) if reached else None,
             "plain": max(map(tokens_a_second, planned)) / tokens_a_second(plain) if planned and plain else None,
         }
     return made
@@ -84,20 +93,20 @@ def times(ratio: float | None) -> str:
 def speed(record: dict[str, Any]) -> str:
     """Every leg: time of an update, tokens, memory."""
     lines = [
-        "| method | leg | rows | ms per update | the seeds' / this | tokens/s | this / plain's best | peak |",
+        "| method | leg | rows | ms per update | copied / this | tokens/s | this / plain's best | peak |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for method, title in METHODS.items():
         found = legs(record, method)
-        plain, seeds = best_plain(found), found.get("seeds")
+        plain, copied = best_plain(found), found.get(COPIED)
         for name, leg in found.items():
-            same = seeds and rows_of(leg) == rows_of(seeds)
+            same = copied and rows_of(leg) == rows_of(copied)
             cells = [
                 title,
                 TITLES.get(name, name),
                 f"{leg['micro']} x {leg['accumulation']}",
-                f"{leg['ms_per_update']:.0f}",
-                times(seeds["ms_per_update"] / leg["ms_per_update"]) if same else "",
+                f"{milliseconds(leg):.0f}",
+                times(milliseconds(copied) / milliseconds(leg)) if same else "",
                 f"{tokens_a_second(leg):,.0f}",
                 times(tokens_a_second(leg) / tokens_a_second(plain)) if plain else "",
                 f"{leg['peak_bytes'] / GIB:.2f} GiB",
@@ -109,7 +118,7 @@ def speed(record: dict[str, Any]) -> str:
 
 
 TITLES = {
-    "seeds": "the seeds' default, Unsloth's checkpointing",
+    COPIED: "the copied setting",
     "plan": "**the plan**",
     "plan, free": "**the plan, free to choose the rows**",
     "plain 8": "plain TRL + PEFT",
@@ -120,18 +129,18 @@ TITLES = {
 
 
 def quality(record: dict[str, Any]) -> str:
-    """Seconds until the held-out loss that the seeds' default ends with."""
+    """Seconds until the held-out loss that the copied setting ends with."""
     lines = [
-        "| method | held-out loss | the seeds' default | the plan | the plan, free | free is faster by |",
+        "| method | held-out loss | the copied setting | the plan | the plan, free | free is faster by |",
         "|---|---|---|---|---|---|",
     ]
     for method, title in METHODS.items():
         found = legs(record, method)
-        seeds = found.get("seeds")
-        if not seeds:
+        copied = found.get(COPIED)
+        if not copied:
             continue
-        target = seeds["curve"][-1][2]
-        cells = [title, f"{seeds['loss_before']:.3f} -> {target:.3f}", f"{seeds['seconds']:.1f} s"]
+        target = copied["curve"][-1][2]
+        cells = [title, f"{copied['loss_before']:.3f} -> {target:.3f}", f"{copied['seconds']:.1f} s"]
         cells += [_reached(found, found.get(name), target) for name in ("plan", "plan, free")]
         lines.append(f"| {' | '.join([*cells, times(ratios(record)[method]['quality'])])} |")
     return "\n".join(lines)
@@ -149,16 +158,16 @@ def _reached(found: dict[str, Leg], leg: Leg | None, target: float) -> str:
 def completions(record: dict[str, Any]) -> str:
     """GRPO: completions of 128 tokens a second."""
     found = legs(record, "grpo")
-    base = rows_of(found["8 x 1"]) * 1000 / found["8 x 1"]["ms_per_update"]
+    base = rows_of(found["8 x 1"]) * 1000 / milliseconds(found["8 x 1"])
     lines = [
         "| leg | completions an update | ms per update | completions/s | updates/s | peak | against 8 x 1 |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, leg in found.items():
-        rate = rows_of(leg) * 1000 / leg["ms_per_update"]
+        rate = rows_of(leg) * 1000 / milliseconds(leg)
         lines.append(
-            f"| {TITLES.get(name, name)} | {rows_of(leg)} | {leg['ms_per_update']:.0f} | {rate:.1f} | "
-            f"{1000 / leg['ms_per_update']:.2f} | {leg['peak_bytes'] / GIB:.2f} GiB | {rate / base:.1f}x |"
+            f"| {TITLES.get(name, name)} | {rows_of(leg)} | {milliseconds(leg):.0f} | {rate:.1f} | "
+            f"{1000 / milliseconds(leg):.2f} | {leg['peak_bytes'] / GIB:.2f} GiB | {rate / base:.1f}x |"
         )
     return "\n".join(lines)
 
@@ -205,9 +214,9 @@ def growth(record: dict[str, Any]) -> str:
         if "failed" in leg:
             continue
         name = "8 rows of up to 512 tokens, 134.5M parameters" if leg["name"] == "plan" else leg["name"]
-        rate = operations(leg, sizes.get(leg["name"], PARAMETERS)) / (leg["ms_per_update"] / 1000)
+        rate = operations(leg, sizes.get(leg["name"], PARAMETERS)) / (milliseconds(leg) / 1000)
         share = f"{rate / peak:.1%}" if peak else "the peak of this device is not listed"
-        cells = [f"{leg['ms_per_update']:.0f}", f"{tokens_a_second(leg):,.0f}", f"{leg['peak_bytes'] / GIB:.2f} GiB"]
+        cells = [f"{milliseconds(leg):.0f}", f"{tokens_a_second(leg):,.0f}", f"{leg['peak_bytes'] / GIB:.2f} GiB"]
         lines.append(f"| {' | '.join([name, *cells, share])} |")
     return "\n".join(lines)
 
@@ -244,14 +253,15 @@ def draw(record: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     shown = {
-        "seeds": "the seeds' 2 x 4, checkpointing",
+        COPIED: "the copied setting, 2 x 4",
         "plain 8": "plain TRL + PEFT, 8 x 1",
         "plan": "the plan, 8 x 1",
     }
     colours = ("#D55E00", "#999999", "#0072B2")
     figure, axes = pyplot.subplots(figsize=(9, 4.2), layout="constrained")
     for number, (name, label) in enumerate(shown.items()):
-        values = [legs(record, method).get(name, {}).get("ms_per_update") for method in METHODS]
+        drawn = [legs(record, method).get(name) for method in METHODS]
+        values = [milliseconds(leg) if leg else None for leg in drawn]
         places = [at + (number - 1) * 0.27 for at, value in enumerate(values) if value]
         bars = axes.bar(places, [value for value in values if value], 0.25, label=label, color=colours[number])
         axes.bar_label(bars, fmt="%.0f", padding=2)

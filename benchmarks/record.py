@@ -32,6 +32,7 @@ EQUAL = (
     "versions",
     "parameters",
     "training.steps",
+    "training.learning_rate",
     "training.micro_batch",
     "training.accumulation",
     "evaluation.metric",
@@ -44,8 +45,9 @@ def recording(files: Sequence[Path], day: str) -> recordings.Recording:
     for name, run in found:
         if (verdict := _at(run, "receipt.verdict", name)) != "trained":
             raise CourseError(f"{name}: the verdict is {verdict!r}; only a run that trained is recorded.")
-        if not _at(run, "training", name).get("curves"):
-            raise CourseError(f"{name} holds no curves: it was made by an older version. Run the lesson again.")
+        for what in ("curves", "learning_rate"):
+            if not _at(run, "training", name).get(what):
+                raise CourseError(f"{name} holds no {what}: it was made by an older version. Run the lesson again.")
         for key in EQUAL:
             if (here := _at(run, key, name)) != (first := _at(found[0][1], key, found[0][0])):
                 raise CourseError(f"{name}: {key} is {here!r}, and {first!r} in {found[0][0]}; they have to be equal.")
@@ -59,6 +61,7 @@ def recording(files: Sequence[Path], day: str) -> recordings.Recording:
         **{key: first[key] for key in ("lesson", "profile", "device", "model", "data", "versions")},
         date=day,
         steps=first["training"]["steps"],
+        learning_rate=first["training"]["learning_rate"],
         runs=tuple(_run(run) for _, run in found),
         samples=tuple(first.get("samples", ())),
     )

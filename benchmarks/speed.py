@@ -1,4 +1,4 @@
-"""The GPU benchmark: the seeds' default, plain TRL + PEFT and the course's plan, side by side on one machine.
+"""The GPU benchmark: the copied setting, plain TRL + PEFT and the course's plan, side by side on one machine.
 
     python benchmarks/speed.py --out DIR [--model FOLDER] [--tokens 10000000] [--only METHODS] [--rounds sft,memory]
 
@@ -49,7 +49,7 @@ SIZES = {
 
 
 def compared() -> list[Leg]:
-    """The legs that are timed. The seeds' default goes first: the loss that it ends with is the others' target."""
+    """The legs that are timed. The copied setting goes first: the loss that it ends with is the others' target."""
     legs = []
     for method, updates in UPDATES.items():
         legs.append(Leg("seeds", method, "seeds", updates=updates, warm=3, evaluate_every=updates // 4))

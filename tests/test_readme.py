@@ -31,6 +31,16 @@ def test_the_tables_are_those_of_the_recorded_files(table):
     assert table.filled(readme, table.recorded()) == readme, "run python benchmarks/table.py --write"
 
 
+def test_what_the_readme_says_in_words_is_what_its_tables_say(table):
+    readme = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
+    runs = table.recorded()
+    taken = [run["wall_seconds"] for run in runs if run["lesson"] != "base"]
+    assert f"in {min(taken):.0f} to {max(taken):.0f} seconds on two cores" in readme
+    preferred = {run["lesson"]: run["battery"]["preference"]["value"] for run in runs if run.get("battery")}
+    assert preferred["lora"] == preferred["full"] == 0
+    assert f"(preference {100 * preferred['base']:.1f} % → 0.0 %)" in readme
+
+
 def test_recorded_runs_trained_with_three_seeds_at_least(table):
     seeds = {}
     for run in table.recorded():

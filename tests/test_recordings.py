@@ -102,7 +102,7 @@ def test_the_shipped_recording_holds_what_it_promises(lesson, profile):
         assert "is recorded yet" in str(recordings.show(lesson, profile))
         pytest.skip(recording.why)
     assert len(recording.runs) >= 3 and recording.model == "pocket" and recording.device and recording.date
-    assert recording.samples and recording.versions["unsloth"]
+    assert recording.samples and recording.versions["unsloth"] and recording.learning_rate > 0
     assert all(run.peak_memory_bytes > 0 and run.seconds > 0 and run.scores for run in recording.runs)
     if profile == "gpu":
         assert "CPU" not in recording.device
@@ -148,6 +148,33 @@ def test_a_run_that_was_logged_otherwise_or_not_at_all_is_not_compared(lora):
     assert "has logged no loss" in str(recordings.compare(lora, []))
     with pytest.raises(CourseError, match="log_history"):
         recordings.compare(lora, None)
+
+
+def with_rates(history, rate):
+    """A log with this learning rate, which rises for ten steps and then falls, as the lessons' do."""
+    return [row | {"learning_rate": rate * min(row["step"] / 10, 1 - row["step"] / 10_000)} for row in history]
+
+
+@pytest.mark.parametrize(("rate", "written"), [(2e-4, "0.0002"), (5e-5, "5e-05"), (0.0, "0")])
+def test_a_run_with_another_learning_rate_is_not_compared_and_says_why(rate, written):
+    """With twice the rate a run that learned well left the band, and was told that it went another way."""
+    recording = recording_of("full", right("full"), learning_rate=1e-4)
+    found = recordings.compare(recording, with_rates(log(curve(recording), "loss", 200), rate))
+    assert found.inside is None and found.share is None
+    assert str(found) == (
+        f"This run's learning rate went up to {written} and that of the recorded ones to 0.0001: they are not compared."
+    )
+
+
+def test_the_same_rate_is_compared_and_an_unknown_one_too():
+    known = recording_of("full", right("full"), learning_rate=1e-4)
+    history = log(curve(known), "loss", 200)
+    for recording, found in (
+        (known, with_rates(history, 1e-4)),
+        (known, history),
+        (recording_of("full", right("full")), with_rates(history, 2e-4)),
+    ):
+        assert recordings.compare(recording, found).share == 1.0
 
 
 def test_points_that_are_no_number_lie_outside(lora):
@@ -217,6 +244,17 @@ def test_what_is_shown_is_escaped_and_names_what_it_cost(lora, tmp_path):
     assert "40 of 40 points" in shown.picture().caption
 
 
+def test_a_long_name_does_not_touch_its_value():
+    runs = right("lora")
+    made = recording_of("lora", runs, learning_rate=1e-3)
+    long = "held out: preference rate"
+    renamed = tuple(Run(**(vars(run) | {"scores": {long: (0.1, 0.9)}})) for run in made.runs)
+    lines = str(recordings.Shown(Recording(**(vars(made) | {"runs": renamed})))).splitlines()
+    assert f"{long}  0.1 before, 0.9 after" in lines
+    assert {line[len(long) : len(long) + 2] for line in lines} == {"  "}
+    assert any(line.endswith("200 steps, 12.5 s, learning rate 0.001") for line in lines)
+
+
 def test_where_nothing_is_recorded_a_sentence_is_shown(tmp_path, monkeypatch):
     shown = recordings.show("dpo", "gpu", tmp_path)
     assert str(shown) == "No run of the dpo lesson on a GPU is recorded yet, so there is none to look at here."
@@ -274,6 +312,7 @@ def tampered(lora, change):
         (lambda f: f["runs"][0].update(curves={"loss": 7}), "not a list of pairs"),
         (lambda f: f["runs"][0].update(peak_memory_bytes=10**400), "where a number"),
         (lambda f: f["runs"][0].update(scores={"other": [0, 1]}), "scored differently"),
+        (lambda f: f.update(learning_rate="high"), "learning_rate holds 'high' where a number"),
         (lambda f: f.update(samples=[{"prompt": "a", "before": "b"}]), 'sample 1 has no "after"'),
     ],
 )
@@ -348,7 +387,7 @@ def results_of(lesson):
     for run in right(lesson):
         found = copy.deepcopy(template)
         found["seed"], found["training"]["curves"] = run["seed"], run["curves"]
-        found["training"]["steps"] = run["steps"]
+        found["training"]["steps"], found["training"]["learning_rate"] = run["steps"], 1e-3
         found["samples"] = [{"prompt": "2 + 2", "before": f"seed {run['seed']}", "after": "4"}]
         yield found
 
@@ -371,7 +410,7 @@ def test_three_results_files_make_a_recording(record, lesson, tmp_path, capsys, 
     assert status == 0 and said.startswith(f"{lesson}-cpu.json: band of three recorded runs on 2 CPU cores")
     found = recordings.read(lesson, "cpu", tmp_path / "into")
     assert [run.seed for run in found.runs] == [3407, 1, 2] and found.date == "2026-11-21"
-    assert found.samples[0]["before"] == "seed 3407" and found.runs[0].scores
+    assert found.samples[0]["before"] == "seed 3407" and found.runs[0].scores and found.learning_rate == 1e-3
     for run in right(lesson):
         assert compared(found, run).inside is True
 
@@ -383,6 +422,8 @@ def test_three_results_files_make_a_recording(record, lesson, tmp_path, capsys, 
         (lambda f: f[1].update(seed=3407), "seed of its own"),
         (lambda f: f[2]["receipt"].update(verdict="suspicious"), "2.json: the verdict is 'suspicious'"),
         (lambda f: f[1]["training"].pop("curves"), "1.json holds no curves: it was made by an older version"),
+        (lambda f: f[1]["training"].pop("learning_rate"), "1.json holds no learning_rate: it was made by an older"),
+        (lambda f: f[1]["training"].update(learning_rate=2e-3), "training.learning_rate is 0.002, and 0.001"),
         (lambda f: f[1].update(lesson="full"), "1.json: lesson is 'full', and 'lora' in 0.json"),
         (lambda f: f[1].update(profile="gpu"), "profile is 'gpu'"),
         (lambda f: f[1].update(device="a T4"), "device is 'a T4'"),

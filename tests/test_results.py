@@ -104,6 +104,7 @@ def test_the_figures_are_those_of_the_run(built, healthy, machine):
     training = built["training"]
     assert (training["steps"], training["examples"]) == (70, 70 * 16)
     assert (training["micro_batch"], training["accumulation"]) == (16, 1)
+    assert training["learning_rate"] == healthy.trainer.args.learning_rate > 0
     assert len(training["loss"]) == 35 and training["loss"][0] > 1 > training["loss"][-1]
     assert training["seconds"] > 0 and built["wall_seconds"] == 12.3
     lengths = [len(row) for row in healthy.trainer.train_dataset["input_ids"]]
@@ -296,7 +297,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
 def test_a_run_that_logged_nothing_has_results_too(machine):
     trainer = SimpleNamespace(
         state=SimpleNamespace(log_history=[], global_step=0),
-        args=SimpleNamespace(per_device_train_batch_size=16, gradient_accumulation_steps=1, seed=1),
+        args=SimpleNamespace(per_device_train_batch_size=16, gradient_accumulation_steps=1, seed=1, learning_rate=1e-3),
         train_dataset=Rows(input_ids=[]),
     )
     watching = SimpleNamespace(trainer=trainer, meter=SimpleNamespace(peak_bytes=0))

@@ -31,7 +31,7 @@ def tokenizer():
     return AutoTokenizer.from_pretrained(models.folder("pocket"))
 
 
-def test_every_method_is_compared_with_the_seeds_and_with_plain_trl(speed):
+def test_every_method_is_compared_with_the_copied_setting_and_with_plain_trl(speed):
     found = speed.compared()
     for method in ("lora", "full", "dpo", "cpt"):
         ways = [one.way for one in found if one.method == method]
@@ -73,7 +73,7 @@ def test_rows_have_the_lengths_that_are_said(leg, tokenizer):
     assert all(tokens(pair["prompt"] + pair[name]) >= 512 for name in ("chosen", "rejected"))
 
 
-def test_the_seeds_default_is_two_rows_four_times(leg):
+def test_the_copied_setting_is_two_rows_four_times(leg):
     one = leg.Leg("a", "lora", "seeds")
     leg.set_up(one, None, None)
     assert (one.micro, one.accumulation, one.arguments) == (2, 4, {"optim": "adamw_8bit"})
@@ -87,6 +87,8 @@ def measured(name, method, way, micro, accumulation, milliseconds, **more):
         "micro": micro,
         "accumulation": accumulation,
         "ms_per_update": milliseconds,
+        "ms_median": milliseconds,
+        "evaluate_every": 0,
         "updates_done": 10,
         "seconds": milliseconds / 100,
         "tokens_per_row": 100,
@@ -134,6 +136,18 @@ def test_ratios_are_what_the_legs_say(page, record):
     assert page.misses(record) == [pytest.approx(0.1)]
 
 
+def test_one_slow_update_does_not_move_the_time_of_a_leg(page, record):
+    before = page.ratios(record)["lora"]
+    for one in record["compared"]:
+        if one["way"] in ("seeds", "plan", "free"):  # evaluated on the way, which their median would count
+            one.update(evaluate_every=2, ms_median=9999.0)
+        else:
+            one.update(ms_per_update=9999.0, seconds=99.99)
+    assert page.ratios(record)["lora"] == pytest.approx(before)
+    row = next(line for line in page.speed(record).splitlines() if "plain TRL" in line)
+    assert "| 400 | 2.5x |" in row and "9999" not in page.speed(record) + page.completions(record)
+
+
 def test_the_time_before_a_dpo_plan_counts(page, record):
     for one in record["compared"]:
         if (one["method"], one["name"]) == ("dpo", "plan, free"):
@@ -160,6 +174,17 @@ def test_the_page_is_that_of_the_record(page):
     text = page.PAGE.read_text(encoding="utf-8")
     assert set(re.findall(r"<!-- table: (\w+) -->", text)) == set(page.tables())
     assert page.filled(text, page.tables()) == text, "run python benchmarks/page.py --write"
+
+
+def test_the_prose_of_the_page_is_that_of_the_record(page):
+    text = " ".join(page.PAGE.read_text(encoding="utf-8").split())
+    record = page.read("gpu-speed.json")
+    free = page.legs(record, "lora")["plan, free"]
+    earlier = next(one for one in record["scaled"] if one["name"] == "32 rows")
+    assert (free["micro"], free["accumulation"]) == (earlier["micro"], earlier["accumulation"]) == (32, 1)
+    there, here = page.milliseconds(earlier), page.milliseconds(free)
+    assert f"LoRA at 32 x 1 took {there:.0f} ms an update there and {here:.0f} ms here" in text
+    assert "*The copied setting* is 2 rows, 4 times (2 x 4)" in text and "seeds' default" not in text
 
 
 def test_a_picture_is_drawn(page, record, tmp_path):

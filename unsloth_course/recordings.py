@@ -37,6 +37,7 @@ SPREADS = 4.0  # half the band's width, in standard deviations of a new run
 NEIGHBOURS = 4  # points on each side that the spread is pooled with
 FLOOR = 0.04  # of the height of the mean curve
 ENOUGH = 0.9  # share of the points that has to lie inside
+SAME_RATE = 0.1  # two learning rates that differ by less are one; the log may just miss the highest of a schedule
 WORDS = {3: "three", 4: "four", 5: "five"}
 
 
@@ -68,7 +69,8 @@ class Band:
 class Recording:
     """Recorded runs of one lesson, alike in all but the seed; or, where there is none to compare with, `why`.
 
-    samples: of the first seed, each with "prompt", "before" and "after". A recording with a `why` is false.
+    learning_rate: the highest of the schedule; None where it is not known. samples: of the first seed, each with
+    "prompt", "before" and "after". A recording with a `why` is false.
     """
 
     lesson: str
@@ -78,6 +80,7 @@ class Recording:
     data: str = ""
     date: str = ""
     steps: int = 0
+    learning_rate: float | None = None
     versions: dict[str, str] = field(default_factory=dict)
     runs: tuple[Run, ...] = ()
     samples: tuple[dict[str, str], ...] = ()
@@ -137,7 +140,14 @@ class Recording:
                 "This run logged its progress at other steps than the recorded ones, so they are not compared; "
                 "logging_steps decides that."
             )
-        return ""
+        mine = max((rate for _, rate in plots._series(history, "learning_rate")), default=None)
+        theirs = self.learning_rate
+        if mine is None or theirs is None or abs(mine - theirs) <= SAME_RATE * abs(theirs):
+            return ""
+        return (
+            f"This run's learning rate went up to {mine:.2g} and that of the recorded ones to {theirs:.2g}: they are "
+            "not compared."
+        )
 
     def history(self) -> list[dict[str, float]]:
         """The log of the first recorded run, as `trainer.state.log_history` would have it."""
@@ -222,7 +232,8 @@ def compare(recording: Recording, history: Sequence[Mapping[str, Any]]) -> Compa
     """Whether a run's smoothed curve lies inside the band of a recording.
 
     history: `trainer.state.log_history`. A point that is no finite number lies outside. Nothing is compared where there
-    is no recording or the runs differ in their steps; the sentence says which. Taught in all five lessons.
+    is no recording or the runs differ in their steps or their learning rate; the sentence says which. Taught in all
+    five lessons.
     """
     from unsloth_course import plots
 
@@ -280,6 +291,8 @@ class Shown:
             "training": f"{recording.steps} steps, {_range(seconds, '{:.1f}'.format)} s",
             "peak memory": _range(peaks, size),
         }
+        if recording.learning_rate is not None:
+            rows["training"] += f", learning rate {recording.learning_rate:.2g}"
         for name in runs[0].scores:
             before, after = ([run.scores[name][end] for run in runs] for end in (0, 1))
             rows[name.replace("_", " ")] = (
@@ -311,7 +324,9 @@ class Shown:
     def __str__(self) -> str:
         if not self.recording:
             return self.recording.why
-        lines = [f"{what:<16}{value}" for what, value in self.rows().items()]
+        rows = self.rows()
+        width = max(map(len, rows)) + 2
+        lines = [f"{what:<{width}}{value}" for what, value in rows.items()]
         for sample in self.recording.samples:
             lines.append(f"{sample['prompt']!r}\n    before {sample['before']!r}\n    after  {sample['after']!r}")
         return "\n".join(lines)
@@ -353,6 +368,7 @@ def _recording(found: Any, lesson: str, profile: str) -> Recording:
     recording = Recording(
         **{name: found[name] for name in texts},
         steps=found["steps"],
+        learning_rate=None if (rate := found.get("learning_rate")) is None else _number(rate, "learning_rate"),
         versions={str(name): str(version) for name, version in found["versions"].items()},
         runs=tuple(_run(run, f"run {number}") for number, run in enumerate(found["runs"], 1)),
         samples=tuple(_sample(sample, f"sample {number}") for number, sample in enumerate(found["samples"], 1)),

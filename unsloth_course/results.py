@@ -95,6 +95,7 @@ def build(
         "parameters": {"total": parameters.total, "trainable": parameters.trainable},
         "training": {
             "steps": steps,
+            "learning_rate": float(trainer.args.learning_rate),
             "examples": examples,
             "tokens": _tokens(history, trainer.train_dataset, examples),
             "seconds": float(summary.get("train_runtime", 0.0)),

@@ -26,13 +26,23 @@ FULL = os.environ.get("UNSLOTH_COURSE_REHEARSAL") == "full"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Colab runs on Linux, and so does its rehearsal.")
 
 
+def fresh(folder):
+    try:
+        return rehearsal.environment(folder)
+    except rehearsal.Unreachable as error:
+        pytest.skip(f"Colab's versions are not here and cannot be fetched: {error}")
+
+
 @pytest.fixture
 def session(tmp_path):
     """A fresh session of Colab."""
-    try:
-        return rehearsal.environment(tmp_path)
-    except rehearsal.Unreachable as error:
-        pytest.skip(f"Colab's versions are not here and cannot be fetched: {error}")
+    return fresh(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def one_session(tmp_path_factory):
+    """A session in which one lesson is opened after the other: the first one installs, the others find all there."""
+    return fresh(tmp_path_factory.mktemp("session"))
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +72,9 @@ def assert_ran(notebook, session, lesson):
 
 
 @pytest.mark.parametrize("lesson", [name for name in runner.LESSONS if name != "lora"])
-def test_an_uploaded_lesson_runs_from_the_first_cell_to_the_last(lesson, session, uploads):
-    done = rehearsal.run(lesson_of(uploads, lesson), session, {})
-    assert_ran(done, session, lesson)
+def test_an_uploaded_lesson_runs_from_the_first_cell_to_the_last(lesson, one_session, uploads):
+    done = rehearsal.run(lesson_of(uploads, lesson), one_session, {})
+    assert_ran(done, one_session, lesson)
 
 
 def test_a_session_that_is_lost_goes_on_from_the_drive(session, hub, uploads, tmp_path):
