@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 RATE = re.compile(r"^LEARNING_RATE = (.*?)(\s+#.*)?$", re.MULTILINE)
-TRAINING = re.compile(r"^trainer\.train\(\)", re.MULTILINE)
+TRAINING = re.compile(r"^trainer\.train\(", re.MULTILINE)
 
 
 def history(lesson: str, factor: float, knobs: dict[str, Any]) -> list[dict[str, Any]]:

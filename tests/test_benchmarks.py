@@ -3,8 +3,11 @@
 import copy
 import json
 
+import nbformat
 import pytest
 from conftest import script
+
+from unsloth_course import runner
 
 SCORE = {"metric": "exact_match", "n": 200, "before": 0.0, "after": 0.95, "interval": [0.9, 0.99], "retention": None}
 
@@ -127,3 +130,12 @@ def test_recorded_files_are_read_in_learning_order(table, tmp_path):
     for lesson in ("grpo", "base", "full", "lora"):
         (tmp_path / f"{lesson}-cpu-seed1.json").write_text(json.dumps(run_of(table, lesson)))
     assert [run["lesson"] for run in table.recorded(tmp_path)] == ["base", "lora", "full", "grpo"]
+
+
+@pytest.mark.parametrize("lesson", runner.LESSONS)
+def test_a_wrong_rate_can_be_tried_with_every_lesson(lesson):
+    """off_course.py runs the cells up to the training with another learning rate."""
+    off = script("off_course")
+    code = [cell for cell in nbformat.read(runner.notebook_path(lesson), 4).cells if cell.cell_type == "code"]
+    assert sum(bool(off.TRAINING.search(cell.source)) for cell in code) == 1
+    assert sum(bool(off.RATE.search(cell.source)) for cell in code) == 1
