@@ -93,6 +93,93 @@ def test_answers_to_other_prompts_are_not_gone_on_with(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        "notes in one line",
+        '{"prompt": "question 0"}\n{"prompt": "question 1"}',
+        '{"messages": [{"role": "user", "content": "my own row"}]}',
+    ],
+)
+def test_a_file_of_something_else_stays_as_it_is(tmp_path, content):
+    out = tmp_path / "notes.txt"
+    out.write_text(content)
+    with pytest.raises(CourseError, match=r"line 1 .* Choose another --out"):
+        chat.answer_file(Echo(), chat.read_prompts(prompts(tmp_path)), out)
+    assert out.read_text() == content and list(tmp_path.glob("*.about.json")) == []
+
+
+def test_a_tail_behind_all_answers_is_not_cut_off(tmp_path):
+    chats, out = chat.read_prompts(prompts(tmp_path)), tmp_path / "out.jsonl"
+    chat.answer_file(Echo(), chats, out)
+    with out.open("a") as file:
+        file.write("mine")
+    before = out.read_bytes()
+    with pytest.raises(CourseError, match="line 11 is no answer"):
+        chat.answer_file(Echo(), chats, out)
+    assert out.read_bytes() == before
+
+
+def test_a_line_may_be_cut_off_anywhere(tmp_path):
+    chats, out = chat.read_prompts(prompts(tmp_path, 2)), tmp_path / "out.jsonl"
+    chat.answer_file(Echo(), chats, out)
+    whole = out.read_bytes()
+    first = whole.index(b"\n") + 1
+    for end in range(first, len(whole)):
+        out.write_bytes(whole[:end])
+        assert chat.answer_file(Echo(), chats, out) == 1 and out.read_bytes() == whole
+
+
+def test_the_prompts_are_not_answered_into_their_own_file(monkeypatch, tmp_path):
+    monkeypatch.setattr(chat, "open_model", lambda source: pytest.fail("nothing is loaded for this"))
+    file = prompts(tmp_path)
+    before, link = file.read_bytes(), tmp_path / "link.jsonl"
+    link.symlink_to(file)
+    for out in (file, link):
+        done = CliRunner().invoke(cli.app, ["chat", "m", "--prompts", str(file), "--out", str(out)])
+        assert isinstance(done.exception, CourseError) and "the file of the prompts" in str(done.exception)
+    assert file.read_bytes() == before
+
+
+def test_another_model_or_sampling_does_not_go_on(tmp_path):
+    chats, out = chat.read_prompts(prompts(tmp_path)), tmp_path / "out.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        chat.answer_file(Echo(fail_after=1), chats, out, batch=4, source="one")
+    with pytest.raises(CourseError, match=r"given with model one, and now it is model two\. Choose another --out"):
+        chat.answer_file(Echo(), chats, out, source="two")
+    with pytest.raises(CourseError, match="given with max_new_tokens 256, and now it is max_new_tokens 12"):
+        chat.answer_file(Echo(), chats, out, chat.Sampling(max_new_tokens=12), source="one")
+    assert chat.answer_file(Echo(), chats, out, source="one") == 6
+    (tmp_path / "out.jsonl.about.json").write_text("[")
+    with pytest.raises(CourseError, match=r"about.json is damaged"):
+        chat.answer_file(Echo(), chats, out, source="one")
+
+
+def test_the_command_notes_which_model_answered(monkeypatch, tmp_path):
+    monkeypatch.setattr(chat, "open_model", lambda source: Echo())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own").mkdir()
+    out = tmp_path / "out.jsonl"
+    arguments = ["--prompts", str(prompts(tmp_path)), "--out", str(out)]
+    assert CliRunner().invoke(cli.app, ["chat", "own", *arguments]).exit_code == 0
+    assert json.loads((tmp_path / "out.jsonl.about.json").read_text())["model"] == str((tmp_path / "own").resolve())
+    assert CliRunner().invoke(cli.app, ["chat", str(tmp_path / "own"), *arguments]).exit_code == 0
+    done = CliRunner().invoke(cli.app, ["chat", "other", *arguments])
+    assert isinstance(done.exception, CourseError) and "now it is model other" in str(done.exception)
+
+
+def test_half_a_character_is_a_sentence(monkeypatch, tmp_path):
+    half = json.dumps("\ud83d")
+    file = tmp_path / "p.jsonl"
+    for row in (f'{{"prompt": {half}}}', f'{{"messages": [{{"role": "user", "content": {half}}}]}}'):
+        file.write_text('{"prompt": "x"}\n' + row)
+        with pytest.raises(CourseError, match="line 2 contains half of a surrogate pair"):
+            chat.read_prompts(file)
+    monkeypatch.setattr(chat, "open_model", lambda source: Echo())
+    done = CliRunner().invoke(cli.app, ["chat", "m"], input=b"caf\xe9\n")
+    assert isinstance(done.exception, CourseError) and "no UTF-8 text" in str(done.exception)
+
+
+@pytest.mark.parametrize(
     ("line", "word"),
     [
         ("{", "line 2 is not JSON"),
@@ -135,7 +222,9 @@ def test_messages_keep_their_own_system_prompt(tmp_path):
     assert second[0]["content"] == "given"
 
 
-@pytest.mark.parametrize("options", [{"temperature": -1}, {"top_p": 0}, {"top_k": -1}, {"max_new_tokens": 0}])
+@pytest.mark.parametrize(
+    "options", [{"temperature": -1}, {"top_p": 0}, {"top_k": -1}, {"max_new_tokens": 0}, {"seed": 2**33}]
+)
 def test_sampling_options_are_checked(options):
     with pytest.raises(CourseError):
         chat.Sampling(**options)

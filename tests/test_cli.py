@@ -118,6 +118,17 @@ def test_all_goes_on_after_a_failure(command, monkeypatch):
     assert err.splitlines() == ["The disk is full [b]today[/b].", "1 of 2 lessons failed: full."]
 
 
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [(("--seed", "0"), "seed"), (("--weight-decay", "0"), "weight_decay"), (("--warm-up", "0"), "warm_up")],
+)
+def test_a_zero_beside_a_chain_is_not_ignored(command, tmp_path, said, name):
+    path = tmp_path / "chain.toml"
+    path.write_text('[[stage]]\nmethod = "lora"\ndata = "pocket"\n')
+    status, _, err = command("finetune", "--config", str(path), *said)
+    assert status == 1 and f"holds stages; write {name} into it" in err
+
+
 def test_ctrl_c_is_130(command, monkeypatch):
     def run(lesson, **_):
         raise KeyboardInterrupt

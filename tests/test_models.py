@@ -222,6 +222,18 @@ def test_the_chat_form_stops_where_the_answer_begins(base):
     assert text == "<|im_start|>user\nWhat is 1 plus 1?<|im_end|>\n<|im_start|>assistant\n"
 
 
+def test_a_conversation_that_cannot_be_written_is_a_sentence(base):
+    _, tokenizer = base
+    bare, strict = copy.deepcopy(tokenizer), copy.deepcopy(tokenizer)
+    bare.chat_template, strict.chat_template = None, "{{ raise_exception('No system prompts.') }}"
+    with pytest.raises(CourseError, match="This model has no chat template"):
+        models.chat_prompt(bare, "a")
+    turns = [{"role": role, "content": "a"} for role in ("system", "user")]
+    with pytest.raises(CourseError, match=r"refuses turns of system, user: No system prompts. Take rows without"):
+        models.in_chat_form(strict, turns, tokenize=False)
+    assert models.in_chat_form(tokenizer, turns, tokenize=True) == tokenizer.apply_chat_template(turns, tokenize=True)
+
+
 def test_answers_in_a_batch_are_those_one_by_one(healthy):
     """Questions of other lengths are padded on the left, so the answer must not depend on its neighbours."""
     questions = [*healthy.before.questions[:8], *QUESTIONS]

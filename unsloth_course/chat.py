@@ -7,12 +7,13 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from unsloth_course import models
 from unsloth_course.data.chat import ROLES
+from unsloth_course.data.files import is_unicode
 from unsloth_course.errors import CourseError
 
 Message = Mapping[str, str]
@@ -39,6 +40,8 @@ class Sampling:
             raise CourseError(f"top_p is above 0 and at most 1, not {self.top_p}.")
         if self.top_k < 0 or self.max_new_tokens < 1:
             raise CourseError("top_k is 0 or more, and an answer has at least 1 token.")
+        if not 0 <= self.seed < 2**32:
+            raise CourseError(f"A seed is a whole number from 0 to below {2**32}, not {self.seed}.")
 
 
 class Model(Protocol):
@@ -68,7 +71,7 @@ class Weights:
         self._model = None
 
     def _prompt(self, messages: Sequence[Message]) -> str:
-        return self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        return models.in_chat_form(self._tokenizer, list(messages), tokenize=False, add_generation_prompt=True)
 
     def _drawn(self, sampling: Sampling) -> dict[str, Any]:
         from transformers import set_seed
@@ -176,10 +179,12 @@ def _messages(line: str, where: str, start: list[Message]) -> list[Message]:
     except (ValueError, RecursionError):
         raise CourseError(f"{where} is not JSON.") from None
     if isinstance(row, dict) and isinstance(row.get("prompt"), str):
+        _check_unicode([row["prompt"]], where)
         return [*start, {"role": "user", "content": row["prompt"]}]
     messages = row.get("messages") if isinstance(row, dict) else None
     if isinstance(messages, list) and messages and all(map(_is_message, messages)):
         turns = [{"role": turn["role"], "content": turn["content"]} for turn in messages]
+        _check_unicode([turn["content"] for turn in turns], where)
         return turns if turns[0]["role"] == "system" else [*start, *turns]
     raise CourseError(f'{where} has neither "prompt" (a text) nor "messages" (a list of role and content).')
 
@@ -188,21 +193,24 @@ def _is_message(turn: Any) -> bool:
     return isinstance(turn, dict) and turn.get("role") in ROLES and isinstance(turn.get("content"), str)
 
 
+def _check_unicode(texts: Sequence[str], where: str) -> None:
+    if not all(map(is_unicode, texts)):
+        raise CourseError(f"{where} contains half of a surrogate pair, which is not text. Mend it.")
+
+
 def answered(out: Path, chats: Sequence[Sequence[Message]]) -> int:
     """How many rows of an answer file are done; a last line that was cut off is taken out of it.
 
-    Raises CourseError when the file answers other prompts.
+    Raises CourseError when the file holds anything but answers to these prompts, and then leaves it as it is.
     """
     if not out.exists():
         return 0
     try:
         content = out.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
-            out.write_bytes(whole)
     except OSError as error:
-        raise CourseError(f"{out} cannot be read or written ({error.strerror}). Choose another --out.") from None
-    done = whole.splitlines()
+        raise CourseError(f"{out} cannot be read ({error.strerror}). Choose another --out.") from None
+    whole = content[: content.rfind(b"\n") + 1]
+    done, rest = whole.splitlines(), content[len(whole) :]
     for number, line in enumerate(done):
         try:
             mine = number < len(chats) and json.loads(line)["messages"] == list(map(dict, chats[number]))
@@ -212,7 +220,37 @@ def answered(out: Path, chats: Sequence[Sequence[Message]]) -> int:
             raise CourseError(
                 f"{out}, line {number + 1} does not answer that prompt of this file. Choose another --out."
             )
+    if rest:
+        begun = _line(chats[len(done)], "")[:-2].encode() if len(done) < len(chats) else b""
+        if not begun or not (rest.startswith(begun) or begun.startswith(rest)):
+            raise CourseError(f"{out}, line {len(done) + 1} is no answer of such a run. Choose another --out.")
+        try:
+            os.truncate(out, len(whole))
+        except OSError as error:
+            raise CourseError(f"{out} cannot be written ({error.strerror}). Choose another --out.") from None
     return len(done)
+
+
+def _line(messages: Sequence[Message], answer: str) -> str:
+    return json.dumps({"messages": list(map(dict, messages)), "answer": answer}, ensure_ascii=True)
+
+
+def _require_same_run(out: Path, about: Path, told: Mapping[str, Any]) -> None:
+    """Raises CourseError when the answers in `out` were given by another model, or drawn otherwise."""
+    if not about.is_file():  # answers from before this was noted
+        return
+    try:
+        before = json.loads(about.read_text(encoding="utf-8"))
+        differ = [name for name in told if before[name] != told[name]]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise CourseError(
+            f"{about} is damaged, so nobody knows whose answers are in {out}. Choose another --out."
+        ) from None
+    if differ:
+        was, now = (", ".join(f"{name} {run[name]}" for name in differ) for run in (before, told))
+        raise CourseError(
+            f"The answers in {out} were given with {was}, and now it is {now}. Choose another --out, or ask as before."
+        )
 
 
 def answer_file(
@@ -222,27 +260,32 @@ def answer_file(
     sampling: Sampling | None = None,
     batch: int = 16,
     say: Callable[[str], None] = lambda line: None,
+    source: str = "",
 ) -> int:
     """Answers conversations into a JSONL file, in their order; returns how many were answered now.
 
     Each line holds `messages` and `answer`. A file with the first answers is gone on with: a stopped run loses at
-    most one batch. batch: conversations side by side.
+    most one batch. batch: conversations side by side. source: the name of the model. It is noted with the sampling in
+    `<out>.about.json`, and answers of another model or sampling are not gone on with: that raises CourseError.
     """
     if batch < 1:
         raise CourseError(f"A batch has at least 1 prompt, not {batch}.")
     out = Path(out)
     sampling = sampling or Sampling()
     done = answered(out, chats)
+    about, told = out.with_name(out.name + ".about.json"), {"model": source, **asdict(sampling)}
     if done:
+        _require_same_run(out, about, told)
         say(f"{done} of {len(chats)} prompts are answered in {out}; going on from there")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        if not done:
+            about.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
         with out.open("a", encoding="utf-8", newline="\n") as file:
             for start in range(done, len(chats), batch):
                 rows = chats[start : start + batch]
                 for messages, answer in zip(rows, model.answer_all(rows, sampling), strict=True):
-                    row = {"messages": list(map(dict, messages)), "answer": answer}
-                    file.write(json.dumps(row, ensure_ascii=True) + "\n")
+                    file.write(_line(messages, answer) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
                 say(f"{start + len(rows)} of {len(chats)} prompts answered")

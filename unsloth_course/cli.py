@@ -149,14 +149,16 @@ def finetune(
     from .finetune import options as settings_of
 
     stages = config is not None and chain.is_chain(config)
+    options = None if stages else settings_of.asked(config, said)
+    began = time.time() - 1  # the clock that dates files is a little behind
     try:
         with _beside(as_json):
-            outcome = _chain(config, said) if stages else room.run(settings_of.asked(config, said), started)
+            outcome = _chain(config, said) if stages else room.run(options, started)
     except checkpoints.Stopped as stopped:
         _complain(str(stopped))
         raise typer.Exit(INTERRUPTED) from None
     except KeyboardInterrupt:
-        _complain("Stopped by Ctrl-C before the first checkpoint; nothing of this run was saved yet.")
+        _complain(chain.interrupted(config, out) if stages else room.interrupted(options, began))
         raise typer.Exit(INTERRUPTED) from None
     if outcome is None:  # not the first of several processes
         return
@@ -171,7 +173,11 @@ def _chain(config: Path, said: dict[str, Any]) -> Any:
     """Runs the stages of a file."""
     from .finetune import chain
 
-    others = [name for name, value in said.items() if value not in (None, False) and name not in ("out", "resume")]
+    others = [
+        name
+        for name, value in said.items()
+        if value is not None and value is not False and name not in ("out", "resume")
+    ]
     if others:
         raise CourseError(f"{config} holds stages; write {others[0]} into it. Only --out and --resume go beside it.")
     return chain.run(config, said["out"], said["resume"])
@@ -418,10 +424,16 @@ def chat(
     if (prompts is None) != (out is None):
         raise CourseError("--prompts and --out go together: a file of prompts and the file of their answers.")
     chats = room.read_prompts(prompts, system) if prompts else []
+    if prompts and out.exists() and out.samefile(prompts):
+        raise CourseError(f"The answers would be written into {prompts}, the file of the prompts. Give another --out.")
     model = room.open_model(source)
     try:
         if prompts:
-            made = room.answer_file(model, chats, out, sampling, batch, say=lambda line: print(line, file=sys.stderr))
+            path = Path(source).expanduser()
+            named = str(path.resolve()) if path.exists() else source
+            made = room.answer_file(
+                model, chats, out, sampling, batch, say=lambda line: print(line, file=sys.stderr), source=named
+            )
             print(f"{made} answered now, {len(chats)} in all\nfile  {out}")
         else:
             _talk(room.Conversation(model, sampling, system))
@@ -436,8 +448,11 @@ def _talk(conversation: Any) -> None:
     while True:
         try:
             text = input("> " if sys.stdin.isatty() else "").strip()
+            text.encode()  # what is no UTF-8 may come in as halves of surrogate pairs
         except EOFError:
             return
+        except UnicodeError:
+            raise CourseError("What came in is no UTF-8 text, and a model reads no other. Write it in UTF-8.") from None
         if not text:
             return
         if text == "/new":

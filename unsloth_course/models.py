@@ -157,7 +157,29 @@ def answering(model: Any) -> Iterator[None]:
 def chat_prompt(tokenizer: Any, question: str) -> str:
     """A question in the model's chat form, up to where its answer begins."""
     turn = [{"role": "user", "content": question}]
-    return tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    return in_chat_form(tokenizer, turn, tokenize=False, add_generation_prompt=True)
+
+
+def in_chat_form(tokenizer: Any, turns: Sequence[Mapping[str, str]], **settings: Any) -> Any:
+    """A conversation as `tokenizer.apply_chat_template` writes it with these settings.
+
+    Raises CourseError for a model without a chat template, and where the template refuses the turns.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        return tokenizer.apply_chat_template(turns, **settings)
+    except (TemplateError, ValueError) as error:
+        if not getattr(tokenizer, "chat_template", None):
+            raise CourseError(
+                "This model has no chat template, so it cannot say how a conversation is written. Take an "
+                "instruction-tuned model (its name often ends in -Instruct), or set tokenizer.chat_template."
+            ) from None
+        roles = ", ".join(turn["role"] for turn in turns[:4]) + (" ..." if len(turns) > 4 else "")
+        raise CourseError(
+            f"The chat template of this model refuses turns of {roles}: {str(error).rstrip('.')}. Take rows without "
+            "what it refuses, or another model."
+        ) from None
 
 
 def complete(
@@ -315,10 +337,13 @@ def save_adapter(model: Any, tokenizer: Any, target: str | Path, base: str) -> P
     """Saves the adapter with the name of its base, so that another machine finds the base again.
 
     PEFT notes the folder that the base was loaded from, in the settings and in the model card: a path of this machine.
-    The copy of the adapter that TRL's DPOTrainer keeps as its reference ("ref") is no part of what was learned and is
-    left out. Raises CourseError when the folder cannot be written.
+    A base that is a folder of the learner's is noted in full, so that it is found from every other folder. The copy of
+    the adapter that TRL's DPOTrainer keeps as its reference ("ref") is no part of what was learned and is left out.
+    Raises CourseError when the folder cannot be written.
     """
     target = Path(target)
+    if base != POCKET and os.path.isdir(own := os.path.expanduser(base)):
+        base = os.path.realpath(own)
     learned = [name for name in model.peft_config if name != "ref"]
     try:
         target.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unsloth_course import cli
-from unsloth_course.data import convert, files, function_calling
+from unsloth_course.data import convert, corpus, files, function_calling
 from unsloth_course.data.files import Row
 from unsloth_course.data.report import HeldOut, secrets
 from unsloth_course.errors import CourseError
@@ -364,6 +364,39 @@ def test_a_folder_of_texts(tmp_path):
     accounted(report)
     assert (report.format, report.converted, len(report.set_aside)) == ("text", 3, 2)
     assert [row["text"] for row in read(tmp_path / "out.jsonl")] == ["one", "two", "three"]
+
+
+def test_an_output_is_not_written_into_the_folder_that_is_read(tmp_path, command):
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    written(folder, [READY["alpaca"]] * 3)
+    for out in (folder / "o.jsonl", folder / "new" / "o.jsonl"):
+        status, _, err = command(folder, "--out", out)
+        assert status == 1 and "lies in the folder" in err and "outside" in err
+    assert [path.name for path in folder.iterdir()] == ["rows.jsonl"]
+    for _ in range(2):
+        status, out, _ = command(folder, "--out", tmp_path / "o.jsonl", "--json")
+        assert status == 0 and json.loads(out)["converted"] == 3
+    other = written(tmp_path, [READY["alpaca"]], "other.jsonl")
+    assert "lies in the folder" in command(other, "--out", folder / "o.jsonl", "--held-out", folder)[2]
+
+
+def test_of_a_folder_the_first_row_set_aside_is_named_with_its_file(tmp_path, command):
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    written(folder, [READY["alpaca"]], "a.jsonl")
+    bad = written(folder, [READY["alpaca"] | {"output": ""}], "b.jsonl")
+    assert f"(first: {corpus.shown(bad)}, row 1)" in command(folder)[1]
+    written(tmp_path, [READY["alpaca"], READY["alpaca"] | {"output": ""}])
+    assert "(first: row 2)" in command(tmp_path / "rows.jsonl")[1]
+
+
+def test_an_empty_name_is_not_this_folder(tmp_path, command, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = written(tmp_path, [READY["alpaca"]])
+    for arguments in (("",), (source, "--held-out", "")):
+        status, _, err = command(*arguments)
+        assert status == 1 and "is empty" in err
 
 
 def test_csv_rows_that_cannot_be_read_are_set_aside(tmp_path):

@@ -295,6 +295,18 @@ def test_turns_that_are_no_prompt_with_one_answer_are_set_aside(change, words):
     assert reason(CHAT | change) == words
 
 
+def test_lengths_for_a_model_without_a_chat_template_are_a_sentence():
+    class Bare:
+        chat_template = None
+
+        def apply_chat_template(self, turns, **settings):
+            raise ValueError("tokenizer.chat_template is not set")
+
+    rows = [{"prompt": [{"role": "user", "content": "a"}], "chosen": "b", "rejected": "c"}]
+    with pytest.raises(CourseError, match="has no chat template"):
+        preference.longest(rows, Bare())
+
+
 def test_whole_conversations_may_have_other_columns_beside_them():
     turns = [[*CHAT["prompt"], {"role": "assistant", "content": text}] for text in ("yes", "no")]
     rows = [{"id": 1} | NESTED, {"chosen": turns[0], "rejected": turns[1], "score_chosen": 8.5}]

@@ -32,6 +32,39 @@ def exchanged(monkeypatch, task: str, source: str) -> None:
 # --- without llama.cpp
 
 
+@pytest.mark.parametrize(
+    ("source", "base", "needs_the_hub"),
+    [
+        ("somebody/model", None, True),
+        ("adapter", "somebody/model", True),
+        ("adapter", "pocket", False),
+        ("model", None, False),
+    ],
+)
+def test_the_network_is_used_where_the_weights_may_be_on_the_hub(tmp_path, monkeypatch, source, base, needs_the_hub):
+    from unsloth_course import profile
+
+    def decided(**asked):
+        machine = profile.Machine(None, 0, False, 2, 8 * 1024**3, False)
+        assert ("HF_HUB_OFFLINE" not in profile.decide(machine, **asked).environment) == needs_the_hub
+        raise CourseError("seen")
+
+    monkeypatch.setattr(profile, "detect", decided)
+    if "/" not in source:
+        (tmp_path / source).mkdir()
+        source = tmp_path / source
+    if base:
+        (source / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
+    with pytest.raises(CourseError, match="seen"):
+        own_process.load(source)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"base_model_name_or_path": 3}'])
+def test_an_adapter_whose_base_is_not_told_is_looked_at_later(tmp_path, content):
+    (tmp_path / "adapter_config.json").write_text(content)
+    assert own_process._fetched(tmp_path) == str(tmp_path)
+
+
 def test_a_merged_model_answers_as_its_adapter(adapter, tmp_path):
     done = CliRunner().invoke(cli.app, ["export", str(adapter), "--to", "merged", "--out", str(tmp_path), "--json"])
     assert done.exit_code == 0, done.output

@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +75,32 @@ def test_a_fault_is_named_with_its_stage(two, old, new, sentence):
         chain.read(two)
 
 
+ROWS = [("cpt", "pocket", ""), ("lora", "rows.jsonl", ""), ("dpo", "pocket", "")]
+
+
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [
+        (("held_out = 20", "held_out = 100", ""), "stage 2: held_out is not that of stage 1-cpt"),
+        (("", "", "held_out = 100"), "stage 3: held_out is not that of stage 2-lora"),
+        (("", "max_length = 64", ""), "stage 3: max_length is not that of stage 2-lora"),
+        (("held_out = 100", "max_length = 64", "held_out = 200\nmax_length = 64"), "stage 3: held_out .* 1-cpt"),
+        (("held_out = 100", "max_length = 64", "max_length = 64"), None),  # 100 is what cpt holds out anyway
+        (("max_length = 256", "", ""), None),
+        (("held_out = 12", "held_out = 12", "held_out = 12"), None),
+    ],
+)
+def test_scores_that_cannot_be_compared_are_refused_before_the_training(tmp_path, more, name):
+    path = tmp_path / "chain.toml"
+    stages = [f'[[stage]]\nmethod = "{row[0]}"\ndata = "{row[1]}"\n{own}' for row, own in zip(ROWS, more, strict=True)]
+    path.write_text("\n".join(stages))
+    if name:
+        with pytest.raises(CourseError, match=f"{name}.* Give both stages the same one"):
+            chain.read(path)
+    else:
+        assert len(chain.read(path)[0]) == 3
+
+
 def results(stage, verdict="trained", before=0.0, after=0.9, earlier=()):
     found = {
         "receipt": {"verdict": verdict},
@@ -82,7 +108,7 @@ def results(stage, verdict="trained", before=0.0, after=0.9, earlier=()):
         | {"before": before, "after": after},
         "earlier": [{"metric": "", "before": was, "after": now} for was, now in earlier],
         "wall_seconds": 5.0,
-        "options": {"out": str(stage.options.out)},
+        "options": asdict(stage.options) | {"out": str(stage.options.out)},
     }
     stage.options.out.mkdir(parents=True, exist_ok=True)
     (stage.options.out / f"{stage.options.lesson}.json").write_text(json.dumps(found))
@@ -149,6 +175,42 @@ def test_resumed_it_leaves_out_what_is_done(two, tmp_path, stub):
     two.write_text(TWO.replace("steps = 3", "steps = 4"))
     chain.run(two, out, resume=True)
     assert stub[1][2:] == [("answers", True)], "the stage that was changed, and that one alone"
+    two.write_text(TWO.replace("steps = 3", "steps = 4").replace("target = 10", "target = 10\nrank = 8"))
+    (out / "answers" / "checkpoints" / "checkpoint-2").mkdir(parents=True)
+    chain.run(two, out, resume=True)
+    assert not (out / "answers" / "checkpoints").exists()
+    assert stub[1][3:] == [("1-cpt", True), ("answers", False)], "what stands on a stage that was changed is made anew"
+
+
+def test_a_stage_that_learned_nothing_is_not_done(two, tmp_path, stub):
+    stub[0]["1-cpt"] |= {"verdict": "not trained"}
+    chain.run(two, tmp_path / "out")
+    chain.run(two, tmp_path / "out", resume=True)
+    assert stub[1][2:] == [("1-cpt", True), ("answers", False)]
+
+
+def test_the_options_of_a_stage_are_those_of_its_results(two, tmp_path, stub):
+    """A later run that was stopped may have left its finetune.toml beside the results of the one before."""
+    (_, second), out = chain.read(two, tmp_path / "out")
+    chain.run(two, out)
+    assert chain._done(second)
+    options.write(replace(second.options, steps=9), second.options.out)
+    assert chain._done(second) and not chain._done(replace(second, options=replace(second.options, steps=9)))
+
+
+def test_a_failed_stage_goes_on_with_its_mended_options(tmp_path, capfd):
+    """With the real process, which once refused what the chain's sentence had advised."""
+    path = tmp_path / "chain.toml"
+    path.write_text(
+        'model = "pocket"\nprofile = "cpu"\nbatch = 4\nheld_out = 12\n'
+        '[[stage]]\nmethod = "lora"\ndata = "pocket"\nsteps = 2\n'
+    )
+    ((stage,), out) = chain.read(path, tmp_path / "out")
+    stage.options.out.mkdir(parents=True)
+    options.write(replace(stage.options, learning_rate=0.5), stage.options.out)  # all that a failed stage has left
+    chain.run(path, out, resume=True)
+    assert options.read(stage.options.out / options.CONFIG).get("learning_rate") is None
+    assert "the run begins at its first step" in capfd.readouterr().out
 
 
 def test_a_stage_that_fails_ends_the_chain_with_a_sentence(two, tmp_path):
@@ -197,6 +259,29 @@ def test_ctrl_c_waits_for_the_stage_to_save(two, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         chain.run(two, tmp_path / "out", say=lambda line: None)
     assert len(waited) == 2
+
+
+def test_sigterm_reaches_the_stage_and_waits_for_it(two, tmp_path, monkeypatch):
+    """A scheduler sends it to the chain alone."""
+    told = []
+
+    class Process:
+        def __init__(self, command, env):
+            pass
+
+        def wait(self):
+            signal.raise_signal(signal.SIGTERM)
+            assert told == ["the stage"]
+            return 130
+
+        def terminate(self):
+            told.append("the stage")
+
+    monkeypatch.setattr(chain.subprocess, "Popen", Process)
+    before = signal.getsignal(signal.SIGTERM)
+    done = CliRunner().invoke(cli.app, ["finetune", "--config", str(two), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 130 and signal.getsignal(signal.SIGTERM) is before
+    assert f"The stages so far are in {tmp_path / 'out'}; the same command with --resume goes on" in done.stderr
 
 
 def test_a_row_that_never_fell_lost_nothing():

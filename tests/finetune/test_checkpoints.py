@@ -332,6 +332,18 @@ def test_the_second_ctrl_c_stops_at_once(toy, at, tmp_path):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_sigterm_that_comes_twice_at_once_is_one_request(toy, at, tmp_path):
+    """To all processes of a job, and passed on by its chain."""
+
+    def twice(control):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(checkpoints.Stopped, match="after step 7"):
+        checkpoints.train(toy([at(7, twice)]))
+    assert names(tmp_path / "checkpoints") == ["checkpoint-5", "checkpoint-7"]
+
+
 def test_a_signal_that_is_ignored_stays_so(toy, at):
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as nohup does
     try:

@@ -1,13 +1,15 @@
 """The command `finetune`: what it refuses, what it trains, and what it leaves behind."""
 
 import json
+from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from typer.testing import CliRunner
 
 from unsloth_course import cli, finetune, models
 from unsloth_course.errors import CourseError
-from unsloth_course.finetune import Options
+from unsloth_course.finetune import Options, checkpoints
 from unsloth_course.finetune import options as settings
 
 
@@ -21,6 +23,44 @@ def test_an_out_folder_that_cannot_be_is_a_sentence(load, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(CourseError, match="choose another"):
         finetune.run(Options("lora", "pocket", profile="cpu", out=tmp_path / "file"))
+
+
+def test_a_mistyped_start_leaves_the_config_of_a_finished_run(load, tmp_path):
+    config = settings.write(Options("lora", "pocket", out=tmp_path), tmp_path)
+    before = config.read_text()
+    with pytest.raises(CourseError, match=r"gone\.jsonl"):
+        finetune.run(Options("dpo", str(tmp_path / "gone.jsonl"), model="pocket", profile="cpu", out=tmp_path))
+    assert config.read_text() == before
+
+
+@pytest.mark.parametrize("model", ["out/merged", "out/deep/merged"])
+def test_a_model_that_the_run_would_write_over_is_refused(tmp_path, monkeypatch, model):
+    (tmp_path / model).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CourseError, match="out, where this run would write over it; choose another --out"):
+        finetune.run(Options("lora", "pocket", model=model, merge=True, out=tmp_path / "out"))
+    assert not (tmp_path / "out" / "finetune.toml").exists()
+
+
+class Adapted:
+    """Stands in for a model with an adapter: it saves what PEFT would, with the base's path."""
+
+    peft_config = MappingProxyType({"default": None})
+
+    def save_pretrained(self, folder, selected_adapters=()):
+        Path(folder, "adapter_config.json").write_text('{"base_model_name_or_path": "/of/peft"}')
+        Path(folder, "README.md").write_text("base_model: /of/peft\n")
+
+
+def test_a_base_in_a_folder_is_found_from_every_other_folder(tmp_path, monkeypatch):
+    for name in ("my model", "pocket"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    tokenizer = type("Tokenizer", (), {"save_pretrained": lambda self, folder: None})()
+    for base, noted in (("my model", str(tmp_path.resolve() / "my model")), ("pocket", "pocket"), ("a/b", "a/b")):
+        made = models.save_adapter(Adapted(), tokenizer, "adapter", base=base)
+        assert json.loads((made / "adapter_config.json").read_text())["base_model_name_or_path"] == noted
+        assert (made / "README.md").read_text() == f"base_model: {noted}\n"
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +118,41 @@ def test_the_exit_status_is_the_receipt_s(monkeypatch, verdict, status, tmp_path
     (options,) = calls
     assert (options.profile, options.max_samples, options.batch, options.merge) == ("cpu", 5, 4, True)
     assert isinstance(done.exception, CourseError) == (status == 1)
+
+
+def result(out):
+    (out / "lora.json").write_text("{}")
+
+
+def checkpoint(out):
+    (out / "checkpoints" / "checkpoint-7").mkdir(parents=True)
+    (out / "checkpoints" / "checkpoint-7" / checkpoints.MANIFEST).write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("leave", "sentence"),
+    [
+        (result, "after the training; what was learned is saved in {out}. Make the export that is missing"),
+        (checkpoint, "all up to {out}/checkpoints/checkpoint-7 is saved. The same command with --resume goes on"),
+        (lambda out: (out / "checkpoints" / "checkpoint-7").mkdir(parents=True), "nothing of this run was saved yet"),
+        (lambda out: None, "before the first checkpoint; nothing of this run was saved yet"),
+    ],
+)
+def test_ctrl_c_says_what_is_saved(monkeypatch, tmp_path, leave, sentence):
+    def run(options, started):
+        leave(tmp_path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(finetune, "run", run)
+    words = ["finetune", "--method", "lora", "--data", "pocket", "--merge", "--out", str(tmp_path)]
+    done = CliRunner().invoke(cli.app, words)
+    assert done.exit_code == 130 and sentence.format(out=tmp_path.as_posix()) in done.stderr.replace("\\", "/")
+
+
+def test_a_result_of_another_run_is_none_of_this_one(tmp_path):
+    result(tmp_path)
+    written = (tmp_path / "lora.json").stat().st_mtime
+    assert "nothing of this run" in finetune.interrupted(Options("lora", "pocket", out=tmp_path), written + 1)
 
 
 SHORT = {"profile": "cpu", "model": "pocket", "held_out": 12, "batch": 4}
@@ -142,8 +217,18 @@ def test_epochs_count_passes_over_the_rows(load, tmp_path):
 
 def test_a_resumed_run_of_other_options_is_refused(load, tmp_path):
     settings.write(Options("lora", "pocket", **SHORT, steps=5, out=tmp_path), tmp_path)
+    checkpoint(tmp_path)
     with pytest.raises(CourseError, match="other values of steps; its checkpoints would not fit"):
         finetune.run(Options("lora", "pocket", **SHORT, steps=6, resume=True, out=tmp_path))
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_goes_on_with_mended_options(tmp_path):
+    before = Options("dpo", "pocket", **SHORT, steps=5, resume=True, out=tmp_path)
+    settings.write(before, tmp_path)
+    assert finetune._resumed(before) == (before, None), "its warm-up is taken over"
+    mended = Options("dpo", "pocket", **SHORT, steps=5, warm_up=7, resume=True, out=tmp_path)
+    options, found = finetune._resumed(mended)
+    assert found is None and not options.resume and options.warm_up == 7, "its warm-up is not"
 
 
 def test_hyperparameters_reach_the_trainer(load, tmp_path):

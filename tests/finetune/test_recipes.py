@@ -1,8 +1,11 @@
 """The numbers that a recipe picks where an option leaves them open."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from unsloth_course import profile
+from unsloth_course.errors import CourseError
 from unsloth_course.finetune import Options, recipes
 
 CARD = profile.Machine(
@@ -50,3 +53,51 @@ def test_a_resumed_warm_up_measures_the_model_as_it_was_handed_on(tmp_path, monk
     start = str(tmp_path / "start")
     assert recipe.warmed_up("handed on", None, []) == (start, [])
     assert recipe.warmed_up("handed on", None, [Asked()]) == (start, ["score of handed on"])
+
+
+def test_an_optimizer_that_there_is_none_of_is_a_sentence_before_the_model_is_loaded(load):
+    recipe = recipes.Recipe(Options("lora", "pocket", optim="foo"), profile.decide(CARD, "cpu", "pocket", "pocket"))
+    with pytest.raises(CourseError, match=r"--optim is 'foo'; choose one of .*adamw_torch"):
+        recipe.load("no such folder")
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "words"),
+    [([], None, "to learn from"), ([1], [], "for testing"), ([1], [1], None), ([1], None, None)],
+)
+def test_pairs_whose_prompts_fill_the_length_are_a_sentence(monkeypatch, train, test, words):
+    from unsloth_course import training
+
+    made = SimpleNamespace(train_dataset=train, eval_dataset=test)
+    monkeypatch.setattr(training, "preference_trainer", lambda *_, **__: made)
+    recipe = recipes.Recipe(Options("dpo", "pocket"), profile.decide(CARD, "cpu", "pocket", "pocket"))
+    if words is None:
+        assert recipe.trainer(None, None, train, test, 1, {}, []) is made
+    else:
+        with pytest.raises(CourseError, match=f"No pair {words} is left: .* 128 tokens or more.* Raise --max-length"):
+            recipe.trainer(None, None, train, test, 1, {}, [])
+
+
+class NoTemplate:
+    """A base model's tokenizer."""
+
+    chat_template = None
+
+    def apply_chat_template(self, turns, **settings):
+        raise ValueError("Cannot use chat template functions because tokenizer.chat_template is not set")
+
+
+TURNS = [{"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "b"}]}]
+
+
+def test_a_warm_up_of_a_model_without_a_chat_template_is_a_sentence():
+    recipe = recipes.Recipe(Options("dpo", "pocket"), profile.decide(CARD, "cpu", "pocket", "pocket"))
+    with pytest.raises(CourseError, match="has no chat template"):
+        recipe.supervise(None, NoTemplate(), TURNS)
+
+
+def test_conversations_for_a_model_without_a_chat_template_are_a_sentence():
+    task = recipes.tasks.Conversations(profile.decide(CARD, "cpu", "pocket", "pocket"), TURNS, TURNS, None)
+    for asked in (lambda: task.longest(NoTemplate()), lambda: task.measure(None, NoTemplate())):
+        with pytest.raises(CourseError, match="has no chat template"):
+            asked()

@@ -72,11 +72,24 @@ def test_a_free_plan_says_what_follows():
         (["--method", "lora", "--gpu", "GTX"], "No GPU named 'GTX' is known; choose one of T4"),
         (["--method", "lora", "--gpu", "T4", "--length", "0"], "--length is 0; give a whole number of at least 1"),
         (["--method", "lora", "--gpu", "T4", "--micro-batch", "3"], "8 rows of an update cannot be taken 3 at a time"),
+        (["--method", "lora", "--gpu", "T4", "--micro-batch", "4", "--free"], "--free has the plan choose the rows"),
     ],
 )
 def test_wrong_options_are_sentences(command, words, says):
     status, out, err = command(*words)
     assert status == 1 and out == "" and err.startswith(says) and err.count("\n") == 1
+
+
+def test_sizes_that_no_model_has_are_a_sentence(command, tmp_path):
+    sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
+    (tmp_path / "config.json").write_text(json.dumps(dict.fromkeys(sizes, 64) | {"num_attention_heads": 0}))
+    status, _, err = command("--method", "lora", "--gpu", "T4", "--model", str(tmp_path))
+    assert status == 1 and err == "config.json says that heads is 0, which no model has: fetch the model again.\n"
+
+
+def test_the_advice_on_rows_has_the_option_of_both_commands():
+    with pytest.raises(CourseError, match=r"\(--rows; of finetune it is --batch\)"):
+        memory.report("lora", gpu="T4", rows=8, micro_batch=3)
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b"{}", b"\xff\xfe", b'{"hidden_size": "big"}'])

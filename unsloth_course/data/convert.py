@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from unsloth_course.data import chat, detect, preference, reading
+from unsloth_course.data import chat, detect, preference, reading, tables
 from unsloth_course.data.files import Aside, Broken, Row, SetAside, dumps
 from unsloth_course.data.report import HeldOut, Report, Template
 from unsloth_course.errors import CourseError
@@ -94,7 +94,8 @@ def run(
             f"Choose one of {', '.join(possible)}."
         )
     template = Template(model)
-    report = Report(form.name, target, max_length, _held_out(held_out))
+    in_folder = tables.is_folder(Path(os.path.expanduser(source)))
+    report = Report(form.name, target, max_length, _held_out(held_out), in_folder)
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(_Output(path)) if path else None
         bar = stack.enter_context(_counting(progress))
@@ -166,6 +167,11 @@ def _checked_out(out: Path, source: str, held_out: str | None) -> Path:
         for written in (out, side_file(out)):
             if os.path.realpath(same) == os.path.realpath(written):
                 raise CourseError(f"{written} would be written over what is read. Give --out another name.")
+        if tables.is_folder(same) and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(same)):
+            raise CourseError(
+                f"{out} lies in the folder {read}, all of which is read: the next run would take what is written now "
+                "for rows. Give --out a place outside of it."
+            )
     if out.is_dir():
         raise CourseError(f"{out} is a folder. Name a file in it.")
     return out

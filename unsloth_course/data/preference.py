@@ -331,13 +331,15 @@ def warm_up(dataset: "Dataset", share: float, seed: int) -> "Dataset":
 def longest(dataset: "Dataset", tokenizer: Any) -> tuple[int, int]:
     """The longest prompt with an answer, and the longest answer alone, in tokens: what memory follows. For `predict`.
 
-    Taught in lesson colab3 (DPO).
+    Raises CourseError as `models.in_chat_form` does. Taught in lesson colab3 (DPO).
     """
+    from unsloth_course.models import in_chat_form
+
     whole = answer = 0
     for row in dataset:
-        asked = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
+        asked = in_chat_form(tokenizer, row["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
         for column in ANSWERS:
             turns = [*row["prompt"], chat.turn("assistant", row[column])]
-            length = len(tokenizer.apply_chat_template(turns, return_dict=True)["input_ids"])
+            length = len(in_chat_form(tokenizer, turns, return_dict=True)["input_ids"])
             whole, answer = max(whole, length), max(answer, length - len(asked))
     return whole, answer

@@ -42,8 +42,10 @@ def opened(source: str, shape: str | None = None) -> Opened:
     shape: what the rows are wanted for, which decides where they could be read in more than one way. A folder is one of
     raw text, unless it has files of rows (JSON, JSON lines, CSV, Parquet) in another form: then these are read.
 
-    Raises CourseError as `tables.stream` does, and for rows in no form that is known.
+    Raises CourseError as `tables.stream` does, for an empty name, and for rows in no form that is known.
     """
+    if not source.strip():
+        raise CourseError("The name of the data is empty (a variable that is not set?); name a file or a folder.")
     path = Path(os.path.expanduser(source))
     if not tables.is_folder(path):
         return _told(tables.stream(source), source, shape)

@@ -175,14 +175,15 @@ def _tokenizer(model: str) -> Any:
 class Report:
     """What is known so far of a data set; `as_dict` is what `--json` prints.
 
-    format, target: of the rows, and what they were converted to. columns: those that were found; written: those of the
-    converted rows. rows: read; each was converted or set aside.
+    format, target: of the rows, and what they were converted to. in_folder: they are in the files of one. columns:
+    those that were found; written: those of the converted rows. rows: read; each was converted or set aside.
     """
 
     format: str
     target: str
     max_length: int
     held_out: HeldOut | None = None
+    in_folder: bool = False
     columns: dict[str, None] = field(default_factory=dict)
     written: list[str] = field(default_factory=list)
     rows: int = 0
@@ -309,7 +310,10 @@ class Report:
         first = {}
         for row in self.set_aside:
             first.setdefault(_kind(row.reason), row)
-        lines += [f"  {count:,} because {reason} (first: row {first[reason].row})" for reason, count in reasons]
+        where = {reason: f"{row.file}, " if self.in_folder else "" for reason, row in first.items()}
+        lines += [
+            f"  {count:,} because {reason} (first: {where[reason]}row {first[reason].row})" for reason, count in reasons
+        ]
         if self.unused:
             lines.append(f"columns not used: {listed(self.unused)}")
         lines.append(self._length_line())

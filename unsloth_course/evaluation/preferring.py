@@ -90,7 +90,7 @@ def prefer(model: Any, tokenizer: Any, rows: "Dataset", max_new_tokens: int = LO
     length of the answer. Taught in lesson colab3 (DPO).
     """
     prompts = [
-        tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) for turns in rows["prompt"]
+        models.in_chat_form(tokenizer, turns, tokenize=False, add_generation_prompt=True) for turns in rows["prompt"]
     ]
     given = models.complete(model, tokenizer, prompts, max_new_tokens)
     chosen, rejected = list(rows["chosen"]), list(rows["rejected"])

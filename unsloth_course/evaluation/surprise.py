@@ -109,8 +109,9 @@ def answer_perplexity(model: Any, tokenizer: Any, rows: "Dataset", length: int) 
     """
     ids, starts, characters = [], [], []
     for row in rows:
-        asked = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
-        whole = tokenizer.apply_chat_template([*row["prompt"], *row["completion"]], return_dict=True)["input_ids"]
+        turns = [*row["prompt"], *row["completion"]]
+        asked = models.in_chat_form(tokenizer, row["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
+        whole = models.in_chat_form(tokenizer, turns, return_dict=True)["input_ids"]
         if len(asked) < min(len(whole), length):
             ids.append(whole[:length])
             starts.append(len(asked))

@@ -63,7 +63,8 @@ def load(source: str | Path, four_bit: bool = False) -> tuple[Any, Any]:
     """
     from unsloth_course import profile
 
-    machine = profile.detect()
+    # Nothing but a model is needed; whether it may be downloaded follows from its name, of an adapter its base's.
+    machine = profile.detect(model=_fetched(source), data=profile.POCKET)
     from unsloth import FastLanguageModel
 
     if Path(source, "adapter_config.json").is_file() and not four_bit:
@@ -75,6 +76,16 @@ def load(source: str | Path, four_bit: bool = False) -> tuple[Any, Any]:
     )
     FastLanguageModel.for_inference(model)
     return model, tokenizer
+
+
+def _fetched(source: str | Path) -> str:
+    """The name of the model whose weights are loaded: the base of an adapter, else the source."""
+    try:
+        settings = json.loads(Path(source, "adapter_config.json").read_text(encoding="utf-8"))
+        base = settings["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError):
+        base = None
+    return base if isinstance(base, str) and base else str(source)
 
 
 def _load_on_4_bit(source: str | Path, dtype: Any) -> tuple[Any, Any]:

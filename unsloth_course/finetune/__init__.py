@@ -7,6 +7,7 @@ torchrun each process trains on its own GPU with its share of each update's rows
 with them the loss curve, are those of one process. Taught in the five lessons.
 """
 
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -19,8 +20,9 @@ from unsloth_course.errors import CourseError
 from unsloth_course.finetune import checkpoints, preflight, recipes, tasks
 from unsloth_course.finetune import options as settings_of
 from unsloth_course.finetune.options import METHODS, Options, check
+from unsloth_course.profile import POCKET
 
-__all__ = ["METHODS", "Options", "Outcome", "Prepared", "check", "prepare", "run", "train"]
+__all__ = ["METHODS", "Options", "Outcome", "Prepared", "check", "interrupted", "prepare", "run", "train"]
 
 IN_SEVERAL = ("lora", "full")
 """Methods that were measured in several processes."""
@@ -84,6 +86,7 @@ def run(options: Options, started: float | None = None) -> Outcome | None:
     """
     started = time.monotonic() if started is None else started
     check(options)
+    _check_model_stays(options)
     process = processes.current()
     if process.several and (options.method not in IN_SEVERAL or options.resume):
         raise CourseError(
@@ -95,8 +98,7 @@ def run(options: Options, started: float | None = None) -> Outcome | None:
         return None
     _make_folder(options.out)
     with checkpoints.locked(options.out), processes.together(process), known_warnings.watch() as seen:
-        resumed = _resumed(options)
-        settings_of.write(options, options.out)
+        options, resumed = _resumed(options)
         prepared = prepare(options, process)
         trainer, before = _trained(prepared, resumed)
         return _finish(prepared, trainer, before, started, seen)
@@ -109,26 +111,51 @@ def _trained(prepared: Prepared, resumed: Path | None = None) -> tuple[Any, Any]
     return trainer, before
 
 
-def _resumed(options: Options) -> Path | None:
-    """The checkpoint to go on from, if any. Raises CourseError when the folder holds a run that this one is not."""
+def _check_model_stays(options: Options) -> None:
+    """Raises CourseError when the model lies in the folder that the run writes into, where it might be replaced."""
+    if options.model in (None, POCKET) or not os.path.isdir(model := os.path.expanduser(options.model)):
+        return
+    if options.out.resolve() in Path(model).resolve().parents:
+        raise CourseError(
+            f"The model {options.model} lies in {options.out}, where this run would write over it; choose another "
+            "--out, or move the model."
+        )
+
+
+def _resumed(options: Options) -> tuple[Options, Path | None]:
+    """The options, and the checkpoint to go on from, if any.
+
+    Without one a run of other options begins anew, as if it had not been resumed. Raises CourseError when the
+    checkpoints in the folder are of a run that this one is not.
+    """
     config, saved = options.out / settings_of.CONFIG, options.out / "checkpoints"
     if not options.resume:
         checkpoints.require_none(saved)
-        return None
-    if config.is_file():
-        before = Options(**settings_of.read(config))
-        if differ := settings_of.changed(before, options):
-            raise CourseError(
-                f"{options.out} holds a run with other values of {', '.join(differ)}; its checkpoints would not fit. "
-                f"Repeat that run with --config {config} --resume, or choose another --out."
-            )
+        return options, None
+    differ = settings_of.changed(Options(**settings_of.read(config)), options) if config.is_file() else []
+    if differ and checkpoints.newest(saved):
+        raise CourseError(
+            f"{options.out} holds a run with other values of {', '.join(differ)}; its checkpoints would not fit. "
+            f"Repeat that run with --config {config} --resume, or choose another --out."
+        )
     found = checkpoints.last_good(saved)
     print(f"going on from {found}" if found else f"no checkpoint in {saved} yet: the run begins at its first step")
-    return found
+    return replace(options, resume=not differ), found
+
+
+def interrupted(options: Options, since: float) -> str:
+    """What to say of a run that Ctrl-C ended at once: what of it is saved. since: the `time.time()` of its start."""
+    result = options.out / f"{options.lesson}.json"
+    if result.is_file() and result.stat().st_mtime >= since:
+        missing = " Make the export that is missing with the command export." if options.merge or options.gguf else ""
+        return f"Stopped by Ctrl-C after the training; what was learned is saved in {options.out}.{missing}"
+    if saved := checkpoints.newest(options.out / "checkpoints"):
+        return f"Stopped by Ctrl-C; all up to {saved} is saved. The same command with --resume goes on from there."
+    return "Stopped by Ctrl-C before the first checkpoint; nothing of this run was saved yet."
 
 
 def prepare(options: Options, process: processes.Process | None = None) -> Prepared:
-    """Loads model and rows, and plans the batch. Raises CourseError as `run` does."""
+    """Loads model and rows, writes `finetune.toml`, and plans the batch. Raises CourseError as `run` does."""
     check(options)
     process = process or processes.Process()
     from unsloth_course import data, memory
@@ -149,6 +176,10 @@ def prepare(options: Options, process: processes.Process | None = None) -> Prepa
         folder = models.folder(machine.model)
         task = recipe.task()
     print(task.checked)
+    if process.first:
+        # Not before all that a mistyped start is refused for: another run's result may lie there. Before the warm-up,
+        # which a resumed run takes over if this file names its options.
+        settings_of.write(options, options.out)
     warm, base, handed = recipe.warm_rows(task), machine.model, []
     earlier = [_earlier(stage, machine, options) for stage in options.earlier]
     if warm is not None and options.method == "dpo":

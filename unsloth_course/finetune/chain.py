@@ -21,19 +21,24 @@ that learned something new must still do the old.
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from unsloth_course import results
 from unsloth_course.errors import CourseError
+from unsloth_course.finetune import checkpoints, recipes
 from unsloth_course.finetune import options as settings_of
 from unsloth_course.finetune.options import Options
+from unsloth_course.profile import POCKET
 
 RESULTS = "chain.json"
 KEPT = 0.10
@@ -211,14 +216,35 @@ def _stage(
         settings_of.check(options)
     except CourseError as error:
         raise CourseError(f"{where}: {error}") from None
+    for before in made:
+        _check_comparable(before, options, where)
     return Stage(name, replace(options, hand_on=options.method != "full"), None if target is None else float(target))
+
+
+def _check_comparable(before: Stage, options: Options, where: str) -> None:
+    """Raises CourseError when a stage would measure what the one before taught on other rows, or on rows cut elsewhere.
+
+    The two scores would not be the same model's, and a larger test would hold rows that were trained on.
+    """
+    first = before.options
+    asked = [recipes.Recipe(replace(first, held_out=each.held_out), None).held_out for each in (first, options)]
+    # Exact matches and preferences are not cut, raw text is always cut at one length, and GRPO takes no max_length.
+    cut = first.lesson in ("full", "lora") and first.data != POCKET and options.method != "grpo"
+    differ = ["held_out"] if asked[0] != asked[1] else []
+    differ += ["max_length"] if cut and first.max_length != options.max_length else []
+    if differ:
+        raise CourseError(
+            f"{where}: {differ[0]} is not that of stage {before.name}, and what that stage taught is measured again "
+            "here, in the same way. Give both stages the same one."
+        )
 
 
 def run(path: Path, out: Path | None = None, resume: bool = False, say: Callable[[str], None] = print) -> Outcome:
     """Runs the stages of a file and returns the scoreboard; it is written to chain.json in the chain's folder.
 
-    resume: leave out the stages that are done, and go on with the others where they were stopped. Raises CourseError
-    when a stage fails or its receipt says "not trained", as no later stage can be built on it.
+    resume: leave out the stages that are done, and go on with the next where it was stopped. Raises CourseError when a
+    stage fails or its receipt says "not trained", as no later stage can be built on it, and KeyboardInterrupt after
+    Ctrl-C or SIGTERM, once the stage has saved and ended.
     """
     stages, out = read(path, out)
     verdicts: dict[str, str] = {}
@@ -231,6 +257,10 @@ def run(path: Path, out: Path | None = None, resume: bool = False, say: Callable
             say(f"stage {number} of {len(stages)}: {stage.name}")
             _run_stage(stage, resume)
             found = _results(stage)
+            if resume:  # what the later stages have left was built on another model than this one
+                resume = False
+                for later in stages[number:]:
+                    checkpoints.discard(later.options.out / "checkpoints")
             seconds[stage.name] = round(time.monotonic() - started, 1)
         else:
             say(f"stage {number} of {len(stages)}: {stage.name} is done")
@@ -270,15 +300,43 @@ def _run_stage(stage: Stage, resume: bool) -> None:
     # What was begun is gone on with; a stage without a checkpoint begins at its first step.
     process = subprocess.Popen([*command, *(["--resume"] * resume)], env=os.environ | {"PYTHONUNBUFFERED": "1"})
     try:
-        status = process.wait()
+        with _sigterm_goes_to(process) as told:
+            status = process.wait()
     except KeyboardInterrupt:
         process.wait()  # it got the signal too, saves, and ends
         raise
+    if told:
+        raise KeyboardInterrupt
     if status:
         raise CourseError(
             f"Stage {stage.name} did not come to its end; above it says why. The stages before it are in "
             f"{options.out.parent}: mend it, and go on with --resume."
         )
+
+
+@contextmanager
+def _sigterm_goes_to(process: subprocess.Popen) -> Iterator[list[int]]:
+    """Passes SIGTERM, which a scheduler sends to the chain alone, on to its stage, and notes it in the list."""
+    told: list[int] = []
+    before = signal.getsignal(signal.SIGTERM)
+    if before in (signal.SIG_IGN, None) or threading.current_thread() is not threading.main_thread():
+        yield told
+        return
+
+    def passed_on(number: int, frame: Any) -> None:
+        told.append(number)
+        process.terminate()
+
+    signal.signal(signal.SIGTERM, passed_on)
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def interrupted(path: Path, out: Path | None = None) -> str:
+    """What to say of a chain that was stopped: where its stages are, and how it goes on."""
+    return f"Stopped. The stages so far are in {read(path, out)[1]}; the same command with --resume goes on from there."
 
 
 def _results(stage: Stage) -> dict[str, Any]:
@@ -290,16 +348,16 @@ def _results(stage: Stage) -> dict[str, Any]:
 
 
 def _done(stage: Stage) -> dict[str, Any] | None:
-    """The results of a stage that came to its end with these options."""
-    config = stage.options.out / settings_of.CONFIG
+    """The results of a stage that came to its end with these options, and learned something.
+
+    The options are those in the results: finetune.toml may be that of a later run, which was stopped.
+    """
     try:
-        before = Options(**settings_of.read(config))
         found = _results(stage)
-    except CourseError:
+        said = {name: value for name, value in found["options"].items() if value is not None}
+        before = Options(**settings_of.checked(said, "the results"))
+        trained = found["receipt"]["verdict"] != "not trained"
+    except (CourseError, KeyError, TypeError, AttributeError):
         return None
     same = not settings_of.changed(before, stage.options) and before.earlier == stage.options.earlier
-    return (
-        found
-        if same and stage.made.is_dir() and found.get("options", {}).get("out") == str(stage.options.out)
-        else None
-    )
+    return found if trained and same and before.out == stage.options.out and stage.made.is_dir() else None

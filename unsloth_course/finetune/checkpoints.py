@@ -30,6 +30,8 @@ MANIFEST = "manifest.json"
 """Written last into a checkpoint. It lists each file with its bytes and SHA-256; without it nothing is whole."""
 LOCK = "run.lock"
 OWNER = "run.json"
+AT_ONCE = 1.0
+"""Seconds in which a second SIGTERM is the same request: sent to all processes, and passed on by a chain."""
 _NAME = re.compile(r"checkpoint-(\d+)")
 _SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "a request to end (SIGTERM)"}
 
@@ -151,6 +153,11 @@ def require_none(folder: str | Path) -> None:
             f"{folder} holds {found[0]} of an earlier run. Add --resume to go on with it, choose another --out, or "
             "delete that folder to start anew."
         )
+
+
+def newest(folder: str | Path) -> Path | None:
+    """The newest checkpoint in a folder that was written to its end; None without one. `last_good` reads it, too."""
+    return next((path for path in _newest_first(Path(folder)) if (path / MANIFEST).is_file()), None)
 
 
 def discard(folder: str | Path) -> None:
@@ -511,17 +518,21 @@ def _heeded(saving: _Saving) -> Iterator[None]:
         yield
         return
     before = {}
+    first = 0.0
 
     def back() -> None:
         while before:
             signal.signal(*before.popitem())
 
     def noted(number: int, frame: Any) -> None:
+        nonlocal first
         if saving.told is not None:
+            if number == saving.told == signal.SIGTERM and time.monotonic() - first < AT_ONCE:
+                return
             back()
             signal.raise_signal(number)
             return
-        saving.told = number
+        saving.told, first = number, time.monotonic()
         # Python refuses to print where it interrupted another print.
         with suppress(RuntimeError, OSError):
             print("\nStopping: this step ends, and is saved first. Once more stops at once.", flush=True)

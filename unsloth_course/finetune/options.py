@@ -14,11 +14,14 @@ from typing import Any
 
 from unsloth_course.errors import CourseError
 from unsloth_course.export import QUANTS
+from unsloth_course.memory import PROJECTIONS
 
 METHODS = ("full", "lora", "qlora", "dpo", "grpo", "cpt")
 WITH_ADAPTER = ("lora", "qlora", "dpo", "grpo", "cpt")
 TRACKERS = ("none", "tensorboard", "wandb", "trackio")
 SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup")
+SEEDS = 2**32
+"""NumPy takes the seeds below this one."""
 CONFIG = "finetune.toml"
 """The name of the file that is written beside every result."""
 
@@ -115,6 +118,10 @@ def check(options: Options) -> None:
     """Raises CourseError for what can be told to be wrong before anything is loaded."""
     if options.method not in METHODS:
         raise CourseError(f"There is no method {options.method!r}; choose one of {', '.join(METHODS)}.")
+    for name, example in (("data", "my-rows.jsonl"), ("model", "pocket")):
+        value = getattr(options, name)
+        if value is not None and not value.strip():
+            raise CourseError(f"{flag(name)} is empty (a variable that is not set?); name one, such as {example}.")
     for name in _WHOLE:
         value = getattr(options, name)
         if value is not None and value < 1:
@@ -137,6 +144,15 @@ def check(options: Options) -> None:
         value = getattr(options, name)
         if value is not None and value < 0:
             raise CourseError(f"{flag(name)} is {value}; give a whole number of at least 0.")
+    if options.seed >= SEEDS:
+        raise CourseError(f"--seed is {options.seed}; give a whole number below {SEEDS}.")
+    if options.generations == 1:
+        raise CourseError("--generations is 1; grpo compares the completions of a prompt, so give at least 2.")
+    if unknown := [name for name in options.target_modules if name not in PROJECTIONS]:
+        raise CourseError(
+            f"--target-modules names {unknown[0]!r}; choose from {', '.join(PROJECTIONS)}. Without it all of them get "
+            "an adapter."
+        )
     for name, known in (("report_to", TRACKERS), ("lr_scheduler_type", SCHEDULES), ("profile", ("cpu", "gpu"))):
         value = getattr(options, name)
         if value is not None and value not in known:
@@ -152,6 +168,11 @@ def check(options: Options) -> None:
         raise CourseError("--steps and --epochs both say how long to train; give one of them.")
     if options.warmup_steps is not None and options.warmup_ratio is not None:
         raise CourseError("--warmup-steps and --warmup-ratio both say how long to warm up; give one of them.")
+    if options.early_stopping is not None and options.save_steps is not None:
+        raise CourseError(
+            "--early-stopping saves a checkpoint at every held-out loss, so --save-steps has no say; leave it out, and "
+            "give --eval-steps for another distance."
+        )
     if options.merge and options.method == "full":
         raise CourseError(
             "--merge puts an adapter into its base, and full fine-tuning has none: it saves a whole model."

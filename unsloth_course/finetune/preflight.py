@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +32,6 @@ GGUF_BYTES = {"f16": 2.05, "q8_0": 1.1, "q5_k_m": 0.9, "q4_k_m": 0.82}
 # A data set from the Hub is kept twice, as it came and as an Arrow table; parquet is compressed and the table is not.
 TABLE = {".parquet": 4.0}
 FETCHED = ("model download", "data download", "data as a table")
-LARGEST = 10**8
-"""Above every size in a model's config."""
 
 
 @dataclass(frozen=True)
@@ -321,21 +319,11 @@ def _plan(
     room = replace(machine, max_length=max(length, machine.max_length))
     kind = "qlora" if method == "lora" and "quantization_config" in config else method
     try:
-        shape = _shape(config)
+        shape = memory.Shape.checked(config)
         options = {"rows": rows, "rank": rank, "completion": completion, "processes": processes}
         return memory.plan(shape, room, kind, longest=length, **options), ""
     except CourseError as error:
         return None, str(error)
-
-
-def _shape(config: dict[str, Any]) -> memory.Shape:
-    """The sizes in a config. Raises CourseError for such as no model has: the file may be anybody's."""
-    shape = memory.Shape.of(config)
-    sizes = {name: size for name, size in asdict(shape).items() if name != "tied" and size is not None}
-    for name, size in sizes.items():
-        if not isinstance(size, int) or not 1 <= size <= LARGEST:
-            raise CourseError(f"config.json says that {name} is {size!r}, which no model has: fetch the model again.")
-    return shape
 
 
 def _written(
@@ -346,7 +334,7 @@ def _written(
         return {}
     parts = plan.prediction.parts
     trained = parts["gradients"]  # a gradient has the type and size of its parameter
-    full = memory.parameters(_shape(config))
+    full = memory.parameters(memory.Shape.checked(config))
     found = {
         "model" if method == "full" else "adapter": trained,
         "checkpoints": checkpoints * (trained + parts["optimizer"]),

@@ -141,9 +141,10 @@ class Recipe:
         return [*(self.options.target_modules or models.PROJECTIONS), *tables]
 
     def load(self, folder: str) -> tuple[Any, Any]:
-        """The model and its tokenizer, from a folder."""
+        """The model and its tokenizer, from a folder. Raises CourseError for an optimizer that there is none of."""
         from unsloth import FastLanguageModel
 
+        _check_optim(self.options.optim)
         return FastLanguageModel.from_pretrained(
             model_name=folder,
             max_seq_length=self.machine.max_length,
@@ -205,6 +206,8 @@ class Recipe:
         """The supervised steps of a warm-up. rows: TRL's columns prompt and completion."""
         from unsloth_course import training
 
+        first = rows[0]
+        models.in_chat_form(tokenizer, [*first["prompt"], *first["completion"]], tokenize=False)  # or a sentence
         with tempfile.TemporaryDirectory() as out:  # it keeps nothing
             training.supervised(
                 model,
@@ -286,7 +289,9 @@ class Recipe:
         lesson = (model, tokenizer, rows, self.machine)
         if self.lesson == "dpo":
             beta = self.own(BETA) if self.options.beta is None else self.options.beta
-            return training.preference_trainer(*lesson, beta=beta, **common, **settings)
+            made = training.preference_trainer(*lesson, beta=beta, **common, **settings)
+            self._require_pairs(made)
+            return made
         if self.lesson == "grpo":
             common.pop("held_out")
             more = {"generations": self.generations, "completion": self.completion}
@@ -295,6 +300,15 @@ class Recipe:
             rate = self.options.embedding_learning_rate or self.learning_rate / self.own((2, 5))
             return training.continued_trainer(*lesson, embedding_learning_rate=rate, **common, **settings)
         return training.supervised_trainer(*lesson, **common, **settings)
+
+    def _require_pairs(self, trainer: Any) -> None:
+        """Raises CourseError when TRL left no pair over: it drops those whose prompt alone fills the length."""
+        for name, rows in (("to learn from", trainer.train_dataset), ("for testing", trainer.eval_dataset)):
+            if rows is not None and not len(rows):
+                raise CourseError(
+                    f"No pair {name} is left: each prompt alone has {self.machine.max_length} tokens or more, so "
+                    "nothing of an answer would be read. Raise --max-length."
+                )
 
     def blocks(self, task: tasks.Task, tokenizer: Any) -> tuple[Any, Any]:
         """Blocks of text to learn from, with replay mixed in, and blocks of the held-out text."""
@@ -311,3 +325,14 @@ class Recipe:
         mixed = data.corpus.mix(domain, replay, share, self.options.seed)
         print(f"{len(mixed):,} blocks of {length} tokens, {len(mixed) - len(domain):,} of them general text")
         return mixed, data.corpus.blocks(task.held_out["text"], tokenizer, length).dataset
+
+
+def _check_optim(name: str | None) -> None:
+    """Raises CourseError for a name of no optimizer. Unsloth has to be imported before, as always."""
+    if name is None:
+        return
+    from transformers.training_args import OptimizerNames
+
+    known = [one.value for one in OptimizerNames]
+    if name not in known:
+        raise CourseError(f"--optim is {name!r}; choose one of transformers' optimizers: {', '.join(known)}.")

@@ -162,8 +162,10 @@ class Conversations(Surprise):
         return [{"messages": row["prompt"], "answer": row["completion"][0]["content"]} for row in rows]
 
     def longest(self, tokenizer: Any) -> tuple[int, int | None]:
+        from unsloth_course.models import in_chat_form
+
         lengths = [
-            len(tokenizer.apply_chat_template([*row["prompt"], *row["completion"]], return_dict=True)["input_ids"])
+            len(in_chat_form(tokenizer, [*row["prompt"], *row["completion"]], return_dict=True)["input_ids"])
             for row in self.train
         ]
         cut = sum(length > self.machine.max_length for length in lengths)

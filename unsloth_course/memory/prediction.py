@@ -9,7 +9,7 @@ measured peak; the LoRA lesson explains it.
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from unsloth_course.errors import CourseError
@@ -19,6 +19,8 @@ PARTS = ("weights", "gradients", "optimizer", "activations")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 GIB = 1024**3
+LARGEST = 10**8
+"""Above every size in a model's config."""
 
 # NF4 with double quantization: 4 bits per weight, a byte per block of 64, four bytes per 256 blocks (QLoRA, section 3).
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
@@ -86,6 +88,18 @@ class Shape:
             )
         tied = bool(read("tie_word_embeddings"))
         return cls(**sizes, tied=tied, head_dim=read("head_dim"))
+
+    @classmethod
+    def checked(cls, config: dict[str, Any]) -> Shape:
+        """The shape in a config that may be anybody's. Raises CourseError as `of` does, and for sizes of no model."""
+        shape = cls.of(config)
+        sizes = {name: value for name, value in asdict(shape).items() if name != "tied" and value is not None}
+        for name, value in sizes.items():
+            if not isinstance(value, int) or not 1 <= value <= LARGEST:
+                raise CourseError(
+                    f"config.json says that {name} is {value!r}, which no model has: fetch the model again."
+                )
+        return shape
 
     @property
     def attention(self) -> int:

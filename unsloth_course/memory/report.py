@@ -86,6 +86,11 @@ def report(
     for name, value in (("length", length), ("rows", rows or 1), ("micro-batch", micro_batch or 1), ("rank", rank)):
         if value < 1:
             raise CourseError(f"--{name} is {value}; give a whole number of at least 1.")
+    if free and micro_batch:
+        raise CourseError(
+            "--free has the plan choose the rows of an update, and --micro-batch says how many go through at a time; "
+            "give one of them."
+        )
     lesson = "lora" if method == "qlora" else method
     machine = profile.decide(_facts(gpu), model=model, data=profile.POCKET, lesson=lesson)
     machine = replace(machine, max_length=max(length, machine.max_length))
@@ -98,7 +103,7 @@ def report(
         rows=rows,
         rank=rank,
         micro_batch=micro_batch,
-        free=free and not micro_batch,
+        free=free,
         steps=steps,
         learning_rate=learning_rate,
     )
@@ -138,4 +143,4 @@ def _shape(name: str) -> Shape:
         raise CourseError(f"{name} has no config.json that can be read; give the folder of a whole model.") from None
     if not isinstance(config, dict):
         raise CourseError(f"The config.json of {name} is no JSON object; give the folder of a whole model.")
-    return Shape.of(config)
+    return Shape.checked(config)
