@@ -26,6 +26,26 @@ TWO_CORES = profile.Machine(
 )
 
 
+def twice(run: Callable[[], None]) -> Callable[[], None]:
+    """Once more where a kernel died before its first word: two that begin at once may have chosen the same port."""
+
+    def tried() -> None:
+        try:
+            run()
+        except RuntimeError as error:
+            if "Kernel died before replying" not in str(error):
+                raise
+            run()
+
+    return tried
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if type(item).__name__ == "NotebookItem":  # nbmake's
+            item.runtest = twice(item.runtest)
+
+
 @dataclass
 class Run:
     """A finished run: the trainer, what was asked before and after, and the receipt."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import notebook_lint
 import pytest
+from conftest import twice
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from unsloth_course import cleaning, runner
@@ -146,3 +147,21 @@ def test_a_number_that_a_cell_prints_may_be_named():
 @pytest.mark.parametrize("source", ["x = 1", "def f():\n    print(1)", "if x:\n    print(1)", "trainer.train()", "f("])
 def test_quiet_cells_need_no_output(source):
     assert not notebook_lint.prints(source)
+
+
+def test_a_kernel_that_died_at_its_start_gets_a_second_try():
+    tries = []
+
+    def run(*errors):
+        tries.append(1)
+        if len(tries) <= len(errors):
+            raise errors[len(tries) - 1]
+
+    died, failed = RuntimeError("Kernel died before replying to kernel_info"), RuntimeError("A cell failed.")
+    twice(lambda: run(died))()
+    assert len(tries) == 2
+    for errors, count in (((failed,), 1), ((died, died), 2), ((died, failed), 2)):
+        tries.clear()
+        with pytest.raises(RuntimeError, match=str(errors[-1])):
+            twice(lambda errors=errors: run(*errors))()
+        assert len(tries) == count
