@@ -93,9 +93,8 @@ def _load_on_4_bit(source: str | Path, dtype: Any) -> tuple[Any, Any]:
     from unsloth import FastLanguageModel  # isort: skip
     from peft import PeftModel
 
-    base = json.loads(Path(source, "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
     model, tokenizer = FastLanguageModel.from_pretrained(
-        model_name=models.folder(base), max_seq_length=2048, dtype=dtype, load_in_4bit=True
+        model_name=models.folder(_fetched(source)), max_seq_length=2048, dtype=dtype, load_in_4bit=True
     )
     model = PeftModel.from_pretrained(model, str(source))
     FastLanguageModel.for_inference(model)
