@@ -6,6 +6,7 @@ recorded then; with a learning rate of 0 nothing is learned), says READY, waits 
 of JSON.
 """
 
+import bisect
 import dataclasses
 import gc
 import itertools
@@ -46,7 +47,7 @@ class Leg:
     rows: int = ROWS
     arguments: dict[str, Any] = field(default_factory=dict)
     updates: int = 40
-    warm: int = 5
+    warm: int = 5  # updates before it; 0 where the first one is to be measured too
     evaluate_every: int = 0
     length: int = 512
     same_length: bool = False  # every row has exactly `length` tokens
@@ -134,12 +135,26 @@ def _row(leg: Leg, tokenizer: Any, pairs: Any, most: int) -> dict:
 def _exactly(leg: Leg, tokenizer: Any) -> dict:
     """A pair that is longer than the limit, so that it is cut to it; a prompt that leaves room for half a row."""
     if leg.method == "grpo":
-        empty = tokenizer.apply_chat_template([{"role": "user", "content": ""}], add_generation_prompt=True)
-        around = len(empty["input_ids"] if hasattr(empty, "keys") else empty)
-        return {"prompt": [{"role": "user", "content": " the" * (leg.length // 2 - around)}]}
+        return {"prompt": [{"role": "user", "content": _text(tokenizer, leg.length // 2)}]}
     answers = {"chosen": " the" * leg.length, "rejected": " a" * leg.length}
     row = {"prompt": [{"role": "user", "content": " the" * (leg.length // 4)}]}
     return row | {name: [{"role": "assistant", "content": text}] for name, text in answers.items()}
+
+
+def _text(tokenizer: Any, tokens: int) -> str:
+    """Text of the small world that is, as a question, a prompt of so many tokens."""
+    from unsloth_course.pocket import datasets
+
+    def size(text: str) -> int:
+        chat = [{"role": "user", "content": text}]
+        made = tokenizer.apply_chat_template(chat, add_generation_prompt=True)
+        return len(made["input_ids"] if hasattr(made, "keys") else made)
+
+    words = " ".join(datasets.stories(tokens // 20 + 9, seed=SEED)["text"]).split()
+    text = " ".join(
+        words[: bisect.bisect_right(range(len(words)), tokens, key=lambda n: size(" ".join(words[:n]))) - 1]
+    )
+    return text + " a" * (tokens - size(text))
 
 
 def digits(completions: list, **_: Any) -> list[float]:
@@ -308,11 +323,12 @@ def main() -> int:
     }
     few = data | {"train_dataset": data["train_dataset"].select(range(min(each * leg.warm, reference)))}
     began = time.perf_counter()
-    warm = trainer_for(leg, model, few, leg.warm, 0.0)
-    warm.train()
-    torch.cuda.synchronize()
+    if leg.warm:
+        warm = trainer_for(leg, model, few, leg.warm, 0.0)
+        warm.train()
+        torch.cuda.synchronize()
+        _let_go(warm, model)
     warmed = time.perf_counter() - began
-    _let_go(warm, model)
     began = time.perf_counter()
     # Four times the updates: a leg that has not reached the target by then has not reached it.
     trainer = trainer_for(leg, model, data, leg.updates * (4 if leg.evaluate_every else 1), leg.learning_rate)

@@ -101,6 +101,27 @@ def test_checkpointing_saves_and_accumulation_of_full_gradients_costs():
     assert total(checkpointing=True) < total() < total(accumulation=4)
 
 
+def test_grpo_on_a_gpu_counts_a_shared_prompt_twice():
+    """Both ways through the model are held when they are compared; only where much of a row is prompt."""
+
+    def activations(rows, completion, device="cuda"):
+        knobs = {"length": 512, "completion": completion, "dtype": "bfloat16", "device": device}
+        return predict(SMOLLM2, method="grpo", micro_batch=rows, **knobs).parts["activations"]
+
+    whole = activations(8, 448)  # 64 of 512 tokens are shared: too few to be worth it
+    assert activations(8, 256) > 1.4 * whole
+    assert activations(7, 256) < whole  # no whole group of answers
+    assert activations(8, 256, "cpu") < activations(8, 448, "cpu")
+
+
+def test_the_answers_to_a_whole_update_are_written_at_once():
+    def total(accumulation):
+        knobs = {"length": 4096, "completion": 2048, "dtype": "bfloat16", "device": "cuda", "checkpointing": True}
+        return predict(SMOLLM2, method="grpo", micro_batch=1, accumulation=accumulation, **knobs).total
+
+    assert total(64) > 2 * total(2)
+
+
 def test_8_bit_optimizer_saves_on_cuda_only():
     def states(optimizer, device):
         knobs = {"method": "full", "micro_batch": 1, "length": 8, "optimizer": optimizer, "device": device}

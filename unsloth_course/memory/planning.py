@@ -140,7 +140,7 @@ def plan(
             "completion": completion,
             "device": "cuda" if on_gpu else "cpu",
             "dtype": _dtype(model, machine),
-            "compiled": graphs or (on_gpu and method == "grpo"),
+            "compiled": graphs,
             "graphs": graphs,
         },
     )

@@ -32,6 +32,10 @@ HEADROOM = 0.9
 # holds when its blocks are CUDA graphs, which keep their inputs and outputs apart.
 WORKSPACE = 256 * 1024**2
 GRAPHS = 1.1
+# Completions of a prompt (the lesson's, and TRL's default), and the share of its tokens that must be spared before
+# Unsloth passes a shared prompt through the model once.
+GROUP = 8
+SHARED = 1.3
 # Memory that the driver reports to programs, in GiB; a card's box says more.
 GPUS = {
     name: int(gib * GIB)
@@ -241,9 +245,9 @@ def predict(
     weights, why_weights = _weights(run)
     per_parameter = OPTIMIZERS[optimizer if device == "cuda" else "adamw_torch"]
     states = run.trained * per_parameter if per_parameter else 2 * run.gradients
-    moment = _dynamic(run, rows * length, scored, checkpointing, accumulation)
+    moment = _dynamic(run, _held(run, rows, length, scored), scored, checkpointing, accumulation)
     if device == "cuda":
-        moment += _beside(run, rows, length)
+        moment = max(moment, _answers(run, rows * accumulation, length)) + WORKSPACE // (1 if compiled else 2)
     activations = max(0, moment - run.gradients)
     if graphs:
         activations = int(activations * GRAPHS)
@@ -374,6 +378,20 @@ def _weights(run: _Run) -> tuple[int, str]:
     return base + extra, f"{packed:,} frozen parameters in 4 bits, {total - packed:,} x {run.weight} bytes, {why}"
 
 
+def _held(run: _Run, rows: int, length: int, scored: int) -> int:
+    """Tokens whose activations are there at once: all of the rows, and with GRPO on a GPU often more.
+
+    Unsloth strings the rows of GRPO together, and where many tokens are those of a prompt that several answers share,
+    it passes the prompt through the model once. In the first update, and whenever an answer is longer than all before,
+    it does both and compares. What the first pass holds is then still there (measured: the sum of both).
+    """
+    tokens = rows * length
+    if run.method != "grpo" or run.device != "cuda" or rows < GROUP:
+        return tokens
+    shared = rows // GROUP * (length - scored // rows) + scored
+    return tokens + shared if tokens >= SHARED * shared else tokens
+
+
 def _dynamic(run: _Run, tokens: int, scored: int, checkpointing: bool, accumulation: int) -> int:
     """Most bytes that gradients and activations hold together during a step.
 
@@ -403,16 +421,16 @@ def _layer(run: _Run) -> int:
     """Bytes per token that one layer keeps for the backward pass."""
     shape, compute = run.shape, run.compute
     if run.compiled:
-        # Input, q, k, v, the attention's output and log-sum-exp, gate and up; GRPO recomputes the product of the two.
-        kept = (
-            shape.hidden + 2 * shape.attention + 2 * shape.kv + (2 if run.method == "grpo" else 3) * shape.intermediate
-        )
+        # Input, q, k, v, the attention's output and log-sum-exp, gate, up, and the product of the two.
+        kept = shape.hidden + 2 * shape.attention + 2 * shape.kv + 3 * shape.intermediate
         if run.method == "full":
             kept += 2 * shape.hidden  # the inputs of the projections, for the gradients of their weights
         return kept * compute + 4 * shape.heads
     if run.device == "cuda" and run.method != "full":
-        # Unsloth's kernels recompute the MLP product and keep each projection's input once.
-        attention = (2 * shape.attention + 2 * shape.kv) * compute + 4 * shape.heads
+        # Unsloth's kernels recompute the MLP product and keep each projection's input once; GRPO's rows, strung
+        # together, turn the queries in a copy.
+        queries = 3 if run.method == "grpo" else 2
+        attention = (queries * shape.attention + 2 * shape.kv) * compute + 4 * shape.heads
         return attention + (4 * shape.hidden + 2 * shape.intermediate) * compute + 8
     # q, k, v, output, and the log-sum-exp in float32. A batch with padding brings a mask, and with a mask transformers
     # repeats keys and values for all heads.
@@ -434,13 +452,14 @@ def _one_dtype(run: _Run) -> bool:
     return run.weight == run.compute == run.adapter
 
 
-def _beside(run: _Run, rows: int, length: int) -> int:
-    """Bytes on a GPU beside those tensors: workspaces of the matrix products, and the cache of GRPO's answers."""
+def _answers(run: _Run, rows: int, length: int) -> int:
+    """Bytes that a GPU holds while GRPO's answers to an update are written: keys and values of all of them.
+
+    Unsloth's generation makes room for them in steps of 512 tokens, one step ahead.
+    """
     if run.method != "grpo":
-        return WORKSPACE if run.compiled else WORKSPACE // 2
-    # Unsloth's generation keeps keys and values in steps of 512 tokens, one step ahead.
-    room = 512 * (-(-length // 512) + 1)
-    return 2 * WORKSPACE // 3 + rows * room * run.shape.layers * 2 * run.shape.kv * run.compute
+        return 0
+    return rows * 512 * (-(-length // 512) + 1) * run.shape.layers * 2 * run.shape.kv * run.compute
 
 
 def _casts(run: _Run) -> int:
@@ -476,14 +495,17 @@ def _loss(run: _Run, tokens: int, scored: int) -> tuple[int, int]:
     of the last hidden state is kept (cut cross-entropy, Wijmans et al. 2024, is the same idea).
     """
     shape = run.shape
+    # Unsloth's loss on a GPU goes through the tokens in eight pieces, of 512 tokens and up to 2 GiB each.
+    counted = scored if run.method == "grpo" else tokens
+    piece = min(2 * GIB, max(512, counted // 8) * shape.vocabulary * 8)
     if run.compiled:
-        # Unsloth's loss goes through the tokens in eight pieces, of 512 tokens and up to 2 GiB each.
-        piece = 0 if run.method == "grpo" else min(2 * GIB, max(512, tokens // 8) * shape.vocabulary * 8)
         return (shape.vocabulary * shape.hidden * 4 if run.trained_embeddings else 0), piece
     kept = scored * shape.hidden * run.weight + (shape.vocabulary * shape.hidden * 4 if run.trained_embeddings else 0)
     preference = run.method in ("dpo", "grpo")
     if preference:
         kept += scored * shape.hidden * run.weight  # log-probabilities keep their hidden state too
+    if run.method == "grpo" and run.device == "cuda":
+        return kept, piece
     block = min(scored, max(16, LOGIT_BLOCK // shape.vocabulary))
     copies = 2 if preference else 1  # the entropy in TRL's log needs logits and probabilities
     numbers = 4 * copies + (2 if run.compute == 2 else 0)
