@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +11,10 @@ from conftest import ENVIRONMENT
 from shortened import COMMAND
 
 from unsloth_course import runner
+from unsloth_course.cleaning import REPOSITORY
+
+# The untouched model's scores, as a lesson measured and kept them; with other versions a lesson measures them anew.
+BASE = REPOSITORY / "benchmarks" / "recorded" / "base-cpu.json"
 
 
 def with_knobs(lesson, knobs, **parameters):
@@ -25,9 +30,13 @@ def with_knobs(lesson, knobs, **parameters):
 class Finished:
     """A finished run of a lesson: exit status, what it said, and what it left behind."""
 
-    def __init__(self, lesson, folder, notebook, environment=None):
+    def __init__(self, lesson, folder, notebook, environment=None, base=BASE):
+        """base: the file of the untouched model's scores that lies there already; None has them measured."""
         self.lesson, notebooks, self.out = lesson, folder / "notebooks", folder / "out"
         notebooks.mkdir()
+        if base:
+            self.out.mkdir()
+            shutil.copy2(base, self.out / "base.json")
         nbformat.write(notebook, notebooks / runner.LESSONS[lesson])
         command = [sys.executable, "-c", COMMAND, str(notebooks), "run", lesson, "--out", str(self.out)]
         environment = ENVIRONMENT | (environment or {})

@@ -85,7 +85,7 @@ def own_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def from_a_folder(own_folder, tmp_path_factory):
-    knobs = {"BLOCKS": 200, "HELD_OUT": 24}
+    knobs = {"BLOCKS": 128, "HELD_OUT": 24}
     notebook = with_knobs("cpt", knobs, MODEL="pocket", DATA=str(own_folder))
     return Finished("cpt", tmp_path_factory.mktemp("folder"), notebook)
 

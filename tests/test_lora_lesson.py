@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from hub_server import HubServer
-from lesson_runs import Finished, with_knobs
+from lesson_runs import BASE, Finished, with_knobs
 
 from unsloth_course import models
 from unsloth_course.pocket import datasets
@@ -23,7 +23,7 @@ MODEL, DATA = "HuggingFaceTB/SmolLM2-135M-Instruct", "yahma/alpaca-cleaned"
 @pytest.fixture(scope="module")
 def without_a_learning_rate(tmp_path_factory):
     knobs = {"LEARNING_RATE": 0, "STEPS": 15, "HELD_OUT": 24}
-    return Finished("lora", tmp_path_factory.mktemp("sick"), with_knobs("lora", knobs))
+    return Finished("lora", tmp_path_factory.mktemp("sick"), with_knobs("lora", knobs), base=None)
 
 
 def test_a_lesson_that_did_not_learn_says_so(without_a_learning_rate):
@@ -51,6 +51,14 @@ def test_its_figures_are_those_of_the_changed_knobs(without_a_learning_rate):
     assert (found["evaluation"]["n"], found["evaluation"]["before"], found["evaluation"]["after"]) == (24, 0.0, 0.0)
     assert found["evaluation"]["interval"] == [0.0, 0.0]
     assert found["evaluation"]["retention"]["before"] == found["evaluation"]["retention"]["after"]
+
+
+def test_the_untouched_model_scores_as_recorded(without_a_learning_rate):
+    """So the tests of other lessons may find these scores measured already."""
+    measured = json.loads((without_a_learning_rate.out / "base.json").read_text())["battery"]
+    for name, score in json.loads(BASE.read_text())["battery"].items():
+        assert measured[name]["questions"] == score["questions"]
+        assert measured[name]["value"] == pytest.approx(score["value"], rel=1e-3, abs=0.03), name
 
 
 # The Hub

@@ -8,7 +8,7 @@ from unsloth_course import data, diagnosis, evaluation, training
 
 @pytest.fixture(scope="module")
 def rows():
-    train, held_out, _ = data.sources.instructions("pocket", train=16 * 70, held_out=48, seed=3407)
+    train, held_out, _ = data.sources.instructions("pocket", train=16 * 60, held_out=24, seed=3407)
     return chat(train), held_out
 
 
@@ -17,12 +17,12 @@ def test_it_trains(with_adapter, machine, rows, tmp_path):
     model, tokenizer = with_adapter()
     before = evaluation.ask(model, tokenizer, held_out)
     trainer = training.supervised(
-        model, tokenizer, train, machine, steps=70, learning_rate=1e-3, seed=3407, out=tmp_path, watched=True
+        model, tokenizer, train, machine, steps=60, learning_rate=1e-3, seed=3407, out=tmp_path, watched=True
     )
     after = evaluation.ask(model, tokenizer, held_out)
     receipt = diagnosis.receipt(trainer.watching, evaluation.score(before, after))
     assert receipt.verdict == "trained", str(receipt)
-    assert trainer.state.global_step == 70
+    assert trainer.state.global_step == 60
 
 
 def test_its_settings_go_before_the_recipe(with_adapter, machine, rows, tmp_path):

@@ -1,11 +1,13 @@
 """A headless browser and a JupyterLab for each file of tests of this folder."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import ENVIRONMENT
+from lesson_runs import BASE
 
 from browser import lab
 
@@ -40,6 +42,9 @@ def pictures(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(browser, tmp_path_factory):
     """A JupyterLab over an empty folder, `server.folder`, into which a test puts its notebook."""
-    running = lab.Server(tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("home"), ENVIRONMENT)
+    folder = tmp_path_factory.mktemp("notebooks")
+    (folder / "results").mkdir()
+    shutil.copy2(BASE, folder / "results" / "base.json")
+    running = lab.Server(folder, tmp_path_factory.mktemp("home"), ENVIRONMENT)
     yield running
     running.stop()

@@ -215,6 +215,26 @@ def test_epochs_count_passes_over_the_rows(load, tmp_path):
     assert found["evaluation"]["n"] == 12 and found["training"]["steps"] == 9, "18 rows, 4 in an update, twice"
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_another_run_learned_is_not_written_over(tmp_path, monkeypatch, resume):
+    def again(**other):
+        return finetune.run(Options("lora", "pocket", **(SHORT | {"steps": 5} | other), resume=resume, out=tmp_path))
+
+    def prepare(*_):
+        raise CourseError("it begins")
+
+    monkeypatch.setattr(finetune, "prepare", prepare)
+    settings.write(Options("lora", "pocket", **SHORT, steps=5, out=tmp_path), tmp_path)
+    with pytest.raises(CourseError, match="it begins"):
+        again(steps=6)  # that run never came to its end
+    (tmp_path / "adapter").mkdir()
+    with pytest.raises(CourseError, match=r"holds what a run with other values of steps learned.* another --out"):
+        again(steps=6)
+    for same in ({}, {"merge": True}, {"steps": 6, "hand_on": True}):  # the last is a stage of a chain
+        with pytest.raises(CourseError, match="it begins"):
+            again(**same)
+
+
 def test_a_resumed_run_of_other_options_is_refused(load, tmp_path):
     settings.write(Options("lora", "pocket", **SHORT, steps=5, out=tmp_path), tmp_path)
     checkpoint(tmp_path)

@@ -126,11 +126,12 @@ def _resumed(options: Options) -> tuple[Options, Path | None]:
     """The options, and the checkpoint to go on from, if any.
 
     Without one a run of other options begins anew, as if it had not been resumed. Raises CourseError when the
-    checkpoints in the folder are of a run that this one is not.
+    checkpoints in the folder, or what was learned there, are of a run that this one is not.
     """
     config, saved = options.out / settings_of.CONFIG, options.out / "checkpoints"
     if not options.resume:
         checkpoints.require_none(saved)
+        _require_no_other(options, config)
         return options, None
     differ = settings_of.changed(Options(**settings_of.read(config)), options) if config.is_file() else []
     if differ and checkpoints.newest(saved):
@@ -139,8 +140,23 @@ def _resumed(options: Options) -> tuple[Options, Path | None]:
             f"Repeat that run with --config {config} --resume, or choose another --out."
         )
     found = checkpoints.last_good(saved)
+    if not found:
+        _require_no_other(options, config)
     print(f"going on from {found}" if found else f"no checkpoint in {saved} yet: the run begins at its first step")
     return replace(options, resume=not differ), found
+
+
+def _require_no_other(options: Options, config: Path) -> None:
+    """Raises CourseError where a finished run of other options lies, whose adapter or model would be written over."""
+    if options.hand_on or options.earlier:
+        return  # a stage: the folder is its chain's, which makes it anew
+    if not config.is_file() or not any((options.out / name).exists() for name in ("adapter", "model")):
+        return
+    if differ := settings_of.changed(Options(**settings_of.read(config)), options):
+        raise CourseError(
+            f"{options.out} holds what a run with other values of {', '.join(differ)} learned, and this one would "
+            f"write over it. Choose another --out, or delete {options.out} if it is not needed any more."
+        )
 
 
 def interrupted(options: Options, since: float) -> str:
