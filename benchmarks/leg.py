@@ -143,17 +143,15 @@ def _exactly(leg: Leg, tokenizer: Any) -> dict:
 
 def _text(tokenizer: Any, tokens: int) -> str:
     """Text of the small world that is, as a question, a prompt of so many tokens."""
+    from unsloth_course import models
     from unsloth_course.pocket import datasets
 
     def size(text: str) -> int:
-        chat = [{"role": "user", "content": text}]
-        made = tokenizer.apply_chat_template(chat, add_generation_prompt=True)
-        return len(made["input_ids"] if hasattr(made, "keys") else made)
+        return len(tokenizer(models.chat_prompt(tokenizer, text), add_special_tokens=False)["input_ids"])
 
     words = " ".join(datasets.stories(tokens // 20 + 9, seed=SEED)["text"]).split()
-    text = " ".join(
-        words[: bisect.bisect_right(range(len(words)), tokens, key=lambda n: size(" ".join(words[:n]))) - 1]
-    )
+    too_many = bisect.bisect_right(range(len(words)), tokens, key=lambda count: size(" ".join(words[:count])))
+    text = " ".join(words[: too_many - 1])
     return text + " a" * (tokens - size(text))
 
 

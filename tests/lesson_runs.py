@@ -17,6 +17,12 @@ from unsloth_course.cleaning import REPOSITORY
 BASE = REPOSITORY / "benchmarks" / "recorded" / "base-cpu.json"
 
 
+def with_base(folder):
+    """Makes a folder for results in which the untouched model's scores lie already."""
+    folder.mkdir()
+    shutil.copy2(BASE, folder / "base.json")
+
+
 def with_knobs(lesson, knobs, **parameters):
     """The lesson with other values in its knobs cell, and the first cell's variables injected as the runner does."""
     notebook = runner.with_parameters(nbformat.read(runner.notebook_path(lesson), as_version=4), parameters)
@@ -30,13 +36,12 @@ def with_knobs(lesson, knobs, **parameters):
 class Finished:
     """A finished run of a lesson: exit status, what it said, and what it left behind."""
 
-    def __init__(self, lesson, folder, notebook, environment=None, base=BASE):
-        """base: the file of the untouched model's scores that lies there already; None has them measured."""
+    def __init__(self, lesson, folder, notebook, environment=None, base=True):
+        """base: the untouched model's scores lie there already; without it the lesson measures them."""
         self.lesson, notebooks, self.out = lesson, folder / "notebooks", folder / "out"
         notebooks.mkdir()
         if base:
-            self.out.mkdir()
-            shutil.copy2(base, self.out / "base.json")
+            with_base(self.out)
         nbformat.write(notebook, notebooks / runner.LESSONS[lesson])
         command = [sys.executable, "-c", COMMAND, str(notebooks), "run", lesson, "--out", str(self.out)]
         environment = ENVIRONMENT | (environment or {})

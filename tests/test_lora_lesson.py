@@ -23,7 +23,7 @@ MODEL, DATA = "HuggingFaceTB/SmolLM2-135M-Instruct", "yahma/alpaca-cleaned"
 @pytest.fixture(scope="module")
 def without_a_learning_rate(tmp_path_factory):
     knobs = {"LEARNING_RATE": 0, "STEPS": 15, "HELD_OUT": 24}
-    return Finished("lora", tmp_path_factory.mktemp("sick"), with_knobs("lora", knobs), base=None)
+    return Finished("lora", tmp_path_factory.mktemp("sick"), with_knobs("lora", knobs), base=False)
 
 
 def test_a_lesson_that_did_not_learn_says_so(without_a_learning_rate):

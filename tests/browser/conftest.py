@@ -1,13 +1,12 @@
 """A headless browser and a JupyterLab for each file of tests of this folder."""
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import ENVIRONMENT
-from lesson_runs import BASE
+from lesson_runs import with_base
 
 from browser import lab
 
@@ -43,8 +42,7 @@ def pictures(tmp_path_factory):
 def server(browser, tmp_path_factory):
     """A JupyterLab over an empty folder, `server.folder`, into which a test puts its notebook."""
     folder = tmp_path_factory.mktemp("notebooks")
-    (folder / "results").mkdir()
-    shutil.copy2(BASE, folder / "results" / "base.json")
+    with_base(folder / "results")
     running = lab.Server(folder, tmp_path_factory.mktemp("home"), ENVIRONMENT)
     yield running
     running.stop()

@@ -128,31 +128,36 @@ def _resumed(options: Options) -> tuple[Options, Path | None]:
     Without one a run of other options begins anew, as if it had not been resumed. Raises CourseError when the
     checkpoints in the folder, or what was learned there, are of a run that this one is not.
     """
-    config, saved = options.out / settings_of.CONFIG, options.out / "checkpoints"
+    saved = options.out / "checkpoints"
     if not options.resume:
         checkpoints.require_none(saved)
-        _require_no_other(options, config)
+        _require_no_other(options)
         return options, None
-    differ = settings_of.changed(Options(**settings_of.read(config)), options) if config.is_file() else []
+    differ = _differing(options)
     if differ and checkpoints.newest(saved):
         raise CourseError(
             f"{options.out} holds a run with other values of {', '.join(differ)}; its checkpoints would not fit. "
-            f"Repeat that run with --config {config} --resume, or choose another --out."
+            f"Repeat that run with --config {options.out / settings_of.CONFIG} --resume, or choose another --out."
         )
     found = checkpoints.last_good(saved)
     if not found:
-        _require_no_other(options, config)
+        _require_no_other(options)
     print(f"going on from {found}" if found else f"no checkpoint in {saved} yet: the run begins at its first step")
     return replace(options, resume=not differ), found
 
 
-def _require_no_other(options: Options, config: Path) -> None:
+def _differing(options: Options) -> list[str]:
+    """The names of the options in which the run that the folder was begun for was another one."""
+    config = options.out / settings_of.CONFIG
+    return settings_of.changed(Options(**settings_of.read(config)), options) if config.is_file() else []
+
+
+def _require_no_other(options: Options) -> None:
     """Raises CourseError where a finished run of other options lies, whose adapter or model would be written over."""
     if options.hand_on or options.earlier:
         return  # a stage: the folder is its chain's, which makes it anew
-    if not config.is_file() or not any((options.out / name).exists() for name in ("adapter", "model")):
-        return
-    if differ := settings_of.changed(Options(**settings_of.read(config)), options):
+    learned = any((options.out / name).exists() for name in ("adapter", "model"))
+    if learned and (differ := _differing(options)):
         raise CourseError(
             f"{options.out} holds what a run with other values of {', '.join(differ)} learned, and this one would "
             f"write over it. Choose another --out, or delete {options.out} if it is not needed any more."

@@ -140,7 +140,6 @@ def plan(
             "completion": completion,
             "device": "cuda" if on_gpu else "cpu",
             "dtype": _dtype(model, machine),
-            "compiled": graphs,
             "graphs": graphs,
         },
     )
@@ -212,7 +211,7 @@ def _padding(machine: Any, method: str, length: int) -> tuple[dict[str, Any], li
 
 def _predicted(ground: _Ground, micro: int, accumulation: int, checkpointing: bool) -> Prediction:
     # Checkpointing computes layers again in the backward pass, which Unsloth does without its compiled blocks.
-    sizes = ground.sizes | ({"compiled": False, "graphs": False} if checkpointing else {})
+    sizes = ground.sizes | ({"graphs": False} if checkpointing else {})
     return predict(
         ground.shape,
         method=ground.method,

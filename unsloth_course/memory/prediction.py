@@ -223,7 +223,6 @@ def predict(
     completion: int | None = None,
     autocast: bool | None = None,
     device: str = "cpu",
-    compiled: bool = False,
     graphs: bool = False,
 ) -> Prediction:
     """Predicts the peak memory of one training run with Unsloth and TRL.
@@ -233,13 +232,13 @@ def predict(
     tokens, for `dpo` and `grpo` (half the row if not given). `dtype` is that of the model's weights; `autocast` says
     whether matrix products run in 16 bits (TRL's `bf16`/`fp16`), by default when the weights are not float32.
     `cpt` trains the embeddings and the head beside LoRA. `device` is "cpu" or "cuda", which keep different tensors.
-    `compiled` says that Unsloth's blocks are compiled (padded batches on a GPU), `graphs` that they are also recorded
-    as CUDA graphs. Both devices were checked by measurement: `benchmarks/README.md` has the GPU's fifteen points.
+    `graphs` says that Unsloth's blocks are compiled and recorded as CUDA graphs (padded batches on a GPU). Both devices
+    were checked by measurement: `benchmarks/README.md` has the GPU's fifteen points.
 
     Raises CourseError for an unknown method, dtype, device or optimizer and for sizes below 1. All lessons print it.
     """
     _check(method, dtype, device, optimizer, micro_batch, length, accumulation)
-    run = _Run(shape, method, rank, dtype, autocast if autocast is not None else dtype != "float32", device, compiled)
+    run = _Run(shape, method, rank, dtype, autocast if autocast is not None else dtype != "float32", device, graphs)
     rows = micro_batch * (2 if method == "dpo" else 1)
     scored = rows * min(length, completion or max(1, length // 2)) if method in ("dpo", "grpo") else rows * length
     weights, why_weights = _weights(run)
@@ -247,7 +246,7 @@ def predict(
     states = run.trained * per_parameter if per_parameter else 2 * run.gradients
     moment = _dynamic(run, _held(run, rows, length, scored), scored, checkpointing, accumulation)
     if device == "cuda":
-        moment = max(moment, _answers(run, rows * accumulation, length)) + WORKSPACE // (1 if compiled else 2)
+        moment = max(moment, _answers(run, rows * accumulation, length)) + WORKSPACE // (1 if graphs else 2)
     activations = max(0, moment - run.gradients)
     if graphs:
         activations = int(activations * GRAPHS)
