@@ -50,6 +50,8 @@ real = torch.cuda.get_device_capability
 def capability(*which):
     caller = sys._getframe(1).f_globals["__name__"].split(".")[0]
     return real(*which) if caller in ("torch", "triton") else (7, 5)  # these two compile for the card that is there
+# Or Unsloth puts its own memory of the answer in between, is the caller for all then, and no kernel compiles.
+capability._unsloth_per_device_cache = True
 torch.cuda.get_device_capability = capability
 """
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -139,3 +140,29 @@ def test_a_wrong_rate_can_be_tried_with_every_lesson(lesson):
     code = [cell for cell in nbformat.read(runner.notebook_path(lesson), 4).cells if cell.cell_type == "code"]
     assert sum(bool(off.TRAINING.search(cell.source)) for cell in code) == 1
     assert sum(bool(off.RATE.search(cell.source)) for cell in code) == 1
+
+
+def test_the_pretended_t4_answers_unsloth_and_not_the_compilers(monkeypatch):
+    """Behind Unsloth's memory of the answer the compilers would build kernels that the real card refuses."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("unsloth")
+    from unsloth.models._utils import _cache_device_capability as remembered
+
+    gib = 1024**3
+    shares = []
+    cuda = torch.cuda
+    monkeypatch.setattr(cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=60 * gib))
+    monkeypatch.setattr(cuda, "set_per_process_memory_fraction", shares.append)
+    monkeypatch.setattr(cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(cuda, "get_device_capability", lambda *_: (9, 0))
+    exec(script("true_size").T4.format(gib=15), {})
+    monkeypatch.setattr(cuda, "get_device_capability", remembered(cuda.get_device_capability))
+
+    def asked_by(module):
+        found = {"__name__": module, "torch": torch}
+        exec("answer = torch.cuda.get_device_capability()", found)
+        return found["answer"]
+
+    assert shares == [0.25] and not cuda.is_bf16_supported()
+    assert asked_by("unsloth.models.llama") == (7, 5) == asked_by("bitsandbytes.functional")
+    assert asked_by("torch._inductor.utils") == (9, 0) == asked_by("triton.backends.nvidia.driver")

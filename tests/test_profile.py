@@ -70,6 +70,15 @@ def test_cuda_graphs_are_for_gpus_on_which_they_were_measured():
     assert not profile.decide(h200, lesson="grpo").graphs
 
 
+def test_blocks_are_compiled_where_that_was_measured_or_pays():
+    h200 = replace(L4, cuda_name="NVIDIA H200", capability=(9, 0))
+    for found in (profile.decide(T4), profile.decide(L4, updates=200), profile.decide(T4, lesson="grpo")):
+        assert found.environment["UNSLOTH_BLOCK_COMPILE"] == "0" and chosen(found, "compiled blocks").value == "off"
+    measured = [profile.decide(h200), profile.decide(h200, lesson="grpo")]
+    for found in (*measured, profile.decide(T4, updates=5000), profile.decide(CPU)):
+        assert "UNSLOTH_BLOCK_COMPILE" not in found.environment
+
+
 def test_the_memory_is_that_of_the_device():
     assert profile.decide(T4).memory_bytes == T4.cuda_bytes
     assert profile.decide(T4, "cpu").memory_bytes == T4.memory_bytes

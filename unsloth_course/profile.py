@@ -34,6 +34,9 @@ HUB_DATA = {
 
 GRAPHS_MEASURED = ((9, 0),)
 """Compute capabilities of the GPUs on which CUDA graphs were measured: H100 and H200."""
+COMPILING_PAYS = 1250
+"""Updates from which compiling the blocks pays on other GPUs. Unsloth's own measurement on a T4, an L4 and an A100
+(`unsloth/utils/padding_choice.py`): about 25 s to compile, 0.04 s spared in an update, and that twice to be sure."""
 
 _SHAPE = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 
@@ -148,9 +151,16 @@ def _fraction() -> float:
 
 
 def decide(
-    machine: Machine, name: str | None = None, model: str | None = None, data: str | None = None, lesson: str = "lora"
+    machine: Machine,
+    name: str | None = None,
+    model: str | None = None,
+    data: str | None = None,
+    lesson: str = "lora",
+    updates: int | None = None,
 ) -> Profile:
     """The profile for the facts of a machine; what is asked for by name goes before what would be picked.
+
+    updates: optimizer steps of the training, where there are more than a lesson has.
 
     Raises CourseError for an unknown profile name, and for "gpu" on a machine where CUDA does not work.
     """
@@ -222,6 +232,10 @@ def decide(
     if graphs:
         environment["UNSLOTH_BLOCK_CUDAGRAPHS"] = "1"  # read when Unsloth is imported
         reasons.append(Choice("CUDA graphs", "on", "a step of a small model is mostly the launching of its kernels"))
+    elif name == "gpu" and machine.capability not in GRAPHS_MEASURED and (updates or 0) < COMPILING_PAYS:
+        environment["UNSLOTH_BLOCK_COMPILE"] = "0"
+        why = f"Unsloth needs about 25 s for it and spares 0.04 s an update: it pays from {COMPILING_PAYS:,} on"
+        reasons.append(Choice("compiled blocks", "off", why))
     if chosen_data == POCKET and (chosen_model == POCKET or _is_here(chosen_model)):
         # Nothing is downloaded, so a bar could only show that loading 7 MB takes no time.
         environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
@@ -257,12 +271,17 @@ def decide(
 
 
 def detect(
-    profile: str | None = None, model: str | None = None, data: str | None = None, *, lesson: str = "lora"
+    profile: str | None = None,
+    model: str | None = None,
+    data: str | None = None,
+    *,
+    lesson: str = "lora",
+    updates: int | None = None,
 ) -> Profile:
     """Looks at this machine, decides, and prepares the environment for `import unsloth`.
 
     profile: "cpu", "gpu" or None to look. model: "pocket", a folder or a Hub name. data: "pocket", a file or a Hub
-    name.
+    name. updates: optimizer steps, where there are more than a lesson has.
 
     A second call takes back what the first one put into the environment. Raises CourseError as `decide` does, and when
     it is too late for that: Unsloth chooses its device once, at import, and so does the Hub client whether to go
@@ -273,7 +292,7 @@ def detect(
     # those that work as soon as another program runs beside. Measured on 2 cores, 40 steps of the LoRA lesson: alone
     # 2.8 s with a short spin, 4.7 s with none; beside a second such training 6.5 s with a short spin, 10 s by default.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    found = decide(look(), profile, model, data, lesson)
+    found = decide(look(), profile, model, data, lesson, updates)
     loaded = sys.modules.get("unsloth")
     if loaded is not None:
         device = getattr(loaded, "DEVICE_TYPE", None)

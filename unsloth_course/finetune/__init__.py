@@ -275,7 +275,8 @@ def _look_first(options: Options, machine: Any, recipe: recipes.Recipe, count: i
 def _machine(options: Options) -> Any:
     from unsloth_course import profile
 
-    found = profile.detect(options.profile, options.model, options.data, lesson=options.lesson)
+    asked = (options.profile, options.model, options.data)
+    found = profile.detect(*asked, lesson=options.lesson, updates=options.steps)
     return replace(found, max_length=options.max_length) if options.max_length else found
 
 
