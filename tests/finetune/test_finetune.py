@@ -5,9 +5,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
+from conftest import TWO_CORES
 from typer.testing import CliRunner
 
-from unsloth_course import cli, finetune, models
+from unsloth_course import cli, finetune, models, profile
 from unsloth_course.errors import CourseError
 from unsloth_course.finetune import Options, checkpoints
 from unsloth_course.finetune import options as settings
@@ -233,6 +234,14 @@ def test_what_another_run_learned_is_not_written_over(tmp_path, monkeypatch, res
     for same in ({}, {"merge": True}, {"steps": 6, "hand_on": True}):  # the last is a stage of a chain
         with pytest.raises(CourseError, match="it begins"):
             again(**same)
+
+
+def test_the_profile_knows_how_long_a_training_is(monkeypatch, tmp_path):
+    """Since it decides from that whether compiling pays."""
+    asked = {}
+    monkeypatch.setattr(profile, "detect", lambda *_, **how: asked.update(how) or profile.decide(TWO_CORES))
+    finetune._machine(Options("qlora", "pocket", steps=5000, out=tmp_path))
+    assert asked == {"lesson": "lora", "updates": 5000}
 
 
 def test_a_resumed_run_of_other_options_is_refused(load, tmp_path):
