@@ -216,6 +216,22 @@ def test_the_mode_is_put_back_after_an_error(with_adapter):
     assert model.training
 
 
+def test_the_keys_and_values_of_the_answers_are_let_go(with_adapter):
+    """Or they lie beside the weights until a training is under way, and its measured memory is too low by them."""
+    import torch
+    from unsloth.models import _decode_graphs
+
+    model, _ = with_adapter()
+    attention = next(module for name, module in model.named_modules() if name.endswith("self_attn"))
+    past = torch.zeros(1, 2, 5, 8)  # a row, heads, tokens, numbers
+    with models.answering(model):
+        # What a GPU's second token of an answer does; on a CPU, Unsloth answers in another way.
+        _decode_graphs.alloc_decode_buffers(attention, past, past, 1, 4, 2, 8, 32, past.dtype, past.device, 256)
+        assert attention.paged_attention.numel() > 2 * past.numel()
+    left = {name for name, value in vars(attention).items() if isinstance(value, torch.Tensor)}
+    assert not left & set(_decode_graphs._BUFFER_NAMES)
+
+
 def test_the_chat_form_stops_where_the_answer_begins(base):
     _, tokenizer = base
     text = models.chat_prompt(tokenizer, "What is 1 plus 1?")

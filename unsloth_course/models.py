@@ -141,6 +141,7 @@ def require_cpt(model: Any, rank: int) -> Count:
 def answering(model: Any) -> Iterator[None]:
     """Unsloth's inference mode inside the block, and the mode that the model had before it afterwards."""
     from unsloth import FastLanguageModel
+    from unsloth.models import _decode_graphs
 
     training, settings = model.training, model.generation_config
     # Unsloth sets it, and transformers then warns at each call that `max_new_tokens` goes before it.
@@ -150,6 +151,9 @@ def answering(model: Any) -> Iterator[None]:
         yield
     finally:
         settings.max_length = longest
+        # Unsloth keeps the keys and values of the last answers, several times the weights of a small model, until
+        # the next forward pass: in the midst of a training, whose memory would be measured with them or less them.
+        _decode_graphs.release_for_training(model)
         if training:
             FastLanguageModel.for_training(model)
 
