@@ -80,6 +80,27 @@ def test_static_shapes_are_for_gpus_that_were_measured():
     assert "padding_free" not in plan("dpo").arguments and plan("dpo").arguments["precompute_ref_log_probs"] is True
 
 
+def test_without_bfloat16_all_weights_are_trained_in_32_bits():
+    made = {machine: plan("full", machine).prediction.parts["weights"] for machine in (H200, T4)}
+    assert made == {H200: 2 * memory.parameters(SMOLLM2), T4: 4 * memory.parameters(SMOLLM2)}
+    assert plan("lora", T4).prediction.parts["weights"] < made[T4]
+
+
+@pytest.mark.parametrize(
+    ("method", "rows", "length", "mib", "more"),
+    [
+        ("lora", 1, 1245, 1145, {}),  # eight rows, strung together
+        ("full", 1, 1245, 3136, {"dtype": "float32"}),
+        ("dpo", 8, 40, 765, {"completion": 18}),
+        ("cpt", 8, 512, 3085, {"rank": 64}),
+    ],
+)
+def test_float16_is_predicted_within_15_percent(method, rows, length, mib, more):
+    """Peaks of the largest batches of `benchmarks/true_size.py --memory 15 --brief`, on an H200 without bfloat16."""
+    sizes = {"micro_batch": rows, "length": length, "dtype": "float16", "device": "cuda"} | more
+    assert memory.predict(SMOLLM2, method=method, **sizes).total / 2**20 == pytest.approx(mib, rel=0.15)
+
+
 @pytest.mark.parametrize("config", ["SFTConfig", "DPOConfig", "GRPOConfig"])
 def test_trl_knows_every_argument(config):
     import dataclasses

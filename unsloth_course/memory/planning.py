@@ -139,7 +139,7 @@ def plan(
             "rank": rank,
             "completion": completion,
             "device": "cuda" if on_gpu else "cpu",
-            "dtype": _dtype(model, machine),
+            "dtype": _dtype(model, machine, method),
             "graphs": graphs,
         },
     )
@@ -176,11 +176,14 @@ def plan(
     )
 
 
-def _dtype(model: Any, machine: Any) -> str:
+def _dtype(model: Any, machine: Any, method: str) -> str:
+    """Of the weights: the model's, or the one that Unsloth loads them in."""
     found = getattr(model, "dtype", None)
     if found is not None:
         return str(found).removeprefix("torch.")
-    return machine.dtype or ("bfloat16" if machine.bfloat16 else "float16")
+    if machine.dtype or machine.bfloat16:
+        return machine.dtype or "bfloat16"
+    return "float32" if method == "full" else "float16"  # trained weights are not kept in float16
 
 
 def _padding(machine: Any, method: str, length: int) -> tuple[dict[str, Any], list[Choice]]:
@@ -191,7 +194,7 @@ def _padding(machine: Any, method: str, length: int) -> tuple[dict[str, Any], li
     if method == "grpo":
         return fused, []
     if not machine.graphs:
-        why = "not measured on this kind of GPU; Unsloth picks padded or padding-free batches itself"
+        why = "not measured on this kind of GPU; where Unsloth strings rows together, the peak is below the predicted"
         return fused, [Choice("padding", "Unsloth's choice", why)]
     padded = -(-length // STEP) * STEP
     why = (

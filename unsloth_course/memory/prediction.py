@@ -230,15 +230,17 @@ def predict(
     `micro_batch` rows of `length` tokens (the longest row in the data, since shorter ones are padded to it) go through
     the model at once; `dpo` doubles the rows, one chosen and one rejected. `completion` is the longest completion in
     tokens, for `dpo` and `grpo` (half the row if not given). `dtype` is that of the model's weights; `autocast` says
-    whether matrix products run in 16 bits (TRL's `bf16`/`fp16`), by default when the weights are not float32.
-    `cpt` trains the embeddings and the head beside LoRA. `device` is "cpu" or "cuda", which keep different tensors.
-    `graphs` says that Unsloth's blocks are compiled and recorded as CUDA graphs (padded batches on a GPU). Both devices
-    were checked by measurement: `benchmarks/README.md` has the GPU's fifteen points.
+    whether matrix products run in 16 bits (TRL's `bf16`/`fp16`), by default on a GPU, as Unsloth has it, and elsewhere
+    when the weights are not float32. `cpt` trains the embeddings and the head beside LoRA. `device` is "cpu" or "cuda",
+    which keep different tensors. `graphs` says that Unsloth's blocks are compiled and recorded as CUDA graphs (padded
+    batches on a GPU). Both devices were checked by measurement: `benchmarks/README.md` has the GPU's fifteen points.
 
     Raises CourseError for an unknown method, dtype, device or optimizer and for sizes below 1. All lessons print it.
     """
     _check(method, dtype, device, optimizer, micro_batch, length, accumulation)
-    run = _Run(shape, method, rank, dtype, autocast if autocast is not None else dtype != "float32", device, graphs)
+    if autocast is None:
+        autocast = device == "cuda" or dtype != "float32"
+    run = _Run(shape, method, rank, dtype, autocast, device, graphs)
     rows = micro_batch * (2 if method == "dpo" else 1)
     scored = rows * min(length, completion or max(1, length // 2)) if method in ("dpo", "grpo") else rows * length
     weights, why_weights = _weights(run)
