@@ -236,15 +236,15 @@ def two(record: dict[str, Any]) -> str:
     where = (
         f"{record['device']}, {record['date'][:10]}; {record['model']}; {record['rows']} rows of 512 tokens an update"
     )
-    killed = record.get("killed")
-    if killed:
+    if killed := record.get("killed"):
+        left = len(killed["left_running"])
         lines += [
             "",
-            f"One of two processes killed in the midst of a training ({killed['date'][:10]}): the command ended",
+            f"One of two processes was killed in the midst of a training on {killed['date'][:10]}. The command ended",
+            f"after {killed['seconds']:.1f} s with status {killed['status']}, left {left} processes running, and said:",
+            "",
+            *(f"> {sentence}" for sentence in killed["sentences"]),
         ]
-        left = f"processes left: {len(killed['left_running'])}"
-        lines += [f"after {killed['seconds']:.1f} s, status {killed['status']}, {left}. It said:", ""]
-        lines += [f"> {sentence}" for sentence in killed["sentences"]]
     return f"{where}.\n\n" + "\n".join(lines)
 
 
