@@ -1,8 +1,10 @@
 """Loading, counting, asking and saving, on the pocket model through Unsloth."""
 
 import copy
+import importlib.util
 import json
 import os
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -216,20 +218,37 @@ def test_the_mode_is_put_back_after_an_error(with_adapter):
     assert model.training
 
 
-def test_the_keys_and_values_of_the_answers_are_let_go(with_adapter):
+def unsloth_file(name):
+    """A file of Unsloth's for GPUs as a module of its own; importing it in its package would patch the CPU's away."""
+    place = Path(importlib.util.find_spec("unsloth").origin).with_name("models") / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, place)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_keys_and_values_of_the_answers_are_let_go(with_adapter, monkeypatch):
     """Or they lie beside the weights until a training is under way, and its measured memory is too low by them."""
     import torch
-    from unsloth.models import _decode_graphs
 
+    graphs = unsloth_file("_decode_graphs")
+    monkeypatch.setitem(sys.modules, "unsloth.models._decode_graphs", graphs)
     model, _ = with_adapter()
     attention = next(module for name, module in model.named_modules() if name.endswith("self_attn"))
     past = torch.zeros(1, 2, 5, 8)  # a row, heads, tokens, numbers
     with models.answering(model):
         # What a GPU's second token of an answer does; on a CPU, Unsloth answers in another way.
-        _decode_graphs.alloc_decode_buffers(attention, past, past, 1, 4, 2, 8, 32, past.dtype, past.device, 256)
+        graphs.alloc_decode_buffers(attention, past, past, 1, 4, 2, 8, 32, past.dtype, past.device, 256)
         assert attention.paged_attention.numel() > 2 * past.numel()
     left = {name for name, value in vars(attention).items() if isinstance(value, torch.Tensor)}
-    assert not left & set(_decode_graphs._BUFFER_NAMES)
+    assert not left & set(graphs._BUFFER_NAMES)
+
+
+def test_on_a_cpu_nothing_of_unsloths_gpu_part_is_loaded(with_adapter):
+    """It patches transformers and TRL for a GPU, and then DPO takes steps that change nothing."""
+    model, tokenizer = with_adapter()
+    models.answer(model, tokenizer, ["What is 1 plus 1?"], 2)
+    assert model.device.type == "cuda" or "unsloth.models" not in sys.modules
 
 
 def test_the_chat_form_stops_where_the_answer_begins(base):

@@ -5,6 +5,7 @@ The two calls that a lesson is about, `FastLanguageModel.from_pretrained` and `g
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -141,7 +142,6 @@ def require_cpt(model: Any, rank: int) -> Count:
 def answering(model: Any) -> Iterator[None]:
     """Unsloth's inference mode inside the block, and the mode that the model had before it afterwards."""
     from unsloth import FastLanguageModel
-    from unsloth.models import _decode_graphs
 
     training, settings = model.training, model.generation_config
     # Unsloth sets it, and transformers then warns at each call that `max_new_tokens` goes before it.
@@ -151,9 +151,12 @@ def answering(model: Any) -> Iterator[None]:
         yield
     finally:
         settings.max_length = longest
-        # Unsloth keeps the keys and values of the last answers, several times the weights of a small model, until
-        # the next forward pass: in the midst of a training, whose memory would be measured with them or less them.
-        _decode_graphs.release_for_training(model)
+        # On a GPU, Unsloth keeps the keys and values of the last answers, several times the weights of a small model,
+        # until the next forward pass: in the midst of a training, whose memory would be measured with them or less
+        # them. Not to be imported: on a CPU, Unsloth works without this part, which would patch what it trains with.
+        answers = sys.modules.get("unsloth.models._decode_graphs")
+        if answers:
+            answers.release_for_training(model)
         if training:
             FastLanguageModel.for_training(model)
 

@@ -1,6 +1,8 @@
 """The instruction shape: what is kept, what is set aside, what is refused, and what the trainer is given."""
 
 import json
+import random
+import statistics
 from pathlib import Path
 
 import pytest
@@ -285,6 +287,22 @@ def test_lengths_in_tokens(tokenizer):
     assert (found.rows, found.shortest, found.median, found.longest) == (4, around + 1, around + 2.5, around + 10)
     assert found.share_over == 0.25
     assert str(found) == "4 rows: 24 to 33 tokens, median 25.5; 25.0% are longer than 26 and would be cut"
+
+
+@given(counts=st.lists(st.integers(1, 900), min_size=1, max_size=200), rows=st.integers(1, 64))
+def test_rows_together_are_not_longer_than_the_longest_of_each(counts, rows):
+    lengths = instruction.Lengths.of(counts, 512)
+    cut = [min(count, 512) for count in counts]
+    assert rows * sum(cut) / len(cut) - 1 <= lengths.together(rows) <= rows * max(cut)
+
+
+def test_the_largest_batch_of_a_training_is_about_as_long_as_said():
+    """Sizes of the lessons' own data at the true size: short answers, and some stories among them."""
+    draw = random.Random(0)
+    counts = [draw.choice((30, 40, 50)) if draw.random() < 0.85 else draw.randint(200, 300) for _ in range(960)]
+    said = instruction.Lengths.of(counts, 512).together(8)
+    largest = [max(sum(draw.sample(counts, 8)) for _ in range(120)) for _ in range(20)]
+    assert statistics.median(largest) == pytest.approx(said, rel=0.1)
 
 
 def test_lengths_of_nothing(tokenizer):

@@ -98,6 +98,6 @@ def test_a_warm_up_of_a_model_without_a_chat_template_is_a_sentence():
 
 def test_conversations_for_a_model_without_a_chat_template_are_a_sentence():
     task = recipes.tasks.Conversations(profile.decide(CARD, "cpu", "pocket", "pocket"), TURNS, TURNS, None)
-    for asked in (lambda: task.longest(NoTemplate()), lambda: task.measure(None, NoTemplate())):
+    for asked in (lambda: task.sizes(NoTemplate()), lambda: task.measure(None, NoTemplate())):
         with pytest.raises(CourseError, match="has no chat template"):
             asked()

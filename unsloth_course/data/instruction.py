@@ -4,6 +4,7 @@ Taught in the LoRA lesson. Alpaca: Taori et al. 2023, github.com/tatsu-lab/stanf
 handed to the trainer follow TRL's "Dataset formats and types".
 """
 
+import math
 import random
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -170,7 +171,10 @@ def _templated(batch: Mapping[str, Sequence[Any]], tokenizer: "PreTrainedTokeniz
 
 @dataclass(frozen=True)
 class Lengths:
-    """Lengths of the rows in tokens, template included; `share_over` (0 to 1) of them are longer than `max_length`."""
+    """Lengths of the rows in tokens, template included; `share_over` (0 to 1) of them are longer than `max_length`.
+
+    `mean` and `spread`, the standard deviation, are those of the rows after that cut.
+    """
 
     rows: int
     shortest: int
@@ -178,6 +182,27 @@ class Lengths:
     longest: int
     max_length: int
     share_over: float
+    mean: float
+    spread: float
+
+    @classmethod
+    def of(cls, counts: list[int], max_length: int) -> "Lengths":
+        """The same of rows that were counted elsewhere. Raises CourseError when there are none."""
+        if not counts:
+            raise CourseError("The data set is empty: there are no lengths to measure.")
+        over = sum(count > max_length for count in counts) / len(counts)
+        cut = [min(count, max_length) for count in counts]
+        ends = len(counts), min(counts), statistics.median(counts), max(counts)
+        return cls(*ends, max_length, over, statistics.fmean(cut), statistics.pstdev(cut))
+
+    def together(self, rows: int) -> int:
+        """Tokens of about the largest batch of `rows` rows in a training, strung together without padding.
+
+        The largest of some hundred random sums lies about three standard deviations above their mean. `memory.plan`
+        takes it.
+        """
+        largest = self.mean * rows + 3 * self.spread * math.sqrt(rows)
+        return round(min(largest, rows * min(self.longest, self.max_length)))
 
     def __str__(self) -> str:
         return (
@@ -196,10 +221,7 @@ def lengths(dataset: "Dataset", tokenizer: "PreTrainedTokenizerBase", max_length
         # The template writes the special tokens itself.
         ids = tokenizer(_templated(batch, tokenizer), add_special_tokens=False, verbose=False)["input_ids"]
         counts.extend(len(row) for row in ids)
-    if not counts:
-        raise CourseError("The data set is empty: there are no lengths to measure.")
-    over = sum(count > max_length for count in counts) / len(counts)
-    return Lengths(len(counts), min(counts), statistics.median(counts), max(counts), max_length, over)
+    return Lengths.of(counts, max_length)
 
 
 def keys(dataset: "Dataset") -> list[str]:

@@ -207,17 +207,15 @@ def prepare(options: Options, process: processes.Process | None = None) -> Prepa
         folder, handed = recipe.warmed_up(folder, warm, earlier)
         base = folder
     model, tokenizer = recipe.load(folder)
-    longest, completion = task.longest(tokenizer)
     plan = memory.plan(
         model,
         machine,
         options.method,
-        longest=longest,
         rows=recipe.batch,
         rank=recipe.rank,
-        completion=completion,
         processes=process.count,
         micro_batch=options.micro_batch,
+        **task.sizes(tokenizer),
     )
     print(plan)
     model, parameters = recipe.made_trainable(model, plan.checkpointing)

@@ -61,8 +61,8 @@ class Task:
         """Some held-out rows as `export` asks them: turns up to the answer and the answer, or raw text."""
         raise NotImplementedError
 
-    def longest(self, tokenizer: Any) -> tuple[int, int | None]:
-        """Tokens of the longest row to learn from, and of the longest answer, where memory depends on it."""
+    def sizes(self, tokenizer: Any) -> dict[str, Any]:
+        """What memory depends on in the rows to learn from: `longest`, `completion` and `together` of `memory.plan`."""
         raise NotImplementedError
 
     def kept(self, model: Any, tokenizer: Any) -> Any:
@@ -125,12 +125,12 @@ class Instructions(Task):
             for rows in (self.train, self.held_out)
         )
 
-    def longest(self, tokenizer: Any) -> tuple[int, int | None]:
+    def sizes(self, tokenizer: Any) -> dict[str, Any]:
         from unsloth_course.data import instruction
 
         lengths = instruction.lengths(self.train, tokenizer, self.machine.max_length)
         print(lengths)
-        return lengths.longest, None
+        return {"longest": lengths.longest, "together": lengths.together}
 
     def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
         from unsloth_course.data import chat, instruction
@@ -161,20 +161,22 @@ class Conversations(Surprise):
     def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
         return [{"messages": row["prompt"], "answer": row["completion"][0]["content"]} for row in rows]
 
-    def longest(self, tokenizer: Any) -> tuple[int, int | None]:
+    def sizes(self, tokenizer: Any) -> dict[str, Any]:
+        from unsloth_course.data.instruction import Lengths
         from unsloth_course.models import in_chat_form
 
-        lengths = [
+        counts = [
             len(in_chat_form(tokenizer, [*row["prompt"], *row["completion"]], return_dict=True)["input_ids"])
             for row in self.train
         ]
-        cut = sum(length > self.machine.max_length for length in lengths)
+        lengths = Lengths.of(counts, self.machine.max_length)
+        cut = sum(count > lengths.max_length for count in counts)
         if cut:
             print(
-                f"{cut:,} of {len(lengths):,} rows are longer than {self.machine.max_length} tokens and are cut; the "
-                f"longest has {max(lengths):,}. Raise it with --max-length."
+                f"{cut:,} of {lengths.rows:,} rows are longer than {lengths.max_length} tokens and are cut; the "
+                f"longest has {lengths.longest:,}. Raise it with --max-length."
             )
-        return min(max(lengths), self.machine.max_length), None
+        return {"longest": min(lengths.longest, lengths.max_length), "together": lengths.together}
 
 
 class Pairs(Task):
@@ -203,10 +205,11 @@ class Pairs(Task):
             for rows in (self.train, self.held_out)
         )
 
-    def longest(self, tokenizer: Any) -> tuple[int, int | None]:
+    def sizes(self, tokenizer: Any) -> dict[str, Any]:
         from unsloth_course.data import preference
 
-        return preference.longest(self.train, tokenizer)
+        longest, completion = preference.longest(self.train, tokenizer)
+        return {"longest": longest, "completion": completion}
 
     def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
         return [{"messages": row["prompt"], "answer": row["chosen"]} for row in rows]
@@ -235,10 +238,11 @@ class Problems(Task):
 
         return tuple(rows.map(problems.to_grpo, batched=True) for rows in (self.train, self.held_out))
 
-    def longest(self, tokenizer: Any) -> tuple[int, int | None]:
+    def sizes(self, tokenizer: Any) -> dict[str, Any]:
         from unsloth_course.data import problems
 
-        return problems.longest_prompt(self.train, tokenizer) + self.completion, self.completion
+        longest = problems.longest_prompt(self.train, tokenizer) + self.completion
+        return {"longest": longest, "completion": self.completion}
 
     def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
         from unsloth_course.data import chat
@@ -279,8 +283,8 @@ class Text(Surprise):
 
         return evaluation.Retention("perplexity", before.perplexity, after.perplexity)
 
-    def longest(self, tokenizer: Any) -> tuple[int, int | None]:
-        return self.machine.max_length, None
+    def sizes(self, tokenizer: Any) -> dict[str, Any]:
+        return {"longest": self.machine.max_length}
 
 
 def scored(task: Task, before: Sequence[Any], after: Sequence[Any], model: Any, tokenizer: Any) -> "Score":

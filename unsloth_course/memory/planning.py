@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,6 +90,7 @@ class _Ground:
     budget: int
     processes: int
     sizes: dict[str, Any] = field(default_factory=dict)  # further arguments of `predict`
+    together: Callable[[int], int] | None = None  # tokens of so many rows, where they are not padded
 
 
 def plan(
@@ -101,6 +102,7 @@ def plan(
     rows: int | None = None,
     rank: int = 16,
     completion: int | None = None,
+    together: Callable[[int], int] | None = None,
     processes: int = 1,
     micro_batch: int | None = None,
     free: bool = False,
@@ -112,8 +114,10 @@ def plan(
     model: the model to train, loaded; or a Shape. machine: the profile. longest: tokens of the longest row (of a GRPO
     run: prompt and completion), which is cut at the profile's `max_length`. rows: of one update, the effective batch;
     without it the profile's. It is kept, unless `free` has the plan choose it too: then `steps` and `learning_rate`,
-    given for `rows`, follow. rank, completion: as for `predict`. processes: how many share the rows of an update, one
-    for each GPU. micro_batch: rows at a time, in place of the plan's own choice.
+    given for `rows`, follow. rank, completion: as for `predict`. together: tokens of the largest batch of so many rows
+    strung together (`Lengths.together`); without it all rows count as the longest, also where Unsloth does not pad.
+    processes: how many share the rows of an update, one for each GPU. micro_batch: rows at a time, in place of the
+    plan's own choice.
 
     Raises CourseError when the rows cannot be shared or taken evenly, and as `predict` does. Taught in lesson colab2
     (LoRA).
@@ -127,7 +131,9 @@ def plan(
             "of the number of processes."
         )
     length = min(longest, machine.max_length) if method != "grpo" else longest
-    settings, padding = _padding(machine, method, length)
+    if not _strung(machine, method):
+        together = None
+    settings, padding = _padding(machine, method, length, together)
     graphs = on_gpu and machine.graphs and method != "grpo"  # also where a profile is made for another lesson
     ground = _Ground(
         shape,
@@ -142,6 +148,7 @@ def plan(
             "dtype": _dtype(model, machine, method),
             "graphs": graphs,
         },
+        together,
     )
     reasons = []
     if free:
@@ -186,13 +193,23 @@ def _dtype(model: Any, machine: Any, method: str) -> str:
     return "float32" if method == "full" else "float16"  # trained weights are not kept in float16
 
 
-def _padding(machine: Any, method: str, length: int) -> tuple[dict[str, Any], list[Choice]]:
+def _strung(machine: Any, method: str) -> bool:
+    """Whether Unsloth strings the rows of a batch together: with answers to learn, where it compiles no blocks."""
+    return method in ("full", "lora", "qlora") and machine.environment.get("UNSLOTH_BLOCK_COMPILE") == "0"
+
+
+def _padding(
+    machine: Any, method: str, length: int, together: Callable[[int], int] | None
+) -> tuple[dict[str, Any], list[Choice]]:
     """Trainer arguments on padding, and why. A CPU pads every batch to its longest row, as TRL does."""
     if machine.name != "gpu":
         return {}, []
     fused = {"optim": "adamw_torch_fused"}
     if method == "grpo":
         return fused, []
+    if together:
+        why = "Unsloth strings the rows of a batch together where it compiles no blocks; predicted for a large batch"
+        return fused, [Choice("padding", "none", why)]
     if not machine.graphs:
         why = "not measured on this kind of GPU; where Unsloth strings rows together, the peak is below the predicted"
         return fused, [Choice("padding", "Unsloth's choice", why)]
@@ -215,13 +232,14 @@ def _padding(machine: Any, method: str, length: int) -> tuple[dict[str, Any], li
 def _predicted(ground: _Ground, micro: int, accumulation: int, checkpointing: bool) -> Prediction:
     # Checkpointing computes layers again in the backward pass, which Unsloth does without its compiled blocks.
     sizes = ground.sizes | ({"graphs": False} if checkpointing else {})
+    rows, length = (1, ground.together(micro)) if ground.together else (micro, ground.length)
     return predict(
         ground.shape,
         method=ground.method,
-        micro_batch=micro,
+        micro_batch=rows,
         accumulation=accumulation,
         checkpointing=checkpointing,
-        length=ground.length,
+        length=length,
         **sizes,
     )
 

@@ -256,7 +256,8 @@ def predict(
         why_weights,
         f"{run.trained:,} trained parameters x {run.gradients / run.trained:g} bytes",
         f"two moving averages of AdamW for each of them, {states / run.trained:g} bytes together",
-        f"{rows} rows x {length} tokens x {size(activations / rows / length)} per token: what {shape.layers} layers "
+        f"{rows} row{'s' * (rows > 1)} x {length} tokens x {size(activations / rows / length)} per token: "
+        + f"what {shape.layers} layers "
         + ("recompute one at a time (checkpointing)" if checkpointing else "keep for the backward pass")
         + ", and the loss"
         + (", with what CUDA graphs keep beside them" if graphs else ""),
