@@ -158,6 +158,36 @@ def test_a_kernel_that_dies_is_a_sentence(write_lesson, tmp_path):
         runner.run("lora", out=tmp_path / "results")
 
 
+def first_kernels_die(monkeypatch, number):
+    """The first kernels end as one does whose port was taken; those after are real."""
+    real, begun = runner._ThisPython.get_kernel_spec, []
+
+    def spec(self, name):
+        begun.append(name)
+        found = real(self, name)
+        if len(begun) <= number:
+            found.argv = [sys.executable, "-c", "raise SystemExit('Address already in use')"]
+        return found
+
+    monkeypatch.setattr(runner._ThisPython, "get_kernel_spec", spec)
+    return begun
+
+
+def test_a_kernel_whose_port_was_taken_is_started_again(write_lesson, tmp_path, monkeypatch):
+    begun = first_kernels_die(monkeypatch, 1)
+    write_lesson(*lesson_cells())
+    assert runner.run("lora", out=tmp_path / "results").verdict == "trained"
+    assert len(begun) == 2
+
+
+def test_a_kernel_that_never_starts_is_a_sentence_with_its_last_words(write_lesson, tmp_path, monkeypatch):
+    begun = first_kernels_die(monkeypatch, 9)
+    write_lesson(*lesson_cells())
+    with pytest.raises(CourseError, match=r"did not start .* Its last words: Address already in use"):
+        runner.run("lora", out=tmp_path / "results")
+    assert len(begun) == 2
+
+
 def test_results_of_an_earlier_run_do_not_count(write_lesson, tmp_path):
     write_lesson(*lesson_cells()[:-1], new_code_cell("x = 1"))
     out = tmp_path / "results"

@@ -292,10 +292,8 @@ def _printable(text: str) -> str:
 
 async def _execute(notebook: NotebookNode, path: Path, progress: "_Progress") -> None:
     """Run every code cell; on return or raise, the notebook holds the outputs so far and the kernel is gone."""
-    manager = AsyncKernelManager(kernel_spec_manager=_ThisPython(), log=_SILENT)
     client = _LessonClient(
         notebook,
-        km=manager,
         timeout=None,
         startup_timeout=180,  # a busy machine may take more than nbclient's minute
         iopub_timeout=60,  # a busy machine may deliver a picture seconds after the cell is done
@@ -309,8 +307,7 @@ async def _execute(notebook: NotebookNode, path: Path, progress: "_Progress") ->
     # and the reason when it dies.
     said = tempfile.TemporaryFile()  # noqa: SIM115 -- closed below, after the kernel that writes to it
     try:
-        await client.async_start_new_kernel(cwd=str(path.parent), env=_kernel_environment(), stderr=said)
-        await client.async_start_new_kernel_client()
+        await _start_kernel(client, path.parent, said)
         for position, cell in enumerate(notebook.cells):
             if is_run(cell):
                 progress.cell(titles[position])
@@ -326,16 +323,32 @@ async def _execute(notebook: NotebookNode, path: Path, progress: "_Progress") ->
             f"{_place(path.name, notebook, position)}: the kernel died, most often because memory ran out. "
             f"Close other programs, or make the run smaller in the knobs cell.{_last_words(said)}"
         ) from None
-    except RuntimeError as error:
-        raise CourseError(
-            f"The Jupyter kernel did not start ({error}); is ipykernel installed in {sys.prefix}?"
-        ) from None
     finally:
         if client.kc is not None:
             client.kc.stop_channels()
-        if manager.has_kernel:
-            await manager.shutdown_kernel(now=not finished)
+        if client.km is not None and client.km.has_kernel:
+            await client.km.shutdown_kernel(now=not finished)
         said.close()
+
+
+async def _start_kernel(client: _LessonClient, folder: Path, said: IO[bytes]) -> None:
+    """Give the client a kernel that answers; raises CourseError, with the kernel's last words, where none does.
+
+    A kernel is told its ports before it opens them, so that another program, or a second lesson that starts in the same
+    moment, can be faster. It dies then, and a second one, with other ports, lives.
+    """
+    for last in (False, True):
+        client.km = AsyncKernelManager(kernel_spec_manager=_ThisPython(), log=_SILENT)
+        try:
+            await client.async_start_new_kernel(cwd=str(folder), env=_kernel_environment(), stderr=said)
+            await client.async_start_new_kernel_client()
+            return
+        except RuntimeError as error:
+            if last or "died" not in str(error):
+                raise CourseError(
+                    f"The Jupyter kernel did not start ({error}); is ipykernel installed in {sys.prefix}?"
+                    f"{_last_words(said)}"
+                ) from None
 
 
 def _last_words(said: IO[bytes]) -> str:
