@@ -383,3 +383,17 @@ def test_on_a_gpu_what_else_lay_there_is_not_counted(monkeypatch):
         meter.on_step_end(None, SimpleNamespace(global_step=step), None, model=layer)
     meter.on_train_end(None, None, None, model=layer)
     assert meter.peak_bytes == 2000 and "0.5 KiB in the pools of CUDA graphs" in meter.how
+
+    # A second training fills the same pools again: they are not others' memory.
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 1600)
+    meter.on_train_begin(None, None, None, model=layer)
+    meter.on_train_end(None, None, None, model=layer)
+    assert meter.peak_bytes == 1600 + 500 - 1000
+
+
+def test_a_small_model_is_not_charged_the_workspaces_of_a_large_one():
+    """Peaks on an H200, `run LESSON --profile gpu --model pocket`, and the leg of 8 rows of `benchmarks/speed.py`."""
+    how = {"dtype": "bfloat16", "device": "cuda", "graphs": True}
+    for method, rows, length, mib in (("full", 16, 64, 199), ("cpt", 16, 128, 252), ("lora", 8, 512, 356)):
+        predicted = predict(POCKET, method=method, micro_batch=rows, length=length, **how).total
+        assert predicted / 2**20 == pytest.approx(mib, rel=0.15)

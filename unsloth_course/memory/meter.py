@@ -17,11 +17,13 @@ class Meter:
     from the end of each step to the end of the next; the first steps may have to compile.
 
     On CUDA the peak is torch's own counter, without what else lay on the GPU when the training began, such as another
-    model of the same notebook, and with the memory pools of CUDA graphs, which that counter leaves out. A CPU has no
-    such counter, and resident memory is mostly libraries at this size, so weights, gradients and optimizer state are
-    counted from the live tensors, and the rest is read from the allocations that torch.profiler records. That costs
-    milliseconds, so only steps with a batch larger than every batch before are recorded: the longest batch decides the
-    peak. In every part `activations` is what the peak holds beyond the other three.
+    model of the same notebook, and with the memory pools of CUDA graphs, which that counter leaves out: all of them, as
+    a training takes over those of the trainings before it, also where they are larger than it needs.
+
+    A CPU has no such counter, and resident memory is mostly libraries at this size, so weights, gradients and optimizer
+    state are counted from the live tensors, and the rest is read from the allocations that torch.profiler records. That
+    costs milliseconds, so only steps with a batch larger than every batch before are recorded: the longest batch
+    decides the peak. In every part `activations` is what the peak holds beyond the other three.
     """
 
     MOST_RECORDED_STEPS = 16
@@ -41,7 +43,7 @@ class Meter:
         self._reset()
 
     def _reset(self) -> None:
-        self._gradients = self._dynamic = self._recorded = self._others = self._pools = self._early = 0
+        self._gradients = self._dynamic = self._recorded = self._others = self._early = 0
         self._largest = (0, False)
         self._hook = self._profiler = self._problem = None
         self.step_seconds: list[float] = []
@@ -58,7 +60,6 @@ class Meter:
             torch.cuda.reset_peak_memory_stats()
             own = _weight_bytes(model) + _gradient_bytes(model) + _optimizer_bytes(optimizer)
             self._others = max(0, torch.cuda.memory_allocated() - own)
-            self._pools = graph_bytes()
         else:
             self._hook = model.register_forward_pre_hook(self._before_forward, with_kwargs=True)
 
@@ -102,7 +103,7 @@ class Meter:
         self._step_ended = now
         # The first steps run without graphs and then record them: their tensors lie outside the pools, and are gone
         # when the pools are filled.
-        if state.global_step == self.RECORDING_STEPS and _on_cuda(model) and graph_bytes() > self._pools:
+        if state.global_step == self.RECORDING_STEPS and _on_cuda(model) and graph_bytes():
             import torch
 
             self._early = torch.cuda.max_memory_allocated()
@@ -116,7 +117,7 @@ class Meter:
         if _on_cuda(model):
             import torch
 
-            pools = max(0, graph_bytes() - self._pools)
+            pools = graph_bytes()
             peak = max(self._early, torch.cuda.max_memory_allocated() + pools) - self._others
             self.how = (
                 "the peak is torch.cuda.max_memory_allocated over the training, less the "

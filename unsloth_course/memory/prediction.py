@@ -28,9 +28,11 @@ NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 LOGIT_BLOCK = 16 * 1024 * 1024
 # Share of the usable memory that a prediction may fill; the rest is for fragmentation and the prediction's own error.
 HEADROOM = 0.9
-# Measured on an H200 with torch 2.11: bytes of workspaces beside the tensors of a model, and how much more a training
+# Measured on an H200 with torch 2.11, from 3 to 362 million parameters: bytes of workspaces beside the tensors of
+# SmolLM2-135M, of which half are there for a model of any size and half grow with it; and how much more a training
 # holds when its blocks are CUDA graphs, which keep their inputs and outputs apart.
 WORKSPACE = 256 * 1024**2
+SMOLLM2 = 134_515_008
 GRAPHS = 1.1
 # Completions of a prompt (the lesson's, and TRL's default), and the share of its tokens that must be spared before
 # Unsloth passes a shared prompt through the model once.
@@ -248,7 +250,7 @@ def predict(
     states = run.trained * per_parameter if per_parameter else 2 * run.gradients
     moment = _dynamic(run, _held(run, rows, length, scored), scored, checkpointing, accumulation)
     if device == "cuda":
-        moment = max(moment, _answers(run, rows * accumulation, length)) + WORKSPACE // (1 if graphs else 2)
+        moment = max(moment, _answers(run, rows * accumulation, length)) + _workspace(run)
     activations = max(0, moment - run.gradients)
     if graphs:
         activations = int(activations * GRAPHS)
@@ -462,6 +464,11 @@ def _answers(run: _Run, rows: int, length: int) -> int:
     if run.method != "grpo":
         return 0
     return rows * 512 * (-(-length // 512) + 1) * run.shape.layers * 2 * run.shape.kv * run.compute
+
+
+def _workspace(run: _Run) -> int:
+    """Bytes that libraries take beside the tensors of the model; half as many where no graphs are recorded."""
+    return int(WORKSPACE * (1 + parameters(run.shape) / SMOLLM2) / 2) // (1 if run.compiled else 2)
 
 
 def _casts(run: _Run) -> int:
