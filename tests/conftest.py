@@ -1,17 +1,18 @@
 """Fixtures that more than one file needs. Unsloth is imported by the first test that trains, not at collection."""
 
-import importlib
+import importlib.util
 import logging
 import os
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from unsloth_course import cleaning, data, diagnosis, evaluation, models, profile
+from unsloth_course import cleaning, data, diagnosis, evaluation, models, profile, runner
 
 # The processes of `pytest -n` share the cores, and so do the lessons that they start; threads that wait for one
 # another on a core that another process has cost more than they bring.
@@ -33,7 +34,7 @@ def twice(run: Callable[[], None]) -> Callable[[], None]:
         try:
             run()
         except RuntimeError as error:
-            if "Kernel died before replying" not in str(error):
+            if not runner.died_at_start(error):
                 raise
             run()
 
@@ -94,6 +95,14 @@ def load(machine) -> Callable[[], tuple[Any, Any]]:
         )
 
     return pocket
+
+
+def unsloth_source(name: str) -> Path:
+    """A file of Unsloth's part for GPUs, to be read or loaded by itself.
+
+    Importing it in its package would patch what Unsloth trains with on a CPU, in all tests after it.
+    """
+    return Path(importlib.util.find_spec("unsloth").origin).with_name("models") / f"{name}.py"
 
 
 def script(name: str) -> Any:

@@ -3,14 +3,12 @@
 import ast
 import copy
 import functools
-import importlib.util
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
 import pytest
-from conftest import script
+from conftest import script, unsloth_source
 
 from unsloth_course import runner
 
@@ -150,10 +148,8 @@ def test_the_pretended_t4_answers_unsloth_and_not_the_compilers(monkeypatch):
     """Behind Unsloth's memory of the answer the compilers would build kernels that the real card refuses."""
     import torch
 
-    # Read and not imported: Unsloth's part for GPUs would patch what the CPU's trains with, in all tests after this.
-    source = Path(importlib.util.find_spec("unsloth").origin).with_name("models") / "_utils.py"
-    wanted = "_cache_device_capability"
-    (function,) = [part for part in ast.parse(source.read_text()).body if getattr(part, "name", None) == wanted]
+    wanted, source = "_cache_device_capability", unsloth_source("_utils").read_text()
+    (function,) = [part for part in ast.parse(source).body if getattr(part, "name", None) == wanted]
     unsloths = {"torch": torch, "functools": functools}
     exec(ast.unparse(function), unsloths)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from conftest import unsloth_source
 
 from unsloth_course import evaluation, memory, models
 from unsloth_course.errors import CourseError
@@ -218,20 +219,13 @@ def test_the_mode_is_put_back_after_an_error(with_adapter):
     assert model.training
 
 
-def unsloth_file(name):
-    """A file of Unsloth's for GPUs as a module of its own; importing it in its package would patch the CPU's away."""
-    place = Path(importlib.util.find_spec("unsloth").origin).with_name("models") / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, place)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_keys_and_values_of_the_answers_are_let_go(with_adapter, monkeypatch):
     """Or they lie beside the weights until a training is under way, and its measured memory is too low by them."""
     import torch
 
-    graphs = unsloth_file("_decode_graphs")
+    spec = importlib.util.spec_from_file_location("graphs", unsloth_source("_decode_graphs"))
+    graphs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(graphs)
     monkeypatch.setitem(sys.modules, "unsloth.models._decode_graphs", graphs)
     model, _ = with_adapter()
     attention = next(module for name, module in model.named_modules() if name.endswith("self_attn"))

@@ -11,8 +11,8 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -302,17 +302,16 @@ async def _execute(notebook: NotebookNode, path: Path, progress: "_Progress") ->
         log=_SILENT,
     )
     client.progress = progress
-    titles, position, finished = headings(notebook), 0, False
+    titles, position = headings(notebook), 0
     # What cells print comes through the kernel's messages. Its own stderr holds only the chatter of native libraries,
     # and the reason when it dies.
     said = tempfile.TemporaryFile()  # noqa: SIM115 -- closed below, after the kernel that writes to it
     try:
-        await _start_kernel(client, path.parent, said)
-        for position, cell in enumerate(notebook.cells):
-            if is_run(cell):
-                progress.cell(titles[position])
-            await client.async_execute_cell(cell, position)
-        finished = True
+        async with kernel(client, _ThisPython(), cwd=str(path.parent), env=_kernel_environment(), stderr=said):
+            for position, cell in enumerate(notebook.cells):
+                if is_run(cell):
+                    progress.cell(titles[position])
+                await client.async_execute_cell(cell, position)
     except CellExecutionError as error:
         raise CourseError(_error_sentence(error, path.name, notebook, position)) from None
     except DeadKernelError:
@@ -323,32 +322,48 @@ async def _execute(notebook: NotebookNode, path: Path, progress: "_Progress") ->
             f"{_place(path.name, notebook, position)}: the kernel died, most often because memory ran out. "
             f"Close other programs, or make the run smaller in the knobs cell.{_last_words(said)}"
         ) from None
+    except RuntimeError as error:
+        raise CourseError(
+            f"The Jupyter kernel did not start ({error}); is ipykernel installed in {sys.prefix}?{_last_words(said)}"
+        ) from None
+    finally:
+        said.close()
+
+
+@asynccontextmanager
+async def kernel(client: NotebookClient, specs: KernelSpecManager, **how: Any) -> AsyncIterator[None]:
+    """Give the client a kernel that `specs` knows, and end it afterwards, at once where what ran in it raised.
+
+    how: arguments of `start_kernel`. Raises RuntimeError when no kernel answers. A kernel is told its ports before it
+    opens them, so that another program, or a second notebook that starts in the same moment, can be faster. It dies
+    then, and a second one, with other ports, lives.
+    """
+    finished = False
+    try:
+        try:
+            await _start_kernel(client, specs, how)
+        except RuntimeError as error:
+            if not died_at_start(error):
+                raise
+            await _start_kernel(client, specs, how)
+        yield
+        finished = True
     finally:
         if client.kc is not None:
             client.kc.stop_channels()
         if client.km is not None and client.km.has_kernel:
             await client.km.shutdown_kernel(now=not finished)
-        said.close()
 
 
-async def _start_kernel(client: _LessonClient, folder: Path, said: IO[bytes]) -> None:
-    """Give the client a kernel that answers; raises CourseError, with the kernel's last words, where none does.
+async def _start_kernel(client: NotebookClient, specs: KernelSpecManager, how: dict[str, Any]) -> None:
+    client.km = AsyncKernelManager(kernel_spec_manager=specs, log=client.log)
+    await client.async_start_new_kernel(**how)
+    await client.async_start_new_kernel_client()
 
-    A kernel is told its ports before it opens them, so that another program, or a second lesson that starts in the same
-    moment, can be faster. It dies then, and a second one, with other ports, lives.
-    """
-    for last in (False, True):
-        client.km = AsyncKernelManager(kernel_spec_manager=_ThisPython(), log=_SILENT)
-        try:
-            await client.async_start_new_kernel(cwd=str(folder), env=_kernel_environment(), stderr=said)
-            await client.async_start_new_kernel_client()
-            return
-        except RuntimeError as error:
-            if last or "died" not in str(error):
-                raise CourseError(
-                    f"The Jupyter kernel did not start ({error}); is ipykernel installed in {sys.prefix}?"
-                    f"{_last_words(said)}"
-                ) from None
+
+def died_at_start(error: RuntimeError) -> bool:
+    """Whether it is jupyter_client's on a kernel that died before it said anything, which may live the next time."""
+    return "Kernel died before replying" in str(error)
 
 
 def _last_words(said: IO[bytes]) -> str:

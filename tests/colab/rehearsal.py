@@ -141,9 +141,10 @@ def run(
     As soon as `lost` says so, the kernel is killed, and Lost is raised. Raises nbclient's CellExecutionError when a
     cell raises.
     """
-    from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
     from nbclient import NotebookClient
+
+    from unsloth_course import runner
 
     class Colab(KernelSpecManager):
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
@@ -156,25 +157,17 @@ def run(
             await client.async_execute_cell(cell, position)
 
     async def execute() -> None:
-        manager = AsyncKernelManager(kernel_spec_manager=Colab())
-        client = NotebookClient(notebook, km=manager, timeout=900, startup_timeout=180, iopub_timeout=60)
+        client = NotebookClient(notebook, timeout=900, startup_timeout=180, iopub_timeout=60)
         client.store_widget_state = False
-        try:
-            await client.async_start_new_kernel(cwd=str(colab.content), env=colab.variables(hub))
-            await client.async_start_new_kernel_client()
+        async with runner.kernel(client, Colab(), cwd=str(colab.content), env=colab.variables(hub)):
             running = asyncio.create_task(cells(client))
             while not (await asyncio.wait([running], timeout=0.1))[0]:
                 if lost():
-                    await manager.shutdown_kernel(now=True)
+                    await client.km.shutdown_kernel(now=True)
                     running.cancel()
                     await asyncio.wait([running])
                     raise Lost
             running.result()
-        finally:
-            if client.kc is not None:
-                client.kc.stop_channels()
-            if manager.has_kernel:
-                await manager.shutdown_kernel(now=True)
 
     asyncio.run(execute())
     return notebook

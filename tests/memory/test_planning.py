@@ -105,16 +105,15 @@ def test_float16_is_predicted_within_15_percent(method, rows, length, mib, more)
 def test_rows_that_are_not_padded_count_with_their_own_lengths():
     """As on a T4: rows of 64 tokens and a few of 300. Padded ones, and those of DPO, count as the longest."""
     lengths = Lengths.of([64] * 90 + [300] * 10, 512)
-    sizes = {"longest": lengths.longest, "together": lengths.together}
-    strung, padded = plan("lora", T4, **sizes), plan("lora", T4, longest=300)
+    strung, padded = plan("lora", T4, **lengths.sizes), plan("lora", T4, longest=300)
     tokens = lengths.together(8)
     assert 8 * 64 < tokens < 8 * 300 and f"1 row x {tokens} tokens" in str(strung) and "8 rows x 300" in str(padded)
     assert strung.prediction.total < padded.prediction.total and strung.micro_batch == padded.micro_batch == 8
     assert "strings the rows" in str(strung) and strung.arguments == padded.arguments
     for method, machine in (("dpo", T4), ("cpt", T4), ("lora", H200), ("lora", CPU)):
-        assert str(plan(method, machine, **sizes)) == str(plan(method, machine, longest=300))
+        assert str(plan(method, machine, **lengths.sizes)) == str(plan(method, machine, longest=300))
     long = profile.decide(T4, updates=profile.COMPILING_PAYS)  # the rows may be padded there
-    made = memory.plan(SMOLLM2, long, "lora", **sizes)
+    made = memory.plan(SMOLLM2, long, "lora", **lengths.sizes)
     assert "8 rows x 300 tokens" in str(made)
 
 

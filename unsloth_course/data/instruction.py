@@ -198,11 +198,15 @@ class Lengths:
     def together(self, rows: int) -> int:
         """Tokens of about the largest batch of `rows` rows in a training, strung together without padding.
 
-        The largest of some hundred random sums lies about three standard deviations above their mean. `memory.plan`
-        takes it.
+        The largest of some hundred random sums lies about three standard deviations above their mean.
         """
         largest = self.mean * rows + 3 * self.spread * math.sqrt(rows)
         return round(min(largest, rows * min(self.longest, self.max_length)))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """What memory depends on in the rows: `longest` and `together`, as `memory.plan` takes them."""
+        return {"longest": self.longest, "together": self.together}
 
     def __str__(self) -> str:
         return (

@@ -130,7 +130,7 @@ class Instructions(Task):
 
         lengths = instruction.lengths(self.train, tokenizer, self.machine.max_length)
         print(lengths)
-        return {"longest": lengths.longest, "together": lengths.together}
+        return lengths.sizes
 
     def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
         from unsloth_course.data import chat, instruction
@@ -170,13 +170,13 @@ class Conversations(Surprise):
             for row in self.train
         ]
         lengths = Lengths.of(counts, self.machine.max_length)
-        cut = sum(count > lengths.max_length for count in counts)
+        cut = round(lengths.share_over * lengths.rows)
         if cut:
             print(
                 f"{cut:,} of {lengths.rows:,} rows are longer than {lengths.max_length} tokens and are cut; the "
                 f"longest has {lengths.longest:,}. Raise it with --max-length."
             )
-        return {"longest": min(lengths.longest, lengths.max_length), "together": lengths.together}
+        return lengths.sizes
 
 
 class Pairs(Task):

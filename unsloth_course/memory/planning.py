@@ -115,9 +115,9 @@ def plan(
     run: prompt and completion), which is cut at the profile's `max_length`. rows: of one update, the effective batch;
     without it the profile's. It is kept, unless `free` has the plan choose it too: then `steps` and `learning_rate`,
     given for `rows`, follow. rank, completion: as for `predict`. together: tokens of the largest batch of so many rows
-    strung together (`Lengths.together`); without it all rows count as the longest, also where Unsloth does not pad.
-    processes: how many share the rows of an update, one for each GPU. micro_batch: rows at a time, in place of the
-    plan's own choice.
+    strung together; without it all rows count as the longest, also where Unsloth does not pad. `Lengths.sizes` has
+    longest and together. processes: how many share the rows of an update, one for each GPU. micro_batch: rows at a
+    time, in place of the plan's own choice.
 
     Raises CourseError when the rows cannot be shared or taken evenly, and as `predict` does. Taught in lesson colab2
     (LoRA).
@@ -188,8 +188,10 @@ def _dtype(model: Any, machine: Any, method: str) -> str:
     found = getattr(model, "dtype", None)
     if found is not None:
         return str(found).removeprefix("torch.")
-    if machine.dtype or machine.bfloat16:
-        return machine.dtype or "bfloat16"
+    if machine.dtype:
+        return machine.dtype
+    if machine.bfloat16:
+        return "bfloat16"
     return "float32" if method == "full" else "float16"  # trained weights are not kept in float16
 
 
