@@ -11,7 +11,7 @@ import pytest
 
 from unsloth_course import profile
 from unsloth_course.errors import CourseError
-from unsloth_course.profile import HUB_MODEL, POCKET, Machine
+from unsloth_course.profile import ENGLISH, HUB_MODEL, POCKET, SMOLLM2, Machine
 
 GIB = 1024**3
 CPU = Machine(cuda_name=None, cuda_bytes=0, bfloat16=False, cores=2, memory_bytes=8 * GIB, apple_silicon=False)
@@ -113,10 +113,45 @@ def test_the_pocket_model_on_a_gpu_needs_no_network():
 
 def test_a_hub_model_on_the_cpu_keeps_the_network():
     found = profile.decide(CPU, model=HUB_MODEL)
-    assert (found.name, found.model, found.data, found.max_length) == ("cpu", HUB_MODEL, "yahma/alpaca-cleaned", 512)
+    assert (found.name, found.model, found.data, found.max_length) == ("cpu", HUB_MODEL, "yahma/alpaca-cleaned", 256)
     assert not found.bundled
     assert found.environment["UNSLOTH_FORCE_CPU"] == "1"
     assert not OFFLINE & found.environment.keys()
+
+
+@pytest.mark.parametrize("lesson", ["lora", "full", "dpo", "grpo", "cpt"])
+def test_the_real_model_from_the_package_index_needs_no_hub_in_any_lesson(lesson, monkeypatch):
+    for fetched, network in ((False, "package index"), (True, "none")):
+        monkeypatch.setattr(profile.smollm2, "is_fetched", lambda fetched=fetched: fetched)
+        for found in (
+            profile.decide(CPU, model=SMOLLM2, lesson=lesson),
+            profile.decide(L4, None, SMOLLM2, lesson=lesson),
+        ):
+            assert (found.data, found.bundled) == (ENGLISH, False)
+            assert found.environment.keys() >= OFFLINE
+            assert chosen(found, "network").value == network
+            assert "rounded to about 4.5 bits" in chosen(found, "model").why
+    found = profile.decide(CPU, model=SMOLLM2, data="yahma/alpaca-cleaned")
+    assert chosen(found, "network").value == "Hugging Face Hub" and not OFFLINE & found.environment.keys()
+
+
+def test_grpo_asks_a_hub_model_what_it_can_solve_now_and_then():
+    assert profile.decide(L4, lesson="grpo").data == ENGLISH
+
+
+def test_a_value_is_picked_for_the_model_at_hand():
+    values = {"bundled": 1, "gpu": 2, "cpu": None}
+    assert profile.decide(L4, model=POCKET).pick(**values) == profile.decide(CPU).pick(**values) == 1
+    assert profile.decide(L4).pick(**values) == 2
+    assert profile.decide(CPU, model=SMOLLM2).pick(**values) is None
+    assert profile.decide(CPU, model=SMOLLM2).pick(bundled=1, gpu=2) == 2
+
+
+def test_full_fine_tuning_keeps_float32_weights_where_bfloat16_ones_would_round_its_steps_away():
+    assert profile.decide(L4, lesson="full").mixed_precision
+    assert profile.decide(L4, model=POCKET, lesson="full").mixed_precision
+    others = (profile.decide(L4), profile.decide(T4, lesson="full"), profile.decide(L4, "cpu", lesson="full"))
+    assert not any(found.mixed_precision for found in others)
 
 
 @pytest.mark.parametrize(
@@ -124,12 +159,12 @@ def test_a_hub_model_on_the_cpu_keeps_the_network():
     [
         (POCKET, POCKET, True),
         (POCKET, "yahma/alpaca-cleaned", False),
-        (HUB_MODEL, POCKET, False),
+        (HUB_MODEL, ENGLISH, False),
         (HUB_MODEL, "yahma/alpaca-cleaned", False),
     ],
 )
 @pytest.mark.parametrize("machine", [CPU, L4], ids=["cpu", "gpu"])
-def test_the_network_is_shut_only_when_model_and_data_are_bundled(machine, model, data, offline):
+def test_the_network_is_shut_only_when_model_and_data_need_none(machine, model, data, offline):
     found = profile.decide(machine, model=model, data=data)
     assert (found.model, found.data) == (model, data)
     assert (found.environment.keys() >= OFFLINE) is offline

@@ -16,16 +16,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from unsloth_course import smollm2
 from unsloth_course.errors import CourseError
 
 POCKET = "pocket"
 """The name of the bundled model, and of the data that is generated for it."""
+SMOLLM2 = "smollm2"
+"""The name of SmolLM2-135M-Instruct where the Hub cannot be reached: `smollm2` fetches it from the package index."""
+ENGLISH = "english"
+"""The name of the rows for a real model that need no Hub, in the columns of the Hub's sets."""
 HUB_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 HUB_DATA = {
     "lora": "yahma/alpaca-cleaned",
     "full": "yahma/alpaca-cleaned",
     "dpo": "Intel/orca_dpo_pairs",
-    "grpo": POCKET,
+    "grpo": ENGLISH,
     # CodeSearchNet as CodeXGLUE has it, in parquet; `data.sources` fetches one file of Python functions, 17 MB. The
     # original names a loading script, and scripts are not run.
     "cpt": "google/code_x_glue_ct_code_to_text",
@@ -39,6 +44,8 @@ COMPILING_PAYS = 1250
 (`unsloth/utils/padding_choice.py`): about 25 s to compile, 0.04 s spared in an update, and that twice to be sure."""
 
 _SHAPE = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+
+_AS_ON_A_GPU = object()
 
 _written: set[str] = set()  # names that `detect` put into the environment, and nobody before it
 
@@ -77,11 +84,13 @@ class Machine:
 class Profile:
     """Where a lesson runs and with what.
 
-    `name` is "cpu" or "gpu"; `device` describes it; `model` and `data` are "pocket" or Hub names; `dtype` is the name
-    of the torch type for `FastLanguageModel.from_pretrained`, or None where Unsloth picks it; `max_length` is in
-    tokens. `arguments` are the training arguments that the machine decides and not the lesson; `memory.plan` makes its
-    own from them. `reasons` holds a Choice for each. `memory_bytes` is that of the GPU, or of the machine; `bfloat16`
-    whether a GPU that has it is used; `graphs` whether Unsloth's blocks run as CUDA graphs.
+    `name` is "cpu" or "gpu"; `device` describes it; `model` and `data` are "pocket", "smollm2", "english", paths or Hub
+    names; `dtype` is the name of the torch type for `FastLanguageModel.from_pretrained`, or None where Unsloth picks
+    it; `max_length` is in tokens. `arguments` are the training arguments that the machine decides and not the lesson;
+    `memory.plan` makes its own from them. `reasons` holds a Choice for each. `memory_bytes` is that of the GPU, or of
+    the machine; `bfloat16` whether a GPU that has it is used; `graphs` whether Unsloth's blocks run as CUDA graphs;
+    `mixed_precision` whether full fine-tuning keeps its weights in float32 and multiplies in bfloat16, since most steps
+    of bfloat16 weights round to nothing.
     """
 
     name: str
@@ -96,11 +105,18 @@ class Profile:
     memory_bytes: int = 0
     bfloat16: bool = False
     graphs: bool = False
+    mixed_precision: bool = False
 
     @cached_property
     def bundled(self) -> bool:
         """Whether the model is the one that the course ships, or was trained from it: it has its own learning rates."""
         return is_pocket(self.model)
+
+    def pick(self, *, bundled: Any, gpu: Any, cpu: Any = _AS_ON_A_GPU) -> Any:
+        """The value for the model at hand: the bundled one, a real one on a GPU, or one on a CPU (by default as `gpu`)."""
+        if self.bundled:
+            return bundled
+        return gpu if self.name == "gpu" or cpu is _AS_ON_A_GPU else cpu
 
     @property
     def torch_dtype(self) -> Any:
@@ -169,8 +185,9 @@ def decide(
     if name == "gpu" and not machine.cuda_name:
         raise CourseError(
             "The gpu profile needs a CUDA GPU, and torch finds none on this machine. Choose PROFILE = None to run the "
-            f'bundled model on the CPU, or PROFILE = "cpu" with MODEL = "{HUB_MODEL}" to run that model here, slowly; '
-            "`python -m unsloth_course doctor` says whether a driver or a CPU build of torch is in the way."
+            f'bundled model on the CPU, or PROFILE = "cpu" with MODEL = "{HUB_MODEL}" (without the Hub: "{SMOLLM2}") '
+            "to run that model here, slowly; `python -m unsloth_course doctor` says whether a driver or a CPU build of "
+            "torch is in the way."
         )
     asked = name is not None
     name = name or ("gpu" if machine.cuda_name else "cpu")
@@ -191,17 +208,25 @@ def decide(
 
     chosen_model = model or (POCKET if name == "cpu" else HUB_MODEL)
     small = is_pocket(chosen_model)
-    chosen_data = data or (POCKET if small else HUB_DATA[lesson])
-    pocket_model = "bundled: 3.4 million parameters, no download"
-    reasons.append(
-        Choice("model", chosen_model, "asked for" if model else pocket_model if name == "cpu" else "135M, fits any GPU")
-    )
-    made = "generated here, in the columns of the Hub's set"
-    reasons.append(
-        Choice(
-            "data", chosen_data, "asked for" if data else made if chosen_data == POCKET else "the model reads English"
-        )
-    )
+    rounded = chosen_model == SMOLLM2
+    chosen_data = data or (POCKET if small else ENGLISH if rounded else HUB_DATA[lesson])
+    if rounded:
+        why = "135M, the release's weights rounded to about 4.5 bits, from the Python package index"
+    elif model:
+        why = "asked for"
+    else:
+        why = "bundled: 3.4 million parameters, no download" if name == "cpu" else "135M, fits any GPU"
+    reasons.append(Choice("model", chosen_model, why))
+    if data:
+        why = "asked for"
+    elif chosen_data == POCKET:
+        why = "generated here, in the columns of the Hub's set"
+    elif chosen_data == ENGLISH:
+        made = "Python's own library" if lesson == "cpt" else "plain English, generated here"
+        why = f"{made}, in the columns of the Hub's set"
+    else:
+        why = "the model reads English"
+    reasons.append(Choice("data", chosen_data, why))
 
     arguments: dict[str, Any] = {
         "per_device_train_batch_size": 16 if small else 8,
@@ -236,23 +261,30 @@ def decide(
         environment["UNSLOTH_BLOCK_COMPILE"] = "0"
         why = f"Unsloth needs about 25 s for it and spares 0.04 s an update: it pays from {COMPILING_PAYS:,} on"
         reasons.append(Choice("compiled blocks", "off", why))
-    if chosen_data == POCKET and (chosen_model == POCKET or _is_here(chosen_model)):
-        # Nothing is downloaded, so a bar could only show that loading 7 MB takes no time.
+    fetched = not rounded or smollm2.is_fetched()
+    if chosen_data in (POCKET, ENGLISH) and _is_here(chosen_model):
+        # Nothing comes from the Hub, so a bar could only show that loading a file takes no time.
         environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-        reasons.append(Choice("network", "none", "model and data are bundled"))
-    elif _is_here(chosen_model) and _is_here(chosen_data):
-        reasons.append(Choice("network", "none", "model and data are on this machine"))
-    else:
+    if not _is_here(chosen_model) or not _is_here(chosen_data):
         reasons.append(Choice("network", "Hugging Face Hub", "or its cache, where the files are already there"))
-    max_length = 128 if small else 512
+    elif not fetched:
+        reasons.append(Choice("network", "package index", f"pip fetches the model once, {smollm2.SIZE}; then none"))
+    else:
+        bundled = chosen_model == chosen_data == POCKET
+        here = "model and data are bundled" if bundled else "model and data are on this machine"
+        reasons.append(Choice("network", "none", here))
+    # A step on a CPU takes as long as its rows are long.
+    max_length = 128 if small else 512 if name == "gpu" else 256
+    if name == "cpu" and not small:
+        batch = "rows of one update; on a CPU its time grows with them"
+    elif small or rounded or chosen_model == HUB_MODEL:
+        batch = "a model this small is slowed by many small steps, not by memory"
+    else:
+        batch = "rows of one update; the plan says how many of them go at a time"
     reasons += [
         Choice("row length", f"{max_length} tokens", "longer rows are cut; the data section counts them"),
-        Choice(
-            "batch",
-            f"{arguments['per_device_train_batch_size']} rows, no accumulation",
-            "a model this small is slowed by many small steps, not by memory",
-        ),
-        Choice("checkpointing", "off", "it saves memory that is not short here, and computes every layer twice"),
+        Choice("batch", f"{arguments['per_device_train_batch_size']} rows, no accumulation", batch),
+        Choice("checkpointing", "off", "it computes every layer twice; the plan turns it on where memory is short"),
     ]
     return Profile(
         name,
@@ -267,6 +299,7 @@ def decide(
         machine.cuda_bytes if name == "gpu" else machine.memory_bytes,
         name == "gpu" and machine.bfloat16,
         graphs,
+        name == "gpu" and machine.bfloat16 and lesson == "full",
     )
 
 
@@ -280,8 +313,8 @@ def detect(
 ) -> Profile:
     """Looks at this machine, decides, and prepares the environment for `import unsloth`.
 
-    profile: "cpu", "gpu" or None to look. model: "pocket", a folder or a Hub name. data: "pocket", a file or a Hub
-    name. updates: optimizer steps, where there are more than a lesson has.
+    profile: "cpu", "gpu" or None to look. model: "pocket", "smollm2", a folder or a Hub name. data: "pocket",
+    "english", a file or a Hub name. updates: optimizer steps, where there are more than a lesson has.
 
     A second call takes back what the first one put into the environment. Raises CourseError as `decide` does, and when
     it is too late for that: Unsloth chooses its device once, at import, and so does the Hub client whether to go
@@ -356,8 +389,8 @@ def is_pocket(model: str) -> bool:
 
 
 def _is_here(name: str) -> bool:
-    """Whether a model or data set is bundled, or a file or folder of this machine, and not a name on the Hub."""
-    return name == POCKET or os.path.exists(os.path.expanduser(name))
+    """Whether a model or data set needs no Hub: bundled, generated, from the package index, or a path here."""
+    return name in (POCKET, SMOLLM2, ENGLISH) or os.path.exists(os.path.expanduser(name))
 
 
 def quiet() -> None:
