@@ -113,7 +113,7 @@ class Profile:
         return is_pocket(self.model)
 
     def pick(self, *, bundled: Any, gpu: Any, cpu: Any = _AS_ON_A_GPU) -> Any:
-        """The value for the model at hand: the bundled one, a real one on a GPU, or one on a CPU (by default as `gpu`)."""
+        """The value for the model at hand: the bundled one, a real one on a GPU, or on a CPU (by default as `gpu`)."""
         if self.bundled:
             return bundled
         return gpu if self.name == "gpu" or cpu is _AS_ON_A_GPU else cpu
