@@ -4,14 +4,60 @@ One file per way to measure: questions asked (`asking`), problems solved (`solvi
 (`preferring`), surprise at text (`surprise`); what is drawn from the marks is in `scores`.
 """
 
-from unsloth_course.evaluation.asking import LONGEST_ANSWER, PROBES_EACH, _recalled, ask, is_exact, probes, recall
-from unsloth_course.evaluation.preferring import Preferred, follow, is_correct, is_preferred, prefer, preference_score
-from unsloth_course.evaluation.scores import Answers, Retention, Score, changed, interval, luck, score
-from unsloth_course.evaluation.solving import Attempts, accuracy_score, attempt, is_solved, pass_at, sample, solve
+from unsloth_course.evaluation.asking import (
+    LONGEST_ANSWER,
+    PROBES_EACH,
+    Answered,
+    Form,
+    _recalled,
+    answered,
+    ask,
+    instruction_score,
+    is_exact,
+    is_short,
+    probes,
+    recall,
+)
+from unsloth_course.evaluation.preferring import (
+    PairLikelihood,
+    Preferred,
+    follow,
+    is_correct,
+    is_preferred,
+    pair_likelihood,
+    prefer,
+    preference_score,
+)
+from unsloth_course.evaluation.scores import (
+    LOWER_IS_BETTER,
+    Answers,
+    Changed,
+    Measure,
+    Retention,
+    Score,
+    changed,
+    interval,
+    luck,
+    one_answer,
+    score,
+    smallest_change,
+)
+from unsloth_course.evaluation.solving import (
+    Attempts,
+    Gate,
+    accuracy_score,
+    attempt,
+    gate,
+    is_solved,
+    pass_at,
+    sample,
+    solve,
+)
 from unsloth_course.evaluation.surprise import (
     Surprise,
     answer_perplexity,
     perplexity,
+    perplexity_interval,
     perplexity_score,
     shuffled,
     side_by_side,
@@ -19,9 +65,16 @@ from unsloth_course.evaluation.surprise import (
 
 __all__ = [
     "LONGEST_ANSWER",
+    "LOWER_IS_BETTER",
     "PROBES_EACH",
+    "Answered",
     "Answers",
     "Attempts",
+    "Changed",
+    "Form",
+    "Gate",
+    "Measure",
+    "PairLikelihood",
     "Preferred",
     "Retention",
     "Score",
@@ -29,18 +82,25 @@ __all__ = [
     "_recalled",
     "accuracy_score",
     "answer_perplexity",
+    "answered",
     "ask",
     "attempt",
     "changed",
     "follow",
+    "gate",
+    "instruction_score",
     "interval",
     "is_correct",
     "is_exact",
     "is_preferred",
+    "is_short",
     "is_solved",
     "luck",
+    "one_answer",
+    "pair_likelihood",
     "pass_at",
     "perplexity",
+    "perplexity_interval",
     "perplexity_score",
     "prefer",
     "preference_score",
@@ -50,5 +110,6 @@ __all__ = [
     "score",
     "shuffled",
     "side_by_side",
+    "smallest_change",
     "solve",
 ]

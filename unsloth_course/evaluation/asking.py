@@ -1,11 +1,15 @@
 """Asking a model: held-out questions in its chat form, and plain text that no lesson trains."""
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course import models
 from unsloth_course.data import instruction
-from unsloth_course.evaluation.scores import Answers
+from unsloth_course.evaluation import surprise
+from unsloth_course.evaluation.scores import Answers, Measure, Score, interval, kept, score
+from unsloth_course.evaluation.surprise import Surprise
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -13,6 +17,10 @@ if TYPE_CHECKING:
     from unsloth_course.profile import Profile
 
 LONGEST_ANSWER = 24  # tokens
+SHORT_ANSWER = 24  # characters, on one line: only such answers can be marked by exact match
+READ = 60  # questions with longer answers that are asked, to be read
+LONGEST_READ = 64  # tokens
+PAIRS = 24  # of questions, with their answers swapped
 PROBES_EACH = 40
 
 
@@ -33,6 +41,184 @@ def ask(model: Any, tokenizer: Any, rows: "Dataset") -> Answers:
     expected = list(rows["output"])
     right = [is_exact(mine, theirs) for mine, theirs in zip(given, expected, strict=True)]
     return Answers(questions, expected, given, right, [datasets.skill_of(text) for text in rows["instruction"]])
+
+
+@dataclass(frozen=True)
+class Form:
+    """What answers look like: for each, whether it is one line, whether it stopped by itself, and its characters."""
+
+    lines: list[bool]
+    ended: list[bool]
+    characters: list[int]
+
+    @property
+    def one_line(self) -> float:
+        """The share of the answers that are one line."""
+        return sum(self.lines) / len(self.lines)
+
+    @property
+    def stops(self) -> float:
+        """The share of the answers that stopped by themselves, before the limit."""
+        return sum(self.ended) / len(self.ended)
+
+    @property
+    def length(self) -> float:
+        """The mean number of characters."""
+        return sum(self.characters) / len(self.characters)
+
+    def __str__(self) -> str:
+        return f"{self.one_line:.0%} are one line, {self.stops:.0%} stop by themselves, {self.length:.0f} characters"
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a model makes of held-out questions: how likely it finds their answers, and what it answers itself.
+
+    `likelihood` is of the known answers, whatever their length; `asked` holds its own answers to the questions whose
+    known answer is short, or, where none is, to some of all, which are not marked; `form` is how those look. `apart`
+    says of pairs of questions whether the model finds their two answers likelier where they belong than swapped.
+    """
+
+    likelihood: Surprise
+    asked: Answers
+    form: Form
+    apart: list[bool]
+
+    @property
+    def questions(self) -> list[str]:
+        return self.asked.questions
+
+    @property
+    def expected(self) -> list[str]:
+        return self.asked.expected
+
+    @property
+    def given(self) -> list[str]:
+        return self.asked.given
+
+    @property
+    def right(self) -> list[bool]:
+        return self.asked.right
+
+    def __str__(self) -> str:
+        rows = len(self.likelihood.losses)
+        exact = f"of {len(self.right)} with a short answer {self.asked}" if self.right else str(self.asked)
+        return "\n".join(
+            [
+                f"known answers:  {self.likelihood}, {rows} rows",
+                f"exact match:    {exact}",
+                f"what it writes: {self.form}",
+            ]
+        )
+
+    __repr__ = __str__
+
+
+def is_short(answer: str) -> bool:
+    """Whether an answer can be marked by exact match: at most 24 characters, on one line."""
+    return len(answer) <= SHORT_ANSWER and "\n" not in answer.strip()
+
+
+def answered(model: Any, tokenizer: Any, rows: "Dataset", length: int) -> Answered:
+    """What a model makes of held-out instruction rows, with answers of any length.
+
+    How likely it finds each known answer, the end token counted and the row read up to `length` tokens; and, asked
+    greedily in its chat form, what it answers to those with a short answer, marked by exact match. Where no answer is
+    short, up to 60 questions are asked and nothing is marked. Raises CourseError when no answer begins within
+    `length`. Taught in lessons colab1 (full fine-tuning) and colab2 (LoRA).
+    """
+    from unsloth_course.pocket import datasets
+
+    questions = [instruction.question(row["instruction"], row["input"]) for row in rows]
+    known = list(rows["output"])
+    short = [number for number, text in enumerate(known) if is_short(text)]
+    asked = short or list(range(min(READ, len(known))))
+    skills = [datasets.skill_of(rows[number]["instruction"]) for number in asked]
+    pairs = _pairs(short, known, skills)
+    swapped = [(one, other) for pair in pairs for one, other in (pair, pair[::-1])]
+    turns = instruction.to_prompt_completion(
+        {
+            "instruction": [*questions, *(questions[one] for one, _ in swapped)],
+            "input": [""] * (len(questions) + len(swapped)),
+            "output": [*known, *(known[other] for _, other in swapped)],
+        }
+    )
+    each = surprise.each_answer(
+        model,
+        tokenizer,
+        [{"prompt": p, "completion": c} for p, c in zip(turns["prompt"], turns["completion"], strict=True)],
+        length,
+    )
+    ended: list[bool] = []
+    given = models.complete(
+        model,
+        tokenizer,
+        [models.chat_prompt(tokenizer, questions[number]) for number in asked],
+        LONGEST_ANSWER if short else LONGEST_READ,
+        ended=ended,
+    )
+    wanted = [known[number] for number in asked]
+    return Answered(
+        likelihood=surprise.whole(each[: len(questions)]),
+        asked=Answers(
+            [questions[n] for n in asked], wanted, given, [*map(is_exact, given, wanted)] * bool(short), skills
+        ),
+        form=Form(["\n" not in text.strip() for text in given], ended, [*map(len, given)]),
+        apart=_apart(pairs, each[: len(questions)], each[len(questions) :]),
+    )
+
+
+def _pairs(asked: Sequence[int], known: Sequence[str], skills: Sequence[str | None]) -> list[tuple[int, int]]:
+    """Up to 24 pairs of questions of one skill, where they have one, that have different answers."""
+    pairs: list[tuple[int, int]] = []
+    waiting: dict[str | None, int] = {}
+    for number, skill in zip(asked, skills, strict=False):
+        other = waiting.get(skill)
+        if other is None:
+            waiting[skill] = number
+        elif known[other].strip() != known[number].strip():
+            pairs.append((waiting.pop(skill), number))
+    return pairs[:PAIRS]
+
+
+def _apart(pairs: Sequence[tuple[int, int]], own: Sequence[Any], swapped: Sequence[Any]) -> list[bool]:
+    """Of each pair whether its answers are likelier where they belong. Their lengths and words count on both sides."""
+    found = []
+    for (one, other), *crossed in zip(pairs, swapped[::2], swapped[1::2], strict=True):
+        figures = [own[one], own[other], *crossed]
+        if all(figures):
+            found.append(figures[0][0] + figures[1][0] < figures[2][0] + figures[3][0])
+    return found
+
+
+def instruction_score(before: Answered, after: Answered, retained: tuple[Answers, Answers] | None = None) -> Score:
+    """The comparison of `answered` before and after: exact match as the metric, and the likelihood that judges.
+
+    Where no answer is short there is no exact match, and the perplexity of the known answers is the metric. retained:
+    what was recalled beside the lesson, before and after. Taught in lessons colab1 (full fine-tuning) and colab2.
+    """
+    judge = surprise.perplexity_measure("answer_perplexity", before.likelihood, after.likelihood, judges=True)
+    measures = [judge]
+    if after.apart:
+        shares = [sum(found.apart) / len(found.apart) for found in (before, after)]
+        measures.append(Measure("told_apart", *shares, interval(before.apart, after.apart), len(after.apart)))
+    for name, marks in (("one_line", "lines"), ("stops", "ended"), ("length", "characters")):
+        change = interval(getattr(before.form, marks), getattr(after.form, marks))
+        each = getattr(before.form, name), getattr(after.form, name)
+        measures.append(Measure(name, *each, change, len(after.given)))
+    if after.right:
+        return replace(score(before.asked, after.asked, retained), measures=tuple(measures))
+    return Score(
+        metric="perplexity",
+        n=judge.n,
+        before=judge.before,
+        after=judge.after,
+        interval=judge.interval,
+        retention=kept("exact_match", retained),
+        measures=tuple(measures),
+    )
 
 
 def probes(machine: "Profile") -> "Dataset":

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from unsloth_course import models
 from unsloth_course.errors import CourseError
-from unsloth_course.evaluation.scores import Answers, Retention, Score, interval
+from unsloth_course.evaluation import surprise
+from unsloth_course.evaluation.scores import Answers, Measure, Retention, Score, interval, kept, of_few, wilson
+from unsloth_course.evaluation.surprise import Surprise
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -16,6 +18,7 @@ LONGEST_PREFERRED = 32  # tokens
 COMPARED = 200  # words of a text that are compared; the comparison grows with their square
 # A model that rambles on shares a few words with any sentence, and more than with a bare answer.
 ALIKE = 0.5
+BETA = 0.1  # the default of TRL and of `training.preference_trainer`
 SHORT = 24  # characters: a rejected answer up to here is a bare answer, which a right one has to contain
 
 
@@ -139,14 +142,88 @@ def follow(trainer: Any, rows: "Dataset", every: int, max_new_tokens: int = LONG
     trainer.add_callback(Written())
 
 
-def preference_score(before: Preferred, after: Preferred, retained: tuple[Answers, Answers] | None = None) -> Score:
-    """The comparison of what was written before and after, with its interval and what became of being right."""
+@dataclass(frozen=True)
+class PairLikelihood:
+    """How likely a model finds the chosen and the rejected answer of each held-out pair.
+
+    Before the training it is the reference, against which DPO measures what an answer gained.
+    """
+
+    chosen: Surprise
+    rejected: Surprise
+
+    def gains(self, reference: "PairLikelihood") -> list[float]:
+        """For each pair how many nats more the chosen answer gained than the rejected one since the reference."""
+        figures = self.chosen.losses, reference.chosen.losses, self.rejected.losses, reference.rejected.losses
+        return [(good_was - good) - (bad_was - bad) for good, good_was, bad, bad_was in zip(*figures, strict=True)]
+
+    def __str__(self) -> str:
+        return f"chosen: {self.chosen}; rejected: {self.rejected}"
+
+    __repr__ = __str__
+
+
+def pair_likelihood(model: Any, tokenizer: Any, rows: "Dataset", length: int) -> PairLikelihood:
+    """How likely the model finds the two answers of held-out pairs, each read up to `length` tokens of its row.
+
+    rows: columns prompt (a list of chat turns), chosen, rejected (text). A pair of which one answer begins beyond the
+    length is left out. Raises CourseError when none is left. Taught in lesson colab3 (DPO).
+    """
+    sides = [
+        surprise.each_answer(
+            model,
+            tokenizer,
+            [
+                {"prompt": turns, "completion": [{"role": "assistant", "content": text}]}
+                for turns, text in zip(rows["prompt"], rows[side], strict=True)
+            ],
+            length,
+        )
+        for side in ("chosen", "rejected")
+    ]
+    read = [all(pair) for pair in zip(*sides, strict=True)]
+    return PairLikelihood(
+        *(surprise.whole([one if both else None for one, both in zip(side, read, strict=True)]) for side in sides)
+    )
+
+
+def preference_score(
+    before: Preferred,
+    after: Preferred,
+    retained: tuple[Answers, Answers] | None = None,
+    likelihood: tuple[PairLikelihood, PairLikelihood] | None = None,
+    beta: float = BETA,
+) -> Score:
+    """The comparison of what was written before and after, with its interval and what became of being right.
+
+    likelihood: that of held-out pairs before, which is the reference, and after. From it follow the preference
+    accuracy, which judges: the share of pairs whose chosen answer gained more log-probability than the rejected one,
+    beside the 0.5 of a coin; the margin, beta times the mean difference of the two gains; and the perplexity of the
+    chosen answers. beta: that of the training. Taught in lesson colab3 (DPO).
+    """
+    length = interval([*map(len, before.given)], [*map(len, after.given)])
+    characters = [sum(map(len, found.given)) / len(found.given) for found in (before, after)]
+    measures = [Measure("length", *characters, length, len(after.given))]
+    if likelihood:
+        reference, now = likelihood
+        gains = now.gains(reference)
+        count = len(gains)
+        preferred = sum(gain > 0 for gain in gains) + sum(gain == 0 for gain in gains) / 2
+        low, high = (end - 0.5 for end in wilson(preferred, count))
+        spread = interval([0.0] * count, [beta * gain for gain in gains])
+        measures = [
+            Measure("preference_accuracy", 0.5, preferred / count, of_few(low, high, count), count, judges=True),
+            Measure("margin", 0.0, beta * sum(gains) / count, spread, count),
+            surprise.perplexity_measure("chosen_perplexity", reference.chosen, now.chosen),
+            *measures,
+        ]
     return Score(
         metric="preference_rate",
         n=len(after.given),
         before=before.share,
         after=after.share,
         interval=interval(before.preferred, after.preferred),
-        retention=Retention("exact_match", retained[0].share, retained[1].share) if retained else None,
+        retention=kept("exact_match", retained),
         correctness=Retention("correct", before.correctness, after.correctness) if after.correct else None,
+        measures=tuple(measures),
     )

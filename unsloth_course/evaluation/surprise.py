@@ -3,16 +3,15 @@
 import math
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course import models
 from unsloth_course.errors import CourseError
-from unsloth_course.evaluation.scores import RESAMPLES, Retention, Score
+from unsloth_course.evaluation.scores import Answers, Measure, Retention, Score, interval, ratio_interval
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from pandas import DataFrame
 
 TEXTS_AT_ONCE = 32
@@ -41,6 +40,10 @@ class Surprise:
     def bits_per_character(self) -> float:
         """The same in bits for each character, which can be compared between tokenizers."""
         return sum(self.losses) / math.log(2) / sum(self.characters)
+
+    def likelier(self, than: "Surprise") -> int:
+        """How many of the same texts are likelier here than they were there."""
+        return sum(now < was for was, now in zip(than.losses, self.losses, strict=True))
 
     def __str__(self) -> str:
         return (
@@ -81,48 +84,71 @@ def perplexity(model: Any, tokenizer: Any, texts: Sequence[str], length: int) ->
 
 
 def _nats(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], starts: Sequence[int]) -> list[float]:
-    """The sum of -log p over the tokens of each row from its start on, in nats; a start is at least 1."""
+    """The sum of -log p over the tokens of each row from its start on, in nats; a start is at least 1.
+
+    Rows of about one length go through the model together, so that little is padding; the sums are in the rows' order.
+    """
     import torch
 
-    losses: list[float] = []
-    size = max(map(len, rows))
-    at_once = max(1, min(TEXTS_AT_ONCE, MOST_LOGITS // (size * model.config.vocab_size)))
+    losses = [0.0] * len(rows)
+    waiting = sorted(range(len(rows)), key=lambda number: len(rows[number]))
     with models.answering(model), torch.no_grad():
-        for first in range(0, len(rows), at_once):
-            batch, begin = rows[first : first + at_once], starts[first : first + at_once]
-            longest = max(map(len, batch))
+        while waiting:
+            longest = len(rows[waiting[-1]])
+            at_once = max(1, min(TEXTS_AT_ONCE, MOST_LOGITS // (longest * model.config.vocab_size)))
+            together, waiting = waiting[-at_once:], waiting[:-at_once]
+            batch, begin = [rows[number] for number in together], [starts[number] for number in together]
             ids = torch.tensor([[*row, *[tokenizer.pad_token_id] * (longest - len(row))] for row in batch])
             real = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in batch])
             counted = real * (torch.arange(longest) >= torch.tensor(begin)[:, None])
             ids, real, counted = ids.to(model.device), real.to(model.device), counted.to(model.device)
             logits = model(input_ids=ids, attention_mask=real).logits[:, :-1].float()
             each = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
-            losses += (each * counted[:, 1:]).sum(dim=1).tolist()
+            for number, loss in zip(together, (each * counted[:, 1:]).sum(dim=1).tolist(), strict=True):
+                losses[number] = loss
     return losses
 
 
-def answer_perplexity(model: Any, tokenizer: Any, rows: "Dataset", length: int) -> Surprise:
+def answer_perplexity(model: Any, tokenizer: Any, rows: Iterable[Mapping[str, Any]], length: int) -> Surprise:
     """How surprised the model is by answers, token by token, given the turns before them; the end token counts.
 
     rows: TRL's conversational columns prompt and completion. What lies beyond `length` tokens of a row is not looked
-    at, as in training. Raises CourseError when no answer begins within that length. Taught in lesson colab2 (LoRA).
+    at, as in training; a row whose answer begins beyond it is left out. Raises CourseError when none is left. Taught in
+    lesson colab2 (LoRA).
     """
-    ids, starts, characters = [], [], []
+    return whole(each_answer(model, tokenizer, rows, length))
+
+
+Each = tuple[float, int, int] | None
+"""Of one answer its nats, tokens and characters; None where it begins beyond the length that is looked at."""
+
+
+def each_answer(model: Any, tokenizer: Any, rows: Iterable[Mapping[str, Any]], length: int) -> list[Each]:
+    """The figures of `answer_perplexity` for each row, in the order of the rows."""
+    ids, starts, found = [], [], []
     for row in rows:
         turns = [*row["prompt"], *row["completion"]]
         asked = models.in_chat_form(tokenizer, row["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
-        whole = models.in_chat_form(tokenizer, turns, return_dict=True)["input_ids"]
-        if len(asked) < min(len(whole), length):
-            ids.append(whole[:length])
+        ended = models.in_chat_form(tokenizer, turns, return_dict=True)["input_ids"]
+        read = len(asked) < min(len(ended), length)
+        if read:
+            ids.append(ended[:length])
             starts.append(len(asked))
-            characters.append(len(tokenizer.decode(whole[len(asked) : length], clean_up_tokenization_spaces=False)))
-    if not ids:
+        text = tokenizer.decode(ended[len(asked) : length], clean_up_tokenization_spaces=False)
+        found.append((min(len(ended), length) - len(asked), len(text)) if read else None)
+    losses = iter(_nats(model, tokenizer, ids, starts))
+    return [(next(losses), *counts) if counts else None for counts in found]
+
+
+def whole(answers: Sequence[Each]) -> Surprise:
+    """The answers that were read as one Surprise. Raises CourseError when none was."""
+    read = [figures for figures in answers if figures]
+    if not read:
         raise CourseError(
-            f"Of {len(rows)} held-out rows none has its answer within {length} tokens: what comes before it is longer. "
-            "Raise --max-length."
+            f"Of {len(answers)} held-out rows none has its answer within the length that is read: what comes before it "
+            "is longer. Raise --max-length."
         )
-    tokens = [len(row) - start for row, start in zip(ids, starts, strict=True)]
-    return Surprise(_nats(model, tokenizer, ids, starts), tokens, characters)
+    return Surprise(*map(list, zip(*read, strict=True)))
 
 
 def shuffled(texts: Sequence[str], seed: int = 0) -> list[str]:
@@ -136,41 +162,54 @@ def shuffled(texts: Sequence[str], seed: int = 0) -> list[str]:
     return mixed
 
 
-def ratio_interval(first: Surprise, second: Surprise, seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of the second perplexity minus the first, texts drawn anew (paired percentile bootstrap).
-
-    Raises ValueError unless both are of the same number of texts.
-    """
+def perplexity_interval(first: Surprise, second: Surprise) -> tuple[float, float]:
+    """The 95 % interval of the second perplexity minus the first, texts drawn anew (see `scores.ratio_interval`)."""
     import numpy as np
 
-    if len(first.losses) != len(second.losses):
-        raise ValueError(f"There are {len(first.losses)} texts and {len(second.losses)}; both must be the same ones.")
-    drawn = np.random.default_rng(seed).integers(0, len(first.losses), size=(RESAMPLES, len(first.losses)))
+    return ratio_interval((first.losses, first.tokens), (second.losses, second.tokens), np.exp)
 
-    def perplexities(found: Surprise) -> Any:
-        return np.exp(np.asarray(found.losses)[drawn].sum(axis=1) / np.asarray(found.tokens)[drawn].sum(axis=1))
 
-    low, high = np.percentile(perplexities(second) - perplexities(first), [2.5, 97.5])
-    return float(low), float(high)
+def perplexity_measure(name: str, before: Surprise, after: Surprise, judges: bool = False) -> Measure:
+    """The perplexity of the same texts before and after, and how many of them became likelier."""
+    change, n = perplexity_interval(before, after), len(after.losses)
+    return Measure(name, before.perplexity, after.perplexity, change, n, judges, after.likelier(before))
 
 
 def perplexity_score(
-    before: Surprise, after: Surprise, general: tuple[Surprise, Surprise] | None = None, chance: Surprise | None = None
+    before: Surprise,
+    after: Surprise,
+    general: tuple[Surprise, Surprise] | None = None,
+    chance: Surprise | None = None,
+    beside: Mapping[str, tuple[Surprise, Surprise]] | None = None,
+    facts: tuple[Answers, Answers] | None = None,
 ) -> Score:
     """The comparison of held-out domain text before and after. Lower is better, and the interval is after minus before.
 
     general: the same of general text, before and after. chance: the trained model on the domain texts in shuffled order
-    (see `shuffled`); a model that learned only which words occur finds these no more surprising. Taught in colab5.
+    (see `shuffled`); a model that learned only which words occur finds these no more surprising. beside: other texts
+    by the name of their measure, such as "unread_perplexity" and "chat_perplexity", each before and after. facts: what
+    it recalls. Taught in lesson colab5 (continued pretraining).
     """
+    pair = [(found.losses, found.characters) for found in (before, after)]
+    bits = ratio_interval(*pair, lambda nats: nats / math.log(2))
+    measures = [
+        perplexity_measure("perplexity", before, after, judges=True),
+        Measure("bits_per_character", before.bits_per_character, after.bits_per_character, bits, len(after.losses)),
+    ]
+    measures += [perplexity_measure(name, *pair) for name, pair in (beside or {}).items()]
+    if facts:
+        change = interval(facts[0].right, facts[1].right)
+        measures.append(Measure("facts", facts[0].share, facts[1].share, change, len(facts[1].right)))
     return Score(
         metric="perplexity",
         n=len(after.losses),
         before=before.perplexity,
         after=after.perplexity,
-        interval=ratio_interval(before, after),
+        interval=measures[0].interval,
         retention=Retention("perplexity", general[0].perplexity, general[1].perplexity) if general else None,
         chance=chance.perplexity if chance else None,
-        above_chance=ratio_interval(chance, after) if chance else None,
+        above_chance=perplexity_interval(chance, after) if chance else None,
+        measures=tuple(measures),
     )
 
 
