@@ -10,16 +10,20 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from unsloth_course import evaluation, memory
+from unsloth_course import evaluation, memory, rewards
 from unsloth_course.errors import CourseError
 
 TRAINED, SUSPICIOUS, NOT_TRAINED = "trained", "suspicious", "not trained"
 SAMPLED_ROWS = 256
 FORGOTTEN = 0.05
 FORGOTTEN_TEXT = 0.15  # rise of the perplexity of general text
+FORGOTTEN_CHAT = 0.05  # of answers in chat
+LESS_LIKELY = 0.10  # rise of the perplexity of the chosen answers
+STEPS_LOST = 0.10  # fall of the share of tries with steps
+LEARNED = 0.9  # an exact match from here on has little left to learn
 MEMORY_MISS = 0.2
 ROUNDING = 1e-6  # a spread of rewards below this is none
 LN_2 = math.log(2)
@@ -43,8 +47,9 @@ class Evidence:
     with another value than before. trained_tokens: labels that count, in sampled_rows rows as the collator gives them.
     learning_rate: the largest that was logged. losses: logged during training, in order. unseen: held-out losses, the
     first from before training. score: the held-out score. method: "sft", "dpo", "grpo" or "cpt". For GRPO, one number
-    per logged step: rewards (their mean), spreadless (the share of groups whose completions all got the same reward),
-    clipped (the share of completions that reached the length limit).
+    per logged step: rewards (their mean), spreads (their standard deviation within a group, the mean of the groups),
+    spreadless (the share of groups whose completions all got the same reward), clipped (the share of completions that
+    reached the length limit). repeated: the one answer that was given to most questions, how often, and to how many.
     """
 
     steps: int
@@ -64,6 +69,8 @@ class Evidence:
     rewards: list[float] = field(default_factory=list)
     spreadless: list[float] = field(default_factory=list)
     clipped: list[float] = field(default_factory=list)
+    spreads: list[float] = field(default_factory=list)
+    repeated: tuple[str, int, int] | None = None
 
 
 def judge(evidence: Evidence) -> tuple[str, list[Finding]]:
@@ -149,49 +156,73 @@ def _doubts(e: Evidence) -> list[Finding]:
     if len(e.unseen) > 1 and not e.unseen[-1] < e.unseen[0]:  # not a number is no fall either
         text = f"The loss on unseen rows did not fall: {e.unseen[0]:.3f} before, {e.unseen[-1]:.3f} after."
         found.append(Finding("doubt", "unseen loss did not fall", text))
-    if e.score is not None:
-        low, high = _better(e.score, e.score.interval)
-        if high < 0:
-            text = f"The held-out score got worse: {e.score.before:.3f} before, {e.score.after:.3f} after."
-            if e.score.metric == "preference_rate":
-                text += " The rejected way of answering was taught: chosen and rejected are probably swapped."
-            found.append(Finding("doubt", "held-out score worse", text))
-        elif not low > 0:
+    if e.repeated:
+        text, times, count = e.repeated
+        text = f"One answer was given to {times} of {count} questions: {_cut(text)!r}. They want different ones."
+        found.append(Finding("doubt", "one answer", text))
+    return found + (_doubts_of_score(e.score) if e.score else [])
+
+
+def _doubts_of_score(score: evaluation.Score) -> list[Finding]:
+    """What the held-out measures give to doubt: first of all the one that judges, then the metric beside it."""
+    found = []
+    named = {measure.name: measure for measure in score.measures}
+    judge, own = score.judge, score.own
+    low, high = judge.better
+    apart, steps = named.get("told_apart"), named.get("worked")
+    if high < 0 or own.better[1] < 0:
+        worse = judge if high < 0 else own
+        what = worse.title if score.measures else "score"
+        text = f"The held-out {what} got worse: {worse.before:.3f} before, {worse.after:.3f} after."
+        if high < 0 and judge.name in ("preference_rate", "preference_accuracy"):
+            text += " The rejected way of answering was taught: chosen and rejected are probably swapped."
+        found.append(Finding("doubt", "held-out score worse", text))
+    elif not low > 0:
+        text = (
+            f"No effect on held-out {_TESTED.get(judge.name, 'questions')} can be told from chance: "
+            f"{judge.before:.3f} before, {judge.after:.3f} after, and the 95 % interval of the difference includes 0."
+        )
+        found.append(Finding("doubt", "no held-out effect", text))
+    elif own.better[0] > 0 and score.above_chance and not replace(own, interval=score.above_chance).better[0] > 0:
+        if score.metric == "perplexity":
+            name = "order not learned"
             text = (
-                f"No effect on held-out {_TESTED.get(e.score.metric, 'questions')} can be told from chance: "
-                f"{e.score.before:.3f} before, "
-                f"{e.score.after:.3f} after, and the 95 % interval of the difference includes 0."
+                "Text in its own order is no less surprising than its words shuffled: perplexity "
+                f"{score.after:.3f} against {score.chance:.3f}. Which words occur was learned, and not how "
+                "they follow each other. Read a few rows of the training data: is their text in order?"
             )
-            found.append(Finding("doubt", "no held-out effect", text))
-        elif e.score.above_chance and not _better(e.score, e.score.above_chance)[0] > 0:
-            if e.score.metric == "perplexity":
-                name = "order not learned"
-                text = (
-                    "Text in its own order is no less surprising than its words shuffled: perplexity "
-                    f"{e.score.after:.3f} against {e.score.chance:.3f}. Which words occur was learned, and not how "
-                    "they follow each other. Read a few rows of the training data: is their text in order?"
-                )
-            else:
-                name = "no better than chance"
-                text = (
-                    f"The answers are right no more often than they would be on other questions: {e.score.after:.3f} "
-                    f"against {e.score.chance:.3f}. The form of the answers was learned, and not what to answer."
-                )
-            found.append(Finding("doubt", name, text))
-        right = e.score.correctness
-        if right and round(right.before - right.after, 9) > FORGOTTEN:
+        else:
+            name = "no better than chance"
             text = (
-                f"The preferred way was learned at the cost of being right: {100 * right.before:.1f} % right before, "
-                f"{100 * right.after:.1f} % after. Lower the learning rate or the steps, or raise beta."
+                f"The answers are right no more often than they would be on other questions: {score.after:.3f} "
+                f"against {score.chance:.3f}. The form of the answers was learned, and not what to answer."
             )
-            found.append(Finding("doubt", "correctness fell", text))
+        found.append(Finding("doubt", name, text))
+    elif apart and not evaluation.share_above_a_coin(apart.after, apart.n)[0] > 0:
+        text = (
+            "The model finds answers no likelier where they belong than swapped between two questions: in "
+            f"{100 * apart.after:.0f} % of {apart.n} pairs, and a coin gives 50 %. The form of the answers was "
+            "learned, and not what to answer. Read a few training rows: do their answers belong to the questions?"
+        )
+        found.append(Finding("doubt", "no better than chance", text))
+    if judge.name == "accuracy" and low > 0 and steps and round(steps.before - steps.after, 9) > STEPS_LOST:
+        text = (
+            f"The gain comes from guessing without steps: {100 * steps.before:.0f} % of the tries showed steps before, "
+            f"{100 * steps.after:.0f} % after. Pay for the right number alone, or make the warm-up longer."
+        )
+        found.append(Finding("doubt", "guessing", text))
+    right = score.correctness
+    if right and round(right.before - right.after, 9) > FORGOTTEN:
+        text = (
+            f"The preferred way was learned at the cost of being right: {100 * right.before:.1f} % right before, "
+            f"{100 * right.after:.1f} % after. Lower the learning rate or the steps, or raise beta."
+        )
+        found.append(Finding("doubt", "correctness fell", text))
     return found
 
 
-def _better(score: evaluation.Score, interval: tuple[float, float]) -> tuple[float, float]:
-    """An interval of a difference, turned so that more is better: of perplexity, less is."""
-    low, high = interval
-    return (-high, -low) if score.metric == "perplexity" else (low, high)
+def _cut(text: str, most: int = 80) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def _notes(e: Evidence) -> list[Finding]:
@@ -201,6 +232,7 @@ def _notes(e: Evidence) -> list[Finding]:
             f"The optimizer applied {e.updates} of {e.steps} steps; in float16 the gradient scaler skips the first few."
         )
         found.append(Finding("note", "skipped steps", text))
+    found += _notes_of_score(e.score) if e.score else []
     kept = e.score.retention if e.score else None
     if kept and kept.metric == "perplexity":
         rise = kept.after / kept.before - 1
@@ -221,12 +253,45 @@ def _notes(e: Evidence) -> list[Finding]:
     return found
 
 
+def _notes_of_score(score: evaluation.Score) -> list[Finding]:
+    found = []
+    named = {measure.name: measure for measure in score.measures}
+    judge, own = score.judge, score.own
+    form = judge.name == "answer_perplexity" and judge.better[0] > 0
+    if form and own.name == "exact_match" and not own.better[0] > 0 and own.after < LEARNED:
+        text = (
+            "The form was learned, and the facts were not: held-out answers became likelier (perplexity "
+            f"{judge.before:,.2f} before, {judge.after:,.2f} after), and exact match did not rise clearly "
+            f"({100 * own.before:.1f} % before, {100 * own.after:.1f} % after, n = {own.n})."
+        )
+        found.append(Finding("note", "form only", text))
+    for name, most, what, why in (
+        ("chat_perplexity", FORGOTTEN_CHAT, "Answers in chat", "Mix more chat into the replay."),
+        ("chosen_perplexity", LESS_LIKELY, "The chosen answers", "That is common in DPO; read what it writes."),
+    ):
+        one = named.get(name)
+        if one and one.interval[0] > 0 and one.after > (1 + most) * one.before:
+            rise = 100 * (one.after / one.before - 1)
+            text = f"{what} became {rise:.0f} % more surprising: {one.before:.3f} before, {one.after:.3f} after. {why}"
+            found.append(Finding("note", f"{one.title} rose", text))
+    return found
+
+
 _PROOF = {
     "perplexity": "held-out text is predicted better",
+    "answer_perplexity": "held-out answers became likelier",
+    "preference_accuracy": "the chosen answers of held-out pairs gained on the rejected ones",
     "preference_rate": "held-out answers are written in the preferred way more often",
     "accuracy": "unseen problems are solved more often",
 }
-_TESTED = {"perplexity": "texts", "preference_rate": "answers", "accuracy": "problems"}
+_TESTED = {
+    "exact_match": "questions",
+    "perplexity": "texts",
+    "answer_perplexity": "answers",
+    "preference_rate": "answers",
+    "preference_accuracy": "pairs",
+    "accuracy": "problems",
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -237,7 +302,7 @@ class Receipt:
     findings: list[Finding]
     evidence: Evidence
     layer_change: dict[int, float]
-    answers: list[tuple[str, str, str, str]]
+    answers: evaluation.Changed | None
     seed: int
     data_hash: str
     versions: dict[str, str]
@@ -252,7 +317,7 @@ class Receipt:
             elif len(self.evidence.losses) >= 3:
                 seen.append("the loss fell")
             if self.evidence.score:
-                seen.append(_PROOF.get(self.evidence.score.metric, "held-out questions are answered better"))
+                seen.append(_PROOF.get(self.evidence.score.judge.name, "held-out questions are answered better"))
             return f"This run trained: {_listed(seen)}."
         reasons = " ".join(f.text for f in self.findings if f.level in ("fatal", "doubt"))
         lead = "This run did not train." if self.verdict == NOT_TRAINED else "This run is suspicious."
@@ -268,8 +333,11 @@ class Receipt:
         if self.layer_change:
             change = ", ".join(f"{layer}: {100 * share:.1f} %" for layer, share in self.layer_change.items())
             lines.append(("weight change by layer", change))
-        if e.rewards:
-            lines.append(("reward", f"{e.rewards[0]:.3f} at first, {e.rewards[-1]:.3f} at last"))
+        for what, values in (("reward", e.rewards), ("spread within groups", e.spreads)):
+            if thirds := _thirds(values):
+                lines.append((what, f"{thirds[0]:.3f} in the first third, {thirds[1]:.3f} in the last"))
+            elif values:
+                lines.append((what, f"{values[0]:.3f} at first, {values[-1]:.3f} at last"))
         if e.spreadless:
             share = 100 * sum(e.spreadless) / len(e.spreadless)
             lines.append(("groups without spread", f"{share:.0f} % of all groups: these taught nothing"))
@@ -278,15 +346,12 @@ class Receipt:
         if e.unseen:
             lines.append(("loss on unseen rows", f"{e.unseen[0]:.3f} at first, {e.unseen[-1]:.3f} at last"))
         if e.score:
-            low, high = e.score.interval
-            tested = _TESTED.get(e.score.metric, "questions")
-            lines.append(
-                (
-                    f"{e.score.metric.replace('_', ' ')}, {e.score.n} held-out {tested}",
-                    f"{e.score.before:,.3f} before, {e.score.after:,.3f} after "
-                    f"(95 % interval {low:+,.3f} to {high:+,.3f})",
-                )
-            )
+            for measure in e.score.all:
+                tested = _TESTED.get(measure.name)
+                what = f"{measure.title}, " + (f"{measure.n:,} held-out {tested}" if tested else f"n = {measure.n:,}")
+                lines.append((f"{what} (judges)" if measure.judges else what, str(measure)))
+            if e.score.few:
+                lines.append(("few rows", e.score.few))
             if e.score.correctness:
                 right = e.score.correctness
                 lines.append(("right answers", f"{right.before:.3f} before, {right.after:.3f} after"))
@@ -294,6 +359,8 @@ class Receipt:
                 kept = e.score.retention
                 what = "perplexity of general text" if kept.metric == "perplexity" else "untouched skills"
                 lines.append((what, f"{kept.before:.3f} before, {kept.after:.3f} after"))
+        if self.answers and self.answers.counts:
+            lines.append(("answers", self.answers.total))
         if e.measured_bytes:
             predicted = f"{memory.size(e.predicted_bytes)} predicted, " if e.predicted_bytes else ""
             lines.append(("peak memory", f"{predicted}{memory.size(e.measured_bytes)} measured"))
@@ -305,7 +372,7 @@ class Receipt:
         width = max(len(what) for what, _ in self.rows())
         lines = [f"{self.verdict.upper()}: {self.sentence()}", *(f"{w:<{width}}  {v}" for w, v in self.rows())]
         lines += [f"note: {f.text}" for f in self.findings if f.level == "note"]
-        lines += [f"{q!r}: {old!r} -> {new!r} (expected {good!r})" for q, good, old, new in self.answers]
+        lines += self.answers.lines() if self.answers else []
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -319,11 +386,11 @@ class Receipt:
         page = f"<p><b>{html.escape(self.verdict.capitalize())}.</b> {html.escape(self.sentence())}</p>"
         page += f"<table>{''.join(cells(row) for row in self.rows())}</table>"
         page += f"<ul>{notes}</ul>" if notes else ""
-        if self.answers:
-            head = cells(("question", "expected", "before", "after"), "th")
+        if self.answers and self.answers.shown:
+            head = cells(("", "question", "expected", "before", "after"), "th")
             # A browser would make one line of several.
-            rows = (cells(tuple(text.replace("\n", " ⏎ ") for text in row)) for row in self.answers)
-            page += f"<p>Answers that changed most:</p><table>{head}{''.join(rows)}</table>"
+            rows = (cells(tuple(text.replace("\n", " ⏎ ") for text in row)) for row in self.answers.shown)
+            page += f"<p>Some answers of each kind:</p><table>{head}{''.join(rows)}</table>"
         return page
 
     def to_dict(self) -> dict[str, Any]:
@@ -358,6 +425,7 @@ class Watch:
             if parameter.requires_grad
         }
         self.trained_tokens, self.sampled_rows = _trained_tokens(trainer)
+        self.method = _method(trainer)
         self.updates = _updates(trainer.optimizer) or 0  # a trainer that is started twice keeps its optimizer
 
 
@@ -374,8 +442,29 @@ def watch(trainer: Any) -> Watch:
     watching = Watch(trainer)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watching.meter)
+    if watching.method == "grpo":
+        trainer.add_callback(_spread_logged(trainer))
     trainer.add_callback(progress.shown())
     return watching
+
+
+def _spread_logged(trainer: Any) -> Any:
+    """A callback that notes the spread of the rewards within groups, as `SPREAD`, in each row of GRPO's log.
+
+    TRL's own `reward_std` is the spread over the whole batch, which is there even where all tries of a problem get the
+    same. What each completion of the last batch got TRL keeps for its table of completions, in `_logs`.
+    """
+    from transformers import TrainerCallback
+
+    class Spread(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            paid = getattr(trainer, "_logs", {}).get("rewards")
+            if paid and logs and "reward" in logs and state.log_history:
+                weights = [float(weight) for weight in trainer.reward_weights]
+                spread = rewards.spread_in_groups(list(paid.values()), weights, trainer.num_generations)
+                state.log_history[-1][rewards.SPREAD] = spread
+
+    return Spread()
 
 
 def receipt(
@@ -386,7 +475,7 @@ def receipt(
 ) -> Receipt:
     """The receipt of a finished run.
 
-    score: the held-out score. answers: the held-out answers before and after, to show some that changed.
+    score: the held-out score. answers: the held-out answers before and after, to count and show what became of them.
     predicted_bytes: the memory prediction. Taught in lesson colab2 (LoRA).
     """
     from unsloth_course import results
@@ -394,7 +483,7 @@ def receipt(
     trainer = watching.trainer
     after = {name: p.detach().to("cpu") for name, p in trainer.model.named_parameters() if name in watching.before}
     history = trainer.state.log_history
-    method = _method(trainer)
+    method = watching.method
     rates = [float(row["learning_rate"]) for row in history if "learning_rate" in row]
     changed = sum(not after[name].equal(old) for name, old in watching.before.items())
     counted = _updates(trainer.optimizer)
@@ -416,6 +505,8 @@ def receipt(
         rewards=_logged(history, "reward"),
         spreadless=_spreadless(history),
         clipped=_logged(history, "completions/clipped_ratio"),
+        spreads=_logged(history, rewards.SPREAD),
+        repeated=evaluation.one_answer(answers[1]) if answers else None,
     )
     verdict, findings = judge(evidence)
     return Receipt(
@@ -423,7 +514,7 @@ def receipt(
         findings=findings,
         evidence=evidence,
         layer_change=_layer_change(trainer.model, watching.before, after),
-        answers=evaluation.changed(*answers, {True: 3, False: 3}) if answers else [],
+        answers=evaluation.changed(*answers) if answers else None,
         seed=trainer.args.seed,
         data_hash=data_hash(trainer.train_dataset),
         versions=results.versions(),

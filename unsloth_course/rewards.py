@@ -19,6 +19,7 @@ from unsloth_course.errors import CourseError
 LONGEST = 100  # characters: from here on brevity pays nothing
 EPSILON = 1e-4  # TRL adds it to the standard deviation
 NO_SPREAD = 1e-8  # TRL counts a smaller standard deviation as none
+SPREAD = "reward_std_in_groups"  # in the log of a trainer that `diagnosis.watch` watches
 SHOWN = 160  # characters of a completion in a table
 MISSED = 0.1  # a fall of the verified answers up to here may be chance
 
@@ -159,6 +160,18 @@ def _mean_and_deviation(group: Sequence[float | None]) -> tuple[float, float]:
     if len(scored) < 2:
         return mean, 0.0
     return mean, math.sqrt(sum((reward - mean) ** 2 for reward in scored) / (len(scored) - 1))
+
+
+def spread_in_groups(paid: Sequence[Sequence[float | None]], weights: Sequence[float], size: int) -> float:
+    """The standard deviation of the rewards within a group of `size` completions, the mean over all groups.
+
+    paid: for each reward function what every completion got, group after group. This is what GRPO learns from; TRL logs
+    the spread over the whole batch. Taught in lesson colab4 (GRPO).
+    """
+    unscored = [[None if one is None or math.isnan(one) else one for one in each] for each in paid]
+    totals = [_weighted(scored, weights) for scored in zip(*unscored, strict=True)]
+    groups = [totals[start : start + size] for start in range(0, len(totals), size)]
+    return sum(_mean_and_deviation(group)[1] for group in groups) / len(groups)
 
 
 @dataclass(frozen=True, repr=False)

@@ -29,6 +29,7 @@ from unsloth_course.evaluation.preferring import (
     preference_score,
 )
 from unsloth_course.evaluation.scores import (
+    KINDS,
     LOWER_IS_BETTER,
     Answers,
     Changed,
@@ -40,6 +41,7 @@ from unsloth_course.evaluation.scores import (
     luck,
     one_answer,
     score,
+    share_above_a_coin,
     smallest_change,
 )
 from unsloth_course.evaluation.solving import (
@@ -64,6 +66,7 @@ from unsloth_course.evaluation.surprise import (
 )
 
 __all__ = [
+    "KINDS",
     "LONGEST_ANSWER",
     "LOWER_IS_BETTER",
     "PROBES_EACH",
@@ -108,6 +111,7 @@ __all__ = [
     "recall",
     "sample",
     "score",
+    "share_above_a_coin",
     "shuffled",
     "side_by_side",
     "smallest_change",

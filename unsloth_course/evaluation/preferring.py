@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from unsloth_course import models
 from unsloth_course.errors import CourseError
 from unsloth_course.evaluation import surprise
-from unsloth_course.evaluation.scores import Answers, Measure, Retention, Score, interval, kept, of_few, wilson
+from unsloth_course.evaluation.scores import Answers, Measure, Retention, Score, interval, kept, share_above_a_coin
 from unsloth_course.evaluation.surprise import Surprise
 
 if TYPE_CHECKING:
@@ -208,11 +208,11 @@ def preference_score(
         reference, now = likelihood
         gains = now.gains(reference)
         count = len(gains)
-        preferred = sum(gain > 0 for gain in gains) + sum(gain == 0 for gain in gains) / 2
-        low, high = (end - 0.5 for end in wilson(preferred, count))
+        share = (sum(gain > 0 for gain in gains) + sum(gain == 0 for gain in gains) / 2) / count
+        above = share_above_a_coin(share, count)
         spread = interval([0.0] * count, [beta * gain for gain in gains])
         measures = [
-            Measure("preference_accuracy", 0.5, preferred / count, of_few(low, high, count), count, judges=True),
+            Measure("preference_accuracy", 0.5, share, above, count, judges=True),
             Measure("margin", 0.0, beta * sum(gains) / count, spread, count),
             surprise.perplexity_measure("chosen_perplexity", reference.chosen, now.chosen),
             *measures,

@@ -200,6 +200,12 @@ def wilson(right: float, count: int) -> tuple[float, float]:
     return max(0.0, (middle - half) / (1 + square)), min(1.0, (middle + half) / (1 + square))
 
 
+def share_above_a_coin(share: float, count: int) -> tuple[float, float]:
+    """The 95 % score interval of a share of so many, less the half that a coin gives; of very few it reaches 0."""
+    low, high = wilson(share * count, count)
+    return of_few(low - 0.5, high - 0.5, count)
+
+
 def newcombe(pairs: Sequence[tuple[bool, bool]]) -> tuple[float, float]:
     """The paired score interval of `interval`, of marks (before, after)."""
     table, count = Counter(pairs), len(pairs)
@@ -319,11 +325,15 @@ class Changed:
         """The counts in words."""
         return ", ".join(f"{kind} {self.counts[kind]}" for kind in KINDS if kind in self.counts)
 
+    def lines(self) -> list[str]:
+        """The samples, one line each."""
+        return [
+            f"{kind + ': ' if kind else ''}{question!r}: {old!r} -> {new!r} (expected {expected!r})"
+            for kind, question, expected, old, new in self.shown
+        ]
+
     def __str__(self) -> str:
-        lines = [self.total] if self.counts else []
-        for kind, question, expected, old, new in self.shown:
-            lines.append(f"{kind + ': ' if kind else ''}{question!r}: {old!r} -> {new!r} (expected {expected!r})")
-        return "\n".join(lines)
+        return "\n".join([*filter(None, [self.total]), *self.lines()])
 
     __repr__ = __str__
 
@@ -347,10 +357,17 @@ def changed(before: Answers, after: Answers, wanted: Mapping[str, int] = SHOWN) 
     return Changed(counts, shown)
 
 
-def one_answer(answers: Answers) -> tuple[str, int] | None:
-    """The one text that was given to more than half of at least 8 questions with different answers, and how often."""
+def one_answer(answers: Answers) -> tuple[str, int, int] | None:
+    """The text that was given to more than half of at least 8 questions with different answers: it, how often, of what.
+
+    None where there is none, and where it is the right answer to half of them.
+    """
     given = Counter(text.strip() for text in answers.given)
     expected = Counter(text.strip() for text in answers.expected)
     text, times = given.most_common(1)[0] if given else ("", 0)
     many = len(answers.given) >= 8 and 2 * times > len(answers.given)
-    return (text, times) if many and 2 * expected[text] <= len(answers.given) and len(expected) > 1 else None
+    return (
+        (text, times, len(answers.given))
+        if many and 2 * expected[text] <= len(answers.given) and len(expected) > 1
+        else None
+    )
