@@ -269,6 +269,7 @@ def torchvision(machine: PlantedMachine, version: str = "0.28.0", torch: str = "
 def mlx(machine: PlantedMachine) -> None:
     machine.package("mlx", "0.30.0")
     code = 'import platform\nplatform.system = lambda: "Darwin"\nplatform.machine = lambda: "arm64"\n'
+    code += 'platform.mac_ver = lambda: ("14.0", ("", "", ""), "arm64")\n'  # newer versions of pip read it
     (machine.packages / "sitecustomize.py").write_text(code)
 
 
