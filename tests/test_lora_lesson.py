@@ -128,7 +128,7 @@ def test_a_hub_that_is_down_ends_the_lesson_with_a_sentence(tmp_path):
     assert run.status == 1
     sentence = re.sub(r"\s+", " ", run.complained)
     assert f"{MODEL} cannot be downloaded: the Hub at {server.endpoint} cannot be reached" in sentence
-    assert "choose the offline profile" in sentence
+    assert "--model smollm2" in sentence
     assert "Traceback" not in run.complained
     assert not (run.out / "lora.json").exists()
     ((cell, output),) = run.errors

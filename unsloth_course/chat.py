@@ -6,15 +6,17 @@
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from unsloth_course import models
+from unsloth_course import models, smollm2
 from unsloth_course.data.chat import ROLES
 from unsloth_course.data.files import is_unicode
 from unsloth_course.errors import CourseError
+from unsloth_course.profile import SMOLLM2
 
 Message = Mapping[str, str]
 
@@ -63,6 +65,8 @@ class Weights:
     def __init__(self, source: str | Path):
         from unsloth_course.export import own_process
 
+        if own_process.base_of(source) == SMOLLM2:
+            smollm2.fetch(lambda line: print(line, file=sys.stderr, flush=True))
         # What is printed while a model loads must not stand between the answers.
         with contextlib.redirect_stdout(None):
             self._model, self._tokenizer = own_process.load(source)
@@ -119,7 +123,7 @@ class Gguf:
 
 
 def open_model(source: str | Path) -> Model:
-    """What is at `source`, ready to answer: a .gguf file, or a folder with an adapter or a whole model, or a Hub name.
+    """What is at `source`, ready to answer: a .gguf file, a folder with an adapter or a whole model, or a model's name.
 
     Raises CourseError when it is none of them or damaged, and for a GGUF file when llama.cpp is not built.
     """

@@ -43,10 +43,12 @@ def run(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed; without it the lesson's own.")] = None,
     model: Annotated[
-        str | None, typer.Option(help='"pocket", a folder or a name on the Hub; without it the profile\'s.')
+        str | None,
+        typer.Option(help='"pocket", "smollm2", a folder or a name on the Hub; without it the profile\'s.'),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help='"pocket", a file or a name on the Hub; without it what suits the model.')
+        str | None,
+        typer.Option(help='"pocket", "english", a file or a name on the Hub; without it what suits the model.'),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for what the lesson writes.")] = Path("results"),
     store: Annotated[bool, typer.Option("--store", hidden=True)] = False,
@@ -96,7 +98,10 @@ def finetune(
     config: Annotated[
         Path | None, typer.Option(help="A TOML file with these options, or with stages; what is said here goes first.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help='"pocket", a folder or a name on the Hub.')] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help='A folder, a Hub name or "smollm2" (what a CPU takes); "pocket" is for trying this out.'),
+    ] = None,
     profile: Annotated[
         Profile | None, typer.Option(help="Machine to run for; without it the command looks for itself.")
     ] = None,
@@ -230,7 +235,7 @@ def scoreboard(
 def memory(
     method: Annotated[str, typer.Option(help="full, lora, qlora, dpo, grpo or cpt.")],
     model: Annotated[
-        str | None, typer.Option(help='"pocket", a folder or a name on the Hub (only its config.json is fetched).')
+        str | None, typer.Option(help='"pocket", "smollm2", a folder or a Hub name (only its config.json is fetched).')
     ] = None,
     gpu: Annotated[str | None, typer.Option(help="A named GPU, such as T4; without it this machine.")] = None,
     length: Annotated[int, typer.Option(help="Tokens of the longest row.")] = 512,
@@ -402,7 +407,9 @@ def colab(
 
 @app.command()
 def chat(
-    source: Annotated[str, typer.Argument(metavar="MODEL", help="An adapter, a model's folder or a GGUF file.")],
+    source: Annotated[
+        str, typer.Argument(metavar="MODEL", help="An adapter, a model's folder, a GGUF file or smollm2.")
+    ],
     system: Annotated[str, typer.Option(help="System prompt; without it the model's own.")] = "",
     temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens with this probability in all.")] = 1.0,

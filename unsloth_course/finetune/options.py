@@ -30,18 +30,18 @@ CONFIG = "finetune.toml"
 class Options:
     """What a run is asked to do. None stands for what the lesson of the method does.
 
-    data: "pocket", a file or folder in a form that the command `data` knows, or a Hub name. model: "pocket", a folder
-    or a Hub name. profile: "cpu" or "gpu". max_samples: the most rows to learn from. held_out: rows kept for testing.
-    steps: optimizer updates, or epochs: passes over the rows. batch: rows of one update, in all processes together (of
-    GRPO: prompts); micro_batch: rows at a time, in place of the plan's choice. max_length: tokens of a row.
-    warmup_ratio: the warm-up of the learning rate as a share of the steps. lora_alpha: without it the rank.
-    target_modules: the layers that get an adapter, without it all seven projections. beta: of DPO. generations,
-    completion_length (tokens): of GRPO. replay: share of general text, of CPT. warm_up: supervised steps before DPO and
-    GRPO. eval_steps, save_steps: updates between two measurements of the held-out loss, or two checkpoints.
-    early_stopping: so many measurements without a lower loss end the run, and the best weights are kept. earlier:
-    "method data" of stages before, whose scores are measured too. merge: also save the adapter merged into its base.
-    gguf: quants to export. hand_on: leave a whole model for the next stage of a chain. resume: go on from the last
-    checkpoint in `out`, the folder for what the run writes.
+    data: "pocket", "english", a file or folder in a form that the command `data` knows, or a Hub name. model: "pocket",
+    "smollm2", a folder or a Hub name; without it "smollm2" on a CPU and the lessons' on a GPU. profile: "cpu" or "gpu".
+    max_samples: the most rows to learn from. held_out: rows kept for testing. steps: optimizer updates, or epochs:
+    passes over the rows. batch: rows of one update, in all processes together (of GRPO: prompts); micro_batch: rows at
+    a time, in place of the plan's choice. max_length: tokens of a row. warmup_ratio: the warm-up of the learning rate
+    as a share of the steps. lora_alpha: without it the rank. target_modules: the layers that get an adapter, without it
+    all seven projections. beta: of DPO. generations, completion_length (tokens): of GRPO. replay: share of general
+    text, of CPT. warm_up: supervised steps before DPO and GRPO. eval_steps, save_steps: updates between two
+    measurements of the held-out loss, or two checkpoints. early_stopping: so many measurements without a lower loss end
+    the run, and the best weights are kept. earlier: "method data" of stages before, whose scores are measured too.
+    merge: also save the adapter merged into its base. gguf: quants to export. hand_on: leave a whole model for the next
+    stage of a chain. resume: go on from the last checkpoint in `out`, the folder for what the run writes.
     """
 
     method: str
@@ -118,7 +118,7 @@ def check(options: Options) -> None:
     """Raises CourseError for what can be told to be wrong before anything is loaded."""
     if options.method not in METHODS:
         raise CourseError(f"There is no method {options.method!r}; choose one of {', '.join(METHODS)}.")
-    for name, example in (("data", "my-rows.jsonl"), ("model", "pocket")):
+    for name, example in (("data", "my-rows.jsonl"), ("model", "smollm2")):
         value = getattr(options, name)
         if value is not None and not value.strip():
             raise CourseError(f"{flag(name)} is empty (a variable that is not set?); name one, such as {example}.")

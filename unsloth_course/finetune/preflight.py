@@ -17,9 +17,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unsloth_course import hub, memory
+from unsloth_course import hub, memory, smollm2
 from unsloth_course.errors import CourseError
-from unsloth_course.profile import POCKET, Choice, Profile, lined_up
+from unsloth_course.profile import ENGLISH, POCKET, SMOLLM2, Choice, Profile, lined_up
 
 if TYPE_CHECKING:
     from unsloth_course.memory import Plan
@@ -162,10 +162,10 @@ def look(
 ) -> Preflight:
     """Asks for every size that a run depends on. Of the model only config.json is fetched, of the data nothing.
 
-    model, data: "pocket", a folder or file, or a Hub name. length: tokens of the longest row. rows: of one update.
-    machine: the profile; without it the one for this machine. completion, processes: as for `memory.plan`. checkpoints:
-    the most that lie in `out` at a time. merge, gguf: what is to be exported. hand_on: whether the model is merged as
-    it was trained, for a next stage.
+    model, data: "pocket", "smollm2", "english", a folder or file, or a Hub name. length: tokens of the longest row.
+    rows: of one update. machine: the profile; without it the one for this machine. completion, processes: as for
+    `memory.plan`. checkpoints: the most that lie in `out` at a time. merge, gguf: what is to be exported. hand_on:
+    whether the model is merged as it was trained, for a next stage.
 
     Nothing is raised: what is wrong is in `problems`. Follows the documentation of `huggingface_hub.HfApi.model_info`;
     taught by docs/before-you-download.md.
@@ -202,6 +202,9 @@ def _model(name: str) -> tuple[Source, dict[str, int | None]]:
     """The model, and the repositories of the same model in the other form."""
     if name == POCKET:
         return Source(name, _folder_bytes(Path(memory.__file__).parent.parent / "pocket" / "base")), {}
+    if name == SMOLLM2:
+        missing = () if smollm2.is_fetched() else tuple(smollm2.WHEEL)
+        return Source(name, smollm2.BYTES, hub.Repository(name, "model", smollm2.WHEEL, missing)), {}
     if os.path.isdir(os.path.expanduser(name)):
         return Source(name, _folder_bytes(Path(name).expanduser())), {}
     found = _asked(name, "model")
@@ -218,7 +221,7 @@ def _model(name: str) -> tuple[Source, dict[str, int | None]]:
 
 def _data(name: str, method: str) -> Source:
     path = os.path.expanduser(name)
-    if name == POCKET:
+    if name in (POCKET, ENGLISH):
         return Source(name)
     if os.path.isfile(path):
         return Source(name, os.path.getsize(path))
@@ -287,6 +290,8 @@ def _config(name: str) -> tuple[dict[str, Any], str]:
     """What config.json says, and why it cannot be read, as a sentence."""
     from unsloth_course import models
 
+    if name == SMOLLM2:
+        return smollm2.CONFIG, ""
     try:
         # What is fetched here announces itself on stdout, and one file of a few kilobytes is not worth a line.
         with redirect_stdout(None):
@@ -388,6 +393,8 @@ def _weight_bytes(source: Source) -> int:
         from unsloth_course import models
 
         return models.disk_bytes(models.folder(POCKET) if source.name == POCKET else Path(source.name).expanduser())
+    if source.name == SMOLLM2:
+        return source.bytes
     return sum(size for file, size in source.repository.sizes.items() if file.endswith(".safetensors"))
 
 
@@ -485,11 +492,13 @@ def _lines(found: Preflight, machine: Profile, length: int) -> Iterator[Choice]:
     form = "in 4 bits or otherwise packed" if found.quantised else "full weights"
     if model.repository is None:
         form += ", bundled" if model.name == POCKET else ", on this machine"
+    elif model.name == SMOLLM2:
+        form = smollm2.WHAT
     yield Choice("model", _size(model.bytes) if model.bytes else "not known", f"{model.name}: {form}")
     for name, size in found.siblings.items():
         yield Choice("the same", "not there" if size is None else _size(size), name)
     yield from _download(model)
-    if data.name == POCKET:
+    if data.name in (POCKET, ENGLISH):
         yield Choice("data", "generated", "nothing to fetch")
     else:
         yield Choice("data", _size(data.bytes) if data.bytes else "not known", data.name)

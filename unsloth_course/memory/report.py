@@ -13,7 +13,7 @@ from unsloth_course.memory.prediction import GPUS, METHODS, Shape, fits
 
 # Sizes of the models that the course names, so that they can be planned for without a network.
 _SMOLLM2 = Shape(hidden=576, layers=30, heads=9, kv_heads=3, intermediate=1536, vocabulary=49_152, tied=True)
-KNOWN = {"HuggingFaceTB/SmolLM2-135M": _SMOLLM2, "HuggingFaceTB/SmolLM2-135M-Instruct": _SMOLLM2}
+KNOWN = {"HuggingFaceTB/SmolLM2-135M": _SMOLLM2, "HuggingFaceTB/SmolLM2-135M-Instruct": _SMOLLM2, "smollm2": _SMOLLM2}
 _GRAPHS = ("H100", "H200")
 _NO_BFLOAT16 = ("T4", "V100")
 
@@ -73,9 +73,10 @@ def report(
 ) -> Report:
     """Plans a run of `method` with rows of `length` tokens, and predicts its memory.
 
-    model: "pocket", a folder, or a name on the Hub, of which only config.json is fetched; without it the model that the
-    lessons take on that machine. gpu: a name of GPUS; without it the machine at hand. rows: of one update. micro_batch:
-    rows at a time, in place of the plan's own choice. The other arguments are those of `memory.plan`.
+    model: "pocket", "smollm2", a folder, or a name on the Hub, of which only config.json is fetched; without it the
+    model that the lessons take on that machine. gpu: a name of GPUS; without it the machine at hand. rows: of one
+    update. micro_batch: rows at a time, in place of the plan's own choice. The other arguments are those of
+    `memory.plan`.
 
     Raises CourseError for unknown methods, GPUs and models, and for sizes that do not go together.
     """
