@@ -132,9 +132,9 @@ def test_no_registry_host_is_written_anywhere():
 
 def test_read_pins_sorts_lines_by_what_is_done_with_them():
     pins = install.read_pins(
-        "# == a: first\nx==1\n\n# a comment\n# == b\ny==2 ; m\n#cuda x==3\n#no-deps z==4\n#helper uv==5\n"
+        "# == a: first\nx==1\n\n# a comment\n# == b\ny==2 ; m\n#cuda x==3\n#no-deps z==4\n#helper uv==5\n#model w==6\n"
     )
-    assert pins == Pins({"a": ("x==1",), "b": ("y==2 ; m",)}, ("x==3",), ("z==4",), ("uv==5",))
+    assert pins == Pins({"a": ("x==1",), "b": ("y==2 ; m",)}, ("x==3",), ("z==4",), ("uv==5",), ("w==6",))
 
 
 @given(st.text())
@@ -892,7 +892,9 @@ def test_for_another_system_pip_is_told_which(name, platform):
 def test_an_offline_set_up_asks_nothing_but_the_folder(tmp_path):
     a_wheel(tmp_path, "torch==2.13.0+cpu")
     for machine in (LINUX, WINDOWS, MAC, with_driver(LINUX)):
-        for step in install.plan(machine, CREATE, PINS, "PY", FOLDER, tmp_path):
+        steps = install.plan(machine, CREATE, PINS, "PY", FOLDER, tmp_path)
+        assert steps[-1].commands == (("PY", "-m", "unsloth_course.smollm2", str(tmp_path)),)
+        for step in steps:
             assert step.otherwise is None
             assert not any("uv" in command for command in step.commands)
             for command in step.commands:

