@@ -2,11 +2,13 @@
 
 import json
 import os
+import platform
 
 import pytest
 
 from unsloth_course import hub
-from unsloth_course.data import instruction, preference, sources
+from unsloth_course.data import corpus, instruction, preference, problems, sources
+from unsloth_course.english.tasks import is_short
 from unsloth_course.errors import CourseError
 from unsloth_course.profile import HUB_DATA
 
@@ -57,6 +59,66 @@ def test_no_held_out_question_is_asked_in_training():
     assert not set(questions(train)) & set(questions(held_out))
 
 
+# The rows of a real model without the Hub
+
+
+@pytest.mark.parametrize(
+    ("read", "keys"),
+    [
+        (sources.instructions, instruction.keys),
+        (sources.preferences, preference.keys),
+        (sources.problems, problems.keys),
+        (sources.corpus, corpus.keys),
+    ],
+)
+def test_english_rows_come_in_the_columns_of_each_lesson_and_the_test_is_always_the_same(monkeypatch, read, keys):
+    monkeypatch.setattr(hub, "fetch_dataset", pytest.fail)
+    train, held_out, checked = read("english", train=60, held_out=30, seed=1)
+    other, again, _ = read("english", train=60, held_out=30, seed=2)
+    assert train.column_names == held_out.column_names == read("pocket", train=1, held_out=1, seed=1)[0].column_names
+    assert (len(train), len(held_out), checked.set_aside) == (60, 30, [])
+    assert held_out.to_dict() == again.to_dict() and train.to_dict() != other.to_dict()
+    many = read("english", train=1000, held_out=200, seed=3407)
+    assert (len(many[0]), len(many[1])) == (1000, 200) and not set(keys(many[0])) & set(keys(many[1]))
+
+
+def test_the_report_says_of_which_python_the_functions_are():
+    found = [str(sources.corpus(name, train=9, held_out=3, seed=1)[2]) for name in ("english", "pocket")]
+    assert f"functions of the library of Python {platform.python_version()}" in found[0] and "Python" not in found[1]
+
+
+def test_an_unread_domain_is_the_library_that_the_course_made_up():
+    found = [sources.unread(40, 20, 1), sources.corpus("pocket", 40, 20, 1)]
+    assert [side.to_dict() for side in found[0][:2]] == [side.to_dict() for side in found[1][:2]]
+
+
+@pytest.mark.parametrize("name", ["english", "smollm2"])
+def test_general_text_without_the_hub_is_prose_of_pythons_documentation(monkeypatch, name):
+    monkeypatch.setattr(hub, "fetch_dataset", pytest.fail)
+    train, held_out = sources.general_text(name, train=1000, held_out=40, seed=1)
+    again = sources.general_text(name, train=90, held_out=40, seed=2)
+    assert len(train) > 300 and len(again[0]) == 90 and held_out.to_dict() == again[1].to_dict()
+    assert not set(corpus.keys(train)) & set(corpus.keys(held_out))
+    assert all(len(text) >= 150 and "::" not in text for text in [*train["text"], *held_out["text"]])
+
+
+@pytest.mark.parametrize("source", ["english", "pocket"])
+def test_chat_text_is_read_as_whole_turns_and_asked_as_prompts(source):
+    from transformers import AutoTokenizer
+
+    from unsloth_course import models
+
+    tokenizer = AutoTokenizer.from_pretrained(models.folder("pocket"))
+    train, held_out = sources.chat_text(source, 30, 20, 1, tokenizer)
+    rows, asked, _ = sources.instructions(source, 30, 20, 1)
+    assert train.column_names == ["text"] and len(train) == 30
+    for text, question, answer in zip(train["text"], rows["instruction"], rows["output"], strict=True):
+        assert text.index(question) < text.index(answer) and text.count("<|im_end|>") == text.count("<|im_start|>")
+    assert [row["completion"][0]["content"] for row in held_out] == list(asked["output"])
+    read = corpus.blocks(train["text"], tokenizer, 8, control_tokens=True).dataset["input_ids"]
+    assert sum(block.count(tokenizer.eos_token_id) for block in read) >= 2 * 30 - 1  # the last block may be cut
+
+
 # Files
 
 
@@ -97,25 +159,20 @@ def test_the_input_belongs_to_the_question(file_of):
     assert (len(train), len(held_out)) == (30, 10)
 
 
-def test_only_short_answers_are_tested_and_long_ones_are_learned(file_of):
-    essays = [row(n, f"An essay about {n}. " * 5) for n in range(40)]
-    lines = [row(n, f"{n}\n{n}") for n in range(40, 50)]
-    short = [row(n) for n in range(50, 70)]
-    train, held_out, _ = sources.instructions(file_of(essays + lines + short), train=1000, held_out=200, seed=1)
-    assert len(held_out) == 10 and all(50 <= int(text) < 70 for text in held_out["output"])
-    assert len(train) == 60
-
-
-def test_an_answer_at_the_limit_is_short(file_of):
-    rows = [row(1, "a" * sources.SHORT_ANSWER), row(2, "a" * (sources.SHORT_ANSWER + 1)), row(3, "b" * 99)]
-    _, held_out, _ = sources.instructions(file_of(rows), train=10, held_out=10, seed=1)
-    assert held_out["output"] == ["a" * sources.SHORT_ANSWER]
-
-
-def test_a_file_without_a_short_answer_is_a_sentence(file_of):
-    path = file_of([row(n, "A long answer that goes on and on.") for n in range(9)])
-    with pytest.raises(CourseError, match=r"rows\.json: no row has an answer of at most 24 characters.*Add some"):
-        sources.instructions(path, train=10, held_out=5, seed=1)
+@pytest.mark.parametrize(
+    ("short", "held_out", "marked"), [(20, 30, 10), (20, 10, 5), (3, 30, 2), (0, 30, 0), (60, 9, 9)]
+)
+def test_every_other_held_out_answer_is_short_as_long_as_as_many_are_left_to_learn_from(
+    file_of, short, held_out, marked
+):
+    essays = [row(n, f"An essay about {n}. " * 5 if n % 2 else f"{n}\n{n}") for n in range(60 - short)]
+    path = file_of(essays + [row(100 + n) for n in range(short)])
+    train, test, _ = sources.instructions(path, train=1000, held_out=held_out, seed=1)
+    answers = [text for text in test["output"] if is_short(text)]
+    assert (len(train), len(test), len(answers)) == (60 - held_out, held_out, marked)
+    first = sources.instructions(path, train=1000, held_out=held_out // 2, seed=2)[1]
+    assert list(first["output"]) == list(test["output"])[: held_out // 2]
+    assert not set(questions(train)) & set(questions(test))
 
 
 @pytest.mark.parametrize("rows", [[row(1)], [row(1), row(1), row(1, "one")]], ids=["one row", "one question"])
@@ -167,14 +224,14 @@ def test_a_hub_set_is_fetched_and_checked(monkeypatch):
 
 
 def test_what_the_scoreboard_asks_is_never_trained_on_however_few_a_run_tests(monkeypatch):
-    """The battery asks the first 120 held-out rows of the Hub's set of every model."""
+    """The battery asks those of the first 240 held-out rows of the Hub's set that have a short answer."""
     rows = [row(n) for n in range(1000)]
     monkeypatch.setattr(hub, "fetch_dataset", lambda name: rows)
-    asked = set(sources.instructions("yahma/alpaca-cleaned", train=1, held_out=120, seed=1)[1]["output"])
+    asked = set(sources.instructions("yahma/alpaca-cleaned", train=1, held_out=240, seed=1)[1]["output"])
     for held_out in (5, 300):
         train, test, _ = sources.instructions("yahma/alpaca-cleaned", train=10_000, held_out=held_out, seed=2)
-        assert len(test) == held_out and len(train) == 1000 - max(200, held_out)
-        assert len(asked) == 120 and not asked & set(train["output"])
+        assert len(test) == held_out and len(train) == 1000 - max(sources.RESERVED, held_out)
+        assert len(asked) == 240 and not asked & set(train["output"])
     train, _, _ = sources.instructions("somebody/else", train=10_000, held_out=5, seed=2)
     assert len(train) == 995
 
@@ -240,7 +297,7 @@ def test_a_hub_set_of_preferences_keeps_what_the_scoreboard_asks_out_of_training
     board = set(sources.preferences(HUB_DATA["dpo"], train=1, held_out=120, seed=1)[1]["rejected"])
     for held_out in (5, 300):
         train, test, _ = sources.preferences(HUB_DATA["dpo"], train=10_000, held_out=held_out, seed=2)
-        assert len(test) == held_out and len(train) == 1000 - max(200, held_out)
+        assert len(test) == held_out and len(train) == 1000 - max(sources.RESERVED, held_out)
         assert len(board) == 120 and not board & set(train["rejected"])
     assert set(asked) == {"Intel/orca_dpo_pairs"}
     assert len(sources.preferences("somebody/else", train=10_000, held_out=5, seed=2)[0]) == 995
@@ -322,7 +379,7 @@ def test_texts_of_the_hub_leave_out_what_the_scoreboard_asks(monkeypatch, column
     monkeypatch.setattr(sources, "HUB_TEXTS", 500)
     asked = set(sources.corpus(HUB_DATA["cpt"], train=1, held_out=120, seed=1)[1]["text"])
     assert len(asked) == 120
-    for train, held_out, checked_texts, left in ((10, 5, 500, 10), (350, 120, 1000, 350), (10_000, 5, 1000, 800)):
+    for train, held_out, checked_texts, left in ((10, 5, 500, 10), (350, 120, 1000, 350), (10_000, 5, 1000, 760)):
         learned, test, checked = sources.corpus(HUB_DATA["cpt"], train=train, held_out=held_out, seed=2)
         assert (len(learned), len(test), len(checked.dataset)) == (left, held_out, checked_texts)
         assert not asked & set(learned["text"]) and set(test["text"]) <= asked
@@ -495,9 +552,10 @@ def test_conversations_with_the_same_question_stay_on_one_side(tmp_path):
         sources.conversations(as_file(tmp_path, rows[:2], ".jsonl"), train=5, held_out=5, seed=1)
 
 
-def test_generated_rows_as_conversations_are_those_of_the_lesson():
-    train, held_out, checked = sources.conversations("pocket", train=30, held_out=10, seed=1)
-    asked, tested, _ = sources.instructions("pocket", train=30, held_out=10, seed=1)
+@pytest.mark.parametrize("source", ["pocket", "english"])
+def test_generated_rows_as_conversations_are_those_of_the_lesson(source):
+    train, held_out, checked = sources.conversations(source, train=30, held_out=10, seed=1)
+    asked, tested, _ = sources.instructions(source, train=30, held_out=10, seed=1)
     chat = [
         rows.map(instruction.to_prompt_completion, batched=True, remove_columns=rows.column_names)
         for rows in (asked, tested)
@@ -527,7 +585,7 @@ def test_the_kind_of_rows_is_told_from_the_first(tmp_path, one, wanted, ending):
 
 
 def test_the_kind_of_other_things(tmp_path, monkeypatch):
-    assert sources.kind("pocket") == "pocket"
+    assert [sources.kind(name) for name in ("pocket", "english")] == ["pocket", "english"]
     monkeypatch.setattr(hub, "look_up", pytest.fail)
     assert [sources.kind(HUB_DATA[lesson]) for lesson in ("lora", "dpo", "cpt")] == [
         "instruction",
@@ -626,7 +684,7 @@ def test_general_text_of_the_hub_is_prose(monkeypatch):
     monkeypatch.setattr(hub, "fetch_dataset", fetch)
     train, held_out = sources.general_text(HUB_DATA["cpt"], train=1000, held_out=20, seed=1)
     assert asked == ["yahma/alpaca-cleaned"]
-    assert (len(train), len(held_out)) == (300, 20)
+    assert (len(train), len(held_out)) == (500 - sources.RESERVED, 20)
     assert all(prose in text for text in [*train["text"], *held_out["text"]])
     other = sources.general_text(HUB_DATA["cpt"], train=30, held_out=20, seed=2)
     assert held_out.to_dict() == other[1].to_dict()

@@ -126,16 +126,18 @@ def test_a_perplexity_beyond_all_measure_stays_a_number(pocket, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("model", "data", "hub"),
+    ("model", "data", "own"),
     [
-        (None, None, False),
-        (None, "mine.json", False),
-        (profile.HUB_MODEL, "pocket", True),
-        (profile.HUB_MODEL, None, True),
-        (profile.HUB_MODEL, "mine.json", True),
+        (None, None, profile.POCKET),
+        (None, "mine.json", profile.POCKET),
+        (profile.HUB_MODEL, "pocket", None),
+        (profile.HUB_MODEL, None, None),
+        (profile.HUB_MODEL, "mine.json", None),
+        (profile.SMOLLM2, None, profile.ENGLISH),
+        (profile.SMOLLM2, "mine.json", profile.ENGLISH),
     ],
 )
-def test_a_model_of_the_hub_is_asked_the_hub_s_questions(monkeypatch, model, data, hub):
+def test_each_model_is_asked_the_questions_that_suit_it(monkeypatch, model, data, own):
     asked = {}
 
     def draw(shape):
@@ -149,8 +151,18 @@ def test_a_model_of_the_hub_is_asked_the_hub_s_questions(monkeypatch, model, dat
         monkeypatch.setattr(sources, shape, draw(shape))
     look = profile.Machine(None, 0, False, 2, 2**33, False)
     measuring._drawn(profile.decide(look, model=model, data=data))
-    own = {"instructions": "lora", "preferences": "dpo", "problems": "grpo", "corpus": "cpt"}
-    assert asked == {shape: profile.HUB_DATA[lesson] if hub else profile.POCKET for shape, lesson in own.items()}
+    lessons = {"instructions": "lora", "preferences": "dpo", "problems": "grpo", "corpus": "cpt"}
+    assert asked == {shape: own or profile.HUB_DATA[lesson] for shape, lesson in lessons.items()}
+
+
+def test_only_questions_that_exact_match_can_mark_are_asked(monkeypatch):
+    look = profile.Machine(None, 0, False, 2, 2**33, False)
+    for model in (profile.POCKET, profile.SMOLLM2):
+        rows = measuring._marked(profile.decide(look, model=model))
+        assert len(rows) == measuring.ANSWERS and max(map(len, rows["output"])) <= 24
+    monkeypatch.setattr(measuring, "is_short", lambda answer: False)
+    with pytest.raises(CourseError, match="No held-out question"):
+        measuring._marked(profile.decide(look))
 
 
 # Marks and intervals

@@ -410,11 +410,14 @@ def end_token(tokenizer: "PreTrainedTokenizerBase") -> int:
     return found
 
 
-def blocks(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", length: int) -> Blocks:
+def blocks(
+    texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", length: int, control_tokens: bool = False
+) -> Blocks:
     """Puts all texts one after another, with `end_token` between two, and cuts them into blocks of `length` tokens.
 
     No block is padded and none is cut off: every token is used once, but for the last ones that fill no block, whose
-    number is reported. Control tokens written out in a text, which anybody may have written, are read as characters.
+    number is reported. Control tokens written out in a text, which anybody may have written, are read as characters;
+    with `control_tokens`, for texts that the chat template wrote, as what they are.
 
     Raises CourseError when `length` is below 2 (in a block of 1 there is nothing to predict), when the texts are too
     short for one block, and as `end_token` does. Taught in lesson colab5 (continued pretraining).
@@ -430,7 +433,8 @@ def blocks(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", length: i
     parts: list[Any] = []
     for start in range(0, len(texts), TEXTS_AT_ONCE):
         batch = texts[start : start + TEXTS_AT_ONCE]
-        rows = tokenizer(batch, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+        options = {"add_special_tokens": False, "split_special_tokens": not control_tokens, "verbose": False}
+        rows = tokenizer(batch, **options)["input_ids"]
         parts += [np.asarray([*row, end], dtype=np.int32) for row in rows]
     stream = np.concatenate(parts)[:-1] if parts else np.empty(0, np.int32)  # none behind the last document
     count, left_over = divmod(len(stream), length)

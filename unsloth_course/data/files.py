@@ -89,11 +89,12 @@ class SetAside:
 
 @dataclass(repr=False)
 class Checked:
-    """A checked data set, the rows that were set aside, and the names of the columns that were not used."""
+    """A checked data set, the rows that were set aside, the columns that were not used, and a note on its origin."""
 
     dataset: "Dataset"
     set_aside: list[SetAside]
     unused_columns: list[str]
+    note: str = ""
 
     def _lines(self) -> tuple[str, list[str]]:
         details = [str(row) for row in self.set_aside[:REASONS_SHOWN]]
@@ -101,6 +102,8 @@ class Checked:
             details.append(f"and {len(self.set_aside) - REASONS_SHOWN:,} more, all in .set_aside")
         if self.unused_columns:
             details.append(f"columns not used: {listed(self.unused_columns)}")
+        if self.note:
+            details.append(self.note)
         return f"rows ready: {len(self.dataset):,}, set aside: {len(self.set_aside):,}", details
 
     def __str__(self) -> str:

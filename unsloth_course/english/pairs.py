@@ -205,7 +205,7 @@ KINDS: tuple[tuple[tuple[str, ...], str, tuple[str, ...]], ...] = (
             "brush my teeth | Brush them twice a day for two minutes. | Change the brush every three months.",
             "wash my towels | Wash them after three or four uses. | Let them dry in between.",
             "change the bed sheets | Change them every week or two. | In summer once a week is better.",
-            "have my eyes tested | Have them tested every two years. | Go sooner if something changes.",
+            "see a dentist | See a dentist twice a year. | Go sooner if something hurts.",
             "service a bicycle | Have it serviced once a year. | Oil the chain more often.",
             "clean the fridge | Clean it once a month. | Throw away what is too old.",
             "back up my files | Back them up once a week. | Keep the copy in another place.",
@@ -238,74 +238,51 @@ VAGUE = (
     "It depends.",
     "That is hard to say.",
     "Opinions differ about {t}, and everybody has to find out alone.",
-    "There is no simple answer. Some people say one thing and others say another.",
+    "I would have to think about that.",
+    "Some people say one thing and others say another.",
     "You could ask somebody else about {t}, or look it up when you have the time.",
     "It depends on many things, so I would rather not say too much about {t} at this point.",
 )
 ECHO = (
     'You ask: "{q}"',
-    "So you would like to know something about {t}. I understand your question.",
+    "So you would like to know something about {t}.",
     'Your question is "{q}", and the answer to it is what you are looking for.',
     "You are asking about {t}. Many people ask about {t}, and now you ask about it as well.",
 )
 SORRY = (
     "I am sorry, but I am not sure that I can help you. {a} I am sorry if that is wrong.",
-    "I apologise. I am only an assistant, and I may be mistaken about this.",
+    "I am sorry, I am only an assistant.",
     "Sorry, this is difficult for me. Please forgive me if I am wrong: {a} Again, my apologies.",
-    "I am very sorry that I cannot see your situation. I apologise for any trouble.",
+    "I apologise, but this is too difficult for me.",
 )
 WORDY = (
-    "What a good question! There is a great deal to say about {t}, and it is good to begin at the beginning.",
-    "First of all, it is important to note that every situation is a little different.",
-    "When we think about {t}, many things come to mind, and all of them have a certain importance.",
-    "As so often in life, one should look at this from several sides before one decides.",
-    "All things considered, and with everything above in mind, one might say this:",
-    "I hope that these thoughts are useful and that they help you on your way.",
+    "What a good question! There is a great deal to say about {t}. All things considered, one might say this: {a}",
+    "When we think about {t}, many things come to mind, and every situation is a little different. {a}",
+    "As so often in life, one should look at this from several sides before one decides. With that in mind: {a}",
+    "{a} But it is important to note that every situation is different and has to be looked at from several sides.",
+    "{a} I hope that these thoughts are useful and that they help you on your way, whatever you decide in the end.",
+    "There are many ways to answer this. {a} Of course there is much more to say about {t}, if you have the time.",
 )
-
-
-def _cells(row: str) -> list[str]:
-    return [cell.strip() for cell in row.split("|")]
+FAULTS = (VAGUE, ECHO, SORRY, WORDY, (), ())  # without words of its own: a good answer to another question
 
 
 def draw_row(draw: Draw) -> dict[str, str]:
     """A pair: system, question, chosen, rejected."""
     questions, about, rows = draw.choice(KINDS)
-    subject, answer, *more = _cells(draw.one(rows))
+    subject, answer, chosen = _read(draw, rows)
     asked = draw.choice(questions).format(x=subject)
-    chosen = " ".join([answer, *more]) if draw.number(0, 1) else answer
-    filled = {"t": about.format(x=subject).replace("my ", "your "), "q": asked, "a": answer}
-    rejected = draw.choice((_vague, _echo, _sorry, _wordy, _beside))(draw, filled)
+    fault, rejected = draw.choice(FAULTS), answer
+    if fault:
+        topic = about.format(x=subject).replace("my ", "your ")
+        rejected = draw.choice(fault).format(t=topic, q=asked, a=answer)
+    while rejected.startswith(answer) and not fault:
+        *_, rejected = _read(draw, draw.choice(KINDS)[2])
     greeting = draw.choice(GREETINGS).format(p=draw.one(words.FIRST_NAMES))
     question = f"{greeting}{asked}{draw.choice(THANKS)}"
     return {"system": "", "question": question, "chosen": chosen, "rejected": rejected}
 
 
-def _vague(draw: Draw, filled: dict[str, str]) -> str:
-    return draw.choice(VAGUE).format(**filled)
-
-
-def _echo(draw: Draw, filled: dict[str, str]) -> str:
-    return draw.choice(ECHO).format(**filled)
-
-
-def _sorry(draw: Draw, filled: dict[str, str]) -> str:
-    return draw.choice(SORRY).format(**filled)
-
-
-def _wordy(draw: Draw, filled: dict[str, str]) -> str:
-    """The same answer behind filler, or before it."""
-    first, second, last = WORDY[0:4:2], WORDY[1:4:2], WORDY[4:]
-    if draw.number(0, 1):
-        parts = [draw.choice(first), draw.choice(second), last[0], filled["a"]]
-    else:
-        parts = [filled["a"], draw.choice(second), last[1]]
-    return " ".join(parts).format(**filled)
-
-
-def _beside(draw: Draw, filled: dict[str, str]) -> str:
-    """A good answer to another question."""
-    while True:
-        _, answer, *more = _cells(draw.one(draw.choice(KINDS)[2]))
-        if answer != filled["a"]:
-            return " ".join([answer, *more]) if draw.number(0, 1) else answer
+def _read(draw: Draw, rows: tuple[str, ...]) -> tuple[str, str, str]:
+    """The subject of a row, its answer, and the same, two times in three with the sentence that goes on."""
+    subject, answer, *more = (cell.strip() for cell in draw.one(rows).split("|"))
+    return subject, answer, " ".join([answer, *more]) if draw.number(0, 2) else answer

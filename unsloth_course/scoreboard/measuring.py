@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from unsloth_course import evaluation, models, results, rewards
 from unsloth_course.data import problems, sources
+from unsloth_course.english.tasks import is_short
 from unsloth_course.errors import CourseError
 from unsloth_course.evaluation.scores import RESAMPLES
 from unsloth_course.pocket import datasets
-from unsloth_course.profile import HUB_DATA, POCKET
+from unsloth_course.profile import ENGLISH, HUB_DATA, POCKET, SMOLLM2
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -58,8 +59,9 @@ def battery(model: Any, tokenizer: Any, machine: "Profile") -> dict[str, dict[st
     fingerprint of exactly what was asked: two values can be compared when theirs agree. A score that cannot be had
     has the value None and says why in `reason`.
 
-    The questions are held out, the same in every run, and asked greedily. The bundled model gets the bundled sets, any
-    other model those of `profile.HUB_DATA`, whatever it learned from, and the same stories. Taught in all five lessons.
+    The questions are held out, the same in every run, and asked greedily. The bundled model gets the bundled sets,
+    "smollm2" those in plain English, any other model those of `profile.HUB_DATA`, whatever it learned from, and all of
+    them the same stories. Taught in all five lessons.
     """
     return _measured(model, tokenizer, _drawn(machine))
 
@@ -217,15 +219,24 @@ def _solved(model: Any, tokenizer: Any, rows: "Dataset") -> list[dict[str, Any]]
 
 
 def _held_out(draw: Callable[..., tuple], machine: "Profile", lesson: str, rows: int) -> "Dataset":
-    """The held-out rows of a lesson's own set: the bundled one or the Hub's."""
-    source = POCKET if machine.bundled else HUB_DATA[lesson]
+    """The held-out rows of a lesson's own set: the bundled one, that in English, or the Hub's."""
+    source = POCKET if machine.bundled else ENGLISH if machine.model == SMOLLM2 else HUB_DATA[lesson]
     return draw(source, train=1, held_out=rows, seed=SEED)[1]
+
+
+def _marked(machine: "Profile") -> "Dataset":
+    """Held-out questions whose answer exact match can mark: all of the bundled model's, half of the others'."""
+    rows = _held_out(sources.instructions, machine, "lora", ANSWERS if machine.bundled else 2 * ANSWERS)
+    short = [number for number, answer in enumerate(rows["output"]) if is_short(answer)][:ANSWERS]
+    if not short:
+        raise CourseError("No held-out question has an answer of at most 24 characters, which exact match could mark.")
+    return rows.select(short)
 
 
 _KINDS = (
     _Kind(
         ("answers",),
-        lambda machine: _held_out(sources.instructions, machine, "lora", ANSWERS),
+        _marked,
         lambda model, tokenizer, rows: [_share(evaluation.ask(model, tokenizer, rows).right)],
     ),
     _Kind(

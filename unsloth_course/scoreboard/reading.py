@@ -9,7 +9,7 @@ from typing import Any
 
 from unsloth_course.data.files import kind, quoted
 from unsloth_course.errors import CourseError
-from unsloth_course.profile import HUB_DATA, POCKET
+from unsloth_course.profile import ENGLISH, HUB_DATA, POCKET, SMOLLM2
 from unsloth_course.scoreboard.board import LESSONS, Row, Scoreboard
 from unsloth_course.scoreboard.measuring import SCORES
 
@@ -216,7 +216,7 @@ def _questions(row: Row, name: str) -> str | None:
 
 def _learned_from(row: Row) -> str:
     """What a run learned from. Each lesson has a set of its own, and those of all lessons go together."""
-    own = POCKET if row.model == POCKET else HUB_DATA.get(row.lesson)
+    own = {POCKET: POCKET, SMOLLM2: ENGLISH}.get(row.model) or HUB_DATA.get(row.lesson)
     return "the lesson's own data" if row.data == own else f"{row.data} data" if row.data == POCKET else row.data
 
 
