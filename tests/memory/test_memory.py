@@ -305,11 +305,23 @@ def train(
     return trainer, longest, [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
+@pytest.fixture
+def bfloat16(request, monkeypatch, folder):
+    """What Unsloth takes the processor for: "" as it is, "0" without bfloat16, where it multiplies in 32 bits."""
+    from unsloth_zoo.cpu.runtime import cpu_bf16_supported
+
+    monkeypatch.setenv("UNSLOTH_CPU_BF16", request.param)
+    cpu_bf16_supported.cache_clear()
+    yield
+    cpu_bf16_supported.cache_clear()
+
+
 @pytest.mark.parametrize(
-    ("method", "dtype", "accumulation"),
-    [("lora", "float32", 1), ("lora", "bfloat16", 2), ("full", "float32", 2)],
+    ("method", "dtype", "accumulation", "bfloat16"),
+    [("lora", "float32", 1, ""), ("lora", "bfloat16", 2, ""), ("lora", "bfloat16", 2, "0"), ("full", "float32", 2, "")],
+    indirect=["bfloat16"],
 )
-def test_prediction_is_within_20_percent_of_the_measurement(folder, tmp_path, method, dtype, accumulation):
+def test_prediction_is_within_20_percent_of_the_measurement(folder, tmp_path, method, dtype, accumulation, bfloat16):
     meter = Meter()
     knobs = {"micro_batch": 16, "accumulation": accumulation}
     trainer, longest, _ = train(

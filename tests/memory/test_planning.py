@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from unsloth_course import memory, profile
 from unsloth_course.data.instruction import Lengths
 from unsloth_course.errors import CourseError
-from unsloth_course.memory import GIB, Shape, planning
+from unsloth_course.memory import GIB, Shape, planning, prediction
 
 SMOLLM2 = Shape(hidden=576, layers=30, heads=9, kv_heads=3, intermediate=1536, vocabulary=49152, tied=True)
 CPU = profile.Machine(cuda_name=None, cuda_bytes=0, bfloat16=False, cores=2, memory_bytes=24 * GIB, apple_silicon=False)
@@ -87,6 +87,19 @@ def test_without_bfloat16_all_weights_are_trained_in_32_bits():
     assert plan("lora", T4).prediction.parts["weights"] < made[T4]
 
 
+def test_mixed_precision_keeps_32_bits_of_all_but_the_products():
+    """16 bytes for each parameter in place of 8; what a layer keeps of a token grows by its input in 32 bits only."""
+    machine = profile.decide(H200, lesson="full")
+    made = memory.plan(SMOLLM2, machine, "full", longest=512)
+    parts, why = made.prediction.parts, made.prediction.reasons[0]
+    assert (parts["weights"], parts["gradients"], parts["optimizer"]) == tuple(134_515_008 * n for n in (4, 4, 8))
+    assert why == "134,515,008 parameters x 4 bytes (float32; products in 16 bits)"
+    assert memory.plan(SMOLLM2, machine, "lora", longest=512).prediction == plan("lora").prediction
+    runs = (prediction._Run(SMOLLM2, "full", 16, dtype, True, "cuda", True) for dtype in ("bfloat16", "float32"))
+    layer = [prediction._layer(run) for run in runs]
+    assert layer == [576 * n + (2 * 576 + 2 * 192 + 3 * 1536 + 2 * 576) * 2 + 4 * 9 for n in (2, 4)]
+
+
 @pytest.mark.parametrize(
     ("method", "rows", "length", "mib", "more"),
     [
@@ -97,7 +110,7 @@ def test_without_bfloat16_all_weights_are_trained_in_32_bits():
     ],
 )
 def test_float16_is_predicted_within_15_percent(method, rows, length, mib, more):
-    """Peaks of the largest batches of `benchmarks/true_size.py --memory 15 --brief`, on an H200 without bfloat16."""
+    """Peaks of the largest batches of a stand-in at the true size with the knobs of CI, on an H200 without bfloat16."""
     sizes = {"micro_batch": rows, "length": length, "dtype": "float16", "device": "cuda"} | more
     assert memory.predict(SMOLLM2, method=method, **sizes).total / 2**20 == pytest.approx(mib, rel=0.15)
 

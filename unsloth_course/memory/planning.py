@@ -188,6 +188,8 @@ def _dtype(model: Any, machine: Any, method: str) -> str:
     found = getattr(model, "dtype", None)
     if found is not None:
         return str(found).removeprefix("torch.")
+    if method == "full" and machine.mixed_precision:
+        return "float32"
     if machine.dtype:
         return machine.dtype
     if machine.bfloat16:

@@ -9,6 +9,7 @@ measured peak; the LoRA lesson explains it.
 from __future__ import annotations
 
 import html
+import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -232,16 +233,17 @@ def predict(
     `micro_batch` rows of `length` tokens (the longest row in the data, since shorter ones are padded to it) go through
     the model at once; `dpo` doubles the rows, one chosen and one rejected. `completion` is the longest completion in
     tokens, for `dpo` and `grpo` (half the row if not given). `dtype` is that of the model's weights; `autocast` says
-    whether matrix products run in 16 bits (TRL's `bf16`/`fp16`), by default on a GPU, as Unsloth has it, and elsewhere
-    when the weights are not float32. `cpt` trains the embeddings and the head beside LoRA. `device` is "cpu" or "cuda",
-    which keep different tensors. `graphs` says that Unsloth's blocks are compiled and recorded as CUDA graphs (padded
-    batches on a GPU). Both devices were checked by measurement: `benchmarks/README.md` has the GPU's fifteen points.
+    whether matrix products run in 16 bits (TRL's `bf16`/`fp16`), by default where Unsloth has it so: on a GPU, and on a
+    processor with bfloat16 when the weights are not float32. `cpt` trains the embeddings and the head beside LoRA.
+    `device` is "cpu" or "cuda", which keep different tensors. `graphs` says that Unsloth's blocks are compiled and
+    recorded as CUDA graphs (padded batches on a GPU). Both devices were checked by measurement: `benchmarks/README.md`
+    has the GPU's fifteen points.
 
     Raises CourseError for an unknown method, dtype, device or optimizer and for sizes below 1. All lessons print it.
     """
     _check(method, dtype, device, optimizer, micro_batch, length, accumulation)
     if autocast is None:
-        autocast = device == "cuda" or dtype != "float32"
+        autocast = device == "cuda" or (dtype != "float32" and _bfloat16_here())
     run = _Run(shape, method, rank, dtype, autocast, device, graphs)
     rows = micro_batch * (2 if method == "dpo" else 1)
     scored = rows * min(length, completion or max(1, length // 2)) if method in ("dpo", "grpo") else rows * length
@@ -284,6 +286,15 @@ def predict_run(model: Any, machine: Any, method: str, longest: int, **how: Any)
         "device": model.device.type,
     }
     return predict(Shape.of(model), method=method, **(sizes | how))
+
+
+def _bfloat16_here() -> bool:
+    """Whether this processor has bfloat16, as Unsloth found it: elsewhere it takes TRL's `bf16` back.
+
+    Unsloth's file cannot be imported before Unsloth; until then nobody has asked, and bfloat16 is assumed.
+    """
+    runtime = sys.modules.get("unsloth_zoo.cpu.runtime")
+    return runtime.cpu_bf16_supported() if runtime else True
 
 
 # Bytes of optimizer state per parameter; None means two numbers in the parameter's own dtype. Unsloth's CPU backend
@@ -368,7 +379,8 @@ class _Run:
 def _weights(run: _Run) -> tuple[int, str]:
     total = parameters(run.shape)
     if run.method == "full":
-        return total * run.weight, f"{total:,} parameters x {run.weight} bytes ({run.dtype})"
+        products = "; products in 16 bits" if run.compute < run.weight else ""
+        return total * run.weight, f"{total:,} parameters x {run.weight} bytes ({run.dtype}{products})"
     extra = run.lora * run.adapter * (2 if run.method == "dpo" else 1) + run.trained_embeddings * run.embedding
     why = f"{run.lora:,} of LoRA x {run.adapter} bytes"
     if run.method == "dpo":
@@ -425,11 +437,12 @@ def _layer(run: _Run) -> int:
     """Bytes per token that one layer keeps for the backward pass."""
     shape, compute = run.shape, run.compute
     if run.compiled:
-        # Input, q, k, v, the attention's output and log-sum-exp, gate, up, and the product of the two.
-        kept = shape.hidden + 2 * shape.attention + 2 * shape.kv + 3 * shape.intermediate
+        # q, k, v, the attention's output and log-sum-exp, gate, up, and the product of the two; and the input, in the
+        # embeddings' dtype.
+        kept = 2 * shape.attention + 2 * shape.kv + 3 * shape.intermediate
         if run.method == "full":
             kept += 2 * shape.hidden  # the inputs of the projections, for the gradients of their weights
-        return kept * compute + 4 * shape.heads
+        return shape.hidden * run.weight + kept * compute + 4 * shape.heads
     if run.device == "cuda" and run.method != "full":
         # Unsloth's kernels recompute the MLP product and keep each projection's input once; GRPO's rows, strung
         # together, turn the queries in a copy.
