@@ -53,6 +53,13 @@ def test_this_machine_is_planned_for_when_none_is_named(command):
     assert status == 0 and json.loads(out)["parts"]["weights"] == 3_410_176 * 4
 
 
+def test_full_fine_tuning_is_planned_with_32_bit_weights_on_every_gpu(command):
+    for gpu in ("T4", "L4"):
+        _, out, _ = command("--method", "full", "--gpu", gpu, "--json")
+        parts = json.loads(out)["parts"]
+        assert (parts["weights"], parts["gradients"], parts["optimizer"]) == tuple(134_515_008 * n for n in (4, 4, 8))
+
+
 def test_a_micro_batch_of_ones_own_is_kept():
     found = memory.report("lora", gpu="H200", rows=12, micro_batch=3).plan
     assert (found.micro_batch, found.accumulation, found.rows) == (3, 4, 12) and "as asked for" in str(found)
