@@ -460,3 +460,22 @@ def test_a_question_is_known_by_the_first_thing_that_the_user_says():
         ORCA | {"question": "What is 4 + 4?"},
     ]
     assert preference.keys(load(rows).dataset) == ["what is 3 + 4?"] * 3 + ["what is 4 + 4?"]
+
+
+def test_pairs_whose_prompt_leaves_no_room_are_left_out():
+    from transformers import AutoTokenizer
+
+    from unsloth_course import models
+
+    tokenizer = AutoTokenizer.from_pretrained(models.folder("pocket"))
+    pairs = load([TEXT, {**TEXT, "prompt": "What is 3 + 4? " * 9}]).dataset
+    fits = len(models.in_chat_form(tokenizer, [USER], add_generation_prompt=True, return_dict=True)["input_ids"]) + 5
+    kept, told = preference.fitting(pairs, tokenizer, fits, room=5)
+    assert kept[:] == pairs.select([0])[:]
+    assert (
+        told
+        == f"1 of 2 pairs are left out: their prompt leaves no room for 5 tokens of an answer within {fits} tokens."
+    )
+    assert preference.fitting(pairs, tokenizer, 500, room=5)[0] is pairs
+    with pytest.raises(CourseError, match=r"All 2 prompts leave no room for 6 tokens .* Raise the row length"):
+        preference.fitting(pairs, tokenizer, fits, room=6)

@@ -328,6 +328,28 @@ def warm_up(dataset: "Dataset", share: float, seed: int) -> "Dataset":
     )
 
 
+def fitting(dataset: "Dataset", tokenizer: Any, length: int, room: int) -> tuple["Dataset", str]:
+    """The pairs whose prompt leaves room for so many tokens of an answer within `length` tokens, and a sentence.
+
+    The sentence says how many were left out. A longer prompt cannot be answered by a model that was loaded for
+    `length` tokens, and in training nothing of the answers would be read. Raises CourseError when no pair is left.
+    Taught in lesson colab3 (DPO).
+    """
+    from unsloth_course.models import in_chat_form
+
+    def size(turns: list[dict[str, str]]) -> int:
+        return len(in_chat_form(tokenizer, turns, add_generation_prompt=True, return_dict=True)["input_ids"])
+
+    kept = [number for number, turns in enumerate(dataset["prompt"]) if size(turns) + room <= length]
+    without = f"no room for {room} tokens of an answer within {length} tokens"
+    if not kept:
+        raise CourseError(f"All {len(dataset):,} prompts leave {without}. Raise the row length, or take shorter rows.")
+    left_out = len(dataset) - len(kept)
+    if not left_out:
+        return dataset, f"All {len(dataset):,} prompts leave room for {room} tokens of an answer."
+    return dataset.select(kept), f"{left_out:,} of {len(dataset):,} pairs are left out: their prompt leaves {without}."
+
+
 def longest(dataset: "Dataset", tokenizer: Any) -> tuple[int, int]:
     """The longest prompt with an answer, and the longest answer alone, in tokens: what memory follows. For `predict`.
 
