@@ -35,8 +35,9 @@ TIMES = 3
 
 def trained(folder: Path) -> Path:
     """A LoRA run on the pocket model's own data."""
-    command = (sys.executable, "-m", "unsloth_course", "finetune", "--method", "lora", "--data", "pocket")
-    subprocess.run([*command, "--profile", "cpu", "--out", str(folder)], cwd=ROOT, check=True, stdout=sys.stderr)
+    said = "--method lora --data pocket --model pocket --profile cpu --out"
+    command = [sys.executable, "-m", "unsloth_course", "finetune", *said.split(), str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
     return folder
 
 

@@ -33,7 +33,7 @@ IN_THE_COPY = {
     f"{COURSE} scoreboard": "lora",
     f"{COURSE} memory --method lora --gpu T4": "T4",
     f"{COURSE} data my_rows.jsonl --to instruction --out rows.json": "rows.json",
-    f"{COURSE} finetune --method lora --data rows.json --out results/mine": "results/mine/adapter",
+    f"{COURSE} finetune --method lora --data rows.json --model pocket --out results/mine": "results/mine/adapter",
     f"{COURSE} chat results/mine/adapter": "",
     f"{COURSE} export results/mine/adapter --to gguf --quant q4_k_m": "same answers",
     f"{COURSE} storyboard lora": "script",

@@ -16,7 +16,7 @@ from conftest import ENVIRONMENT
 from unsloth_course import finetune, models
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMAND = ["-m", "unsloth_course", "finetune", "--data", "pocket", "--profile", "cpu"]
+COMMAND = ["-m", "unsloth_course", "finetune", "--data", "pocket", "--model", "pocket", "--profile", "cpu"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 LONG = ("--method", "lora", "--steps", "400", "--batch", "8", "--max-samples", "80")
 LIMIT = 60  # seconds from a death to the end of the run
@@ -98,7 +98,8 @@ def the_sentence(said: str, beginning: str) -> str:
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_two_processes_give_the_curve_of_one(load, torchrun, tmp_path, method):
-    asked = {"method": method, "data": "pocket", "profile": "cpu", "steps": 6, "batch": 8, "max_samples": 40}
+    asked = {"method": method, "data": "pocket", "model": "pocket", "profile": "cpu"}
+    asked |= {"steps": 6, "batch": 8, "max_samples": 40}
     run = torchrun("--method", method, "--steps", "6", "--batch", "8", "--max-samples", "40")
     one = finetune.run(finetune.Options(**asked, out=tmp_path / "one")).results
     models.allow_adapters()

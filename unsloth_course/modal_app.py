@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m unsloth_course.modal_app",
         description="Run finetune on rented GPUs of Modal.",
-        epilog="After -- come the options of finetune, such as --method lora --data pocket.",
+        epilog="After -- come the options of finetune, such as --method lora --data my_rows.json.",
     )
     parser.add_argument("--gpu", default="T4", help=", ".join(GPUS))
     parser.add_argument("--count", type=int, default=1, help="how many of them, in one host")

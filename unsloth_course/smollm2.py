@@ -43,7 +43,6 @@ CONFIG: dict[str, Any] = {
     "num_hidden_layers": 30,
     "num_attention_heads": 9,
     "num_key_value_heads": 3,
-    "head_dim": 64,
     "max_position_embeddings": 8192,
     "rope_theta": 100_000.0,
     "rms_norm_eps": 1e-5,

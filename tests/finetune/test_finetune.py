@@ -67,7 +67,7 @@ def test_a_base_in_a_folder_is_found_from_every_other_folder(tmp_path, monkeypat
 @pytest.fixture(scope="module")
 def lora(load, tmp_path_factory):
     out = tmp_path_factory.mktemp("lora")
-    options = Options("lora", "pocket", profile="cpu", steps=60, batch=12, rank=8, merge=True, out=out)
+    options = Options("lora", "pocket", "pocket", "cpu", steps=60, batch=12, rank=8, merge=True, out=out)
     return finetune.run(options), out
 
 
@@ -236,12 +236,18 @@ def test_what_another_run_learned_is_not_written_over(tmp_path, monkeypatch, res
             again(**same)
 
 
-def test_the_profile_knows_how_long_a_training_is(monkeypatch, tmp_path):
-    """Since it decides from that whether compiling pays."""
+def test_a_cpu_takes_the_real_model_and_the_bundled_one_only_by_name(monkeypatch, tmp_path):
+    """And the profile knows how long a training is, since it decides from that whether compiling pays."""
     asked = {}
-    monkeypatch.setattr(profile, "detect", lambda *_, **how: asked.update(how) or profile.decide(TWO_CORES))
-    finetune._machine(Options("qlora", "pocket", steps=5000, out=tmp_path))
-    assert asked == {"lesson": "lora", "updates": 5000}
+
+    def detect(*names, **how):
+        asked.update(how)
+        return profile.decide(TWO_CORES, *names, **how)
+
+    monkeypatch.setattr(profile, "detect", detect)
+    assert finetune._machine(Options("qlora", "rows.jsonl", steps=5000, out=tmp_path)).model == "smollm2"
+    assert asked["lesson"] == "lora" and asked["updates"] == 5000
+    assert finetune._machine(Options("lora", "rows.jsonl", model="pocket", out=tmp_path)).model == "pocket"
 
 
 def test_a_resumed_run_of_other_options_is_refused(load, tmp_path):

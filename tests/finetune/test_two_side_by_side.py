@@ -13,7 +13,7 @@ from conftest import ENVIRONMENT
 from unsloth_course import cleaning, models, saved
 
 DOC = cleaning.REPOSITORY / "docs" / "several-gpus.md"
-SMALL = ["--profile", "cpu", "--steps", "2", "--held-out", "8"]
+SMALL = ["--model", "pocket", "--profile", "cpu", "--steps", "2", "--held-out", "8"]
 
 
 def documented() -> list[tuple[dict[str, str], list[str]]]:

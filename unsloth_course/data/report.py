@@ -122,13 +122,13 @@ class Template:
 
     def __init__(self, model: str) -> None:
         from unsloth_course import models
-        from unsloth_course.profile import POCKET
+        from unsloth_course.profile import POCKET, SMOLLM2
 
         self.name = model
-        if model == POCKET:  # without transformers, whose import takes seconds
+        if model in (POCKET, SMOLLM2):  # without transformers, whose import takes seconds
             from tokenizers import Tokenizer
 
-            folder = Path(models.folder(POCKET))
+            folder = Path(models.folder(model))
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
             self._render = _template((folder / "chat_template.jinja").read_text(encoding="utf-8"))
             self._count = self._count_quickly
