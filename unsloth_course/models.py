@@ -197,13 +197,14 @@ def complete(
     max_new_tokens: int = 24,
     at_once: int | None = None,
     ended: list[bool] | None = None,
+    tokens: list[list[int]] | None = None,
     **drawn: Any,
 ) -> list[str]:
     """What the model writes after each prompt, until its end-of-sequence token or the limit (in tokens).
 
     Greedily, unless `drawn` holds other arguments of `generate`. Works in batches of `at_once` prompts, 64 if not
     given, with padding on the left. Control tokens other than the end are left visible in the text. To a list `ended`
-    is added, for each prompt, whether the text stopped by itself.
+    is added, for each prompt, whether the text stopped by itself, and to a list `tokens` its token ids, the end too.
     """
     import torch
 
@@ -231,6 +232,8 @@ def complete(
                 made += [until_end(tokenizer, row) for row in rows]
                 if ended is not None:
                     ended += [tokenizer.eos_token_id in row for row in rows]
+                if tokens is not None:
+                    tokens += [row[: (*row, tokenizer.eos_token_id).index(tokenizer.eos_token_id) + 1] for row in rows]
     finally:
         tokenizer.padding_side = side
     return made

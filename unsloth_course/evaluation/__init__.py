@@ -28,6 +28,7 @@ from unsloth_course.evaluation.preferring import (
     prefer,
     preference_score,
 )
+from unsloth_course.evaluation.reloading import Reloaded, same_answers
 from unsloth_course.evaluation.scores import (
     KINDS,
     LOWER_IS_BETTER,
@@ -79,6 +80,7 @@ __all__ = [
     "Measure",
     "PairLikelihood",
     "Preferred",
+    "Reloaded",
     "Retention",
     "Score",
     "Surprise",
@@ -109,6 +111,7 @@ __all__ = [
     "preference_score",
     "probes",
     "recall",
+    "same_answers",
     "sample",
     "score",
     "share_above_a_coin",
