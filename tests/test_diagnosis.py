@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from unsloth_course import diagnosis
 from unsloth_course.diagnosis import NOT_TRAINED, SUSPICIOUS, TRAINED, Evidence, Receipt, judge
 from unsloth_course.errors import CourseError
-from unsloth_course.evaluation import Retention, Score
+from unsloth_course.evaluation import Changed, Measure, Retention, Score
 
 NAN = float("nan")
 SCORE = Score("exact_match", 200, 0.0, 0.9, (0.85, 0.94), Retention("exact_match", 1.0, 0.98), 0.1, (0.75, 0.85))
@@ -191,7 +191,7 @@ def receipt(evidence=WELL, **changes):
         findings=findings,
         evidence=evidence,
         layer_change={0: 0.031, 1: 0.075},
-        answers=[],
+        answers=None,
         seed=3407,
         data_hash="d25516edb3c2",
         versions={"unsloth": "2026.10.9", "trl": "1.15.0"},
@@ -254,27 +254,31 @@ def test_lines_that_nothing_is_known_of_are_left_out():
     assert dict(receipt(replace(WELL, predicted_bytes=0)).rows())["peak memory"] == "104.9 MiB measured"
 
 
+ANSWERS = Changed({"newly right": 1, "still wrong": 7}, [("newly right", "q", "a", "b", "a")])
 ATTACK = "<script>alert('x')</script>&<img src=x onerror=alert(1)>"
 
 
 def test_text_of_the_data_and_of_the_model_is_escaped():
-    page = receipt(answers=[(ATTACK, ATTACK, ATTACK, ATTACK)], versions={ATTACK: ATTACK})._repr_html_()
+    answers = Changed({"newly right": 1}, [("newly right", ATTACK, ATTACK, ATTACK, ATTACK)])
+    repeated = replace(WELL, repeated=(ATTACK, 9, 10))
+    page = receipt(repeated, answers=answers, versions={ATTACK: ATTACK})._repr_html_()
     assert "<script" not in page and "<img" not in page
-    assert page.count("&lt;script&gt;") == 6
+    assert page.count("&lt;script&gt;") == 7
 
 
 def test_the_page_says_the_verdict_and_every_finding():
-    made = receipt(replace(WELL, changed_tensors=0, updates=57), answers=[("q", "a", "b", "a")])
+    made = receipt(replace(WELL, changed_tensors=0, updates=57), answers=ANSWERS)
     page, text = made._repr_html_(), str(made)
     assert "<b>Not trained.</b>" in page and text.startswith("NOT TRAINED: ")
     for finding in made.findings:
         assert finding.text.replace("'", "&#x27;") in page and finding.text in text
-    assert "<td style=" in page and "'q': 'b' -> 'a' (expected 'a')" in text
+    assert "<td style=" in page and "newly right: 'q': 'b' -> 'a' (expected 'a')" in text
+    assert dict(made.rows())["answers"] == "newly right 1, still wrong 7" and "newly right 1, still wrong 7" in page
     assert repr(made) == text
 
 
 def test_the_page_needs_no_script_and_no_style_sheet():
-    page = receipt(answers=[("q", "a", "b", "a")])._repr_html_()
+    page = receipt(answers=ANSWERS)._repr_html_()
     assert "<style" not in page and "class=" not in page and "http" not in page
 
 
@@ -284,6 +288,78 @@ def test_the_part_of_the_results_file():
         "verdict": "trained",
         "findings": [{"level": "note", "name": "skipped steps", "text": made.findings[0].text}],
     }
+
+
+# What the verdict follows
+
+
+def measured(**own):
+    """A score of the LoRA lesson: held-out answers became likelier, and exact match rose."""
+    judge = Measure("answer_perplexity", 6.5, 5.5, (-1.2, -0.8), 200, True, 180)
+    others = (Measure("told_apart", 0.7, 1.0, (0.1, 0.4), 24), Measure("stops", 0.1, 1.0, (0.8, 0.95), 80))
+    return replace(
+        SCORE, **({"n": 80, "before": 0.05, "after": 0.3, "interval": (0.15, 0.35)} | own), measures=(judge, *others)
+    )
+
+
+def with_measure(score, name, **changes):
+    changed = tuple(replace(one, **changes) if one.name == name else one for one in score.measures)
+    return replace(score, measures=changed)
+
+
+FORM_ONLY = measured(after=0.06, interval=(-0.05, 0.07), above_chance=(-0.05, 0.02))
+
+
+@pytest.mark.parametrize(
+    ("score", "verdict", "name"),
+    [
+        (measured(), TRAINED, None),
+        (FORM_ONLY, TRAINED, "form only"),
+        (with_measure(measured(), "answer_perplexity", interval=(-0.2, 0.1)), SUSPICIOUS, "no held-out effect"),
+        (
+            with_measure(measured(), "answer_perplexity", after=7.0, interval=(0.2, 0.7)),
+            SUSPICIOUS,
+            "held-out score worse",
+        ),
+        (measured(before=0.3, after=0.1, interval=(-0.3, -0.1)), SUSPICIOUS, "held-out score worse"),
+        (measured(above_chance=(-0.05, 0.1)), SUSPICIOUS, "no better than chance"),
+        (with_measure(measured(), "told_apart", after=0.54), SUSPICIOUS, "no better than chance"),
+        (with_measure(FORM_ONLY, "told_apart", after=0.54), SUSPICIOUS, "no better than chance"),
+    ],
+)
+def test_the_verdict_follows_the_likelihood_and_facts_are_told_apart_from_form(score, verdict, name):
+    found, findings = judge(replace(WELL, score=score))
+    assert (found, name) == (verdict, findings[0].name if findings else None)
+
+
+def test_an_exact_match_that_was_high_before_is_no_lack_of_facts():
+    assert judge(replace(WELL, score=measured(before=0.98, after=0.99, interval=(-0.01, 0.03)))) == (TRAINED, [])
+
+
+def test_a_receipt_has_a_line_for_each_measure_the_one_that_judges_first():
+    made = receipt(replace(WELL, score=measured()))
+    lines = [(what, value) for what, value in made.rows() if "95 % interval" in value]
+    assert [what for what, _ in lines] == [
+        "answer perplexity, 200 held-out answers (judges)",
+        "exact match, 80 held-out questions",
+        "told apart, n = 24",
+        "stops, n = 80",
+    ]
+    assert lines[0][1].endswith("(95 % interval -1.200 to -0.800); 180 of 200 became likelier")
+    assert made.sentence().endswith("and held-out answers became likelier.")
+    assert "The form was learned, and the facts were not" in str(receipt(replace(WELL, score=FORM_ONLY)))
+
+
+def test_a_receipt_of_few_questions_says_what_they_cannot_show():
+    few = dict(receipt(replace(WELL, score=scored(n=25))).rows())["few rows"]
+    assert few == "n = 25 can only show changes of 20 points or more."
+    assert "few rows" not in dict(receipt().rows())
+
+
+def test_one_answer_to_most_questions_is_suspicious():
+    verdict, findings = judge(replace(WELL, repeated=("black", 25, 25)))
+    assert (verdict, [finding.name for finding in findings]) == (SUSPICIOUS, ["one answer"])
+    assert findings[0].text.startswith("One answer was given to 25 of 25 questions: 'black'.")
 
 
 # The name of the data
@@ -464,6 +540,38 @@ def test_swapped_preferences_are_called_by_their_name():
     assert "chosen and rejected are probably swapped" in findings[0].text
 
 
+def test_preference_accuracy_judges_and_tells_swapped_pairs():
+    def dpo(after, interval, *others):
+        accuracy = Measure("preference_accuracy", 0.5, after, interval, 200, judges=True)
+        return judge(replace(DPO, score=replace(PREFERENCE, measures=(accuracy, *others))))
+
+    assert dpo(0.9, (0.35, 0.43)) == (TRAINED, [])
+    assert [f.name for f in dpo(0.55, (-0.02, 0.12))[1]] == ["no held-out effect"]
+    verdict, (worse,) = dpo(0.1, (-0.43, -0.35))
+    assert verdict == SUSPICIOUS and "chosen and rejected are probably swapped" in worse.text
+    verdict, (dearer,) = dpo(0.9, (0.35, 0.43), Measure("chosen_perplexity", 10.0, 12.0, (1.0, 3.0), 200))
+    assert verdict == TRAINED and dearer.text.startswith("The chosen answers became 20 % more surprising")
+
+
+def test_a_gain_from_guessing_is_called_so():
+    def grpo(before, after):
+        judged = Measure("accuracy", 0.5, 0.98, (0.4, 0.55), 200, judges=True)
+        steps = Measure("worked", before, after, (-0.2, 0.2), 40)
+        return judge(replace(GRPO, score=replace(GRPO.score, measures=(judged, steps))))
+
+    assert grpo(0.14, 0.04) == (TRAINED, [])
+    verdict, (found,) = grpo(0.14, 0.0)
+    assert (verdict, found.name) == (SUSPICIOUS, "guessing")
+    assert "14 % of the tries showed steps before, 0 % after" in found.text
+
+
+def test_the_reward_is_told_as_it_is_judged():
+    lines = dict(receipt(replace(GRPO, spreads=[0.4, 0.2, 0.3, 0.3, 0.1, 0.1])).rows())
+    assert lines["reward"] == "0.550 in the first third, 1.150 in the last"
+    assert lines["spread within groups"] == "0.300 in the first third, 0.100 in the last"
+    assert dict(receipt(replace(GRPO, rewards=[0.5, 0.7])).rows())["reward"] == "0.500 at first, 0.700 at last"
+
+
 def test_a_preference_that_costs_being_right_is_suspicious():
     costly = replace(PREFERENCE, correctness=Retention("correct", 0.98, 0.92))
     assert [f.name for f in judge(replace(DPO, score=costly))[1]] == ["correctness fell"]
@@ -503,6 +611,14 @@ def test_text_that_is_no_better_than_shuffled_is_suspicious():
     verdict, findings = judge(replace(CPT, score=shuffled))
     assert (verdict, [f.name for f in findings]) == (SUSPICIOUS, ["order not learned"])
     assert "2.000 against 1.900" in findings[0].text
+
+
+def test_chat_that_is_forgotten_is_noted():
+    chat = Measure("chat_perplexity", 6.0, 6.6, (0.4, 0.8), 60)
+    domain = Measure("perplexity", 600.0, 2.0, (-700.0, -500.0), 100, judges=True)
+    verdict, (found,) = judge(replace(CPT, score=replace(CPT.score, measures=(domain, chat))))
+    assert (verdict, found.level) == (TRAINED, "note")
+    assert found.text.startswith("Answers in chat became 10 % more surprising: 6.000 before, 6.600 after.")
 
 
 def test_general_text_that_is_forgotten_is_noted():

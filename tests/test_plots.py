@@ -229,6 +229,26 @@ def test_before_after_takes_an_object_too():
     assert plots.before_after(Score()).caption.endswith("95% interval -20.0 to -1.0: worse.")
 
 
+def measures():
+    """As in a results file: the one that judges is not the metric of the score."""
+    judge = {"name": "answer_perplexity", "before": 6.5, "after": 5.5, "interval": [-1.2, -0.8], "n": 150}
+    stops = {"name": "stops", "before": 0.2, "after": 1.0, "interval": [0.7, 0.9], "n": 80}
+    length = {"name": "length", "before": 102.0, "after": 31.0, "interval": [None, None], "n": 80}
+    return [judge | {"judges": True, "likelier": 140}, stops, length, stops | {"name": "margin", "after": None}]
+
+
+def test_before_after_draws_the_measure_that_judges_and_says_the_others():
+    figure = plots.before_after(score(n=80) | {"measures": measures()})
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [6.5, 5.5]
+    assert "answer perplexity, n = 150 (lower is better)" in words(figure)
+    assert "140 of 150 became likelier" in words(figure)
+    names = [tick.get_text() for tick in figure.axes[1].get_yticklabels()]
+    assert names == ["exact match, n = 80", "stops, n = 80", "length, n = 80"]
+    assert (
+        "Beside it: exact match 1.0% → 93.0% (n = 80); stops 20.0% → 100.0% (n = 80); length 102.00" in figure.caption
+    )
+
+
 @pytest.mark.parametrize(
     ("metric", "interval", "verdict"),
     [
@@ -346,6 +366,7 @@ def every_picture():
         plots.traces(history([1.0, 0.5]), ["loss", "kl"], title="GRPO"),
         plots.memory({"weights": MIB}, 2 * MIB),
         plots.before_after(score()),
+        plots.before_after(score() | {"measures": measures()}),
         plots.by_skill({"add": 0.1}, {"add": 0.9}),
         plots.curve([0, 1], {"score": [0, 1]}, xlabel="x", ylabel="y", mark=1.0),
         plots.scoreboard(panels(), notes=["† dpo: no battery."]),

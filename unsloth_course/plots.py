@@ -10,7 +10,7 @@ import io
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
+from . import evaluation as measuring
 from .errors import CourseError
 from .lowrank import energy, rank_for
 from .memory import size
@@ -67,12 +68,13 @@ STYLE = {
     "lines.markersize": 8,
 }
 NAMES = {  # of metrics in TRL's logs whose key is no plain word
-    "reward_std": "spread of the rewards",
+    "reward_std": "spread of the rewards over the whole batch",
+    "reward_std_in_groups": "spread of the rewards within groups",
     "frac_reward_zero_std": "share of groups without spread",
     "completions/mean_length": "tokens per completion",
     "rewards/exact/mean": "share of completions that are right",
 }
-LOWER_IS_BETTER = {"perplexity", "loss"}
+LOWER_IS_BETTER = measuring.LOWER_IS_BETTER | {"loss"}
 WIDTH = 9.0  # inches
 
 
@@ -415,28 +417,34 @@ def before_after(score: Any) -> Picture:
     """A score before and after training, with the interval of the difference in words.
 
     score: an object or a mapping with `before`, `after`, `interval` (low and high of after minus before), `metric`
-        and `n`, such as the "evaluation" part of a results file.
-    Perplexity and loss are better when lower; every other metric is a share from 0 to 1, better when higher.
-    Raises CourseError when one of them is missing. Taught in lesson colab2 (LoRA).
+        and `n`, and maybe `measures`, such as the "evaluation" part of a results file.
+    The bars are those of the measure that judges, and the other measures stand below. Perplexity and loss are better
+    when lower, every other measure when higher; the length of an answer is neither. Raises CourseError when a value is
+    missing. Taught in lesson colab2 (LoRA).
     """
-    before, after, (low, high), metric, n = (
-        _field(score, name) for name in ("before", "after", "interval", "metric", "n")
-    )
-    lower = metric in LOWER_IS_BETTER
+    judge, *others = _measures(score)
+    low, high = judge.interval
+    lower = judge.name in LOWER_IS_BETTER
+    share = judge.is_share and not lower
     verdict = _verdict(low, high, lower)
-    scale, digits, unit = (1, 2, "") if lower else (100, 1, " points")
-    change, low, high = (f"{scale * value:+.{digits}f}" for value in (after - before, low, high))
+    scale, digits, unit = (100, 1, " points") if share else (1, 2, "")
+    change, low, high = (f"{scale * value:+.{digits}f}" for value in (judge.after - judge.before, low, high))
     words = f"after minus before: {change}{unit}, 95% interval {low} to {high}: {verdict}"
-    name = metric.replace("_", " ")
-    figure, (axes,) = _picture(3.2)
-    bars = axes.barh(["before", "after"], [before, after], height=0.6, color=[FAINT, BLUE])
+    before, after = judge.before, judge.after
+    if judge.likelier is not None:
+        words += f"\n{judge.likelier:,} of {judge.n:,} became likelier"
+    figure, (axes, *below) = _two_panels(len(others)) if others else _picture(3.2)
+    first = "a coin" if judge.name == "preference_accuracy" else "before"
+    bars = axes.barh([first, "after"], [before, after], height=0.6, color=[FAINT, BLUE])
     axes.bar_label(bars, [_score(before, lower), _score(after, lower)], padding=8, fontsize=16)
     axes.invert_yaxis()
     axes.grid(False)
     direction = "lower is better" if lower else "higher is better"
-    axes.set_title(f"{name} on {n:,} unseen examples ({direction})")
-    axes.set_xlabel(words[0].upper() + words[1:], loc="left")
-    if metric == "perplexity" and 1 <= min(before, after) < max(before, after) / FAR_APART:
+    tested = f", n = {judge.n:,}" if below else f" on {judge.n:,} unseen examples"
+    axes.set_title(f"{judge.title}{tested} ({direction})")
+    shown = words.replace(", 95%", ",\n95%") if below else words  # the names of the others take their room
+    axes.set_xlabel(shown[0].upper() + shown[1:], loc="left")
+    if lower and judge.name != "loss" and 1 <= min(before, after) < max(before, after) / FAR_APART:
         # From 1, where nothing is surprising: on this axis a bar is as long as the loss.
         axes.set_xscale("log")
         axes.set_xlim(1, min(DRAWN_UP_TO, max(before, after)) ** 1.35)
@@ -444,8 +452,52 @@ def before_after(score: Any) -> Picture:
         axes.xaxis.set_minor_locator(NullLocator())
     else:
         _share_axis(axes, lower, max(before, after))
-    figure.caption = f"{name}: {_score(before, lower)} before, {_score(after, lower)} after; {words}."
+    said = f"{judge.title}: {_score(before, lower)} before, {_score(after, lower)} after; {words}.".replace("\n", "; ")
+    if below:
+        said += f" Beside it: {_beside(below[0], others)}."
+    figure.caption = said
     return figure
+
+
+def _two_panels(lines: int) -> tuple[Picture, list[Axes]]:
+    """A panel for the score that judges, and one for so many measures beside it."""
+    figure = Picture(figsize=(WIDTH, 4.2 + 0.42 * lines), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.14, h_pad=0.12)
+    return figure, list(figure.subplots(2, 1, height_ratios=[2.6, 0.5 + 0.42 * lines]))
+
+
+def _measures(score: Any) -> list[Any]:
+    """The measures of a score, the one that judges first; of older results its own metric alone."""
+    before, after, interval, metric, n = (
+        _field(score, name) for name in ("before", "after", "interval", "metric", "n")
+    )
+    found = score.get("measures") if isinstance(score, Mapping) else getattr(score, "measures", ())
+    known = [field.name for field in fields(measuring.Measure)]
+    made = [
+        measuring.Measure(**{name: one[name] for name in known if name in one}) if isinstance(one, Mapping) else one
+        for one in found or ()
+    ]
+    numbers = [one for one in made if all(isinstance(end, int | float) for end in (one.before, one.after))]
+    return measuring.Score(metric, n, before, after, interval, measures=tuple(numbers)).all
+
+
+def _beside(axes: Axes, measures: Sequence[Any]) -> str:
+    """Draws measures on one axis of shares, each from before to after; what is no share is said in numbers alone."""
+    said = []
+    for row, one in enumerate(measures):
+        share = one.is_share and one.name not in LOWER_IS_BETTER
+        if share:
+            axes.plot([one.before, one.after], [row, row], color=FAINT, linewidth=4, zorder=1)
+            axes.scatter([one.before, one.after], [row, row], color=[GREY, BLUE], s=60, zorder=2)
+        text = f"{_score(one.before, not share)} → {_score(one.after, not share)}"
+        axes.text(1.03, row, text, va="center", fontsize=13, clip_on=False)
+        said.append(f"{one.title} {text} (n = {one.n:,})")
+    axes.set_yticks(range(len(measures)), [f"{one.title}, n = {one.n:,}" for one in measures])
+    axes.set_ylim(len(measures) - 0.5, -0.5)
+    axes.set_xlim(-0.02, 1.42)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
+    axes.set_title("and the other measures, before (grey) and after", fontsize=14)
+    return "; ".join(said)
 
 
 def _field(score: Any, name: str) -> Any:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from unsloth_course import evaluation
 from unsloth_course.errors import CourseError
-from unsloth_course.evaluation import Preferred, is_preferred, preference_score
+from unsloth_course.evaluation import PairLikelihood, Preferred, Surprise, is_preferred, preference_score
 from unsloth_course.evaluation.preferring import ALIKE, is_correct, likeness
 
 SENTENCE = "The last letter of ADSP is P."
@@ -58,6 +58,46 @@ def test_the_score_holds_the_interval_and_what_became_of_being_right():
     assert 0.55 < found.interval[0] < 0.75 < found.interval[1] < 0.9
     assert (found.correctness.before, found.correctness.after) == (1.0, 0.5)
     assert "30 of 40 in the preferred way (75.0 %), 20 right (50.0 %)" in str(after)
+
+
+def nats(*losses):
+    return Surprise(list(losses), [10] * len(losses), [30] * len(losses))
+
+
+def test_preference_accuracy_is_what_the_chosen_answers_gained():
+    before = PairLikelihood(nats(*[40.0] * 10), nats(*[30.0] * 10))
+    gained = PairLikelihood(nats(*[30.0] * 9, 46.0), nats(*[35.0] * 10))
+    lost = PairLikelihood(nats(*[50.0] * 10), nats(*[20.0] * 10))
+    written = made([False] * 10, [])
+
+    def measured(now):
+        score = preference_score(written, written, likelihood=(before, now), beta=0.1)
+        return score.judge, {one.name: one for one in score.measures}
+
+    judge, measures = measured(gained)
+    assert (judge.name, judge.before, judge.after, judge.n) == ("preference_accuracy", 0.5, 0.9, 10)
+    assert judge.interval == pytest.approx((0.5958 - 0.5, 0.9821 - 0.5), abs=1e-3)  # Wilson's, of 9 of 10
+    assert list(measures) == ["preference_accuracy", "margin", "chosen_perplexity", "length"]
+    assert measures["margin"].after == pytest.approx(0.1 * (9 * 15 - 1) / 10) and measures["margin"].interval[0] > 0
+    assert (measures["chosen_perplexity"].likelier, measures["length"].after) == (9, 1.0)
+    assert measured(lost)[0].better[1] < 0, "swapped: clearly below the coin"
+    same = measured(before)[0]
+    assert same.after == 0.5 and same.better[0] < 0 < same.better[1], "an untrained model is a coin"
+    assert preference_score(written, written).judge.name == "preference_rate"
+
+
+def test_the_likelihood_of_pairs_leaves_out_what_is_cut_on_one_side(load):
+    model, tokenizer = load()
+    asked = [[{"role": "user", "content": text}] for text in ("What is 2 plus 2?", "Why? " * 300)]
+    rows = Dataset.from_list([{"prompt": turns, "chosen": "It is 4.", "rejected": "4"} for turns in asked])
+    found = evaluation.pair_likelihood(model, tokenizer, rows, 64)
+    assert len(found.chosen.losses) == len(found.rejected.losses) == 1
+    spoken = [{"prompt": asked[0], "completion": [{"role": "assistant", "content": "4"}]}]
+    assert found.rejected.losses == pytest.approx(
+        evaluation.answer_perplexity(model, tokenizer, spoken, 64).losses, rel=1e-4
+    )
+    with pytest.raises(CourseError, match=r"Of 1 held-out rows none .* Raise --max-length"):
+        evaluation.pair_likelihood(model, tokenizer, rows.select([1]), 64)
 
 
 def test_an_essay_that_was_cut_off_is_compared_with_beginnings(monkeypatch, load):

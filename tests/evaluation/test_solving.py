@@ -43,7 +43,64 @@ def test_an_answer_is_verified_by_its_final_number(given, right):
 def test_the_score_of_verified_answers():
     before, after = (Answers(["q"] * 40, ["#### 1"] * 40, ["x"] * 40, [mark] * 40) for mark in (False, True))
     found = accuracy_score(before, after)
-    assert (found.metric, found.before, found.after, found.interval) == ("accuracy", 0.0, 1.0, (1.0, 1.0))
+    assert (found.metric, found.before, found.after, found.judge.name) == ("accuracy", 0.0, 1.0, "accuracy")
+    assert found.interval == found.judge.interval == pytest.approx((0.876, 1.0), abs=0.001)
+
+
+def tried(*problems):
+    """Tries of problems whose answer is 1: "=" shows steps, "!" does not end, and what is not 1 is wrong."""
+    given = [[text.rstrip("!") for text in texts] for texts in problems]
+    right = [[is_solved(text, "#### 1") for text in texts] for texts in given]
+    ended = [[not text.endswith("!") for text in texts] for texts in problems]
+    return Attempts(["q"] * len(problems), ["#### 1"] * len(problems), given, right, ended)
+
+
+WORKED, BARE, WRONG, RAMBLING = "0 + 1 = 1\n#### 1", "#### 1", "1 + 1 = 2\n#### 2", "0 + 1 = 1\n#### 1!"
+
+
+def test_tries_with_and_without_steps_are_counted_apart():
+    found = tried([WORKED, BARE, WRONG, RAMBLING], ["#### 2", "none", WORKED + "\n#### 1", WRONG])
+    assert (found.worked, found.ends, found.worked_ends) == (5 / 8, 5 / 8, 3 / 5)
+    assert (found.accuracy_of(True), found.accuracy_of(False)) == ((3, 5), (1, 3))
+
+
+def test_what_tries_show_is_measured_by_the_problem():
+    before, after = tried(*[[BARE, "none", WRONG, "none"]] * 20), tried(*[[WORKED, WORKED, WRONG, "#### 2"]] * 20)
+    asked = Answers(["q"] * 20, ["#### 1"] * 20, ["x"] * 20, [False] * 20)
+    found = {measure.name: measure for measure in accuracy_score(asked, asked, tries=(before, after)).measures}
+    assert list(found) == [
+        "accuracy",
+        "pass_at_1",
+        "pass_at_4",
+        "worked",
+        "accuracy_with_steps",
+        "accuracy_without_steps",
+    ]
+    assert [(one.before, one.after, one.n) for one in found.values()][1:] == [
+        (0.25, 0.5, 20),
+        (1.0, 1.0, 20),
+        (0.25, 0.75, 20),
+        (0.0, 2 / 3, 60),
+        (pytest.approx(1 / 3), 0.0, 20),
+    ]
+    assert found["pass_at_1"].interval == (0.25, 0.25) and found["accuracy_with_steps"].interval[0] > 0.6
+    only_bare = accuracy_score(asked, asked, tries=(tried([BARE, BARE]), tried([WORKED, BARE]))).measures
+    assert "accuracy_with_steps" not in {measure.name for measure in only_bare}
+
+
+@pytest.mark.parametrize(
+    ("problem", "opened", "words"),
+    [
+        ([WORKED, *[WRONG] * 7], True, "The gate is open: 100% of the tries with steps end as they should, and there"),
+        ([BARE, *["#### 2"] * 7], False, "No try shows a step. Mix more worked rows into the warm-up"),
+        ([*[RAMBLING] * 3, *[WRONG] * 5], False, "Only 62% of the tries with steps end by themselves"),
+        ([WORKED] * 8, False, "little left to sort (pass@1 100%, pass@8 100%). Take harder problems."),
+        ([WRONG] * 8, False, "hardly ever right (pass@1 0%, pass@8 0%)"),
+    ],
+)
+def test_the_gate_says_what_to_change(problem, opened, words):
+    found = evaluation.gate(tried(*[problem] * 5))
+    assert found.open is opened and words in str(found) == found.text
 
 
 def test_samples_follow_the_seed_and_leave_the_random_state_alone(load):
@@ -76,6 +133,9 @@ def test_attempts_are_samples_with_a_mark_for_each(load):
         [is_solved(text, row["answer"]) for text in texts] for texts, row in zip(found.given, rows, strict=True)
     ]
     assert (found.questions, found.expected) == (rows["question"], rows["answer"])
+    assert [len(marks) for marks in found.ended] == [3, 3] and not any(map(any, found.ended)), (
+        "six tokens are no answer"
+    )
 
 
 def test_attempts_in_numbers_and_words():

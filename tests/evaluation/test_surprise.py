@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsloth_course.evaluation import Answers, Surprise, perplexity, perplexity_score, shuffled, side_by_side
-from unsloth_course.evaluation.surprise import ratio_interval
+from unsloth_course.evaluation.surprise import each_answer, perplexity_interval
 
 TEXTS = ["It was a sunny morning in Ravenna.", "The market was full of people.\n", "What is 20 plus 30?", "def f(x):"]
 
@@ -26,6 +26,21 @@ def test_it_is_the_exponential_of_the_mean_loss(load):
     assert found.perplexity == pytest.approx(math.exp(sum(found.losses) / sum(found.tokens)))
     alone = [perplexity(model, tokenizer, [text], 128).losses[0] for text in TEXTS]
     assert found.losses == pytest.approx(alone, rel=1e-4), "padding must not count"
+
+
+def test_rows_of_any_length_come_back_in_their_order(load, monkeypatch):
+    """They go through the model by their length; what is too long to begin an answer has no figures."""
+    from unsloth_course.evaluation import surprise
+
+    model, tokenizer = load()
+    monkeypatch.setattr(surprise, "TEXTS_AT_ONCE", 3)
+    texts = [TEXTS[n % 4] * (1 + 5 * (n % 3)) for n in range(10)]
+    alone = [perplexity(model, tokenizer, [text], 128).losses[0] for text in texts]
+    assert perplexity(model, tokenizer, texts, 128).losses == pytest.approx(alone, rel=1e-4)
+    asked = [[{"role": "user", "content": text}] for text in ("Why?", "Why? " * 200, "How?")]
+    rows = [{"prompt": turns, "completion": [{"role": "assistant", "content": "So."}]} for turns in asked]
+    found = each_answer(model, tokenizer, rows, 64)
+    assert found[1] is None and found[2] == each_answer(model, tokenizer, rows[2:], 64)[0]
 
 
 def test_what_is_too_short_is_left_out_and_what_is_too_long_is_cut(load):
@@ -70,7 +85,7 @@ def made(losses):
 
 
 def test_the_score_says_lower_is_better():
-    before, after, chance = made([40.0, 42.0, 39.0]), made([10.0, 9.0, 11.0]), made([30.0, 29.0, 31.0])
+    before, after, chance = (made(losses * 2) for losses in ([40.0, 42.0, 39.0], [10.0, 9.0, 11.0], [30.0, 29.0, 31.0]))
     found = perplexity_score(before, after, (made([5.0] * 3), made([6.0] * 3)), chance)
     assert found.metric == "perplexity" and found.after == pytest.approx(math.e)
     assert found.interval[1] < 0 and found.above_chance[1] < 0
@@ -78,9 +93,22 @@ def test_the_score_says_lower_is_better():
     assert found.chance == pytest.approx(math.exp(3))
 
 
+def test_what_stands_beside_the_domain_is_measured_too():
+    before, after, steady = made([40.0 + n for n in range(9)]), made([10.0 + n for n in range(9)]), made([20.0] * 9)
+    facts = [Answers([], [], [], [True] * 9)] * 2
+    beside = {"unread_perplexity": (before, after), "chat_perplexity": (steady, steady)}
+    found = {one.name: one for one in perplexity_score(before, after, beside=beside, facts=facts).measures}
+    assert list(found) == ["perplexity", "bits_per_character", *beside, "facts"]
+    assert [one.name for one in found.values() if one.judges] == ["perplexity"]
+    assert (found["perplexity"].likelier, found["chat_perplexity"].likelier, found["facts"].after) == (9, 0, 1.0)
+    assert found["bits_per_character"].interval == pytest.approx((-1 / math.log(2),) * 2)
+    assert found["chat_perplexity"].interval == (0.0, 0.0)
+    assert all(one.better[0] > 0 for name, one in found.items() if name in ("perplexity", "unread_perplexity"))
+
+
 def test_an_interval_needs_the_same_texts():
     with pytest.raises(ValueError, match="3 texts and 2"):
-        ratio_interval(made([1.0] * 3), made([1.0] * 2))
+        perplexity_interval(made([1.0] * 3), made([1.0] * 2))
 
 
 def test_bits_per_character():

@@ -152,6 +152,11 @@ class Score:
         twice = (self.before, self.after) == (judge.before, judge.after) and self.n == judge.n
         return [judge, *others] if twice else [judge, self.own, *others]
 
+    def values(self, end: str = "after") -> dict[str, float]:
+        """All measures by their names, "before" or "after", and the share of right answers: a column of a table."""
+        right = {"right": getattr(self.correctness, end)} if self.correctness else {}
+        return {found.title: getattr(found, end) for found in self.all} | right
+
     @property
     def few(self) -> str:
         """What so few rows cannot show, as a sentence; "" where they are not few."""
@@ -223,16 +228,16 @@ def newcombe(pairs: Sequence[tuple[bool, bool]]) -> tuple[float, float]:
 
     change = second - first
     low, high = change - together(second - low_2, high_1 - first), change + together(high_2 - second, first - low_1)
-    if _like_a_coin(won, lost):
+    if mid_p(won, lost) > LEVEL:
         low, high = min(low, 0.0), max(high, 0.0)
     return max(-1.0, low), min(1.0, high)
 
 
-def _like_a_coin(won: int, lost: int) -> bool:
-    """Whether a coin would part the changed marks as unevenly in more than 1 of 20 cases: McNemar's test, mid-p."""
+def mid_p(won: int, lost: int) -> float:
+    """McNemar's test, mid-p: how often a coin would part the changed marks as unevenly (Fagerland et al. 2013)."""
     changed, fewer = won + lost, min(won, lost)
     ways = [math.comb(changed, number) for number in range(fewer + 1)]
-    return (2 * sum(ways) - ways[-1]) / 2**changed > LEVEL
+    return (2 * sum(ways) - ways[-1]) / 2**changed
 
 
 def smallest_change(n: int) -> str:
