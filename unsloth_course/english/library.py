@@ -6,7 +6,6 @@ Nothing of it is copied into the course: it is read from the Python that runs, s
 import ast
 import platform
 import sysconfig
-import textwrap
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -44,7 +43,9 @@ def functions(path: Path) -> tuple[tuple[str, str, str], ...]:
         return ()  # a file in another encoding, or made for tests of the parser
     lines, found = source.splitlines(), []
     for node in _defined(tree.body):
-        text = textwrap.dedent("\n".join(lines[node.lineno - 1 : node.end_lineno]))
+        margin = node.col_offset  # a line of a long string may begin further left
+        body = lines[node.lineno - 1 : node.end_lineno]
+        text = "\n".join(line if line[:margin].strip() else line[margin:] for line in body)
         if LEAST <= len(text) <= MOST and (docstring := ast.get_docstring(node)):
             found.append((node.name, text, docstring))
     return tuple(found)
