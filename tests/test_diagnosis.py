@@ -179,6 +179,7 @@ def test_any_numbers_get_a_verdict_and_a_page(evidence):
     assert len({finding.name for finding in findings}) == len(findings)
     made = receipt(evidence)
     assert made.sentence() in str(made) and made._repr_html_()
+    assert (diagnosis.WHAT_NOW in str(made)) == (verdict != TRAINED)
 
 
 # The receipt

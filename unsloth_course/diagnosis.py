@@ -27,6 +27,7 @@ LEARNED = 0.9  # an exact match from here on has little left to learn
 MEMORY_MISS = 0.2
 ROUNDING = 1e-6  # a spread of rewards below this is none
 LN_2 = math.log(2)
+WHAT_NOW = 'What to do now: TROUBLESHOOTING.md, "When the receipt says suspicious".'
 
 
 @dataclass(frozen=True)
@@ -373,6 +374,7 @@ class Receipt:
         lines = [f"{self.verdict.upper()}: {self.sentence()}", *(f"{w:<{width}}  {v}" for w, v in self.rows())]
         lines += [f"note: {f.text}" for f in self.findings if f.level == "note"]
         lines += self.answers.lines() if self.answers else []
+        lines += [] if self.verdict == TRAINED else [WHAT_NOW]
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -391,7 +393,7 @@ class Receipt:
             # A browser would make one line of several.
             rows = (cells(tuple(text.replace("\n", " ⏎ ") for text in row)) for row in self.answers.shown)
             page += f"<p>Some answers of each kind:</p><table>{head}{''.join(rows)}</table>"
-        return page
+        return page if self.verdict == TRAINED else f"{page}<p>{html.escape(WHAT_NOW)}</p>"
 
     def to_dict(self) -> dict[str, Any]:
         """The "receipt" part of a results file."""
