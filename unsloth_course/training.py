@@ -140,7 +140,7 @@ def preference_trainer(
 ) -> Any:
     """TRL's DPOTrainer for pairs, as in its lesson: the model without its adapter is the reference.
 
-    pairs: TRL's conversational columns prompt, chosen and rejected. beta: how dear it is to leave the reference. The
+    pairs: TRL's conversational columns prompt, chosen and rejected. beta: the price of leaving the reference. The
     other arguments are those of `supervised_trainer`, and `settings` those of `DPOConfig`. Follows Rafailov et al.
     2023. Taught in lesson colab3 (DPO).
     """
