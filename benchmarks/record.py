@@ -1,16 +1,21 @@
-"""Makes the recording of a lesson from the results files of three or more runs that differ in the seed alone.
+"""Makes the recordings of the lessons from the results files of three or more runs that differ in the seed alone.
 
     python benchmarks/record.py results-1/lora.json results-2/lora.json results-3/lora.json
+    python benchmarks/record.py records.tar.gz
 
-Writes `unsloth_course/recorded/runs/<lesson>-<profile>.json`. The samples are those of the first file, so name the run
-with the lesson's own seed first. Refuses runs that differ in what must be equal, and a run whose verdict is not
-"trained".
+Writes `unsloth_course/recorded/runs/<lesson>-<profile>[-smollm2].json`. The samples are those of the first file, so
+name the run with the lesson's own seed first. Refuses runs that differ in what must be equal, and a run whose verdict
+is not "trained". The second form makes a recording of each lesson that `real_lessons.py` packed, and puts the results
+files of the real model into `benchmarks/recorded`, which the README's tables are made of.
 """
 
 import argparse
 import json
 import math
+import re
 import sys
+import tarfile
+import tempfile
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -21,7 +26,11 @@ sys.path.insert(0, str(REPOSITORY))
 
 from unsloth_course import recordings  # noqa: E402 -- found only now
 from unsloth_course.errors import CourseError  # noqa: E402
-from unsloth_course.profile import POCKET  # noqa: E402
+from unsloth_course.profile import is_pocket  # noqa: E402
+
+RESULTS = REPOSITORY / "benchmarks" / "recorded"
+STORED = re.compile(r"(?P<lesson>[a-z]+)-(?P<kind>gpu|gpu-smollm2|t4-smollm2)(-seed(?P<seed>\d+))?\.json")
+SEED = "3407"  # the lessons' own: its samples are kept
 
 EQUAL = (
     "lesson",
@@ -29,6 +38,7 @@ EQUAL = (
     "device",
     "model",
     "data",
+    "fingerprint",
     "versions",
     "parameters",
     "training.steps",
@@ -42,6 +52,8 @@ EQUAL = (
 def recording(files: Sequence[Path], day: str) -> recordings.Recording:
     """The recording that these results files make. Raises CourseError, with the file, where they make none."""
     found = [(path.name if len({p.name for p in files}) > 1 else str(path), _read(path)) for path in files]
+    for _, run in found:
+        run.setdefault("fingerprint", {})  # older results of the bundled model have none
     for name, run in found:
         if (verdict := _at(run, "receipt.verdict", name)) != "trained":
             raise CourseError(f"{name}: the verdict is {verdict!r}; only a run that trained is recorded.")
@@ -52,10 +64,12 @@ def recording(files: Sequence[Path], day: str) -> recordings.Recording:
             if (here := _at(run, key, name)) != (first := _at(found[0][1], key, found[0][0])):
                 raise CourseError(f"{name}: {key} is {here!r}, and {first!r} in {found[0][0]}; they have to be equal.")
     first = found[0][1]
-    if first["model"] != POCKET:
+    if not is_pocket(first["model"]) and not all(
+        part["sha"] for part in first["fingerprint"].values() or [{"sha": ""}]
+    ):
         raise CourseError(
-            f"These runs have the model {first['model']!r}. Only the bundled one is recorded: under a Hub name a "
-            "machine without network may have served a stand-in, and nothing in a results file tells the two apart."
+            f"These runs have the model {first['model']!r} and no fingerprint of weights and rows; under a Hub name "
+            "anything may have been served. Run the lesson again."
         )
     made = recordings.Recording(
         **{key: first[key] for key in ("lesson", "profile", "device", "model", "data", "versions")},
@@ -64,6 +78,8 @@ def recording(files: Sequence[Path], day: str) -> recordings.Recording:
         learning_rate=first["training"]["learning_rate"],
         runs=tuple(_run(run) for _, run in found),
         samples=tuple(first.get("samples", ())),
+        fingerprint=first["fingerprint"],
+        trained=first["parameters"]["trainable"],
     )
     if fault := recordings.disagreement(made):
         raise CourseError(f"These files make no recording: {fault}.")
@@ -80,7 +96,19 @@ def _run(results: dict[str, Any]) -> recordings.Run:
         scores=_scores(results["evaluation"]),
         peak_memory_bytes=training["peak_memory_bytes"],
         seconds=round(training["seconds"], 2),
+        measures=tuple(measures(results["evaluation"])),
+        wall_seconds=results.get("wall_seconds", 0.0),
     )
+
+
+def measures(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
+    """All measures of a results file that are numbers, the judging one first; of older results the score's own."""
+    own = {key: evaluation[key] for key in ("before", "after", "interval", "n")} | {"name": evaluation["metric"]}
+    found = list(evaluation.get("measures") or ())
+    if own["name"] not in {measure["name"] for measure in found}:
+        found.append(own)
+    numbers = [one for one in found if all(isinstance(one[end], int | float) for end in ("before", "after"))]
+    return sorted(numbers, key=lambda one: not one.get("judges"))
 
 
 def _scores(evaluation: dict[str, Any]) -> dict[str, tuple[float, float]]:
@@ -111,21 +139,45 @@ def _at(run: dict[str, Any], key: str, name: str) -> Any:
     return value
 
 
+def unpack(archive: Path, results: Path, scratch: Path) -> list[list[Path]]:
+    """Writes the results files of an archive, those of the real model into `results`; the files of each recording."""
+    sets: dict[tuple[str, str], list[Path]] = {}
+    with tarfile.open(archive) as packed:
+        for member in packed.getmembers():
+            found = STORED.fullmatch(member.name)
+            if not (member.isfile() and found):
+                continue
+            file = (scratch if found["kind"] == "gpu" else results) / member.name
+            file.write_bytes(packed.extractfile(member).read())
+            if found["seed"] and not found["kind"].startswith("t4"):
+                same = sets.setdefault((found["lesson"], found["kind"]), [])
+                same.insert(0 if found["seed"] == SEED else len(same), file)
+    return list(sets.values())
+
+
 def main() -> int:
-    """Writes the recording, or says in a sentence why not; returns the exit status."""
+    """Writes the recordings, or says in a sentence why not; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", nargs="+", type=Path, help="results files, the lesson's own seed first")
+    parser.add_argument(
+        "results", nargs="+", type=Path, help="results files, the lesson's own seed first; or an archive"
+    )
     parser.add_argument("--date", default=date.today().isoformat(), help="of the runs, YYYY-MM-DD (default: today)")
     parser.add_argument("--into", type=Path, default=recordings.RECORDED, help="folder (default: the package's own)")
+    parser.add_argument("--results-into", type=Path, default=RESULTS, help="folder for the files of an archive")
     given = parser.parse_args()
-    try:
-        path = recordings.write(recording(given.results, given.date), given.into)
-        made = recordings.read(path.name.partition("-")[0], path.stem.rpartition("-")[2], given.into)
-    except CourseError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(f"{path.name}: {made.label}")
-    return 0
+    failed = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        sets = [given.results]
+        if given.results[0].name.endswith(".tar.gz"):
+            sets = unpack(given.results[0], given.results_into, Path(scratch))
+        for files in sets:
+            try:
+                made = recording(files, given.date)
+                print(f"{recordings.write(made, given.into).name}: {made.label}")
+            except CourseError as error:
+                print(error, file=sys.stderr)
+                failed += 1
+    return int(failed > 0)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """The GPU benchmark: the copied setting, plain TRL + PEFT and the course's plan, side by side on one machine.
 
-    python benchmarks/speed.py --out DIR [--model FOLDER] [--tokens 10000000] [--only METHODS] [--rounds sft,memory]
+    python benchmarks/speed.py --out DIR [--model FOLDER] [--only METHODS] [--rounds sft,memory]
 
-On a machine with a CUDA GPU. `--model` is a model of SmolLM2-135M's shape that was pretrained on the small world, as
-`true_size.py` leaves it; without it one is pretrained first, long enough for its losses to mean something. Every leg is
-a process of its own (`leg.py`). In a round all legs get ready, each compiling what it needs, and then train one after
-the other while the others wait, so that what is measured is never disturbed. A second round measures peak memory, all
-at once. `page.py` makes tables and a picture of `DIR/speed.json`; as `recorded/gpu-speed.json` it is the record.
+On a machine with a CUDA GPU. `--model` is a folder with SmolLM2-135M-Instruct; without it that of the Python package
+index is taken. Every leg is a process of its own (`leg.py`). In a round all legs get ready, each compiling what it
+needs, and then train one after the other while the others wait, so that what is measured is never disturbed. A second
+round measures peak memory, all at once. `page.py` makes tables and a picture of `DIR/speed.json`; as
+`recorded/gpu-speed.json` it is the record.
 """
 
 import argparse
@@ -98,10 +98,12 @@ def make_models(folder: Path, tokenizer: Path) -> dict[str, str]:
     """Llamas of the other sizes, with random weights: what they cost does not depend on what they know."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-    from true_size import SHAPE
+
+    from unsloth_course.smollm2 import CONFIG
 
     for name, sizes in SIZES.items():
-        LlamaForCausalLM(LlamaConfig(**(SHAPE | sizes))).to(torch.bfloat16).save_pretrained(folder / name)
+        config = LlamaConfig(**(CONFIG | {"head_dim": None} | sizes))
+        LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder / name)
         AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder / name)
     return {name: str(folder / name) for name in SIZES}
 
@@ -208,7 +210,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", type=Path, help="model to train, of the true size")
-    parser.add_argument("--tokens", type=int, default=10_000_000, help="of the pretraining, where no model is given")
     parser.add_argument(
         "--rounds",
         default="sft,others,scaled,memory",
@@ -217,16 +218,14 @@ def main() -> int:
     parser.add_argument("--only", default="", help="methods to measure, separated by commas")
     options = parser.parse_args()
     import torch
-    from true_size import pretrain
 
+    from unsloth_course import models, smollm2
+    from unsloth_course.profile import SMOLLM2
     from unsloth_course.results import versions
 
-    work, base = options.out / "speed", options.out / "base"
+    work = options.out / "speed"
     options.out.mkdir(parents=True, exist_ok=True)
-    if not options.model and not (base / "model.safetensors").exists():
-        facts = pretrain(base, options.tokens)
-        print(f"pretrained: loss {facts['final_loss']:.3f}, {facts['seconds']:.0f} s", flush=True)
-    model = options.model or base
+    model = options.model or models.folder(SMOLLM2)
     named = make_models(work, model) | {"": str(model)}
     only = set(filter(None, options.only.split(",")))
 
@@ -239,7 +238,7 @@ def main() -> int:
         "device": torch.cuda.get_device_name(),
         "date": datetime.date.today().isoformat(),
         "versions": versions() | {"python": sys.version.split()[0]},
-        "model": "a stand-in of SmolLM2-135M's shape, 134,515,008 parameters",
+        "model": options.model.name if options.model else smollm2.WHAT,
     }
     # Legs that wait hold memory too: each round is small enough for one GPU of 140 GiB.
     rounds = {

@@ -25,8 +25,13 @@ sys.path.insert(0, str(REPOSITORY))
 from unsloth_course import exercises, runner  # noqa: E402 -- found only now
 from unsloth_course.colab.address import address, badge  # noqa: E402
 from unsloth_course.memory import size  # noqa: E402
+from unsloth_course.profile import is_pocket  # noqa: E402
 from unsloth_course.recording import clock  # noqa: E402
+from unsloth_course.recordings import Measured, rounded  # noqa: E402
 from unsloth_course.scoreboard import SCORES  # noqa: E402
+
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+from record import measures as measures_of  # noqa: E402
 
 # In learning order: what it is called, what its notebook teaches, and what the method is for.
 LESSONS = {
@@ -60,12 +65,22 @@ UNRECORDED = "not recorded yet"
 
 
 def recorded(folder: Path = RECORDED) -> list[dict[str, Any]]:
-    """The recorded results, by lesson in learning order, then by device, model and seed."""
+    """The recorded results, those of the real model first; by lesson in learning order, then by device and seed."""
     others = ("gpu-", "convert-", "formats-")  # those of page.py, and figures that are of no lesson
     files = sorted(path for path in folder.glob("*.json") if not path.name.startswith(others))
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in files]
     order = ["base", *LESSONS]
-    return sorted(runs, key=lambda run: (order.index(run["lesson"]), run["device"], run["model"], run.get("seed", 0)))
+    return sorted(
+        runs,
+        key=lambda run: (
+            is_pocket(run["model"]),
+            "stands_for" in run,
+            order.index(run["lesson"]),
+            run["device"],
+            run["model"],
+            run.get("seed", 0),
+        ),
+    )
 
 
 # Numbers as text
@@ -108,20 +123,19 @@ def _table(headers: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def lessons(runs: list[dict[str, Any]]) -> str:
     """One row per lesson: notebook, what it teaches, how long it took on a CPU and on a GPU, exercises, its video."""
-    devices = sorted({run["device"] for run in runs if run["profile"] == "cpu"})
-    on_gpu = {lesson: clock.recorded_seconds(lesson, "gpu") for lesson in LESSONS}
-    gpus = sorted({record["device"] for record in on_gpu.values() if record})
+    taken = {profile: [run for run in runs if run["profile"] == profile] for profile in ("cpu", "gpu")}
+    taken["gpu"] = [run for run in real_runs(taken["gpu"]) if "stands_for" not in run]
+    devices, gpus = (sorted({run["device"] for run in found}) for found in taken.values())
     rows = []
     for lesson, (name, teaches, _) in LESSONS.items():
         notebook = runner.notebook_path(lesson)
-        times = [run["wall_seconds"] for run in runs if run["lesson"] == lesson and run["profile"] == "cpu"]
-        seconds = on_gpu[lesson].get("cells", {}).values()
+        times, seconds = ([run["wall_seconds"] for run in found if run["lesson"] == lesson] for found in taken.values())
         cells = (
             name,
             f"[{notebook.name}](notebooks/{notebook.name})",
             teaches,
             _minutes(mean(times)) if times else UNRECORDED,
-            _minutes(sum(seconds)) if seconds else UNRECORDED,
+            _minutes(mean(seconds)) if seconds else UNRECORDED,
             str(_exercises(lesson)),
             f"[{clock.board(lesson, nbformat.read(notebook, as_version=4)).minutes:.0f} min](docs/recording.md)",
             badge(notebook.name, address()),
@@ -129,6 +143,93 @@ def lessons(runs: list[dict[str, Any]]) -> str:
         rows.append(cells)
     took = (f"on {' or '.join(found) or what}" for found, what in ((devices, "a CPU"), (gpus, "a GPU")))
     return _table(("lesson", "notebook", "what it teaches", *took, "exercises", "storyboard", "in Colab"), rows)
+
+
+def real_runs(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The runs of the real model."""
+    return [run for run in runs if not is_pocket(run["model"]) and run["lesson"] != "base"]
+
+
+def real(runs: list[dict[str, Any]]) -> str:
+    """What the real model learned in each lesson, by the measure that the verdict follows, and what that took."""
+    parts = []
+    for found in _groups(real_runs(runs)).values():
+        rows = []
+        for lesson, made in found.items():
+            judge = Measured(*_over_the_seeds(made)[0])
+            rows.append(
+                (
+                    LESSONS[lesson][0],
+                    f"{judge.name.replace('_', ' ')}, n = {judge.each[0]['n']}",
+                    f"{judge.value('before')} → {judge.value('after')}",
+                    judge.interval,
+                    judge.likelier or "–",
+                    f"{made[0]['parameters']['trainable']:,}",
+                    size(mean(run["training"]["peak_memory_bytes"] for run in made)),
+                    f"{mean(run['training']['seconds'] for run in made):.0f} s",
+                    _minutes(mean(run["wall_seconds"] for run in made)),
+                )
+            )
+        headers = ("lesson", "measure", "before → after", "95 % interval of the difference", "likelier")
+        headers += ("trained parameters", "peak memory", "training", "all cells")
+        parts.append(f"{_headed(found, _table(headers, rows))}\n\n{_of_what(found)}")
+    return "\n\n".join(parts) or f"{UNRECORDED.capitalize()}: `benchmarks/real_lessons.py` does it."
+
+
+def measures(runs: list[dict[str, Any]]) -> str:
+    """Every measure of the real model's lessons, over the seeds."""
+    parts = []
+    for found in _groups(real_runs(runs)).values():
+        rows = []
+        for lesson, made in found.items():
+            for name, each in _over_the_seeds(made):
+                one = Measured(name, each)
+                change = f"{one.value('before')} → {one.value('after')}"
+                rows.append((LESSONS[lesson][0], name.replace("_", " "), str(each[0]["n"]), change, one.interval))
+            for group in made[0].get("apart", {}):
+                apart = [_from_the_coin(run["apart"][group]) for run in made]
+                one = Measured("preference_accuracy", apart)
+                change = f"{one.value('before')} → {one.value('after')}"
+                what = f"preference accuracy, {group}"
+                rows.append((LESSONS[lesson][0], what, str(apart[0]["n"]), change, one.interval))
+            if kept := [run["evaluation"]["retention"] for run in made if run["evaluation"]["retention"]]:
+                one = Measured(kept[0]["metric"], kept)
+                change = f"{one.value('before')} → {one.value('after')}"
+                rows.append((LESSONS[lesson][0], "untouched skills", "–", change, "–"))
+        headers = ("lesson", "measure", "n", "before → after", "95 % interval of the difference")
+        parts.append(_headed(found, _table(headers, rows)))
+    return "\n\n".join(parts) or f"{UNRECORDED.capitalize()}."
+
+
+def _from_the_coin(group: dict[str, Any]) -> dict[str, Any]:
+    """A group of pairs as a measure: its accuracy beside a coin's."""
+    change = [end - 0.5 for end in group["interval"]]
+    return {"n": group["n"], "before": 0.5, "after": group["preference_accuracy"], "interval": change}
+
+
+def _over_the_seeds(made: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Each measure with what the runs have of it, the judging one first."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for run in made:
+        for measure in measures_of(run["evaluation"]):
+            found.setdefault(measure["name"], []).append(measure)
+    return list(found.items())
+
+
+def _of_what(found: dict[str, list[dict[str, Any]]]) -> str:
+    """Which weights and rows these are, as the fingerprints have them."""
+    prints = [run["fingerprint"] for made in found.values() for run in made]
+    weights = {f"{one['weights']['name']} ({one['weights']['sha']})" for one in prints}
+    kinds = {one["weights"].get("from") for one in prints} - {"", None}
+    names = {}
+    for lesson, made in found.items():
+        names.setdefault(made[0]["fingerprint"]["rows"]["name"], []).append(LESSONS[lesson][0])
+    rows = "; ".join(f"{', '.join(lessons)}: {name}" for name, lessons in names.items())
+    text = (
+        f"Weights: {', '.join(sorted(weights))}{''.join(f', {rounded(kind)}' for kind in sorted(kinds))}. Rows: {rows}."
+    )
+    beside = max(run.get("beside", 1) for made in found.values() for run in made)
+    return text + (f" {beside} runs shared the GPU, so that each took longer than alone." if beside > 1 else "")
 
 
 def _exercises(lesson: str) -> int:
@@ -142,7 +243,9 @@ def runs(runs: list[dict[str, Any]]) -> str:
         if run["lesson"] == "base":
             continue
         score = run["evaluation"]
-        what = f"{score['metric'].replace('_', ' ')} {_change(score)}"
+        judge, *others = (Measured(one["name"], [one]) for one in measures_of(score))
+        told = [judge, *(one for one in others if one.name == score["metric"])]
+        what = "; ".join(f"{one.name.replace('_', ' ')} {one.value('before')} → {one.value('after')}" for one in told)
         if score.get("correctness"):
             what += f"; right {_change(score['correctness'], 'share')}"
         if run["receipt"]["verdict"] != "trained":
@@ -166,22 +269,24 @@ def _groups(runs: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, list[
     return found
 
 
-def _headed(device: str, model: str, found: dict[str, list[dict[str, Any]]], table: str) -> str:
-    seeds = sorted({run["seed"] for made in found.values() for run in made if "seed" in run})
-    return f"On {device}, model {model}, seeds {', '.join(map(str, seeds))}:\n\n{table}"
+def _headed(found: dict[str, list[dict[str, Any]]], table: str) -> str:
+    runs = [run for made in found.values() for run in made]
+    seeds = ", ".join(map(str, sorted({run["seed"] for run in runs if "seed" in run})))
+    standing = next((f" (in place of {run['stands_for']})" for run in runs if "stands_for" in run), "")
+    return f"On {runs[0]['device']}{standing}, model {runs[0]['model']}, seeds {seeds}:\n\n{table}"
 
 
 def matrix(runs: list[dict[str, Any]]) -> str:
     """What each method costs, measured, and when to use it: one table per device and model."""
     parts = []
-    for (device, model), found in _groups(runs).items():
+    for found in _groups(runs).values():
         rows = []
         for lesson, (name, _, use) in LESSONS.items():
             made = found.get(lesson)
             costs = _costs(made) if made else (UNRECORDED, *3 * ["–"])
             rows.append((name, *costs, use))
         headers = ("method", "trained parameters", "file", "peak memory", "training", "when to use it")
-        parts.append(_headed(device, model, found, _table(headers, rows)))
+        parts.append(_headed(found, _table(headers, rows)))
     return "\n\n".join(parts)
 
 
@@ -200,14 +305,14 @@ def _costs(made: list[dict[str, Any]]) -> tuple[str, str, str, str]:
 def scoreboard(runs: list[dict[str, Any]]) -> str:
     """Every method's scores on the same battery, mean and range over the seeds: one table per device and model."""
     parts = []
-    for (device, model), found in _groups(runs).items():
+    for found in _groups(runs).values():
         rows = []
         for lesson in ("base", *LESSONS):
             batteries = [run["battery"] for run in found.get(lesson, ()) if run.get("battery")]
             cells = [_battery_cell(batteries, name) for name in SCORES] if batteries else [UNRECORDED, *6 * ["–"]]
             rows.append(("base model" if lesson == "base" else LESSONS[lesson][0], *cells))
         headers = ("", *(measure.title for measure in SCORES.values()))
-        parts.append(_headed(device, model, found, _table(headers, rows)))
+        parts.append(_headed(found, _table(headers, rows)))
     return "\n\n".join(parts)
 
 
@@ -216,7 +321,14 @@ def _battery_cell(batteries: list[dict[str, Any]], name: str) -> str:
     return _spread(values, lambda value: _number(value, name)) if values else "not measured"
 
 
-TABLES = {"lessons": lessons, "matrix": matrix, "scoreboard": scoreboard, "runs": runs}
+TABLES = {
+    "lessons": lessons,
+    "real": real,
+    "measures": measures,
+    "matrix": matrix,
+    "scoreboard": scoreboard,
+    "runs": runs,
+}
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

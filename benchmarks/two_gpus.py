@@ -135,10 +135,11 @@ def make_model(folder: Path) -> None:
     """A model of the true size with random weights, beside the bundled tokenizer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
-    from true_size import PARAMETERS, SHAPE
+
+    from unsloth_course.smollm2 import CONFIG, PARAMETERS
 
     torch.manual_seed(SEEDS[0])
-    model = LlamaForCausalLM(LlamaConfig(**SHAPE)).to(torch.bfloat16)
+    model = LlamaForCausalLM(LlamaConfig(**CONFIG)).to(torch.bfloat16)
     assert sum(p.numel() for p in model.parameters()) == PARAMETERS
     model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):

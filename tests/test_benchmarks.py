@@ -46,8 +46,9 @@ def cells(text, first):
 def test_with_nothing_recorded_every_table_says_so(table):
     for name in ("lessons", "runs"):
         assert table.TABLES[name]([]).startswith("| lesson |")
-    assert table.lessons([]).count(table.UNRECORDED) == 5
+    assert table.lessons([]).count(table.UNRECORDED) == 10
     assert table.matrix([]) == table.scoreboard([]) == ""
+    assert "real_lessons.py" in table.real([]) and table.measures([]) == "Not recorded yet."
 
 
 def test_the_matrix_gives_means_over_the_seeds_and_names_the_device(table):
@@ -55,6 +56,50 @@ def test_the_matrix_gives_means_over_the_seeds_and_names_the_device(table):
     assert text.startswith("On 2 CPU cores, 24 GiB, model pocket, seeds 1, 3:\n\n| method |")
     assert cells(text, "LoRA")[1:5] == ["1,000 (50.0%)", "1.0 MiB", "2.0 MiB", "12 s"]
     assert cells(text, "GRPO")[1] == table.UNRECORDED
+
+
+def real_run(table, lesson, seed, **changes):
+    """A run of the real model on a GPU, with measures and a fingerprint."""
+    score = SCORE | {
+        "measures": [
+            {"name": "exact_match", "before": 0.05, "after": 0.06, "interval": [-0.01, 0.03], "n": 81},
+            {
+                "name": "answer_perplexity",
+                "before": 6.5,
+                "after": 5 + seed / 10,
+                "interval": [-1.3, -0.9 - seed / 10],
+                "n": 200,
+                "judges": True,
+                "likelier": 190 + seed,
+            },
+        ],
+        "retention": {"metric": "exact_match", "before": 0.667, "after": 0.733},
+    }
+    weights = {"name": "SmolLM2", "sha": "0123456789ab", "from": "Q4_1"}
+    about = {"profile": "gpu", "device": "NVIDIA H200, 140 GiB", "model": "owner/SmolLM2", "evaluation": score}
+    about["fingerprint"] = {"weights": weights, "rows": {"name": "public samples", "sha": "ba9876543210"}}
+    return run_of(table, lesson, seed, **(about | changes))
+
+
+def test_the_real_model_s_table_names_scores_over_seeds_weights_and_rows(table):
+    apart = {"rewrites": {"n": 100, "preference_accuracy": 0.9, "interval": [0.82, 0.95]}}
+    t4 = {"device": "NVIDIA H200, 15 GiB", "stands_for": "a T4"}
+    runs = [real_run(table, "lora", seed, beside=3) for seed in (1, 3)] + [run_of(table, "lora")]
+    runs += [real_run(table, "dpo", 1, apart=apart), real_run(table, "lora", 1, **t4)]
+    text = table.real(runs)
+    assert text.count("| lesson |") == 2 and "On NVIDIA H200, 15 GiB (in place of a T4)" in text
+    assert cells(text.split("15 GiB")[0], "LoRA")[1:] == [
+        *("answer perplexity, n = 200", "6.50 → 5.10 to 5.30", "-1.3 to -1", "191 to 193 of 200 rows likelier"),
+        *("1,000", "2.0 MiB", "12 s", "3 min 20 s"),
+    ]
+    for part in ("SmolLM2 (0123456789ab), rounded to Q4_1", "LoRA, DPO: public samples", "3 runs shared the GPU"):
+        assert part in text
+    lines = table.measures(runs).splitlines()
+    assert "| DPO | preference accuracy, rewrites | 100 | 50.0 % → 90.0 % | +32.0 to +45.0 points |" in lines
+    assert "| LoRA | exact match | 81 | 5.0 % → 6.0 % | -1.0 to +3.0 points |" in lines
+    assert "| LoRA | untouched skills | – | 66.7 % → 73.3 % | – |" in lines
+    assert "answer perplexity 6.50 → 5.30; exact match 5.0 % → 6.0 %" in table.runs(runs)
+    assert cells(table.lessons(runs), "LoRA")[3:5] == ["1 min 40 s", "3 min 20 s"]
 
 
 def test_runs_of_two_devices_are_two_tables(table):
@@ -160,7 +205,7 @@ def test_the_pretended_t4_answers_unsloth_and_not_the_compilers(monkeypatch):
     monkeypatch.setattr(cuda, "set_per_process_memory_fraction", shares.append)
     monkeypatch.setattr(cuda, "is_bf16_supported", lambda: True)
     monkeypatch.setattr(cuda, "get_device_capability", lambda *_: (9, 0))
-    exec(script("true_size").T4.format(gib=15), {})
+    exec(script("real_lessons").T4.format(gib=15), {})
     monkeypatch.setattr(cuda, "get_device_capability", unsloths[wanted](cuda.get_device_capability))
 
     def asked_by(module):

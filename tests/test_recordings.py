@@ -1,14 +1,17 @@
 """Recorded runs: the band that three real runs give, what lies inside and outside, the file, and the script for it."""
 
 import copy
+import hashlib
 import json
 import math
 from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import script
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from unsloth_course import plots, recordings
 from unsloth_course.cleaning import REPOSITORY
@@ -210,9 +213,9 @@ def test_only_a_run_of_the_same_model_and_data_finds_the_recording(lora, tmp_pat
     recordings.write(lora, tmp_path)
     found = recordings.find(machine(), "lora", tmp_path)
     assert found == recordings.read("lora", "cpu", tmp_path) and found and found.runs[0].seed == 3407
-    for changes, word in (({"model": HUB}, HUB), ({"data": "mine.json"}, "mine.json")):
+    for changes, words in (({"model": HUB}, "with SmolLM2 on a CPU"), ({"data": "mine.json"}, "mine.json, pocket")):
         other = recordings.find(machine(**changes), "lora", tmp_path)
-        assert not other and word in other.why and "pocket" in other.why
+        assert not other and all(word in other.why for word in words.split(", "))
         compared = recordings.compare(other, log(curve(lora), "loss", 200))
         assert (compared.sentence, compared.inside) == (other.why, None)
     missing = recordings.find(machine(name="gpu"), "lora", tmp_path)
@@ -221,14 +224,104 @@ def test_only_a_run_of_the_same_model_and_data_finds_the_recording(lora, tmp_pat
         recordings.read("ppo", "cpu", tmp_path)
 
 
-def test_on_a_gpu_the_hub_s_model_is_told_why_it_has_no_band(lora, tmp_path):
-    recordings.write(Recording(**(vars(lora) | {"profile": "gpu"})), tmp_path)
-    found = recordings.find(machine(name="gpu", model=HUB, data="yahma/alpaca-cleaned"), "lora", tmp_path)
-    assert not found and "has no network" in found.why and "stand-in of the true size" in found.why
-    assert recordings.find(machine(name="gpu"), "lora", tmp_path)
+def on_the_hub(hub, folder, lesson="lora", answer="black"):
+    """A Hub with a model and rows; the machine of the gpu profile that has fetched both."""
+    from unsloth_course import hub as client
+
+    for name in ("weights", "rows"):
+        (folder / name).mkdir(parents=True)
+    (folder / "weights" / "config.json").write_text('{"rounded": "Q4_1"}')
+    (folder / "weights" / "tokenizer.json").write_text("{}")
+    save_file({"x": torch.zeros(3)}, folder / "weights" / "model.safetensors")
+    (folder / "rows" / "rows.json").write_text(json.dumps([{"instruction": "a", "input": "", "output": answer}]))
+    hub.add_model(HUB, folder / "weights")
+    hub.add_dataset("yahma/alpaca-cleaned", folder / "rows")
+    client.fetch_model(HUB)
+    client.fetch_dataset("yahma/alpaca-cleaned")
+    return machine(name="gpu", model=HUB, data="yahma/alpaca-cleaned")
+
+
+def test_the_real_model_is_compared_where_weights_and_rows_are_the_recorded_ones(lora, tmp_path, hub_here):
+    """Under a Hub name anything may be served: what decides is the content, and not the name."""
+    learner = on_the_hub(hub_here, tmp_path / "first")
+    found = recordings.fingerprint(learner.model, learner.data, "lora")
+    digest = hashlib.sha256((tmp_path / "first/weights/model.safetensors").read_bytes()).hexdigest()
+    assert found["weights"] == {"name": HUB, "sha": digest[:12], "from": "Q4_1"} and len(found["rows"]["sha"]) == 12
+    found["rows"]["name"] = "public samples"
+    about = {"profile": "gpu", "model": HUB, "data": learner.data, "fingerprint": found}
+    path = recordings.write(Recording(**(vars(lora) | about)), tmp_path)
+    assert path.name == "lora-gpu-smollm2.json" and recordings.find(learner, "lora", tmp_path)
+    elsewhere = machine(name="gpu", model=str(tmp_path / "first/weights"), data=str(tmp_path / "first/rows"))
+    assert recordings.find(elsewhere, "lora", tmp_path)
+
+    other = on_the_hub(hub_here, tmp_path / "second", answer="white")
+    why = recordings.find(other, "lora", tmp_path).why
+    assert why == (
+        "No band yet for these rows: this run has the rows of yahma/alpaca-cleaned, and the recorded ones have those "
+        "of public samples. Three runs with seeds of their own make one: send results/lora.json of each in an issue."
+    )
+    found["weights"]["sha"] = "0" * 12
+    recordings.write(Recording(**(vars(lora) | about)), tmp_path)
+    assert "other weights of that name" in recordings.find(learner, "lora", tmp_path).why
+    assert "there is no band. Three runs" in recordings.find(learner, "grpo", tmp_path).why
+
+
+def test_generated_rows_are_told_apart_by_what_they_say():
+    found = {lesson: recordings.fingerprint("pocket", "pocket", lesson) for lesson in LESSONS}
+    assert len({about["rows"]["sha"] for about in found.values()}) == 4  # LoRA and full have the same rows
+    assert {about["weights"]["from"] for about in found.values()} == {""}
+    assert recordings.fingerprint("nobody/nothing", "mine.json", "lora")["weights"]["sha"] == ""
 
 
 # Looking at a recording
+
+
+MEASURES = [
+    {"name": "answer_perplexity", "before": 6.5, "after": 5.5, "interval": [-1.2, -0.9], "n": 200, "likelier": 190},
+    {"name": "exact_match", "before": 0.05, "after": 0.06, "interval": [-0.01, 0.03], "n": 81, "likelier": None},
+]
+
+
+def measured_fingerprint():
+    weights = {"name": HUB, "sha": "0123456789ab", "from": "Q4_1"}
+    return {"weights": weights, "rows": {"name": "public samples", "sha": "ba9876543210"}}
+
+
+def measured(recording, change=lambda run, measures: measures):
+    """The recording with measures in all its runs, of the real model."""
+    runs = tuple(
+        Run(
+            **(vars(run) | {"measures": tuple(change(number, copy.deepcopy(MEASURES))), "wall_seconds": 100.0 + number})
+        )
+        for number, run in enumerate(recording.runs)
+    )
+    about = {"profile": "gpu", "model": HUB, "data": "yahma/alpaca-cleaned", "trained": 4_884_480}
+    about["fingerprint"] = measured_fingerprint()
+    return Recording(**(vars(recording) | about | {"runs": runs}))
+
+
+def test_on_a_gpu_the_real_model_is_shown_with_all_its_measures_weights_and_rows(lora, tmp_path):
+    def other(number, measures):
+        measures[0] |= {"after": 5.5 - number / 10, "interval": [-1.2 - number, -0.9]}
+        return measures
+
+    samples = ({"kind": "still wrong", "count": 3, "of": 81, "prompt": "A?", "before": "x", "after": "y"},)
+    recordings.write(Recording(**(vars(lora) | {"profile": "gpu"})), tmp_path)
+    assert "pocket" in str(recordings.show("lora", "gpu", tmp_path))
+    recordings.write(Recording(**(vars(measured(lora, other)) | {"samples": samples})), tmp_path)
+    shown = recordings.show("lora", "gpu", tmp_path)
+    lines = str(shown).splitlines()
+    assert lines[0].split("  ")[0] == "answer perplexity"
+    assert lines[0].endswith(
+        "6.50 before, 5.30 to 5.50 after (95 % interval of the difference -3.2 to -0.9, n = 200, 190 of 200 rows likelier)"
+    )
+    assert lines[1].endswith("5.0 % before, 6.0 % after (95 % interval of the difference -1.0 to +3.0 points, n = 81)")
+    text, page = "\n".join(lines), shown._repr_html_()
+    for part in ("4,884,480", "rounded to Q4_1, about 4.5 bits", "repair of the rounding", "public samples (ba98"):
+        assert part in text and part in page
+    assert "12.5 s; the whole lesson 100 to 102 s" in text and "held out" not in text
+    assert "still wrong, 3 of 81: 'A?'" in text and "<code>still wrong, 3 of 81</code>" in page
+    assert recordings.read("lora", "gpu", tmp_path, real=True).runs[1].measures[0]["after"] == 5.4
 
 
 def test_what_is_shown_is_escaped_and_names_what_it_cost(lora, tmp_path):
@@ -314,6 +407,10 @@ def tampered(lora, change):
         (lambda f: f["runs"][0].update(scores={"other": [0, 1]}), "scored differently"),
         (lambda f: f.update(learning_rate="high"), "learning_rate holds 'high' where a number"),
         (lambda f: f.update(samples=[{"prompt": "a", "before": "b"}]), 'sample 1 has no "after"'),
+        (lambda f: f["runs"][1].update(measures=7), "measures of run 2 are no list"),
+        (lambda f: f["runs"][1].update(measures=[MEASURES[0]]), "measured differently"),
+        (lambda f: [r.update(measures=[MEASURES[0] | {"n": None}]) for r in f["runs"]], "'None' where a number"),
+        (lambda f: f.update(fingerprint={"weights": {}}), 'fingerprint has no "rows"'),
     ],
 )
 def test_a_tampered_file_is_a_sentence(lora, tmp_path, change, said):
@@ -432,7 +529,8 @@ def test_three_results_files_make_a_recording(record, lesson, tmp_path, capsys, 
         (lambda f: f[1]["training"].update(steps=60), "training.steps is 60, and 200"),
         (lambda f: f[1]["versions"].update(torch="1.0"), "versions is"),
         (lambda f: f[1]["training"]["curves"]["loss"].pop(), "at different steps"),
-        (lambda f: [one.update(model=HUB) for one in f], "may have served a stand-in"),
+        (lambda f: [one.update(model=HUB) for one in f], "no fingerprint of weights and rows"),
+        (lambda f: f[1].update(fingerprint={"weights": {"sha": "0"}}), "1.json: fingerprint is"),
         (lambda f: f[1].pop("receipt"), "1.json has no 'receipt.verdict'"),
         (lambda f: f.__setitem__(1, []), "1.json is not a results file"),
     ],
@@ -443,6 +541,37 @@ def test_what_makes_no_recording_is_refused_in_a_sentence(record, change, said, 
     status, sentence = recorded(record, found, tmp_path, capsys, monkeypatch)
     assert status == 1 and said in sentence and sentence.count("\n") == 1
     assert not (tmp_path / "into").exists()
+
+
+def test_an_archive_of_the_gpu_machine_fills_records_and_results(record, tmp_path, capsys, monkeypatch):
+    real_lessons = script("real_lessons")
+    jobs = []
+    for run in results_of("dpo"):
+        run["evaluation"]["measures"] = [MEASURES[1], MEASURES[0] | {"judges": True}]
+        found = run | {"model": HUB, "profile": "gpu", "fingerprint": copy.deepcopy(measured_fingerprint())}
+        for kind in ("gpu-smollm2", "t4-smollm2", "gpu"):
+            jobs.append(job := real_lessons.Job("dpo", run["seed"], kind, tmp_path))
+            job.folder.mkdir()
+            job.log.write_text("what it said")
+            job.results.write_text(json.dumps(found | ({"model": "pocket"} if kind == "gpu" else {})))
+            (job.folder / "base.json").write_text(json.dumps({"lesson": "base"}))
+            if kind != "gpu":
+                apart = {"rewrites": {"n": 100, "preference_accuracy": 0.9, "interval": [0.82, 0.95]}}
+                job.apart.write_text(json.dumps(apart))
+    assert "rewrites: preference accuracy 90.0 % (82 to 95), n = 100" in real_lessons.said(jobs[0])
+    real_lessons.pack(jobs, tmp_path / "records.tar.gz")
+    (results := tmp_path / "results").mkdir()
+    folders = ["--into", str(tmp_path / "into"), "--results-into", str(results)]
+    monkeypatch.setattr("sys.argv", ["record.py", str(tmp_path / "records.tar.gz"), *folders])
+    assert record.main() == 0, capsys.readouterr()
+    found = recordings.read("dpo", "gpu", tmp_path / "into", real=True)
+    assert [run.seed for run in found.runs] == [3407, 1, 2] and "preference of LLMs" in str(recordings.Shown(found))
+    assert [one["name"] for one in found.runs[0].measures] == ["answer_perplexity", "exact_match", "preference_rate"]
+    assert recordings.read("dpo", "gpu", tmp_path / "into").model == "pocket"
+    kinds = {path.name.split("-seed")[0] for path in results.iterdir()}
+    assert kinds == {"dpo-gpu-smollm2", "dpo-t4-smollm2", "base-gpu-smollm2.json", "base-t4-smollm2.json"}
+    kept = json.loads((results / "dpo-t4-smollm2-seed2.json").read_text())
+    assert kept["apart"]["rewrites"]["n"] == 100
 
 
 def test_every_notebook_compares_its_curve_and_shows_the_recorded_gpu_run():

@@ -43,6 +43,7 @@ class Warm:
     pairs: Any
     held_out: Any
     before: evaluation.Preferred
+    reference: evaluation.PairLikelihood
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,8 @@ def warm(with_adapter, machine, tmp_path_factory):
     )
     pairs = train.select(range(BATCH * WARM_UP, len(train)))
     before = evaluation.prefer(model, tokenizer, held_out)
-    return Warm(model, tokenizer, models.adapter_state(model), pairs, held_out, before)
+    reference = evaluation.pair_likelihood(model, tokenizer, held_out, machine.max_length)
+    return Warm(model, tokenizer, models.adapter_state(model), pairs, held_out, before, reference)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +114,11 @@ def run_dpo(warm, machine, tmp_path_factory):
         watching = diagnosis.watch(trainer)
         trainer.train()
         after = evaluation.prefer(warm.model, warm.tokenizer, warm.held_out)
-        score = evaluation.preference_score(warm.before, after)
+        likelihood = (
+            warm.reference,
+            evaluation.pair_likelihood(warm.model, warm.tokenizer, warm.held_out, machine.max_length),
+        )
+        score = evaluation.preference_score(warm.before, after, likelihood=likelihood, beta=trainer.args.beta)
         answers = (warm.before.as_answers(), after.as_answers())
         return Run(trainer, watching, warm.before, after, diagnosis.receipt(watching, score, answers))
 
@@ -133,7 +139,7 @@ def assert_sick(run, *names):
     assert "NOT TRAINED" in str(run.receipt) and "Not trained." in run.receipt._repr_html_()
 
 
-def test_a_healthy_run_is_trained(healthy_dpo):
+def test_a_healthy_run_is_trained(healthy_dpo, warm):
     run = healthy_dpo
     assert run.verdict == "trained", str(run.receipt)
     assert run.findings == set()
@@ -143,7 +149,12 @@ def test_a_healthy_run_is_trained(healthy_dpo):
     assert evidence.method == "dpo" and evidence.losses[0] == pytest.approx(LN_2, abs=0.02)
     # The reference lies beside the adapter and is not counted as trained.
     assert evidence.changed_tensors == evidence.trainable_tensors == 2 * 7 * 4
-    assert "held-out answers are written in the preferred way more often" in run.receipt.sentence()
+    assert "the chosen answers of held-out pairs gained on the rejected ones" in run.receipt.sentence()
+    judge = evidence.score.judge
+    assert judge.name == "preference_accuracy" and judge.after >= 0.9 and judge.n == len(warm.held_out)
+    # The margin of unseen pairs is that of the last rows in training, and in the same unit.
+    margin = next(measure for measure in evidence.score.measures if measure.name == "margin")
+    assert margin.after == pytest.approx(run.trainer.state.log_history[-2]["rewards/margins"], rel=0.35)
 
 
 def test_memory_is_predicted_within_20_percent(healthy_dpo, warm, machine):
@@ -173,6 +184,7 @@ def test_a_learning_rate_of_0(run_dpo):
     run = run_dpo(learning_rate=0)
     assert_sick(run, "learning rate 0", "weights unchanged", "loss stays at ln 2")
     assert run.after.given == run.before.given
+    assert run.receipt.evidence.score.judge.after == 0.5  # a coin, since nothing gained
 
 
 @pytest.mark.parametrize("logging_steps", [1, 5, 8])

@@ -1,7 +1,9 @@
 """Recorded runs of the lessons: what a learner's own curve is laid over, and what a learner without a GPU looks at.
 
 `benchmarks/record.py` makes a recording from the results files of three or more seeds; it is shipped in
-`recorded/runs/` as `<lesson>-<profile>.json`, with device, versions and date.
+`recorded/runs/` with device, versions and date: as `<lesson>-<profile>.json` of the bundled model, and as
+`<lesson>-<profile>-smollm2.json` of the real one. A run is compared only where its weights and the source of its rows
+are those of the recorded ones, which `fingerprint` tells by their content and not by their names.
 
 The band at a step is `mean +- 4 s sqrt(1 + 1/n)` of the n smoothed curves: a new run scatters around their true mean by
 s, and n runs say where that is to within s / sqrt(n). Three curves are few, so s is pooled over nine neighbouring
@@ -12,16 +14,20 @@ points do. That says it learned as they did, and not by which method: LoRA and f
 nearly the same curve.
 """
 
+import hashlib
 import html
 import json
 import math
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course.errors import CourseError
-from unsloth_course.profile import POCKET
+from unsloth_course.profile import ENGLISH, POCKET, SMOLLM2, is_pocket
 from unsloth_course.results import Wrong, need, write_text
 
 if TYPE_CHECKING:
@@ -39,6 +45,13 @@ FLOOR = 0.04  # of the height of the mean curve
 ENOUGH = 0.9  # share of the points that has to lie inside
 SAME_RATE = 0.1  # two learning rates that differ by less are one; the log may just miss the highest of a schedule
 WORDS = {3: "three", 4: "four", 5: "five"}
+ROWS = {"lora": "instructions", "full": "instructions", "cpt": "corpus", "dpo": "preferences", "grpo": "problems"}
+"""What of `data.sources` a lesson takes its rows from."""
+LARGEST = 2**33  # bytes that are read for a fingerprint: more takes longer than it is worth
+SAMPLE = ("kind", "prompt", "before", "after")
+HELD_OUT = "held out"
+"""How the name of a run's own score begins, which its measures hold too."""
+TESTED = 50  # generated held-out rows that stand for their source
 
 
 @dataclass(frozen=True)
@@ -46,6 +59,8 @@ class Run:
     """One of the recorded runs.
 
     curves: by the name in the trainer's log, pairs (step, value). scores: by metric, before and after training.
+    measures: each as `evaluation.Measure` has it, the judging one first; a record of older results has none. seconds:
+    of training; wall_seconds of the whole lesson, 0 where it is not known.
     """
 
     seed: int
@@ -53,6 +68,8 @@ class Run:
     scores: dict[str, tuple[float, float]]
     peak_memory_bytes: int
     seconds: float
+    measures: tuple[dict[str, Any], ...] = ()
+    wall_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +87,8 @@ class Recording:
     """Recorded runs of one lesson, alike in all but the seed; or, where there is none to compare with, `why`.
 
     learning_rate: the highest of the schedule; None where it is not known. samples: of the first seed, each with
-    "prompt", "before" and "after". A recording with a `why` is false.
+    "prompt", "before" and "after", and "kind" where it is known. fingerprint: as `fingerprint` gives it; empty in a
+    record of older results. trained: the number of trained parameters. A recording with a `why` is false.
     """
 
     lesson: str
@@ -84,6 +102,8 @@ class Recording:
     versions: dict[str, str] = field(default_factory=dict)
     runs: tuple[Run, ...] = ()
     samples: tuple[dict[str, str], ...] = ()
+    fingerprint: dict[str, dict[str, str]] = field(default_factory=dict)
+    trained: int = 0
     why: str = ""
 
     def __bool__(self) -> bool:
@@ -149,10 +169,58 @@ class Recording:
             "not compared."
         )
 
+    def measures(self) -> dict[str, "Measured"]:
+        """Each measure over the runs, by its name in words, the judging one first; older records have none."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for run in self.runs:
+            for measure in run.measures:
+                found.setdefault(measure["name"], []).append(measure)
+        return {name.replace("_", " "): Measured(name, each) for name, each in found.items()}
+
+    def named(self, part: str, otherwise: str) -> str:
+        """The "weights" or the "rows" in words, with what stands for their content."""
+        found = self.fingerprint.get(part)
+        if not found:
+            return otherwise
+        text = f"{found['name']} ({found['sha']})"
+        return f"{text}, {rounded(found['from'])}" if found.get("from") else text
+
     def history(self) -> list[dict[str, float]]:
         """The log of the first recorded run, as `trainer.state.log_history` would have it."""
         rows = [{"step": step, key: value} for key, curve in self.runs[0].curves.items() for step, value in curve]
         return sorted(rows, key=lambda row: row["step"])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measure of several runs, each as `evaluation.Measure` has it, as a dictionary."""
+
+    name: str
+    each: Sequence[Mapping[str, Any]]
+
+    def value(self, end: str) -> str:
+        """ "before" or "after" of the runs, from the lowest to the highest."""
+        return _range([one[end] for one in self.each], partial(written, self.name))
+
+    @property
+    def interval(self) -> str:
+        """From the lowest to the highest end of the runs' 95 % intervals of after minus before."""
+        from unsloth_course.evaluation.scores import NOT_SHARES
+
+        low, high = min(one["interval"][0] for one in self.each), max(one["interval"][1] for one in self.each)
+        if self.name in NOT_SHARES:
+            return f"{low:+.3g} to {high:+.3g}"
+        return f"{100 * low:+.1f} to {100 * high:+.1f} points"
+
+    @property
+    def likelier(self) -> str:
+        """How many of the rows became likelier, where the measure counts them."""
+        counts = [one["likelier"] for one in self.each if one.get("likelier") is not None]
+        return f"{_range(counts, '{:.0f}'.format)} of {self.each[0]['n']:.0f} rows likelier" if counts else ""
+
+    def __str__(self) -> str:
+        parts = [f"95 % interval of the difference {self.interval}", f"n = {self.each[0]['n']:.0f}", self.likelier]
+        return f"{self.value('before')} before, {self.value('after')} after ({', '.join(filter(None, parts))})"
 
 
 @dataclass(frozen=True)
@@ -173,40 +241,123 @@ class Comparison:
 
 
 def find(machine: "Profile", lesson: str, folder: Path = RECORDED) -> Recording:
-    """The recording to compare a run with: same lesson, profile, model and data; or one that says why there is none.
+    """The recording to compare a run with: same lesson and profile, same weights and rows; or one that says why none.
 
     Raises CourseError as `read` does. Taught in all five lessons.
     """
-    recording = read(lesson, machine.name, folder)
-    if not recording or (recording.model, recording.data) == (machine.model, machine.data):
-        return recording
-    if machine.model != recording.model:
-        found, kept = f"the model {machine.model}", f"the model {recording.model}"
-    else:
-        found, kept = f"the data {machine.data}", f"the data {recording.data}"
-    why = f"No band: this run has {found}, the recorded ones have {kept}, and such runs say nothing of each other."
-    if machine.name == "gpu" and machine.model != POCKET:
-        why += (
-            " The machine that records has no network: what ran there were the bundled model and a stand-in of the "
-            "true size, which is not this model."
+    real = not is_pocket(machine.model)
+    recording, why = read(lesson, machine.name, folder, real), ""
+    if recording and recording.fingerprint:
+        mine, kept = fingerprint(machine.model, machine.data, lesson), recording.fingerprint
+    else:  # a record of older results: the names have to do
+        mine, kept = (
+            {part: {"name": name, "sha": name} for part, name in (("weights", one.model), ("rows", one.data))}
+            for one in (machine, recording)
         )
-    return Recording(lesson, machine.name, why=why)
+    if recording:
+        other = next((part for part in ("weights", "rows") if mine[part]["sha"] != kept[part]["sha"]), "")
+        if not other:
+            return recording
+        found, theirs = mine[other]["name"], kept[other]["name"]
+        theirs = f"other {other} of that name" if found == theirs else f"those of {theirs}"
+        why = (
+            f"No band yet for these {other}: this run has the {other} of {found}, and the recorded ones have {theirs}."
+        )
+    if real:
+        why = (why or f"No run with SmolLM2 on {DEVICES[machine.name]} is recorded yet, so there is no band.") + (
+            f" Three runs with seeds of their own make one: send results/{lesson}.json of each in an issue."
+        )
+    return Recording(lesson, machine.name, why=why or recording.why)
 
 
-def read(lesson: str, profile: str, folder: Path = RECORDED) -> Recording:
+def fingerprint(model: str, data: str, lesson: str) -> dict[str, dict[str, str]]:
+    """What weights and rows a run has, by their content: "weights" and "rows", each with "name" and "sha".
+
+    The sha of weights is the first 12 hexadecimal digits of the SHA-256 of their safetensors; "from" says what they
+    were rounded to, where their config.json does. That of rows is of the files they come from, or, of generated ones,
+    of the first held-out rows: the same for every seed. It is empty where nothing is found, or more than 8 GiB.
+    """
+    weights = _files(model, "model")
+    try:
+        config = next(path.with_name("config.json") for path in weights)
+        rounded = str(json.loads(config.read_text(encoding="utf-8")).get("rounded", ""))
+    except (StopIteration, OSError, ValueError):
+        rounded = ""
+    rows = _generated(data, lesson) if data in (POCKET, ENGLISH) else _sha(_files(data, "dataset"))
+    return {"weights": {"name": model, "sha": _sha(weights), "from": rounded}, "rows": {"name": data, "sha": rows}}
+
+
+@cache
+def _generated(data: str, lesson: str) -> str:
+    from unsloth_course import diagnosis
+    from unsloth_course.data import sources
+
+    if lesson not in ROWS:
+        return ""
+    return diagnosis.data_hash(getattr(sources, ROWS[lesson])(data, train=1, held_out=TESTED, seed=0)[1])
+
+
+def _files(name: str, kind: str) -> list[Path]:
+    """The safetensors of a model, or the tables of a data set: bundled, of this machine, or in the Hub's cache."""
+    place = Path(os.path.expanduser(name))
+    try:
+        if kind == "model" and name in (POCKET, SMOLLM2):
+            from unsloth_course import models
+
+            place = Path(models.folder(name))
+        elif not place.exists():
+            place = _cached(name, kind)
+        if place.is_file():
+            return [place]
+        return sorted(path for path in place.rglob("*.safetensors" if kind == "model" else "*") if path.is_file())
+    except (CourseError, OSError, ValueError):  # the Hub's own errors are among these
+        return []
+
+
+def _cached(name: str, kind: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    from unsloth_course import hub
+    from unsloth_course.data.sources import HUB_FILES
+
+    patterns = hub.MODEL_FILES if kind == "model" else hub.DATASET_FILES
+    choice = {"allow_patterns": HUB_FILES.get(name, patterns.allow), "ignore_patterns": patterns.ignore}
+    return Path(snapshot_download(name, repo_type=kind, local_files_only=True, **choice))
+
+
+def _sha(paths: Sequence[Path]) -> str:
+    if sum(path.stat().st_size for path in paths) > LARGEST:
+        return ""
+    found = []
+    for path in paths:
+        blob = path.resolve().name
+        if not re.fullmatch("[0-9a-f]{64}", blob):  # the cache names a large file by its SHA-256
+            with path.open("rb") as file:
+                blob = hashlib.file_digest(file, "sha256").hexdigest()
+        found.append(blob)
+    return (found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest())[:12] if found else ""
+
+
+def file_name(lesson: str, profile: str, real: bool = False) -> str:
+    """What the file of a recording is called; real: that of SmolLM2, not of the bundled model."""
+    return f"{lesson}-{profile}{'-smollm2' if real else ''}.json"
+
+
+def read(lesson: str, profile: str, folder: Path = RECORDED, real: bool = False) -> Recording:
     """The recorded runs of a lesson in a profile, "cpu" or "gpu"; where there are none, a recording that says so.
 
-    Raises CourseError for a lesson or profile that does not exist, and for a file that is not a recording: it says
-    which part is missing or wrong.
+    real: those of SmolLM2, and not of the bundled model. Raises CourseError for a lesson or profile that does not
+    exist, and for a file that is not a recording: it says which part is missing or wrong.
     """
     if lesson not in LESSONS or profile not in DEVICES:
         raise CourseError(
             f"There is no recording of {lesson!r} in the profile {profile!r}; the lessons are {', '.join(LESSONS)}, "
             f"the profiles {', '.join(DEVICES)}."
         )
-    path = Path(folder) / f"{lesson}-{profile}.json"
+    path = Path(folder) / file_name(lesson, profile, real)
     if not path.exists():
-        why = f"No run of the {lesson} lesson on {DEVICES[profile]} is recorded yet, so there is none to look at here."
+        what = f"{DEVICES[profile]}{' with SmolLM2' if real else ''}"
+        why = f"No run of the {lesson} lesson on {what} is recorded yet, so there is none to look at here."
         return Recording(lesson, profile, why=why)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -219,11 +370,11 @@ def read(lesson: str, profile: str, folder: Path = RECORDED) -> Recording:
 
 
 def write(recording: Recording, folder: Path = RECORDED) -> Path:
-    """Writes a recording as `<lesson>-<profile>.json`; for `benchmarks/record.py`."""
+    """Writes a recording under its `file_name`; for `benchmarks/record.py`."""
     kept = {key: value for key, value in vars(recording).items() if key not in ("runs", "why")}
     lines = [f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in kept.items()]
     runs = ",\n".join(json.dumps(vars(run), allow_nan=False) for run in recording.runs)
-    path = Path(folder) / f"{recording.lesson}-{recording.profile}.json"
+    path = Path(folder) / file_name(recording.lesson, recording.profile, not is_pocket(recording.model))
     write_text(path, "{" + ",\n".join([*lines, f'"runs": [\n{runs}\n]']) + "}\n")
     return path
 
@@ -277,27 +428,31 @@ class Shown:
         return plots.traces(log, keys, title=title, band=recording)
 
     def rows(self) -> dict[str, str]:
-        """What was recorded, in words, by what it is."""
+        """What was recorded, in words, by what it is: the measures first, the one that judges before the others."""
         from unsloth_course.memory import size
 
         recording, runs = self.recording, self.recording.runs
-        seconds, peaks = [run.seconds for run in runs], [run.peak_memory_bytes for run in runs]
-        names = ("unsloth", "torch", "trl")
-        rows = {
-            "device": recording.device,
-            "model, data": f"{recording.model}, {recording.data}",
-            "recorded": f"{recording.date}, seeds {', '.join(str(run.seed) for run in runs)}",
-            "versions": ", ".join(f"{name} {recording.versions.get(name, 'unknown')}" for name in names),
-            "training": f"{recording.steps} steps, {_range(seconds, '{:.1f}'.format)} s",
-            "peak memory": _range(peaks, size),
-        }
-        if recording.learning_rate is not None:
-            rows["training"] += f", learning rate {recording.learning_rate:.2g}"
-        for name in runs[0].scores:
+        rows = {name: str(found) for name, found in recording.measures().items()}
+        for name in [name for name in runs[0].scores if not (rows and name.startswith(HELD_OUT))]:
             before, after = ([run.scores[name][end] for run in runs] for end in (0, 1))
             rows[name.replace("_", " ")] = (
                 f"{_range(before, '{:.4g}'.format)} before, {_range(after, '{:.4g}'.format)} after"
             )
+        names = ("unsloth", "torch", "trl")
+        rows |= {
+            "peak memory": _range([run.peak_memory_bytes for run in runs], size),
+            "training": f"{recording.steps} steps, {_range([run.seconds for run in runs], '{:.1f}'.format)} s",
+            **({"trained parameters": f"{recording.trained:,}"} if recording.trained else {}),
+            "weights": recording.named("weights", recording.model),
+            "rows": recording.named("rows", recording.data),
+            "device": recording.device,
+            "recorded": f"{recording.date}, seeds {', '.join(str(run.seed) for run in runs)}",
+            "versions": ", ".join(f"{name} {recording.versions.get(name, 'unknown')}" for name in names),
+        }
+        if recording.learning_rate is not None:
+            rows["training"] += f", learning rate {recording.learning_rate:.2g}"
+        if all(run.wall_seconds for run in runs):
+            rows["training"] += f"; the whole lesson {_range([run.wall_seconds for run in runs], '{:.0f}'.format)} s"
         return rows
 
     def _repr_html_(self) -> str:
@@ -310,11 +465,11 @@ class Shown:
         )
         parts = [f"<table>{rows}</table>"]
         if self.recording.samples:
-            columns = ("prompt", "before", "after")
+            columns = [name for name in SAMPLE if any(sample.get(name) for sample in self.recording.samples)]
             head = "".join(f'<th style="text-align:left">{name}</th>' for name in columns)
             texts = "".join(
                 "<tr>"
-                + "".join(f"{left}<code>{html.escape(sample[name].strip())}</code></td>" for name in columns)
+                + "".join(f"{left}<code>{html.escape(sample.get(name, '').strip())}</code></td>" for name in columns)
                 + "</tr>"
                 for sample in self.recording.samples
             )
@@ -328,7 +483,8 @@ class Shown:
         width = max(map(len, rows)) + 2
         lines = [f"{what:<{width}}{value}" for what, value in rows.items()]
         for sample in self.recording.samples:
-            lines.append(f"{sample['prompt']!r}\n    before {sample['before']!r}\n    after  {sample['after']!r}")
+            kind = f"{sample['kind']}: " if sample.get("kind") else ""
+            lines.append(f"{kind}{sample['prompt']!r}\n    before {sample['before']!r}\n    after  {sample['after']!r}")
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -342,12 +498,28 @@ class Shown:
 
 
 def show(lesson: str, profile: str, folder: Path = RECORDED) -> Shown:
-    """The recorded run of a lesson, to look at on any machine: curve, samples, memory, seconds, device.
+    """The recorded run of a lesson, to look at on any machine: curve, measures, samples, memory, seconds, device.
 
-    lesson: such as "lora". profile: "cpu" or "gpu". Where nothing is recorded, a sentence. Raises CourseError as `read`
-    does. Taught in all five lessons.
+    lesson: such as "lora". profile: "cpu" or "gpu". It is that of SmolLM2 where one is recorded, and else that of the
+    bundled model; where nothing is, a sentence. Raises CourseError as `read` does. Taught in all five lessons.
     """
-    return Shown(read(lesson, profile, folder))
+    return Shown(read(lesson, profile, folder, real=True) or read(lesson, profile, folder))
+
+
+def written(name: str, value: float) -> str:
+    """A value of a measure as text: a share as a percentage, another number as it is."""
+    from unsloth_course.evaluation.scores import NOT_SHARES
+
+    if name not in NOT_SHARES:
+        return f"{100 * value:.1f} %"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
+
+
+def rounded(kind: str) -> str:
+    """What it means that weights were rounded to a kind of llama.cpp's."""
+    return (
+        f"rounded to {kind}, about 4.5 bits a weight; part of a gain on general text may be the repair of the rounding"
+    )
 
 
 def _range(values: Sequence[float], written: Any) -> str:
@@ -372,6 +544,8 @@ def _recording(found: Any, lesson: str, profile: str) -> Recording:
         versions={str(name): str(version) for name, version in found["versions"].items()},
         runs=tuple(_run(run, f"run {number}") for number, run in enumerate(found["runs"], 1)),
         samples=tuple(_sample(sample, f"sample {number}") for number, sample in enumerate(found["samples"], 1)),
+        fingerprint=_fingerprint(found.get("fingerprint") or {}),
+        trained=int(_number(found.get("trained", 0), "trained")),
     )
     if faults := disagreement(recording):
         raise Wrong(faults)
@@ -392,6 +566,8 @@ def disagreement(recording: Recording) -> str:
         return f"the steps of its {key} do not rise to {recording.steps}"
     if any(run.scores.keys() != runs[0].scores.keys() for run in runs):
         return "its runs were scored differently"
+    if any([one["name"] for one in run.measures] != [one["name"] for one in runs[0].measures] for run in runs):
+        return "its runs were measured differently"
     return ""
 
 
@@ -400,7 +576,27 @@ def _run(found: Any, where: str) -> Run:
     curves = {name: _pairs(curve, f"{name[:40]} of {where}") for name, curve in found["curves"].items()}
     scores = {name: _pair(score, f"{name[:40]} of {where}") for name, score in found["scores"].items()}
     peak, seconds = (_number(found.get(name), f"{name} of {where}") for name in ("peak_memory_bytes", "seconds"))
-    return Run(found["seed"], curves, scores, int(peak), seconds)
+    if not isinstance(measures := found.get("measures", []), list):
+        raise Wrong(f"the measures of {where} are no list")
+    measures = tuple(_measure(one, f"measure {number} of {where}") for number, one in enumerate(measures, 1))
+    whole = _number(found.get("wall_seconds", 0), f"wall_seconds of {where}")
+    return Run(found["seed"], curves, scores, int(peak), seconds, measures, whole)
+
+
+def _measure(found: Any, where: str) -> dict[str, Any]:
+    need(found, {"name": str, "interval": list}, where)
+    made = {"name": found["name"], "interval": list(_pair(found["interval"], f"interval of {where}"))}
+    made |= {name: _number(found.get(name), f"{name} of {where}") for name in ("before", "after", "n")}
+    likelier = found.get("likelier")
+    return made | {"likelier": None if likelier is None else _number(likelier, f"likelier of {where}")}
+
+
+def _fingerprint(found: Any) -> dict[str, dict[str, str]]:
+    if found:
+        need(found, {"weights": dict, "rows": dict}, "fingerprint")
+        for part in ("weights", "rows"):
+            need(found[part], {"name": str, "sha": str}, f"{part} of fingerprint")
+    return {part: {key: str(value) for key, value in found[part].items()} for part in found and ("weights", "rows")}
 
 
 def _pairs(found: Any, where: str) -> list[tuple[int, float]]:
@@ -419,9 +615,11 @@ def _pair(found: Any, where: str) -> tuple[float, float]:
 
 
 def _sample(found: Any, where: str) -> dict[str, str]:
-    names = ("prompt", "before", "after")
-    need(found, dict.fromkeys(names, str), where)
-    return {name: found[name] for name in names}
+    need(found, dict.fromkeys(("prompt", "before", "after"), str), where)
+    kind = str(found.get("kind", ""))
+    if kind and "count" in found:
+        kind += f", {found['count']} of {found.get('of')}"
+    return {"kind": kind, **{name: found[name] for name in SAMPLE[1:]}}
 
 
 def _number(value: Any, where: str) -> float:

@@ -74,6 +74,8 @@ def build(
     or model. The scoreboard needs both. samples: what it wrote before and after, as `samples` gives it; the first six
     are kept.
     """
+    from unsloth_course import recordings
+
     trainer, history = watching.trainer, watching.trainer.state.log_history
     batch, accumulation = trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps
     steps = trainer.state.global_step
@@ -89,6 +91,7 @@ def build(
         "device": machine.device,
         "model": machine.model,
         "data": machine.data,
+        "fingerprint": recordings.fingerprint(machine.model, machine.data, lesson),
         "backend": f"unsloth {found['unsloth']}",
         "versions": found,
         "seed": trainer.args.seed,

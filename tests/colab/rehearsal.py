@@ -204,14 +204,24 @@ def texts(notebook: nbformat.NotebookNode) -> str:
 
 def serve(hub: object, folder: Path) -> None:
     """Puts the bundled model and generated sets on the small Hub, under the names that the lessons ask for."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    from true_size import sets
+    import pyarrow
+    import pyarrow.parquet
 
-    from unsloth_course.profile import HUB_MODEL
+    from unsloth_course.pocket import datasets
+    from unsloth_course.profile import HUB_DATA, HUB_MODEL
 
+    answers, pairs, functions = (folder / lesson for lesson in ("lora", "dpo", "cpt"))
+    for place in (answers, pairs, functions / "python"):
+        place.mkdir(parents=True, exist_ok=True)
+    rows = datasets.instructions(12_000, held_out=False, seed=1).to_list()
+    (answers / "alpaca_data_cleaned.json").write_text(json.dumps(rows))
+    rows = datasets.preferences(12_000, held_out=False, seed=2).to_list()
+    (pairs / "orca_rlhf.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    table = pyarrow.Table.from_pylist(datasets.functions(12_000, held_out=False, seed=3).to_list())
+    pyarrow.parquet.write_table(table, functions / "python" / "validation-00000-of-00001.parquet")
     hub.add_model(HUB_MODEL, POCKET)
-    for name, place in sets(folder, stories=0).items():
-        hub.add_dataset(name, place)
+    for lesson in ("lora", "dpo", "cpt"):
+        hub.add_dataset(HUB_DATA[lesson], folder / lesson)
 
 
 def main() -> int:

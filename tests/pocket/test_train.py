@@ -85,12 +85,12 @@ def test_scoring_alone_needs_a_model_and_changes_no_other_fact(trained, tmp_path
 
 
 def test_the_corpus_has_rows_of_tokens_and_ends_its_documents(trained):
-    rows = train._blocks((str(trained), "3407-0", None))
+    rows = train._blocks((str(trained), "3407-0"))
     assert rows.shape[1] == train.BLOCK and rows.dtype == np.uint16 and rows.max() < tokenizer.VOCABULARY
     assert train.DOCUMENTS - 10 < (rows == 0).sum() <= train.DOCUMENTS  # <|endoftext|> behind each
     assert not np.isin(rows, [1, 2]).any()  # no chat token
-    assert np.array_equal(rows, train._blocks((str(trained), "3407-0", None)))
-    assert not np.array_equal(rows[:50], train._blocks((str(trained), "1-0", None))[:50])
+    assert np.array_equal(rows, train._blocks((str(trained), "3407-0")))
+    assert not np.array_equal(rows[:50], train._blocks((str(trained), "1-0"))[:50])
 
 
 def test_only_rows_never_seen_are_redrawn_and_from_the_same_seed():

@@ -247,10 +247,6 @@ _MIX: tuple[tuple[Callable[[random.Random], str], float], ...] = (
 )
 
 
-def document(rng: random.Random, problems: float | None = None) -> str:
-    """One pretraining document, as text that ends in a line break.
-
-    problems: the share of documents with word problems, where it shall be another than the pocket model's.
-    """
-    shares = [problems if problems is not None and make is _problems else share for make, share in _MIX]
-    return rng.choices([make for make, _ in _MIX], shares)[0](rng)
+def document(rng: random.Random) -> str:
+    """One pretraining document, as text that ends in a line break."""
+    return rng.choices(*zip(*_MIX, strict=True))[0](rng)

@@ -15,9 +15,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -43,31 +41,31 @@ CONFIG = {
 }
 
 
-def _blocks(job: tuple[str, str, float | None]) -> np.ndarray:
+def _blocks(job: tuple[str, str]) -> np.ndarray:
     """Token ids of one worker's documents, packed into rows: uint16, (rows, BLOCK)."""
     from tokenizers import Tokenizer
 
-    folder, seed, problems = job
+    folder, seed = job
     rng = random.Random(seed)
     encoder = Tokenizer.from_file(str(Path(folder, "tokenizer.json")))
     end = encoder.token_to_id("<|endoftext|>")
     ids: list[int] = []
-    for encoding in encoder.encode_batch([text.document(rng, problems) for _ in range(DOCUMENTS)]):
+    for encoding in encoder.encode_batch([text.document(rng) for _ in range(DOCUMENTS)]):
         ids += [*encoding.ids, end]
     rows = len(ids) // BLOCK
     return np.array(ids[: rows * BLOCK], dtype=np.uint16).reshape(rows, BLOCK)
 
 
-def corpus(folder: Path, tokens: int, seed: int, problems: float | None = None) -> np.ndarray:
+def corpus(folder: Path, tokens: int, seed: int) -> np.ndarray:
     """About `tokens` tokens of fresh documents, (rows, BLOCK), the same for the same seed on any number of cores.
 
-    `folder` holds the tokenizer, `problems` is that of `text.document`.
+    `folder` holds the tokenizer.
     """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     pieces: list[np.ndarray] = []
     rows = 0
     with multiprocessing.get_context("spawn").Pool() as pool:
-        jobs = ((str(folder), f"{seed}-{number}", problems) for number in itertools.count())
+        jobs = ((str(folder), f"{seed}-{number}") for number in itertools.count())
         for piece in pool.imap(_blocks, jobs):
             pieces.append(piece)
             rows += len(piece)
@@ -176,15 +174,10 @@ def pretrain(
     seed: int = 3407,
     force: bool = False,
     score_each: int = 200,
-    config: dict = CONFIG,
-    prepare: Callable[[Any], None] = lambda model: None,
-    problems: float | None = None,
 ) -> dict:
     """Train a model into the folder `out` and return its facts, as `scores.json` holds them.
 
     tokens: length of the corpus. batch: rows of BLOCK tokens an update. score_each: held-out questions per skill.
-    config: arguments of `LlamaConfig`, for a model of another shape. prepare: called with the model before it trains.
-    problems: the share of documents with word problems, where it is not that of `text.document`.
     Raises CourseError if `out` holds a model and `force` is not set, and if the tokens are too few for one update.
     """
     if (out / "model.safetensors").exists() and not force:
@@ -202,12 +195,11 @@ def pretrain(
     out.mkdir(parents=True, exist_ok=True)
     tokenizer.save(tokenizer.build(seed), out)
     started = time.time()
-    rows = corpus(out, tokens, seed, problems)
+    rows = corpus(out, tokens, seed)
     print(f"{rows.size:,} tokens made in {time.time() - started:.0f} s")
 
     set_seed(seed)
-    model = LlamaForCausalLM(LlamaConfig(**config))
-    prepare(model)
+    model = LlamaForCausalLM(LlamaConfig(**CONFIG))
     cuda = torch.cuda.is_available()
     trainer = Trainer(
         model=model,
