@@ -179,6 +179,16 @@ def test_advantages_of_a_group(given, expected):
     assert rewards.advantages(given) == pytest.approx(expected, abs=1e-5)
 
 
+def test_the_spread_within_groups_is_not_that_of_the_batch():
+    """Of two groups that each got the same throughout, and differ, nothing is to learn, and the batch has a spread."""
+    paid = [[1.0] * 4 + [0.0] * 4, [0.5, float("nan"), None, 0.5] * 2]
+    assert rewards.spread_in_groups(paid[:1], [1.0], 4) == 0.0
+    assert rewards.spread_in_groups(paid, [1.0, 0.25], 4) == pytest.approx(0.125 / math.sqrt(3), abs=1e-9)
+    assert rewards.spread_in_groups([[0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0]], [1.0], 4) == pytest.approx(
+        0.5 * math.sqrt(1 / 3)
+    )
+
+
 def test_every_group_is_compared_with_itself():
     alone = [rewards.advantages(part) for part in ([1.0, 0.0, 0.0], [5.0, 5.0, 6.0])]
     assert rewards.advantages([1.0, 0.0, 0.0, 5.0, 5.0, 6.0], size=3) == [*alone[0], *alone[1]]

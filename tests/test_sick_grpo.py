@@ -110,6 +110,8 @@ def test_a_healthy_run_is_trained(run_grpo, warm):
     evidence = run.receipt.evidence
     assert (evidence.method, evidence.steps, evidence.updates) == ("grpo", 24, 24)
     assert len(evidence.rewards) == len(evidence.spreadless) == 24
+    assert len(evidence.spreads) == 24, "TRL keeps no rewards where they are looked for"
+    assert [spread < 1e-6 for spread in evidence.spreads] == [share == 1 for share in evidence.spreadless]
     assert "the reward rose, and unseen problems are solved more often" in run.receipt.sentence()
     # Nobody told it to: it found out that showing its steps pays.
     assert sum("=" in text for text in warm.before.given) < 8 and sum("=" in text for text in run.after.given) > 60

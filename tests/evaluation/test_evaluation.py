@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from unsloth_course import evaluation, models, profile
 from unsloth_course.data import general, instruction
+from unsloth_course.english.tasks import is_short
 from unsloth_course.evaluation import Answers, asking, interval, is_exact, luck, scores
 from unsloth_course.pocket import datasets, skills
 
@@ -365,7 +366,7 @@ def test_answers_of_any_length_are_measured_and_the_short_ones_asked(load, instr
     assert found.likelihood.losses == pytest.approx(
         evaluation.answer_perplexity(model, tokenizer, turns, 128).losses, rel=1e-4
     )
-    short = [text for text in instructions["output"] if evaluation.is_short(text)]
+    short = [text for text in instructions["output"] if is_short(text)]
     assert len(short) == 18 and found.expected == short and len(found.likelihood.losses) == 24
     assert found.asked == evaluation.ask(model, tokenizer, instructions.filter(lambda r: r["output"] in short))
     assert found.form.characters == [*map(len, found.given)] and found.form.stops == 0.0

@@ -6,11 +6,12 @@ from types import MappingProxyType
 
 import pytest
 from conftest import TWO_CORES
+from datasets import Dataset
 from typer.testing import CliRunner
 
 from unsloth_course import cli, finetune, models, profile
 from unsloth_course.errors import CourseError
-from unsloth_course.finetune import Options, checkpoints
+from unsloth_course.finetune import Options, checkpoints, tasks
 from unsloth_course.finetune import options as settings
 
 
@@ -160,19 +161,22 @@ SHORT = {"profile": "cpu", "model": "pocket", "held_out": 12, "batch": 4}
 
 
 @pytest.mark.parametrize(
-    ("method", "more", "metric", "trainable"),
+    ("method", "more", "metric", "judge", "trainable"),
     [
-        ("qlora", {"steps": 3}, "exact_match", 311_296),
-        ("dpo", {"steps": 3, "warm_up": 3, "beta": 0.5}, "preference_rate", 311_296),
-        ("grpo", {"steps": 2, "warm_up": 3, "batch": 2, "generations": 4}, "accuracy", 311_296),
-        ("cpt", {"steps": 3, "max_samples": 60, "rank": 8, "replay": 0.2}, "perplexity", None),
+        ("qlora", {"steps": 3}, "exact_match", "answer_perplexity", 311_296),
+        ("dpo", {"steps": 3, "warm_up": 3, "beta": 0.5}, "preference_rate", "preference_accuracy", 311_296),
+        ("grpo", {"steps": 2, "warm_up": 3, "batch": 2, "generations": 4}, "accuracy", "accuracy", 311_296),
+        ("cpt", {"steps": 3, "max_samples": 60, "rank": 8, "replay": 0.2}, "perplexity", "perplexity", None),
     ],
 )
-def test_every_method_trains_on_its_own_data(load, tmp_path, method, more, metric, trainable):
+def test_every_method_trains_on_its_own_data(load, tmp_path, method, more, metric, judge, trainable):
     options = Options(method, "pocket", **(SHORT | more), out=tmp_path)
     outcome = finetune.run(options)
     found = outcome.results
     assert found["evaluation"]["metric"] == metric and found["evaluation"]["n"] == 12
+    measures = json.loads(outcome.to_json())["evaluation"]["measures"]
+    assert [one["name"] for one in measures if one["judges"]] == [judge] and len(measures) > 2
+    assert all({"before", "after", "interval", "n", "likelier"} <= set(one) for one in measures)
     assert found["training"]["steps"] == more["steps"] and found["method"] == method
     assert trainable in (None, found["parameters"]["trainable"])
     assert outcome.receipt.evidence.changed_tensors > 0
@@ -198,6 +202,16 @@ def test_conversations_and_long_answers_are_tested_by_perplexity(load, tmp_path)
     outcome = finetune.run(options)
     score = outcome.results["evaluation"]
     assert score["metric"] == "perplexity" and score["after"] < score["before"]
+
+
+def test_rows_with_long_answers_alone_stand_by_their_perplexity(load):
+    rows = Dataset.from_list([{"instruction": "Why?", "input": "", "output": "Since\nit is so."}] * 4)
+    task = tasks.Instructions(profile.decide(TWO_CORES), rows, rows, None)
+    found = task.measure(*load())
+    assert (task.STANDS, task.stands(found)) == ("perplexity", found.likelihood.perplexity)
+    assert task.score(found, found, None, None).metric == "perplexity" and task.answers(found).right == []
+    short = tasks.Instructions(task.machine, rows, rows.map(lambda row: {"output": "So."}), None)
+    assert (short.STANDS, short.stands(short.measure(*load()))) == ("right answers", 0.0)
 
 
 def test_early_stopping_ends_a_run_that_gets_no_better(load, tmp_path):

@@ -14,7 +14,6 @@ from unsloth_course.evaluation.asking import (
     ask,
     instruction_score,
     is_exact,
-    is_short,
     probes,
     recall,
 )
@@ -98,7 +97,6 @@ __all__ = [
     "is_correct",
     "is_exact",
     "is_preferred",
-    "is_short",
     "is_solved",
     "luck",
     "one_answer",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsloth_course import models
 from unsloth_course.data import instruction
+from unsloth_course.english.tasks import is_short
 from unsloth_course.evaluation import surprise
 from unsloth_course.evaluation.scores import Answers, Measure, Score, interval, kept, score
 from unsloth_course.evaluation.surprise import Surprise
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from unsloth_course.profile import Profile
 
 LONGEST_ANSWER = 24  # tokens
-SHORT_ANSWER = 24  # characters, on one line: only such answers can be marked by exact match
 READ = 60  # questions with longer answers that are asked, to be read
 LONGEST_READ = 64  # tokens
 PAIRS = 24  # of questions, with their answers swapped
@@ -114,11 +114,6 @@ class Answered:
         )
 
     __repr__ = __str__
-
-
-def is_short(answer: str) -> bool:
-    """Whether an answer can be marked by exact match: at most 24 characters, on one line."""
-    return len(answer) <= SHORT_ANSWER and "\n" not in answer.strip()
 
 
 def answered(model: Any, tokenizer: Any, rows: "Dataset", length: int) -> Answered:

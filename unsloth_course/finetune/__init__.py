@@ -318,6 +318,7 @@ def measured(prepared: Prepared) -> Any:
     if prepared.process.first:
         print("measuring on the held-out rows")
         found = _measured(prepared, prepared.model)
+        print(prepared.task.shown(found[0]))
     processes.after_the_first(prepared.process, "the questions")
     return found
 
@@ -390,7 +391,7 @@ def _finish(prepared: Prepared, trainer: Any, before: Any, started: float, seen:
         plan,
         time.monotonic() - started,
         file_bytes=models.disk_bytes(saved[0]),
-        samples=results.samples(answers[0].questions, answers[0].given, answers[1].given) if answers[0] else (),
+        samples=results.samples(*answers) if answers[0] else (),
     )
     found["training"] |= {
         "processes": plan.processes,

@@ -73,6 +73,11 @@ class Recipe:
         return self.options.completion_length or self.own(COMPLETION)
 
     @property
+    def beta(self) -> float:
+        """The price of leaving the reference, of DPO."""
+        return self.own(BETA) if self.options.beta is None else self.options.beta
+
+    @property
     def rank(self) -> int:
         return self.options.rank or RANKS.get(self.lesson, 16)
 
@@ -120,7 +125,7 @@ class Recipe:
 
     def task(self) -> tasks.Task:
         """The rows, and what is measured on them."""
-        more = {"completion": self.completion} if self.lesson == "grpo" else {}
+        more = {"grpo": {"completion": self.completion}, "dpo": {"beta": self.beta}}.get(self.lesson, {})
         return tasks.MAKE[self.options.method](
             self.machine, self.wanted_rows(), self.held_out, self.options.seed, **more
         )
@@ -288,8 +293,7 @@ class Recipe:
         }
         lesson = (model, tokenizer, rows, self.machine)
         if self.lesson == "dpo":
-            beta = self.own(BETA) if self.options.beta is None else self.options.beta
-            made = training.preference_trainer(*lesson, beta=beta, **common, **settings)
+            made = training.preference_trainer(*lesson, beta=self.beta, **common, **settings)
             self._require_pairs(made)
             return made
         if self.lesson == "grpo":

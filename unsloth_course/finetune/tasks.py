@@ -1,7 +1,8 @@
 """What a run is tested on: one class for each shape of data, with its rows, its held-out score, and its samples.
 
-Instructions are marked by exact match, pairs by the share written in the preferred way, problems by their verified
-answer, conversations and raw text by perplexity. Taught in the lessons of the methods.
+The measures are those of the lessons: of instructions the likelihood of the answers and, of short ones, exact match; of
+pairs the preference accuracy and what is written; of problems the verified answers and several tries; of conversations
+and raw text the perplexity. Taught in the lessons of the methods.
 """
 
 import json
@@ -10,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unsloth_course.english.tasks import is_short
 from unsloth_course.errors import CourseError
 from unsloth_course.export import held_out as asked_later
-from unsloth_course.profile import POCKET
+from unsloth_course.profile import ENGLISH, POCKET
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -50,8 +52,12 @@ class Task:
         return found.share
 
     def answers(self, found: Any) -> "Answers | None":
-        """The answers that were marked, if any were."""
+        """The answers that were given, if any were."""
         return found
+
+    def shown(self, found: Any) -> str:
+        """What was measured before the training, in words."""
+        return str(found)
 
     def rows(self) -> tuple["Dataset", "Dataset"]:
         """The rows to learn from, and those to test on, in the columns that TRL takes."""
@@ -91,17 +97,21 @@ class Surprise(Task):
 
 
 class Instructions(Task):
-    """Questions with a short answer: the share of exact answers.
+    """Questions with an answer: how likely the answers are, and of short ones the share of exact ones.
 
-    A later stage may teach another manner of answering. So what has to stand is that the answer is right, alone or at
-    the end of one sentence.
+    A later stage may teach another manner of answering. So what has to stand is that the short answer is right, alone
+    or at the end of one sentence; where no answer is short, their perplexity.
     """
 
-    STANDS = "right answers"
+    @property
+    def STANDS(self) -> str:
+        return "right answers" if any(map(is_short, self.held_out["output"])) else "perplexity"
 
     def stands(self, found: Any) -> float:
         from unsloth_course import evaluation
 
+        if not found.right:
+            return found.likelihood.perplexity
         right = [
             evaluation.is_correct(given, wanted) for given, wanted in zip(found.given, found.expected, strict=True)
         ]
@@ -110,12 +120,15 @@ class Instructions(Task):
     def measure(self, model: Any, tokenizer: Any) -> Any:
         from unsloth_course import evaluation
 
-        return evaluation.ask(model, tokenizer, self.held_out)
+        return evaluation.answered(model, tokenizer, self.held_out, self.machine.max_length)
 
     def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
         from unsloth_course import evaluation
 
-        return evaluation.score(before, after)
+        return evaluation.instruction_score(before, after)
+
+    def answers(self, found: Any) -> "Answers":
+        return found.asked
 
     def rows(self) -> tuple["Dataset", "Dataset"]:
         from unsloth_course.data import instruction
@@ -179,23 +192,37 @@ class Conversations(Surprise):
         return lengths.sizes
 
 
+@dataclass
 class Pairs(Task):
-    """Prompts with a chosen and a rejected answer: the share of answers written in the preferred way."""
+    """Prompts with a chosen and a rejected answer: which of the two gained more, and the share written as preferred.
+
+    What is measured is a pair: the answers that were written, and the likelihood of the known ones.
+    """
 
     STANDS = "preference_rate"
+
+    beta: float = 0.1
+
+    def stands(self, found: Any) -> float:
+        return found[0].share
 
     def measure(self, model: Any, tokenizer: Any) -> Any:
         from unsloth_course import evaluation
 
-        return evaluation.prefer(model, tokenizer, self.held_out)
+        likelihood = evaluation.pair_likelihood(model, tokenizer, self.held_out, self.machine.max_length)
+        return evaluation.prefer(model, tokenizer, self.held_out), likelihood
 
     def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
         from unsloth_course import evaluation
 
-        return evaluation.preference_score(before, after)
+        both = before[1], after[1]
+        return evaluation.preference_score(before[0], after[0], likelihood=both, beta=self.beta)
 
     def answers(self, found: Any) -> "Answers":
-        return found.as_answers()
+        return found[0].as_answers()
+
+    def shown(self, found: Any) -> str:
+        return str(found[0])
 
     def rows(self) -> tuple["Dataset", "Dataset"]:
         from unsloth_course.data import preference
@@ -217,21 +244,39 @@ class Pairs(Task):
 
 @dataclass
 class Problems(Task):
-    """Problems whose answer can be verified: the share solved."""
+    """Problems whose answer can be verified: the share solved, and what several tries of some of them are.
+
+    What is measured is a pair: the answers, and the tries.
+    """
 
     STANDS = "accuracy"
 
+    TRIED = 40  # problems, each several times
+
     completion: int = 64
+
+    def stands(self, found: Any) -> float:
+        return found[0].share
 
     def measure(self, model: Any, tokenizer: Any) -> Any:
         from unsloth_course import evaluation
 
-        return evaluation.solve(model, tokenizer, self.held_out, self.completion)
+        few = self.held_out.select(range(min(self.TRIED, len(self.held_out))))
+        tries = evaluation.attempt(model, tokenizer, few, max_new_tokens=self.completion)
+        return evaluation.solve(model, tokenizer, self.held_out, self.completion), tries
 
     def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
         from unsloth_course import evaluation
 
-        return evaluation.accuracy_score(before, after)
+        return evaluation.accuracy_score(before[0], after[0], tries=(before[1], after[1]))
+
+    def answers(self, found: Any) -> "Answers":
+        return found[0]
+
+    def shown(self, found: Any) -> str:
+        from unsloth_course import evaluation
+
+        return "\n".join(map(str, (*found, evaluation.gate(found[1]))))
 
     def rows(self) -> tuple["Dataset", "Dataset"]:
         from unsloth_course.data import problems
@@ -252,23 +297,34 @@ class Problems(Task):
 
 @dataclass
 class Text(Surprise):
-    """Raw text of a domain: its perplexity, and that of general text as what should stay."""
+    """Raw text of a domain: its perplexity, and that of general text and the known facts as what should stay.
+
+    What is measured is a pair: the perplexity of the domain, and what is recalled.
+    """
 
     READ = 256  # tokens of a text that are looked at
     general: Sequence[str] = ()
     stories: Sequence[str] = ()
 
+    def stands(self, found: Any) -> float:
+        return found[0].perplexity
+
     def measure(self, model: Any, tokenizer: Any) -> Any:
         from unsloth_course import evaluation
 
-        return evaluation.perplexity(model, tokenizer, self.held_out["text"], self.READ)
+        facts = evaluation.recall(model, tokenizer, evaluation.probes(self.machine))
+        return evaluation.perplexity(model, tokenizer, self.held_out["text"], self.READ), facts
+
+    def shown(self, found: Any) -> str:
+        return f"{found[0]}; {found[1]}"
 
     def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
         from unsloth_course import evaluation
 
         mixed = evaluation.shuffled(self.held_out["text"])
         chance = evaluation.perplexity(model, tokenizer, mixed, self.READ)
-        return evaluation.perplexity_score(before, after, chance=chance)
+        facts = before[1], after[1]
+        return evaluation.perplexity_score(before[0], after[0], chance=chance, facts=facts)
 
     def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
         return [{"text": text} for text in rows["text"]]
@@ -294,22 +350,19 @@ def scored(task: Task, before: Sequence[Any], after: Sequence[Any], model: Any, 
 
 
 def supervised(machine: "Profile", train: int, held_out: int, seed: int) -> Task:
-    """The task of full, LoRA and QLoRA: by exact match where answers are short, else by perplexity."""
+    """The task of full, LoRA and QLoRA."""
     from unsloth_course.data import sources
 
-    if machine.data == POCKET or sources.kind(machine.data) in ("instruction", "problems"):
-        try:
-            return Instructions(machine, *sources.instructions(machine.data, train, held_out, seed))
-        except sources.NoShortAnswer as reason:
-            print(f"{reason} Measured is how surprising the held-out answers are (perplexity).")
+    if sources.kind(machine.data) in (POCKET, ENGLISH, "instruction", "problems"):
+        return Instructions(machine, *sources.instructions(machine.data, train, held_out, seed))
     return Conversations(machine, *sources.conversations(machine.data, train, held_out, seed))
 
 
-def preferences(machine: "Profile", train: int, held_out: int, seed: int) -> Task:
-    """The task of DPO."""
+def preferences(machine: "Profile", train: int, held_out: int, seed: int, beta: float = 0.1) -> Task:
+    """The task of DPO. beta: that of the training, for the margin."""
     from unsloth_course.data import sources
 
-    return Pairs(machine, *sources.preferences(machine.data, train, held_out, seed))
+    return Pairs(machine, *sources.preferences(machine.data, train, held_out, seed), beta=beta)
 
 
 def problems(machine: "Profile", train: int, held_out: int, seed: int, completion: int = 64) -> Task:
