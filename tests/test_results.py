@@ -89,6 +89,7 @@ def test_a_real_run_has_the_keys_of_the_design(built, tmp_path):
     assert_holds(found, DESIGN)
     assert found["battery"] == {"answers": {"value": 0.9, "interval": [0.8, None], "n": 120}}
     assert found["file_bytes"] == 77_824
+    assert found["evaluation"]["measures"] == []
 
 
 def test_the_reasons_of_a_plan_are_kept(healthy, machine):
@@ -190,6 +191,19 @@ def test_six_samples_are_kept_and_long_ones_are_cut():
     assert found[0] == {"prompt": "0", "before": "0", "after": "x" * 600}
     with pytest.raises(ValueError):
         results.samples(texts, texts[1:], texts)
+
+
+def test_samples_of_marked_answers_are_of_each_kind_and_say_how_many():
+    given = [str(number) for number in range(40)]
+    before = evaluation.Answers(given, given, given, [False] * 38 + [True] * 2)
+    after = evaluation.Answers(given, given, given, [True] * 10 + [False] * 29 + [True])
+    found = results.samples(before, after)
+    kinds = [sample["kind"] for sample in found]
+    assert kinds == ["newly right"] * 2 + ["still wrong"] * 2 + ["newly wrong", "still right"]
+    assert found[0] == {"prompt": "0", "before": "0", "after": "0", "kind": "newly right", "count": 10, "of": 40}
+    assert [sample["count"] for sample in found] == [10, 10, 28, 28, 1, 1]
+    unmarked = evaluation.Answers(given, given, given, [])
+    assert results.samples(unmarked, unmarked) == results.samples(given, given, given)
 
 
 # Tokens

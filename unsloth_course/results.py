@@ -1,5 +1,6 @@
 """The results file of a run: `results/<lesson>.json`, the same keys for every lesson."""
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ CURVES = (
     "eval_loss",
     "reward",
     "reward_std",
+    "reward_std_in_groups",
     "frac_reward_zero_std",
     "completions/mean_length",
     "rewards/chosen",
@@ -130,14 +132,31 @@ def curves(history: Sequence[Mapping[str, Any]]) -> dict[str, list[list[float]]]
     return found
 
 
-def samples(prompts: Sequence[str], before: Sequence[str], after: Sequence[str]) -> list[dict[str, str]]:
+def samples(before: Any, after: Any, texts: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """What a model wrote to the same prompts before and after training, for the results file: six, each cut to 600
-    characters."""
-    texts = list(zip(prompts, before, after, strict=True))[:SAMPLES]
+    characters.
+
+    before, after: the `evaluation.Answers`. Then the samples are of each kind that there is, and say its name and how
+    many answers of how many are of it: the newly right ones alone would flatter. Of text without marks instead the
+    prompts, the texts before, and as `texts` those after.
+    """
+    from unsloth_course import evaluation
+
+    if texts is not None:
+        return [_sample(*row) for row in list(zip(before, after, texts, strict=True))[:SAMPLES]]
+    found = evaluation.changed(before, after, dict.fromkeys(evaluation.KINDS, SAMPLES))
+    kinds = [[row for row in found.shown if row[0] == kind] for kind in (found.counts or ("",))]
+    # By turns of each kind, and shown in the order of the kinds.
+    turns = [row for several in itertools.zip_longest(*kinds) for row in several if row][:SAMPLES]
+    counts, whole = found.counts, len(after.right)
     return [
-        {name: text[:SAMPLE_CHARACTERS] for name, text in zip(("prompt", "before", "after"), three, strict=True)}
-        for three in texts
+        _sample(prompt, old, new) | ({"kind": kind, "count": counts[kind], "of": whole} if kind else {})
+        for kind, prompt, _, old, new in sorted(turns, key=found.shown.index)
     ]
+
+
+def _sample(prompt: str, before: str, after: str) -> dict[str, Any]:
+    return {name: text[:SAMPLE_CHARACTERS] for name, text in (("prompt", prompt), ("before", before), ("after", after))}
 
 
 def costs(watching: "Watch") -> dict[str, str]:
