@@ -268,7 +268,16 @@ def rows(count: int) -> list[dict]:
 
 
 def train(
-    folder, tmp_path, *, callbacks, micro_batch=16, full=False, dtype=torch.float32, accumulation=1, checkpointing=False
+    folder,
+    tmp_path,
+    *,
+    callbacks,
+    micro_batch=16,
+    full=False,
+    dtype=torch.float32,
+    accumulation=1,
+    checkpointing=False,
+    mixed=False,
 ):
     from unsloth import FastLanguageModel
 
@@ -290,7 +299,7 @@ def train(
         gradient_accumulation_steps=accumulation,
         max_steps=steps,
         learning_rate=1e-3,
-        bf16=dtype == torch.bfloat16,
+        bf16=mixed or dtype == torch.bfloat16,
         gradient_checkpointing=checkpointing,
         logging_steps=1,
         warmup_steps=0,
@@ -335,6 +344,16 @@ def test_prediction_is_within_20_percent_of_the_measurement(folder, tmp_path, me
         assert predicted.parts[part] == pytest.approx(meter.parts[part], rel=0.01)
     assert "of 6 steps" in meter.how
     assert meter.process_peak_bytes > meter.peak_bytes
+
+
+def test_float32_weights_with_products_in_bfloat16_are_predicted(folder, tmp_path):
+    """As `float32_mixed_precision=True` trains on a GPU; without bfloat16 the processor multiplies in 32 bits."""
+    meter = Meter()
+    trainer, longest, _ = train(folder, tmp_path, callbacks=[meter], full=True, mixed=True)
+    how = {"micro_batch": 16, "length": longest, "autocast": trainer.args.bf16}
+    predicted = predict(Shape.of(trainer.model), method="full", **how)
+    assert predicted.parts["activations"] == pytest.approx(meter.parts["activations"], rel=0.2)
+    assert predicted.total == pytest.approx(meter.peak_bytes, rel=0.2)
 
 
 def test_checkpointing_saves_what_is_predicted(folder, tmp_path):
