@@ -1,6 +1,8 @@
 """Solved problems: the estimate of pass@k, samples that follow a seed, and answers verified by their number."""
 
 import itertools
+import re
+from contextlib import nullcontext
 
 import pytest
 from datasets import Dataset
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsloth_course import evaluation
+from unsloth_course.errors import CourseError
 from unsloth_course.evaluation import Answers, Attempts, accuracy_score, is_solved, pass_at, sample
 
 tries = st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=5)
@@ -101,6 +104,8 @@ def test_what_tries_show_is_measured_by_the_problem():
 def test_the_gate_says_what_to_change(problem, opened, words):
     found = evaluation.gate(tried(*[problem] * 5))
     assert found.open is opened and words in str(found) == found.text
+    with nullcontext() if opened else pytest.raises(CourseError, match=re.escape(words)):
+        found.require()
 
 
 def test_samples_follow_the_seed_and_leave_the_random_state_alone(load):
@@ -146,7 +151,11 @@ def test_attempts_in_numbers_and_words():
         [[True] * 4, [True, True, False, False]],
     )
     assert (found.pass_at(1), found.pass_at(4), found.worked, found.mixed) == (0.75, 1.0, 0.125, 1)
-    assert str(found) == "pass@1 75.0 %, pass@4 100.0 % of 2 problems; 12.5 % of the tries show steps"
+    assert str(found).splitlines() == [
+        "pass@1 75.0 %, pass@4 100.0 % of 2 problems",
+        "100.0 % of the tries end by themselves with one `#### number`",
+        "12.5 % show steps: 1 of 1 are right; without steps 5 of 7",
+    ]
 
 
 def test_where_no_problem_is_mixed_the_first_one_is_shown():

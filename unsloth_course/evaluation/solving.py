@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course import models
+from unsloth_course.errors import CourseError
 from unsloth_course.evaluation.scores import Answers, Measure, Score, interval, kept, ratio_interval
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ LONGEST_SOLUTION = 64  # tokens: four steps and the answer of a bundled problem 
 SAMPLES_AT_ONCE = 256
 ENDING = 0.8  # of the tries with steps, so many have to end as the reward reads them
 ROOM = 0.2  # from pass@1 to pass@8: what GRPO has to sort
+_MARKED = "`#### number`"
 
 
 def is_solved(given: str, solution: str) -> bool:
@@ -65,6 +67,7 @@ def sample(
                 batch = tokenizer(
                     asked, return_tensors="pt", padding=True, add_special_tokens=False, return_token_type_ids=False
                 ).to(model.device)
+                models.require_room(model, batch["input_ids"].shape[1])
                 ids = model.generate(
                     **batch,
                     max_new_tokens=max_new_tokens,
@@ -173,10 +176,12 @@ class Attempts:
         return max(found, key=lambda n: sum("=" in text for text in self.given[n]), default=0)
 
     def __str__(self) -> str:
-        times = self.times
+        times, (right, shown), (others, bare) = self.times, self.accuracy_of(True), self.accuracy_of(False)
         return (
             f"pass@1 {100 * self.pass_at(1):.1f} %, pass@{times} {100 * self.pass_at(times):.1f} % "
-            f"of {len(self.right)} problems; {100 * self.worked:.1f} % of the tries show steps"
+            f"of {len(self.right)} problems\n"
+            f"{100 * self.ends:.1f} % of the tries end by themselves with one {_MARKED}\n"
+            f"{100 * self.worked:.1f} % show steps: {right} of {shown} are right; without steps {others} of {bare}"
         )
 
     __repr__ = __str__
@@ -192,6 +197,11 @@ class Gate:
 
     open: bool
     text: str
+
+    def require(self) -> None:
+        """Raises CourseError with the sentence where it is closed."""
+        if not self.open:
+            raise CourseError(self.text)
 
     def __str__(self) -> str:
         return self.text
