@@ -221,6 +221,7 @@ def complete(
                     add_special_tokens=False,
                     return_token_type_ids=False,
                 ).to(model.device)
+                require_room(model, batch["input_ids"].shape[1])
                 ids = model.generate(
                     **batch,
                     max_new_tokens=max_new_tokens,
@@ -237,6 +238,16 @@ def complete(
     finally:
         tokenizer.padding_side = side
     return made
+
+
+def require_room(model: Any, tokens: int) -> None:
+    """Raises CourseError for a prompt of more tokens than the model was loaded for: on a GPU Unsloth fails on those."""
+    most = getattr(model, "max_seq_length", None)
+    if most and tokens > most and model.device.type == "cuda":
+        raise CourseError(
+            f"A prompt has {tokens:,} tokens, and the model was loaded for {most:,}. Leave such rows out, or load it "
+            "with a larger max_seq_length (--max-length)."
+        )
 
 
 def until_end(tokenizer: Any, ids: list[int]) -> str:

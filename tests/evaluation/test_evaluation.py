@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from unsloth_course import evaluation, models, profile
 from unsloth_course.data import general, instruction
 from unsloth_course.english.tasks import is_short
+from unsloth_course.errors import CourseError
 from unsloth_course.evaluation import Answers, asking, interval, is_exact, luck, scores
 from unsloth_course.pocket import datasets, skills
 
@@ -384,6 +385,19 @@ def test_where_no_answer_is_short_nothing_is_marked(load, instructions):
     made = evaluation.instruction_score(found, found)
     assert (made.metric, made.before, made.chance) == ("perplexity", found.likelihood.perplexity, None)
     assert [one.name for one in made.measures] == ["answer_perplexity", "one_line", "stops", "length"]
+
+
+def test_what_leaves_no_room_for_an_answer_is_not_asked(load, instructions):
+    model, tokenizer = load()
+    sizes = [len(tokenizer(models.chat_prompt(tokenizer, n * "Why? "))["input_ids"]) for n in (1, 12, 300)]
+    rows = instructions.select(range(3)).map(
+        lambda row, n: {"instruction": (1, 12, 300)[n] * "Why? ", "input": ""}, with_indices=True
+    )
+    found = evaluation.answered(model, tokenizer, rows, sizes[1] + 3)
+    assert (len(found.likelihood.losses), len(found.given), found.left_out) == (2, 1, 1)
+    assert "2 rows; 1 more are left out, as their question alone fills the length" in str(found)
+    with pytest.raises(CourseError, match=r"Of 1 held-out questions none leaves room .* Raise --max-length"):
+        evaluation.answered(model, tokenizer, rows.select([2]), 64)
 
 
 def test_the_score_of_a_healthy_run_has_all_measures(healthy, load):

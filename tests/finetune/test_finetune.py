@@ -214,6 +214,15 @@ def test_rows_with_long_answers_alone_stand_by_their_perplexity(load):
     assert (short.STANDS, short.stands(short.measure(*load()))) == ("right answers", 0.0)
 
 
+def test_pairs_whose_prompt_fills_the_length_are_left_out_and_counted(load, capsys):
+    asked = [[{"role": "user", "content": text}] for text in ["What is 2 plus 2?"] * 3 + ["Why? " * 300]]
+    rows = Dataset.from_list([{"prompt": turns, "chosen": "It is 4.", "rejected": "4"} for turns in asked])
+    task = tasks.Pairs(profile.decide(TWO_CORES), rows, rows, None)
+    written, likelihood = task.measure(*load())
+    assert len(written.given) == len(likelihood.chosen.losses) == len(task.train) == 3
+    assert capsys.readouterr().out.count("1 of 4 pairs are left out") == 2
+
+
 def test_early_stopping_ends_a_run_that_gets_no_better(load, tmp_path):
     options = Options(
         "lora", "pocket", **SHORT, steps=40, learning_rate=1e-12, eval_steps=2, early_stopping=2, out=tmp_path

@@ -18,6 +18,7 @@ from unsloth_course.evaluation.asking import (
     recall,
 )
 from unsloth_course.evaluation.preferring import (
+    LONGEST_PREFERRED,
     PairLikelihood,
     Preferred,
     follow,
@@ -68,6 +69,7 @@ from unsloth_course.evaluation.surprise import (
 __all__ = [
     "KINDS",
     "LONGEST_ANSWER",
+    "LONGEST_PREFERRED",
     "LOWER_IS_BETTER",
     "PROBES_EACH",
     "Answered",

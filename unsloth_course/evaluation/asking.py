@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from unsloth_course import models
 from unsloth_course.data import instruction
 from unsloth_course.english.tasks import is_short
+from unsloth_course.errors import CourseError
 from unsloth_course.evaluation import surprise
 from unsloth_course.evaluation.scores import Answers, Measure, Score, interval, kept, score
 from unsloth_course.evaluation.surprise import Surprise
@@ -79,12 +80,14 @@ class Answered:
     `likelihood` is of the known answers, whatever their length; `asked` holds its own answers to the questions whose
     known answer is short, or, where none is, to some of all, which are not marked; `form` is how those look. `apart`
     says of pairs of questions whether the model finds their two answers likelier where they belong than swapped.
+    `left_out` counts the rows whose question alone fills the length that is read.
     """
 
     likelihood: Surprise
     asked: Answers
     form: Form
     apart: list[bool]
+    left_out: int = 0
 
     @property
     def questions(self) -> list[str]:
@@ -103,11 +106,13 @@ class Answered:
         return self.asked.right
 
     def __str__(self) -> str:
-        rows = len(self.likelihood.losses)
+        rows = f"{len(self.likelihood.losses)} rows"
+        if self.left_out:
+            rows += f"; {self.left_out} more are left out, as their question alone fills the length"
         exact = f"of {len(self.right)} with a short answer {self.asked}" if self.right else str(self.asked)
         return "\n".join(
             [
-                f"known answers:  {self.likelihood}, {rows} rows",
+                f"known answers:  {self.likelihood}, {rows}",
                 f"exact match:    {exact}",
                 f"what it writes: {self.form}",
             ]
@@ -121,15 +126,22 @@ def answered(model: Any, tokenizer: Any, rows: "Dataset", length: int) -> Answer
 
     How likely it finds each known answer, the end token counted and the row read up to `length` tokens; and, asked
     greedily in its chat form, what it answers to those with a short answer, marked by exact match. Where no answer is
-    short, up to 60 questions are asked and nothing is marked. Raises CourseError when no answer begins within
-    `length`. Taught in lessons colab1 (full fine-tuning) and colab2 (LoRA).
+    short, up to 60 questions are asked and nothing is marked. What leaves no room for an answer within `length` is not
+    asked. Raises CourseError when nothing is left. Taught in lessons colab1 (full fine-tuning) and colab2 (LoRA).
     """
     from unsloth_course.pocket import datasets
 
     questions = [instruction.question(row["instruction"], row["input"]) for row in rows]
     known = list(rows["output"])
-    short = [number for number, text in enumerate(known) if is_short(text)]
-    asked = short or list(range(min(READ, len(known))))
+    prompts = [models.chat_prompt(tokenizer, text) for text in questions]
+    room = [length - len(ids) for ids in tokenizer(prompts, add_special_tokens=False, verbose=False)["input_ids"]]
+    short = [n for n, text in enumerate(known) if is_short(text) and room[n] >= LONGEST_ANSWER]
+    asked = short or [n for n in range(len(known)) if room[n] >= LONGEST_READ][:READ]
+    if not asked:
+        raise CourseError(
+            f"Of {len(rows)} held-out questions none leaves room for an answer within {length} tokens. Raise "
+            "--max-length."
+        )
     skills = [datasets.skill_of(rows[number]["instruction"]) for number in asked]
     pairs = _pairs(short, known, skills)
     swapped = [(one, other) for pair in pairs for one, other in (pair, pair[::-1])]
@@ -150,7 +162,7 @@ def answered(model: Any, tokenizer: Any, rows: "Dataset", length: int) -> Answer
     given = models.complete(
         model,
         tokenizer,
-        [models.chat_prompt(tokenizer, questions[number]) for number in asked],
+        [prompts[number] for number in asked],
         LONGEST_ANSWER if short else LONGEST_READ,
         ended=ended,
     )
@@ -162,6 +174,7 @@ def answered(model: Any, tokenizer: Any, rows: "Dataset", length: int) -> Answer
         ),
         form=Form(["\n" not in text.strip() for text in given], ended, [*map(len, given)]),
         apart=_apart(pairs, each[: len(questions)], each[len(questions) :]),
+        left_out=each[: len(questions)].count(None),
     )
 
 

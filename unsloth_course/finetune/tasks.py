@@ -202,6 +202,20 @@ class Pairs(Task):
     STANDS = "preference_rate"
 
     beta: float = 0.1
+    fitted: bool = False
+
+    def fit(self, tokenizer: Any) -> None:
+        """Leaves out the pairs whose prompt fills the length, once, and says how many."""
+        from unsloth_course import evaluation
+        from unsloth_course.data import preference
+
+        for side in () if self.fitted else ("train", "held_out"):
+            rows = getattr(self, side)
+            left, told = preference.fitting(rows, tokenizer, self.machine.max_length, evaluation.LONGEST_PREFERRED)
+            if len(left) < len(rows):
+                print(told)
+            setattr(self, side, left)
+        self.fitted = True
 
     def stands(self, found: Any) -> float:
         return found[0].share
@@ -209,6 +223,7 @@ class Pairs(Task):
     def measure(self, model: Any, tokenizer: Any) -> Any:
         from unsloth_course import evaluation
 
+        self.fit(tokenizer)
         likelihood = evaluation.pair_likelihood(model, tokenizer, self.held_out, self.machine.max_length)
         return evaluation.prefer(model, tokenizer, self.held_out), likelihood
 
@@ -235,6 +250,7 @@ class Pairs(Task):
     def sizes(self, tokenizer: Any) -> dict[str, Any]:
         from unsloth_course.data import preference
 
+        self.fit(tokenizer)
         longest, completion = preference.longest(self.train, tokenizer)
         return {"longest": longest, "completion": completion}
 
