@@ -184,7 +184,7 @@ def reward_trainer(
     callbacks: Sequence[Any] = (),
     **settings: Any,
 ) -> Any:
-    """TRL's GRPOTrainer for problems with a verifiable answer, as in its lesson: rewards for the number and the form.
+    """TRL's GRPOTrainer for problems with a verifiable answer, as in its lesson: the right number is paid.
 
     prompts: columns prompt (turns) and answer (the number as text). generations: completions of each prompt, of at most
     `completion` tokens. The other arguments are those of `supervised_trainer`, and `settings` those of `GRPOConfig`.
@@ -199,7 +199,7 @@ def reward_trainer(
         "num_generations": generations,
         "max_completion_length": completion,
         "temperature": 1.0,
-        "reward_weights": [1.0, 0.25],
+        "reward_weights": [1.0, 0.0],  # `form` also pays a bare wrong number: it is logged and not paid
         "beta": 0.0,
         "loss_type": "bnpo",
         "max_steps": steps,

@@ -226,7 +226,7 @@ def prepare(options: Options, process: processes.Process | None = None) -> Prepa
     model, parameters = recipe.made_trainable(model, plan.checkpointing)
     print(parameters)
     if warm is not None and options.method == "grpo":
-        recipe.supervise(model, tokenizer, data.problems.warm_up(warm, worked=0.25))
+        recipe.supervise(model, tokenizer, data.problems.warm_up(warm, recipe.own(recipes.WORKED)))
     learn, test = recipe.blocks(task, tokenizer) if options.method == "cpt" else task.rows()
     if process.first:
         tasks.write_lines(task, options.out)

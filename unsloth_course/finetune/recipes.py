@@ -18,23 +18,25 @@ from unsloth_course.finetune import tasks
 from unsloth_course.finetune.options import Options
 from unsloth_course.profile import POCKET
 
-STEPS = {"lora": (200, 120), "full": (200, 120), "dpo": (80, 120), "grpo": (28, 150)}
+STEPS = {"lora": (200, 120), "full": (200, 120), "dpo": (80, 120), "grpo": (28, 80)}
 LEARNING_RATES = {
     "lora": (1e-3, 2e-4),
     "full": (1e-4, 5e-5),
     "dpo": (5e-4, 1e-4),
-    "grpo": (1e-3, 1e-4),
+    "grpo": (1e-3, 2e-4),
     "cpt": (8e-4, 5e-5),
 }
 # Unsloth keeps all weights in bfloat16 where the GPU has it; updates smaller than its last digit are lost.
 FULL_RATE_IN_BFLOAT16 = (2e-4, 5e-5)
 HELD_OUT = {"cpt": 100}
 RANKS = {"cpt": 64}
-WARM_UP = {"dpo": (300, 0), "grpo": (60, 60)}
+WARM_UP = {"dpo": (300, 0), "grpo": (60, 100)}
+WARM_ROWS = 16  # of each step of it, of GRPO
+WORKED = (0.25, 0.5)  # the share of them that shows its steps
 WARM_UP_RATES = (1e-3, 2e-4)
 BETA = (5.0, 0.1)
 COMPLETION = (64, 96)  # tokens
-PROMPTS, GENERATIONS = 4, 8  # of GRPO, for each update
+PROMPTS, GENERATIONS = (4, 8), 8  # of GRPO, for each update
 BLOCKS = 600  # of continued pretraining
 REPLAY = 0.4
 SHORT_RUN = 50  # steps; up to so many, each one's loss is logged
@@ -59,7 +61,7 @@ class Recipe:
     def batch(self) -> int:
         """Rows of one update; of GRPO completions."""
         if self.lesson == "grpo":
-            return (self.options.batch or PROMPTS) * self.generations
+            return (self.options.batch or self.own(PROMPTS)) * self.generations
         return self.options.batch or self.machine.arguments["per_device_train_batch_size"]
 
     @property
@@ -121,7 +123,7 @@ class Recipe:
 
     @property
     def warm_up_batch(self) -> int:
-        return self.machine.arguments["per_device_train_batch_size"]
+        return WARM_ROWS if self.lesson == "grpo" else self.machine.arguments["per_device_train_batch_size"]
 
     def task(self) -> tasks.Task:
         """The rows, and what is measured on them."""
@@ -223,6 +225,7 @@ class Recipe:
                 learning_rate=self.own(WARM_UP_RATES),
                 seed=self.options.seed,
                 out=out,
+                per_device_train_batch_size=self.warm_up_batch,
             )
 
     def warm_rows(self, task: tasks.Task) -> Any:
