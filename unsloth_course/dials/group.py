@@ -11,12 +11,12 @@ from unsloth_course.dials.tables import row
 MOST = 2.0  # the highest reward that can be set
 
 EXAMPLES = {
-    "1 of 8 is right": (1.25, *[0.25] * 7),
-    "4 of 8 are right": (1.25, 0.25) * 4,
-    "7 of 8 are right": (*[1.25] * 7, 0.25),
-    "all 8 alike": (0.25,) * 8,
+    "1 of 8 is right": (1.0, *[0.0] * 7),
+    "4 of 8 are right": (1.0, 0.0) * 4,
+    "7 of 8 are right": (*[1.0] * 7, 0.0),
+    "all 8 alike": (0.0,) * 8,
 }
-"""Rewards as in the lesson: 1.0 for the right number and 0.25 for the form."""
+"""Rewards as in the lesson: 1.0 for the right number."""
 
 
 @dataclass(frozen=True)
