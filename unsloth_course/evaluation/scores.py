@@ -199,10 +199,13 @@ def of_few(low: float, high: float, count: int) -> tuple[float, float]:
 
 
 def wilson(right: float, count: int) -> tuple[float, float]:
-    """The 95 % score interval of a share, `right` of `count` (Wilson 1927)."""
-    share, square = right / count, Z**2 / count
-    middle, half = share + square / 2, Z * math.sqrt(share * (1 - share) / count + square / count / 4)
-    return max(0.0, (middle - half) / (1 + square)), min(1.0, (middle + half) / (1 + square))
+    """The 95 % score interval of a share, `right` of `count` (Wilson 1927, JASA 22).
+
+    Unlike the bootstrap it does not shrink to nothing when all answers, or none, are right.
+    """
+    middle = (right + Z**2 / 2) / (count + Z**2)
+    half = Z / (count + Z**2) * math.sqrt(right * (count - right) / count + Z**2 / 4)
+    return max(0.0, round(middle - half, 9)), min(1.0, round(middle + half, 9))
 
 
 def share_above_a_coin(share: float, count: int) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from unsloth_course import evaluation, models, results, rewards
 from unsloth_course.data import problems, sources
 from unsloth_course.english.tasks import is_short
 from unsloth_course.errors import CourseError
-from unsloth_course.evaluation.scores import RESAMPLES
+from unsloth_course.evaluation.scores import RESAMPLES, wilson
 from unsloth_course.pocket import datasets
 from unsloth_course.profile import ENGLISH, HUB_DATA, POCKET, SMOLLM2
 
@@ -174,17 +174,6 @@ def _measured(model: Any, tokenizer: Any, drawn: Sequence[_Drawn]) -> dict[str, 
 def _share(marks: Sequence[bool]) -> dict[str, Any]:
     low, high = wilson(sum(marks), len(marks))
     return {"value": sum(marks) / len(marks), "interval": [low, high], "n": len(marks)}
-
-
-def wilson(right: int, n: int) -> tuple[float, float]:
-    """The 95 % score interval of a share (Wilson 1927, JASA 22).
-
-    Unlike the bootstrap it does not shrink to nothing when all answers, or none, are right.
-    """
-    z = 1.959964
-    middle = (right + z * z / 2) / (n + z * z)
-    half = z / (n + z * z) * math.sqrt(right * (n - right) / n + z * z / 4)
-    return max(0.0, round(middle - half, 9)), min(1.0, round(middle + half, 9))
 
 
 def _perplexity(model: Any, tokenizer: Any, rows: "Dataset") -> list[dict[str, Any]]:
