@@ -38,6 +38,7 @@ def exchanged(monkeypatch, task: str, source: str) -> None:
         ("somebody/model", None, True),
         ("adapter", "somebody/model", True),
         ("adapter", "pocket", False),
+        ("adapter", "smollm2", False),
         ("model", None, False),
     ],
 )
@@ -62,7 +63,7 @@ def test_the_network_is_used_where_the_weights_may_be_on_the_hub(tmp_path, monke
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"base_model_name_or_path": 3}'])
 def test_an_adapter_whose_base_is_not_told_is_looked_at_later(tmp_path, content):
     (tmp_path / "adapter_config.json").write_text(content)
-    assert own_process._fetched(tmp_path) == str(tmp_path)
+    assert own_process.base_of(tmp_path) == str(tmp_path)
 
 
 def test_a_merged_model_answers_as_its_adapter(adapter, tmp_path):

@@ -55,11 +55,12 @@ class Adapted:
 
 
 def test_a_base_in_a_folder_is_found_from_every_other_folder(tmp_path, monkeypatch):
-    for name in ("my model", "pocket"):
+    for name in ("my model", "pocket", "smollm2"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
     tokenizer = type("Tokenizer", (), {"save_pretrained": lambda self, folder: None})()
-    for base, noted in (("my model", str(tmp_path.resolve() / "my model")), ("pocket", "pocket"), ("a/b", "a/b")):
+    names = {name: name for name in ("pocket", "smollm2", "a/b")}
+    for base, noted in ({"my model": str(tmp_path.resolve() / "my model")} | names).items():
         made = models.save_adapter(Adapted(), tokenizer, "adapter", base=base)
         assert json.loads((made / "adapter_config.json").read_text())["base_model_name_or_path"] == noted
         assert (made / "README.md").read_text() == f"base_model: {noted}\n"

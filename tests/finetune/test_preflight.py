@@ -223,6 +223,16 @@ def test_a_name_that_is_none_is_a_sentence(server, tmp_path, name, words):
     assert words in look(tmp_path, name).problems[0]
 
 
+@pytest.mark.parametrize(("fetched", "state", "missing"), [(True, "all there", 0), (False, "nothing", 92_871_040)])
+def test_the_model_of_the_package_index_needs_no_hub(server, tmp_path, monkeypatch, fetched, state, missing):
+    server.down(0)
+    monkeypatch.setattr(preflight.smollm2, "is_fetched", lambda: fetched)
+    found = look(tmp_path, "smollm2", "english", machine=cpu(model="smollm2"))
+    assert not found.problems and found.plan.fits
+    assert (found.model.state, found.model.to_download) == (state, missing)
+    assert "rounded to about 4.5 bits" in str(found) and "generated" in str(found)
+
+
 def test_data_of_this_machine_is_measured(server, tmp_path):
     file = tmp_path / "rows" / "alpaca.json"
     assert look(tmp_path, "pocket", str(file), machine=cpu(model="pocket")).data.bytes == file.stat().st_size

@@ -121,6 +121,16 @@ def test_of_a_model_on_the_hub_only_its_config_is_fetched(command, monkeypatch):
     assert found["parts"]["weights"] == 3_410_176 * 4  # a T4 has no bfloat16, and float16 cannot be trained
 
 
+@pytest.mark.parametrize("name", ["smollm2", SMOLLM2])
+def test_the_models_that_the_course_names_are_known_without_fetching_anything(command, monkeypatch, name):
+    from unsloth_course import hub, smollm2
+
+    for room, fetching in ((hub, "fetch_config"), (smollm2, "fetch")):
+        monkeypatch.setattr(room, fetching, lambda *_: pytest.fail("it was fetched"))
+    status, out, _ = command("--method", "lora", "--gpu", "T4", "--model", name, "--json")
+    assert status == 0 and json.loads(out)["parts"]["weights"] >= 134_515_008 * 2
+
+
 @given(
     method=st.sampled_from(memory.METHODS),
     gpu=st.sampled_from(sorted(memory.GPUS)),
