@@ -36,10 +36,6 @@ PROSE_CHARACTERS = 300
 PROSE_SHARE = 0.92
 
 
-class NoShortAnswer(CourseError):
-    """Is not raised any more: rows with answers of any length are tested."""
-
-
 def _maker(source: str) -> Any:
     """The room that makes the rows of a source, side by side, or None."""
     if source == POCKET:
