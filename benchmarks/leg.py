@@ -176,7 +176,10 @@ def set_up(leg: Leg, model: Any, machine: Any) -> None:
     plan = memory.plan(
         model,
         dataclasses.replace(
-            machine, max_length=leg.length, memory_bytes=BUDGET if leg.way == "free" else machine.memory_bytes
+            machine,
+            max_length=leg.length,
+            memory_bytes=BUDGET if leg.way == "free" else machine.memory_bytes,
+            mixed_precision=False,  # as the other ways: full fine-tuning of all legs keeps its weights in bfloat16
         ),
         leg.method,
         longest=longest,

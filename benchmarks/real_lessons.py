@@ -304,6 +304,7 @@ def run(jobs: list[Job], environment: dict[str, str], options: argparse.Namespac
                 if not job.results.exists():
                     job.log.unlink(missing_ok=True)
                     words = ["--model", POCKET] if job.kind == "gpu" else []
+                    words = ["--model", HUB_MODEL] if options.profile == "cpu" else words
                     words += ["--profile", options.profile, "--seed", str(job.seed), "--out", str(job.folder)]
                     job.start([*program, "run", job.lesson, *words], job.environment)
             for job in [job for job in running if job.process is None or job.process.poll() is not None]:
