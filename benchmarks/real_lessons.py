@@ -280,7 +280,7 @@ def pack(jobs: list[Job], path: Path) -> None:
 
 
 def run(jobs: list[Job], environment: dict[str, str], options: argparse.Namespace) -> int:
-    """Runs the jobs, so many side by side; returns how many failed."""
+    """Runs the jobs, so many side by side; returns how many did not train."""
     if options.memory:
         site = options.out / "t4"
         site.mkdir(exist_ok=True)
@@ -318,7 +318,8 @@ def run(jobs: list[Job], environment: dict[str, str], options: argparse.Namespac
                     found = json.loads(job.results.read_text(encoding="utf-8"))
                     beside = -(-min(options.jobs, len(jobs)) // options.gpus)
                     job.results.write_text(json.dumps({"beside": beside} | found, indent=2) + "\n")
-                failed += not job.results.exists() or bool(job.process and job.process.returncode)
+                trained = job.record().get("receipt", {}).get("verdict") == "trained"
+                failed += not trained or bool(job.process and job.process.returncode)
                 print(said(job), flush=True)
                 pack(jobs, options.records)
             time.sleep(0.5)
@@ -342,8 +343,8 @@ def preferred(folder: Path, rows: Path, profile_name: str) -> dict[str, Any]:
     spoken = {row["prompt"][-1]["content"].strip() for row in conversations(rows)}
     held_out = held_out.to_list()
     groups = {
-        "conversations": [row for row in held_out if row["prompt"][-1]["content"].strip() in spoken],
-        "conversations of several turns, never trained on": several,
+        "conversations of one turn": [row for row in held_out if row["prompt"][-1]["content"].strip() in spoken],
+        "conversations of several turns": several,  # never trained on: the columns hold one question
         "rewrites": [row for row in held_out if row["prompt"][-1]["content"].strip() not in spoken],
     }
     found = {}
