@@ -253,15 +253,18 @@ def unread(train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset", 
 
 
 def chat_text(
-    source: str, train: int, held_out: int, seed: int, tokenizer: "PreTrainedTokenizerBase"
+    model: str, train: int, held_out: int, seed: int, tokenizer: "PreTrainedTokenizerBase"
 ) -> tuple["Dataset", "Dataset"]:
     """Questions with their answers, to read again in continued pretraining so that the chat is not forgotten.
 
-    The rows are those of `instructions`, to which `train` and `held_out` go. Returns (train, held out): train has the
-    column text, each row as the tokenizer's chat template writes it, for `corpus.blocks(..., control_tokens=True)`;
-    held out has the columns prompt and completion, for `evaluation.answer_perplexity`. Raises CourseError as
-    `instructions` and `instruction.render` do. Taught in lesson colab5 (continued pretraining).
+    model: its name, as in `general_text`: "smollm2" takes the rows of "english", the pocket model its own, a model of
+    the Hub those of yahma/alpaca-cleaned. The rows are those of `instructions`, to which `train` and `held_out` go.
+    Returns (train, held out): train has the column text, each row as the tokenizer's chat template writes it, for
+    `corpus.blocks(..., control_tokens=True)`; held out has the columns prompt and completion, for
+    `evaluation.answer_perplexity`. Raises CourseError as `instructions` and `instruction.render` do. Taught in lesson
+    colab5 (continued pretraining).
     """
+    source = POCKET if is_pocket(model) else ENGLISH if model in (ENGLISH, SMOLLM2) else HUB_DATA["lora"]
     learned, test, _ = instructions(source, train, held_out, seed)
     return instruction.render(learned, tokenizer).select_columns(["text"]), _turns(test)
 
