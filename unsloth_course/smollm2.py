@@ -99,7 +99,7 @@ def fetch(say: Callable[[str], None] = print) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(target.parent).free < NEEDED:
             raise OSError(errno.ENOSPC, "no space left")
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix="fetching-") as place:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix="fetching-", ignore_cleanup_errors=True) as place:
             made = convert(_download(Path(place)), Path(place) / "model")
             try:
                 made.rename(target)
@@ -169,6 +169,7 @@ def convert(file: Path, folder: Path) -> Path:
     except ImportError:
         raise CourseError("The package gguf is not installed here. Run ./setup_venv.sh again.") from None
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     reader = GGUFReader(file)
@@ -179,7 +180,11 @@ def convert(file: Path, folder: Path) -> Path:
         found = f"{count:,} parameters" if count != PARAMETERS else f"the tokens {ids} for {PROBE[0]!r}"
         raise CourseError(f"{file.name} is not SmolLM2-135M-Instruct: it has {found}.")
     folder.mkdir()
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    try:
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    except SafetensorError as error:  # so a full disk is told
+        code = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(code[1]) if code else errno.EIO, str(error)) from None
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": CONFIG["max_position_embeddings"]}
     settings |= {"clean_up_tokenization_spaces": False} | {name: tokens[id] for name, id in SPECIAL.items()}

