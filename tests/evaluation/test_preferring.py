@@ -58,6 +58,8 @@ def test_the_score_holds_the_interval_and_what_became_of_being_right():
     assert 0.55 < found.interval[0] < 0.75 < found.interval[1] < 0.9
     assert (found.correctness.before, found.correctness.after) == (1.0, 0.5)
     assert "30 of 40 in the preferred way (75.0 %), 20 right (50.0 %)" in str(after)
+    assert found.values() == {"preference rate": 0.75, "length": 1.0, "right": 0.5}
+    assert found.values("before") == {"preference rate": 0.0, "length": 1.0, "right": 1.0}
 
 
 def nats(*losses):
