@@ -321,9 +321,10 @@ def test_samples_do_not_flatter():
 
 
 def test_answers_that_cannot_be_marked_are_shown_without_marks():
-    long = Answers(["q"] * 5, ["an essay"] * 5, ["text"] * 5, [])
+    long = Answers(["q"] * 5, ["an essay " * 99] * 5, ["text"] * 5, [])
     found = evaluation.changed(long, long)
-    assert (found.counts, found.shown) == ({}, [("", "q", "an essay", "text", "text")] * 3)
+    cut = ("an essay " * 33)[:297] + "..."
+    assert (found.counts, found.shown) == ({}, [("", "q", cut, "text", "text")] * 3)
     assert str(long) == "5 answers, none of which can be marked" and math.isnan(long.share)
 
 

@@ -25,6 +25,7 @@ NOT_SHARES = LOWER_IS_BETTER | {"margin", "length"}
 KINDS = ("newly right", "still wrong", "newly wrong", "still right")
 """What became of a question whose answers before and after are marked, in the order in which samples are shown."""
 SHOWN = {"newly right": 3, "still wrong": 3, "newly wrong": 3}
+SHOWN_CHARACTERS = 300  # of a text among the samples; answers can be essays
 
 
 @dataclass(frozen=True)
@@ -352,7 +353,8 @@ def changed(before: Answers, after: Answers, wanted: Mapping[str, int] = SHOWN) 
     wanted: how many of each kind to show. Where nothing is marked the first few are shown, of no kind. Taught in lesson
     colab2 (LoRA).
     """
-    texts = list(zip(before.questions, before.expected, before.given, after.given, strict=True))
+    columns = (before.questions, before.expected, before.given, after.given)
+    texts = list(zip(*([_cut(text) for text in column] for column in columns), strict=True))
     if not after.right:
         return Changed({}, [("", *text) for text in texts[: max(wanted.values(), default=0)]])
     marks = zip(before.right, after.right, strict=True)
@@ -363,6 +365,10 @@ def changed(before: Answers, after: Answers, wanted: Mapping[str, int] = SHOWN) 
         found = [(kind, *text) for own, text in zip(kinds, texts, strict=True) if own == kind]
         shown += found[: wanted.get(kind, 0)]
     return Changed(counts, shown)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
 
 
 def one_answer(answers: Answers) -> tuple[str, int, int] | None:
