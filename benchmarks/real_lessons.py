@@ -14,14 +14,12 @@ recorded.
 """
 
 import argparse
-import ast
 import io
 import json
 import os
 import signal
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import time
 from collections.abc import Iterator
@@ -46,7 +44,6 @@ ROWS = {  # what is served under the name of the Hub's set, by its true name
 }
 ROWS["full"] = ROWS["lora"]
 FUNCTIONS = 8000
-OTHERS = {"test", "tests", "idlelib", "site-packages", "dist-packages", "lib2to3", "ensurepip"}
 TAIL = 20_000  # characters of a log that are brought home
 T4 = """
 import sys
@@ -69,19 +66,11 @@ torch.cuda.get_device_capability = capability
 
 def functions() -> Iterator[dict[str, str]]:
     """Functions of Python's standard library that have a docstring, in the columns of CodeXGLUE."""
-    for path in sorted(Path(sysconfig.get_path("stdlib")).rglob("*.py")):
-        if OTHERS.intersection(path.parts):
-            continue
-        try:
-            text = path.read_text(encoding="utf-8")
-            tree = ast.parse(text)
-        except (SyntaxError, ValueError):
-            continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef) and (docstring := ast.get_docstring(node)):
-                code = ast.get_source_segment(text, node) or ""
-                if 120 < len(code) < 4000:
-                    yield {"func_name": node.name, "code": code, "original_string": code, "docstring": docstring}
+    from unsloth_course.english import library
+
+    for path in sorted(library.modules(held_out=False) + library.modules(held_out=True)):
+        for name, code, docstring in library.functions(path):
+            yield {"func_name": name, "code": code, "original_string": code, "docstring": docstring}
 
 
 def samples(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -293,7 +282,6 @@ def run(jobs: list[Job], environment: dict[str, str], options: argparse.Namespac
 
         program = ["-c", COMMAND, str(copies(options.out / "notebooks", options.brief, options.factor))]
     waiting, running, failed = list(jobs), [], 0
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped."))
     try:
         while waiting or running:
             while waiting and len(running) < options.jobs:
@@ -336,8 +324,8 @@ def preferred(folder: Path, rows: Path, profile_name: str) -> dict[str, Any]:
     from unsloth_course import data, evaluation, models, profile
 
     machine = profile.detect(profile_name, HUB_MODEL, lesson="dpo")
-    adapter = next(folder.glob("*/adapter_config.json")).parent
-    model, tokenizer = models.load_adapter(adapter, max_length=machine.max_length, dtype=machine.torch_dtype)
+    how = {"max_length": machine.max_length, "dtype": machine.torch_dtype}
+    model, tokenizer = models.load_adapter(folder / "dpo-adapter", **how)
     _, held_out, _ = data.sources.preferences(machine.data, train=1, held_out=data.sources.RESERVED, seed=1)
     several = [row for row in conversations(rows) if sum(turn["role"] == "user" for turn in row["prompt"]) > 1]
     spoken = {row["prompt"][-1]["content"].strip() for row in conversations(rows)}
@@ -388,6 +376,7 @@ def main() -> int:
 
     from unsloth_course import models
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped."))  # what is running is ended, too
     options.out.mkdir(parents=True, exist_ok=True)
     model = served(options.model or Path(models.folder(SMOLLM2)), options.out / "model", options.rounded)
     kinds = ["t4-smollm2" if options.memory else "gpu-smollm2"]

@@ -2,15 +2,18 @@
 
 import ast
 import copy
+import dataclasses
 import functools
 import json
+import os
+import tarfile
 from types import SimpleNamespace
 
 import nbformat
 import pytest
 from conftest import script, unsloth_source
 
-from unsloth_course import runner
+from unsloth_course import models, profile, runner
 
 SCORE = {"metric": "exact_match", "n": 200, "before": 0.0, "after": 0.95, "interval": [0.9, 0.99], "retention": None}
 
@@ -178,6 +181,119 @@ def test_recorded_files_are_read_in_learning_order(table, tmp_path):
     for lesson in ("grpo", "base", "full", "lora"):
         (tmp_path / f"{lesson}-cpu-seed1.json").write_text(json.dumps(run_of(table, lesson)))
     assert [run["lesson"] for run in table.recorded(tmp_path)] == ["base", "lora", "full", "grpo"]
+
+
+# Recording on the real model
+
+
+def person(text, answer, other):
+    return {"instruction": text, "input": "", "output": answer, "chosen": answer, "rejected": other}
+
+
+@pytest.fixture
+def public_samples(tmp_path):
+    """Files as the public samples have them, of a few rows; the folder."""
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    rows = [person(f"Say {n} kindly.", f"It is {n}, my friend.", f"It is {n}, you fool.") for n in range(30)]
+    spoken = []
+    for number in range(12):
+        said = [{"from": "human", "value": f"Talk {number}."}]
+        if number % 3 == 1:
+            said.insert(0, {"from": "system", "value": "Be brief."})
+        if number % 3 == 2:
+            said += [{"from": "gpt", "value": "Well."}, {"from": "human", "value": f"Go on, {number}."}]
+        sides = {side: {"from": "gpt", "value": f"{side} {number}"} for side in ("chosen", "rejected")}
+        spoken.append({"conversations": said, **sides})
+    for name, found in {
+        "alpaca_en_demo": rows[:10],
+        "rasbt_instruction-data": rows[10:],
+        "rasbt_instruction-data-with-preference": rows,
+        "dpo_en_demo": spoken,
+    }.items():
+        (folder / f"{name}.json").write_text(json.dumps(found))
+    return folder
+
+
+@pytest.fixture
+def real_lessons(monkeypatch):
+    found = script("real_lessons")
+    monkeypatch.setattr(found, "FUNCTIONS", 40)
+    return found
+
+
+def test_the_rows_are_served_in_the_form_that_the_lessons_fetch(real_lessons, public_samples, tmp_path, hub_here):
+    from unsloth_course import data
+
+    for name, folder in real_lessons.sets(public_samples, tmp_path / "sets").items():
+        hub_here.add_dataset(name, folder)
+    names = profile.HUB_DATA
+    train, held_out, _ = data.sources.instructions(names["lora"], 5, 4, seed=1)
+    assert len(train) == 5 and len(held_out) == 4
+    pairs = [row for side in data.sources.preferences(names["dpo"], 99, 200, seed=1)[:2] for row in side]
+    assert len(pairs) == 38  # a conversation of several turns has no place in the columns
+    assert sum(row["prompt"][0] == {"role": "system", "content": "Be brief."} for row in pairs) == 4
+    assert data.sources.corpus(names["cpt"], 5, 4, seed=1)[0]["text"][0].startswith("def ")
+
+
+def test_pairs_are_asked_apart(real_lessons, public_samples, tmp_path, hub_here, with_adapter, machine, monkeypatch):
+    """A new adapter has changed nothing, so no chosen answer gained more than the rejected one."""
+    for name, folder in real_lessons.sets(public_samples, tmp_path / "sets").items():
+        hub_here.add_dataset(name, folder)
+    models.save_adapter(*with_adapter(), tmp_path / "dpo-adapter", base="pocket")
+    here = dataclasses.replace(machine, data=profile.HUB_DATA["dpo"])
+    monkeypatch.setattr(profile, "detect", lambda *_, **__: here)
+    found = real_lessons.preferred(tmp_path, public_samples, "cpu")
+    counts = {name: group["n"] for name, group in found.items()}
+    assert counts["conversations of several turns"] == 4 and sum(counts.values()) == 4 + 19
+    assert all(group["preference_accuracy"] == 0 and group["interval"][1] < 0.8 for group in found.values())
+
+
+LESSON = """
+import json, os, pathlib, sys, time
+apart = "--apart" in sys.argv
+out = pathlib.Path(sys.argv[sys.argv.index("--apart" if apart else "--out") + 1])
+time.sleep(0.2)
+if apart:
+    (out / "apart.json").write_text("{}")
+elif sys.argv[sys.argv.index("run") + 1] != "cpt":
+    found = json.loads(sys.argv[1]) | {"gpu": os.environ["CUDA_VISIBLE_DEVICES"]}
+    (out / (sys.argv[sys.argv.index("run") + 1] + ".json")).write_text(json.dumps(found))
+print("done" if out.name != "cpt-1" else "no memory left")
+"""
+
+
+def test_runs_are_spread_over_the_gpus_and_packed_one_by_one(real_lessons, table, tmp_path, monkeypatch, capsys):
+    options = {"out": tmp_path, "rows": tmp_path, "records": tmp_path / "records.tar.gz", "memory": None}
+    options = SimpleNamespace(**options, brief=False, factor=1, profile="gpu", jobs=2, gpus=2)
+    pretended = real_run(table, "dpo", 1)
+    pretended["training"] |= {"predicted_memory_bytes": 2**20, "steps": 3}
+    pretended["receipt"]["findings"], pretended["data"] = [], "its rows"
+    start = real_lessons.Job.start
+    monkeypatch.setattr(
+        real_lessons.Job,
+        "start",
+        lambda job, command, env: start(job, ["-c", LESSON, json.dumps(pretended), *command], env),
+    )
+
+    def jobs():
+        return [real_lessons.Job(lesson, 1, "gpu-smollm2", tmp_path) for lesson in ("lora", "dpo", "cpt")]
+
+    assert real_lessons.run(jobs(), dict(os.environ), options) == 1  # cpt
+    said = capsys.readouterr().out
+    assert "lora-1: trained; answer_perplexity 6.50 before, 5.10 after" in said
+    assert "peak 0.00 GiB" in said and "3 steps in 11 s" in said and "cpt-1: no results" in said
+    with tarfile.open(options.records) as packed:
+        assert {"lora-gpu-smollm2-seed1.json", "dpo-gpu-smollm2-seed1.json", "cpt-1.log"} <= set(packed.getnames())
+        assert packed.extractfile("cpt-1.log").read() == b"no memory left\n"
+        found = json.loads(packed.extractfile("dpo-gpu-smollm2-seed1.json").read())
+    assert found["apart"] == {} and found["beside"] == 1
+    assert {json.loads((tmp_path / f"{name}-1/{name}.json").read_text())["gpu"] for name in ("lora", "dpo")} == {
+        "0",
+        "1",
+    }
+    monkeypatch.setattr(real_lessons.Job, "start", lambda job, *_: pytest.fail(f"{job.name} is run again"))
+    assert real_lessons.run(jobs()[:2], dict(os.environ), options) == 0
 
 
 @pytest.mark.parametrize("lesson", runner.LESSONS)
