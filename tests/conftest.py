@@ -172,7 +172,7 @@ def run_pocket(machine, with_adapter, tmp_path_factory) -> Callable[..., Run]:
             "output_dir": str(tmp_path_factory.mktemp("checkpoints")),
             **machine.arguments,
         }
-        before = evaluation.ask(model, tokenizer, questions)
+        before = evaluation.answered(model, tokenizer, questions, machine.max_length)
         trainer = SFTTrainer(
             model=model,
             processing_class=tokenizer,
@@ -182,9 +182,10 @@ def run_pocket(machine, with_adapter, tmp_path_factory) -> Callable[..., Run]:
         spoil(trainer)
         watching = diagnosis.watch(trainer)
         trainer.train()
-        after = evaluation.ask(model, tokenizer, questions)
-        receipt = diagnosis.receipt(watching, evaluation.score(before, after), (before, after))
-        return Run(trainer, tokenizer, watching, questions, before, after, receipt)
+        after = evaluation.answered(model, tokenizer, questions, machine.max_length)
+        answers = before.asked, after.asked
+        receipt = diagnosis.receipt(watching, evaluation.instruction_score(before, after), answers)
+        return Run(trainer, tokenizer, watching, questions, *answers, receipt)
 
     return run
 

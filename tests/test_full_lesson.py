@@ -37,7 +37,7 @@ def test_it_ends_with_status_1_and_a_sentence(without_a_learning_rate):
 
 def test_its_deep_dive_finds_no_change_and_claims_nothing(without_a_learning_rate):
     said = without_a_learning_rate.outputs
-    assert "The change brought no right answers, so nothing can be said about the rank that it needs." in said
+    assert "The change gained nothing, so nothing can be said about the rank that it needs." in said
     assert "embeddings moved by 0.00%" in said
     assert re.search(r"q_proj +0 to +0 of 256", said)
     assert "low rank suffices" not in said

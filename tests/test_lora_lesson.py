@@ -49,7 +49,11 @@ def test_its_figures_are_those_of_the_changed_knobs(without_a_learning_rate):
     found = without_a_learning_rate.results
     assert (found["training"]["steps"], found["training"]["examples"]) == (15, 240)
     assert (found["evaluation"]["n"], found["evaluation"]["before"], found["evaluation"]["after"]) == (24, 0.0, 0.0)
-    assert found["evaluation"]["interval"] == [0.0, 0.0]
+    low, high = found["evaluation"]["interval"]
+    assert low < 0 < high  # 0 of 24 is not known to be 0
+    judge = found["evaluation"]["measures"][0]
+    assert (judge["name"], judge["judges"], judge["n"], judge["likelier"]) == ("answer_perplexity", True, 24, 0)
+    assert judge["before"] == judge["after"] and judge["interval"] == [0.0, 0.0]
     assert found["evaluation"]["retention"]["before"] == found["evaluation"]["retention"]["after"]
 
 

@@ -194,16 +194,22 @@ def test_a_rank_below_0_is_a_sentence(toy):
     [
         ({0: 0.0, 1: 0.4, 4: 0.95, 16: 0.96, 256: 0.95}, "Rank 4 keeps 100 % .* low rank suffices here"),
         ({0: 0.0, 1: 0.1, 16: 0.4, 64: 0.7, 256: 0.9}, "Rank 256 keeps 100 % .*rank 16 only 44 %: low rank does not"),
-        ({0: 0.2, 16: 0.58, 256: 0.6}, "Rank 16 keeps 95 % .* suffices"),
+        ({0: 0.2, 16: 0.58, 256: 0.6}, r"Rank 16 keeps 95 % .* suffices here\.$"),
         ({0: 0.0, 8: 0.9, 256: 0.9}, r"Rank 8 keeps 100 % of what the whole change of rank 256 gained\.$"),
-        ({0: 0.0, 16: 0.0, 256: 0.0}, "brought no right answers, so nothing can be said"),
-        ({0: 0.5, 16: 0.9, 256: 0.4}, "brought no right answers"),
+        ({0: -7.0, 2: -1.0, 16: -0.2, 256: -0.1}, "Rank 16 keeps 99 % .* suffices"),  # losses
+        ({0: 0.0, 16: 0.0, 256: 0.0}, "gained nothing, so nothing can be said"),
+        ({0: 0.5, 16: 0.9, 256: 0.4}, "gained nothing"),
     ],
 )
 def test_the_sentence_follows_the_numbers(scores, said):
     import re
 
     assert re.search(said, lowrank.sentence(scores, 16)), lowrank.sentence(scores, 16)
+
+
+def test_what_is_kept_of_a_gain():
+    assert lowrank.kept({256: -1.0, 0: -5.0, 4: -2.0}) == {0: 0.0, 4: 0.75, 256: 1.0}
+    assert lowrank.kept({0: 0.5, 256: 0.4}) == {0: 0.0, 256: 0.0}
 
 
 def test_one_rank_is_no_comparison():

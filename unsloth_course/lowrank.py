@@ -197,24 +197,34 @@ def cut(model: Any, before: Mapping[str, Any]) -> Cut:
     return Cut(model, before)
 
 
-def sentence(scores: Mapping[int, float], rank: int = 16, share: float = 0.95) -> str:
-    """What scores at several ranks say about low rank, in words.
+def kept(scores: Mapping[int, float]) -> dict[int, float]:
+    """The share of a gain that is left with each change cut to a rank: 0 at the smallest, 1 at the largest.
 
-    scores: the share of right answers with each change cut to that rank; the smallest one is where the gain is counted
-    from, the largest one the uncut model. rank: that of a LoRA to compare with, among the scores. share: of the gain
-    that counts as all of it. Raises CourseError when there are fewer than two ranks. Taught in lesson colab1.
+    scores: by rank, more being better: a share of right answers, or minus a loss. The smallest rank's is where the gain
+    is counted from, the largest one's that of the uncut model. All zeros where nothing was gained. Raises CourseError
+    when there are fewer than two ranks.
     """
     if len(scores) < 2:
         raise CourseError("One rank says nothing: give the scores of at least two, the smallest and the uncut model's.")
-    ranks = sorted(scores)
-    start, whole = scores[ranks[0]], scores[ranks[-1]]
-    if whole <= start:
-        return "The change brought no right answers, so nothing can be said about the rank that it needs."
-    kept = {one: (scores[one] - start) / (whole - start) for one in ranks}
-    needed = next(one for one in ranks if kept[one] >= share)
-    text = f"Rank {needed} keeps {100 * kept[needed]:.0f} % of what the whole change of rank {ranks[-1]} gained"
-    if rank not in kept:
+    start, whole = scores[min(scores)], scores[max(scores)]
+    return {rank: (scores[rank] - start) / (whole - start) if whole > start else 0.0 for rank in sorted(scores)}
+
+
+def sentence(scores: Mapping[int, float], rank: int = 16, share: float = 0.95) -> str:
+    """What scores at several ranks say about low rank, in words.
+
+    scores: as for `kept`. rank: that of a LoRA to compare with, among the scores. share: of the gain that counts as all
+    of it. Raises CourseError as `kept` does. Taught in lesson colab1.
+    """
+    left = kept(scores)
+    whole = max(left)
+    if not left[whole]:
+        return "The change gained nothing, so nothing can be said about the rank that it needs."
+    needed = next(one for one in left if left[one] >= share)
+    text = f"Rank {needed} keeps {100 * left[needed]:.0f} % of what the whole change of rank {whole} gained"
+    if rank not in left:
         return f"{text}."
     if needed <= rank:
-        return f"{text}: low rank suffices here, and a LoRA of rank {rank} has directions to spare."
-    return f"{text}, and rank {rank} only {100 * kept[rank]:.0f} %: low rank does not suffice here."
+        spare = f", and a LoRA of rank {rank} has directions to spare" if needed < rank else ""
+        return f"{text}: low rank suffices here{spare}."
+    return f"{text}, and rank {rank} only {100 * left[rank]:.0f} %: low rank does not suffice here."

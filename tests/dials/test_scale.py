@@ -1,5 +1,7 @@
 """The adapter dial: what it measures, its static twin, and its widget."""
 
+from dataclasses import replace
+
 import pytest
 
 from unsloth_course import dials, evaluation, frontend, models, plots
@@ -10,28 +12,37 @@ ATTACK = "<script>alert('x')</script>"
 
 
 def dial(factors=(0.0, 0.5, 1.0, 2.0)):
-    return AdapterDial([Setting(f, f / 2, 1 - f / 4, [("What is 1 plus 1?", f"answer at {f}")]) for f in factors])
+    answers = {f: [("What is 1 plus 1?", f"answer at {f}")] for f in factors}
+    return AdapterDial([Setting(f, min(f, 1), f / 2, 1 - f / 4, answers[f]) for f in factors])
 
 
 def test_the_table_shows_the_answers_at_the_nearest_position():
     found = dial().table(0.5)
     assert "answer at 0.5" in found and "answer at 1.0" not in found
-    assert "Held-out questions 25 % right, untouched skills 88 % right" in found
+    assert "Held-out answers 50 % likelier than at 0, 25 % given to the letter, untouched skills 88 % right" in found
     assert "answer at 2.0" in dial().table(1.9)
 
 
 def test_text_of_the_data_and_of_the_model_is_escaped():
-    found = AdapterDial([Setting(1.0, 0.5, 0.5, [(ATTACK, ATTACK)])]).table(1.0)
+    found = AdapterDial([Setting(1.0, 0.5, 0.5, 0.5, [(ATTACK, ATTACK)])]).table(1.0)
     assert "<script" not in found and found.count("&lt;script&gt;") == 2
 
 
-def test_the_picture_has_both_lines_and_every_position():
+def test_the_picture_has_all_lines_and_every_position():
     picture = dial().picture()
     assert isinstance(picture, plots.Picture)
-    (axes,) = picture.axes
-    drawn = [line for line in axes.get_lines() if list(line.get_xdata()) == [0.0, 0.5, 1.0, 2.0]]
-    assert [list(line.get_ydata()) for line in drawn] == [[0.0, 0.25, 0.5, 1.0], [1.0, 0.875, 0.75, 0.5]]
+    lines = [[0.0, 0.5, 1.0, 1.0], [0.0, 0.25, 0.5, 1.0], [1.0, 0.875, 0.75, 0.5]]
+    assert drawn(picture) == lines
     assert picture._repr_png_().startswith(b"\x89PNG")
+    # No answer is short: nothing can be marked, and the line is left away.
+    unmarked = AdapterDial([replace(setting, score=float("nan")) for setting in dial().settings])
+    assert drawn(unmarked.picture()) == [lines[0], lines[2]] and "to the letter" not in unmarked.table(1.0)
+
+
+def drawn(picture):
+    (axes,) = picture.axes
+    found = [line for line in axes.get_lines() if list(line.get_xdata()) == [0.0, 0.5, 1.0, 2.0]]
+    return [list(line.get_ydata()) for line in found]
 
 
 def test_a_program_gets_the_picture_and_a_person_the_widget(monkeypatch):
@@ -60,9 +71,9 @@ def test_the_dial_is_measured_on_the_model_at_each_scale(healthy):
     rows, probes = healthy.held_out.select(range(12)), datasets.probes(3, seed=1)
     found = dials.adapter(model, tokenizer, rows, probes, factors=(0.0, 1.0))
     base, trained = found.settings
-    assert base.score == 0.0 and base.retention >= 0.9  # the base: it fails in chat and knows the rest
+    assert base.score == base.likelier == 0.0 and base.retention >= 0.9  # the base: it fails in chat and knows the rest
     asked = evaluation.ask(model, tokenizer, rows)
-    assert trained.score == asked.share > 0.5
+    assert trained.score == asked.share > 0.5 and trained.likelier > 0.9
     assert trained.answers == list(zip(asked.questions[:3], asked.given[:3], strict=True))
     with models.adapter_scaled(model, 0):
         assert [text for _, text in base.answers] == evaluation.ask(model, tokenizer, rows).given[:3]

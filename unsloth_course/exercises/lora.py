@@ -163,8 +163,9 @@ EXERCISES = (
         task=source("""
             A row of a batch is a list of token ids: the prompt; from `start` on the
             completion and the token that ends the turn; from `length` on padding.
-            Return the labels: the id where the loss counts, -100 elsewhere. Padding and
-            end of turn are the same token here, as in SmolLM2.
+            Return the labels: the id where the loss counts, -100 elsewhere. Padding may
+            be the very token that ends a turn, as in this lesson's models (on a GPU
+            Unsloth gives SmolLM2 another one).
         """),
         function="make_labels",
         stub=source("""
