@@ -1,7 +1,5 @@
 """The numbers that a recipe picks where an option leaves them open."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from unsloth_course import profile
@@ -59,23 +57,6 @@ def test_an_optimizer_that_there_is_none_of_is_a_sentence_before_the_model_is_lo
     recipe = recipes.Recipe(Options("lora", "pocket", optim="foo"), profile.decide(CARD, "cpu", "pocket", "pocket"))
     with pytest.raises(CourseError, match=r"--optim is 'foo'; choose one of .*adamw_torch"):
         recipe.load("no such folder")
-
-
-@pytest.mark.parametrize(
-    ("train", "test", "words"),
-    [([], None, "to learn from"), ([1], [], "for testing"), ([1], [1], None), ([1], None, None)],
-)
-def test_pairs_whose_prompts_fill_the_length_are_a_sentence(monkeypatch, train, test, words):
-    from unsloth_course import training
-
-    made = SimpleNamespace(train_dataset=train, eval_dataset=test)
-    monkeypatch.setattr(training, "preference_trainer", lambda *_, **__: made)
-    recipe = recipes.Recipe(Options("dpo", "pocket"), profile.decide(CARD, "cpu", "pocket", "pocket"))
-    if words is None:
-        assert recipe.trainer(None, None, train, test, 1, {}, []) is made
-    else:
-        with pytest.raises(CourseError, match=f"No pair {words} is left: .* 128 tokens or more.* Raise --max-length"):
-            recipe.trainer(None, None, train, test, 1, {}, [])
 
 
 class NoTemplate:

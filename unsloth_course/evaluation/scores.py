@@ -374,14 +374,10 @@ def _cut(text: str) -> str:
 def one_answer(answers: Answers) -> tuple[str, int, int] | None:
     """The text that was given to more than half of at least 8 questions with different answers: it, how often, of what.
 
-    None where there is none, and where it is the right answer to half of them.
+    None where there is none, and where at least half as many questions have that answer.
     """
     given = Counter(text.strip() for text in answers.given)
     expected = Counter(text.strip() for text in answers.expected)
     text, times = given.most_common(1)[0] if given else ("", 0)
     many = len(answers.given) >= 8 and 2 * times > len(answers.given)
-    return (
-        (text, times, len(answers.given))
-        if many and 2 * expected[text] <= len(answers.given) and len(expected) > 1
-        else None
-    )
+    return (text, times, len(answers.given)) if many and 2 * expected[text] <= times else None

@@ -296,9 +296,7 @@ class Recipe:
         }
         lesson = (model, tokenizer, rows, self.machine)
         if self.lesson == "dpo":
-            made = training.preference_trainer(*lesson, beta=self.beta, **common, **settings)
-            self._require_pairs(made)
-            return made
+            return training.preference_trainer(*lesson, beta=self.beta, **common, **settings)
         if self.lesson == "grpo":
             common.pop("held_out")
             more = {"generations": self.generations, "completion": self.completion}
@@ -307,15 +305,6 @@ class Recipe:
             rate = self.options.embedding_learning_rate or self.learning_rate / self.own((2, 5))
             return training.continued_trainer(*lesson, embedding_learning_rate=rate, **common, **settings)
         return training.supervised_trainer(*lesson, **common, **settings)
-
-    def _require_pairs(self, trainer: Any) -> None:
-        """Raises CourseError when TRL left no pair over: it drops those whose prompt alone fills the length."""
-        for name, rows in (("to learn from", trainer.train_dataset), ("for testing", trainer.eval_dataset)):
-            if rows is not None and not len(rows):
-                raise CourseError(
-                    f"No pair {name} is left: each prompt alone has {self.machine.max_length} tokens or more, so "
-                    "nothing of an answer would be read. Raise --max-length."
-                )
 
     def blocks(self, task: tasks.Task, tokenizer: Any) -> tuple[Any, Any]:
         """Blocks of text to learn from, with replay mixed in, and blocks of the held-out text."""
