@@ -19,10 +19,12 @@ from unsloth_course.errors import CourseError
 TRAINED, SUSPICIOUS, NOT_TRAINED = "trained", "suspicious", "not trained"
 SAMPLED_ROWS = 256
 FORGOTTEN = 0.05
-FORGOTTEN_TEXT = 0.15  # rise of the perplexity of general text
+FORGOTTEN_TEXT = 0.15  # rise of the perplexity of text that should stay
+_KEPT_TEXT = {"perplexity": "general text", "chat_perplexity": "answers in chat"}
 FORGOTTEN_CHAT = 0.05  # of answers in chat
 LESS_LIKELY = 0.10  # rise of the perplexity of the chosen answers
 STEPS_LOST = 0.10  # fall of the share of tries with steps
+SLIGHT = 0.01  # a fall of a perplexity by less is no effect, however sure it is
 LEARNED = 0.9  # an exact match from here on has little left to learn
 MEMORY_MISS = 0.2
 ROUNDING = 1e-6  # a spread of rewards below this is none
@@ -184,6 +186,12 @@ def _doubts_of_score(score: evaluation.Score) -> list[Finding]:
             f"{judge.before:.3f} before, {judge.after:.3f} after, and the 95 % interval of the difference includes 0."
         )
         found.append(Finding("doubt", "no held-out effect", text))
+    elif judge.lower and judge.after > (1 - SLIGHT) * judge.before:
+        text = (
+            f"The held-out {judge.title} fell by less than {SLIGHT:.0%}: {judge.before:.3f} before, {judge.after:.3f} "
+            "after. Raise the learning rate, or the steps."
+        )
+        found.append(Finding("doubt", "no held-out effect", text))
     elif own.better[0] > 0 and score.above_chance and not replace(own, interval=score.above_chance).better[0] > 0:
         if score.metric == "perplexity":
             name = "order not learned"
@@ -235,12 +243,11 @@ def _notes(e: Evidence) -> list[Finding]:
         found.append(Finding("note", "skipped steps", text))
     found += _notes_of_score(e.score) if e.score else []
     kept = e.score.retention if e.score else None
-    if kept and kept.metric == "perplexity":
+    if kept and kept.metric in _KEPT_TEXT:
         rise = kept.after / kept.before - 1
         if rise > FORGOTTEN_TEXT:
-            text = (
-                f"General text is {100 * rise:.0f} % more surprising: {kept.before:.3f} before, {kept.after:.3f} after."
-            )
+            more = f"{100 * rise:.0f} % more surprising: {kept.before:.3f} before, {kept.after:.3f} after."
+            text = f"The model finds {_KEPT_TEXT[kept.metric]} {more}"
             found.append(Finding("note", "forgetting", text))
     elif kept and round(kept.before - kept.after, 9) > FORGOTTEN:
         points = 100 * (kept.before - kept.after)
@@ -358,7 +365,8 @@ class Receipt:
                 lines.append(("right answers", f"{right.before:.3f} before, {right.after:.3f} after"))
             if e.score.retention:
                 kept = e.score.retention
-                what = "perplexity of general text" if kept.metric == "perplexity" else "untouched skills"
+                text = _KEPT_TEXT.get(kept.metric)
+                what = f"perplexity of {text}" if text else "untouched skills"
                 lines.append((what, f"{kept.before:.3f} before, {kept.after:.3f} after"))
         if self.answers and self.answers.counts:
             lines.append(("answers", self.answers.total))

@@ -185,7 +185,7 @@ def perplexity_score(
 ) -> Score:
     """The comparison of held-out domain text before and after. Lower is better, and the interval is after minus before.
 
-    general: the same of general text, before and after. chance: the trained model on the domain texts in shuffled order
+    general: the same of what should stay, before and after: general text, or the answers in chat. chance: the trained model on the domain texts in shuffled order
     (see `shuffled`); a model that learned only which words occur finds these no more surprising. beside: other texts
     by the name of their measure, such as "unread_perplexity" and "chat_perplexity", each before and after. facts: what
     it recalls. Taught in lesson colab5 (continued pretraining).
@@ -200,34 +200,35 @@ def perplexity_score(
     if facts:
         change = interval(facts[0].right, facts[1].right)
         measures.append(Measure("facts", facts[0].share, facts[1].share, change, len(facts[1].right)))
+    # Where chat is what should stay, `general` holds the answers in chat.
+    kind = "chat_perplexity" if "chat_perplexity" in (beside or {}) else "perplexity"
     return Score(
         metric="perplexity",
         n=len(after.losses),
         before=before.perplexity,
         after=after.perplexity,
         interval=measures[0].interval,
-        retention=Retention("perplexity", general[0].perplexity, general[1].perplexity) if general else None,
+        retention=Retention(kind, general[0].perplexity, general[1].perplexity) if general else None,
         chance=chance.perplexity if chance else None,
         above_chance=perplexity_interval(chance, after) if chance else None,
         measures=tuple(measures),
     )
 
 
-def side_by_side(legs: Mapping[str, Mapping[str, Any]]) -> "DataFrame":
+def side_by_side(legs: Mapping[str, Mapping[str, Any]], old: str = "general") -> "DataFrame":
     """Runs beside each other, the first one as what the others are compared with: one column for each.
 
-    legs: by name, for each the keys domain and general (a `Surprise`) and skills (an `Answers`). Taught in lesson
-    colab5 (continued pretraining).
+    legs: by name, for each a `Surprise` by the name of its texts, and skills (an `Answers`). old: the texts that should
+    stay as they were. Taught in lesson colab5 (continued pretraining).
     """
     import pandas as pd
 
-    known = next(iter(legs.values()))["general"].perplexity
+    known = next(iter(legs.values()))[old].perplexity
     return pd.DataFrame(
         {
             name: {
-                "perplexity, domain": f"{leg['domain'].perplexity:,.2f}",
-                "perplexity, general text": f"{leg['general'].perplexity:,.2f}",
-                "its rise": f"{leg['general'].perplexity / known - 1:+.1%}",
+                **{f"perplexity, {what}": f"{leg[what].perplexity:,.2f}" for what in leg if what != "skills"},
+                f"rise of {old}": f"{leg[old].perplexity / known - 1:+.1%}",
                 "untouched skills": f"{leg['skills'].share:.1%}",
             }
             for name, leg in legs.items()
