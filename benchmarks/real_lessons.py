@@ -92,21 +92,17 @@ def conversations(folder: Path) -> list[dict[str, Any]]:
 
 
 def sets(rows: Path, out: Path) -> dict[str, Path]:
-    """The rows in the files and columns of the sets that the lessons fetch: a folder for each Hub name."""
+    """The rows in the files that the lessons fetch, a folder for each Hub name. A pair has a prompt of turns."""
     import pyarrow
     import pyarrow.parquet
 
     asked = [{key: row.get(key, "") for key in ("instruction", "input", "output")} for row in samples(rows, "alpaca")]
     pairs = [
-        {"system": "", "question": "\n\n".join(filter(None, (row["instruction"], row["input"])))}
+        {"prompt": [{"role": "user", "content": "\n\n".join(filter(None, (row["instruction"], row["input"])))}]}
         | {side: row[side] for side in ("chosen", "rejected")}
         for row in samples(rows, "rewrites")
     ]
-    for row in conversations(rows):
-        system = [turn["content"] for turn in row["prompt"] if turn["role"] == "system"]
-        if len(row["prompt"]) == 1 + len(system):  # the columns hold one question
-            pairs.append(row | {"system": "".join(system), "question": row["prompt"][-1]["content"]})
-            del pairs[-1]["prompt"]
+    pairs += conversations(rows)
     code = [row for row, _ in zip(functions(), range(FUNCTIONS), strict=False)]
     found = {HUB_DATA[lesson]: out / lesson for lesson in ("lora", "dpo", "cpt")}
     answers, preferences, python = found.values()
@@ -327,14 +323,11 @@ def preferred(folder: Path, rows: Path, profile_name: str) -> dict[str, Any]:
     how = {"max_length": machine.max_length, "dtype": machine.torch_dtype}
     model, tokenizer = models.load_adapter(folder / "dpo-adapter", **how)
     _, held_out, _ = data.sources.preferences(machine.data, train=1, held_out=data.sources.RESERVED, seed=1)
-    several = [row for row in conversations(rows) if sum(turn["role"] == "user" for turn in row["prompt"]) > 1]
     spoken = {row["prompt"][-1]["content"].strip() for row in conversations(rows)}
-    held_out = held_out.to_list()
-    groups = {
-        "conversations of one turn": [row for row in held_out if row["prompt"][-1]["content"].strip() in spoken],
-        "conversations of several turns": several,  # never trained on: the columns hold one question
-        "rewrites": [row for row in held_out if row["prompt"][-1]["content"].strip() not in spoken],
-    }
+    groups = {"conversations": [], "rewrites": []}
+    for row in held_out:
+        last = row["prompt"][-1]["content"].strip()
+        groups["conversations" if last in spoken else "rewrites"].append(row)
     found = {}
     for name, group in groups.items():
         pairs = data.preference.load(group, name=name).dataset

@@ -231,7 +231,7 @@ def test_the_rows_are_served_in_the_form_that_the_lessons_fetch(real_lessons, pu
     train, held_out, _ = data.sources.instructions(names["lora"], 5, 4, seed=1)
     assert len(train) == 5 and len(held_out) == 4
     pairs = [row for side in data.sources.preferences(names["dpo"], 99, 200, seed=1)[:2] for row in side]
-    assert len(pairs) == 38  # a conversation of several turns has no place in the columns
+    assert len(pairs) == 42 and sum(len(row["prompt"]) > 2 for row in pairs) == 4
     assert sum(row["prompt"][0] == {"role": "system", "content": "Be brief."} for row in pairs) == 4
     assert data.sources.corpus(names["cpt"], 5, 4, seed=1)[0]["text"][0].startswith("def ")
 
@@ -245,7 +245,7 @@ def test_pairs_are_asked_apart(real_lessons, public_samples, tmp_path, hub_here,
     monkeypatch.setattr(profile, "detect", lambda *_, **__: here)
     found = real_lessons.preferred(tmp_path, public_samples, "cpu")
     counts = {name: group["n"] for name, group in found.items()}
-    assert counts["conversations of several turns"] == 4 and sum(counts.values()) == 4 + 19
+    assert set(counts) == {"conversations", "rewrites"} and sum(counts.values()) == 21
     assert all(group["preference_accuracy"] == 0 and group["interval"][1] < 0.8 for group in found.values())
 
 
