@@ -57,12 +57,12 @@ def test_entries_are_short_and_no_message_stands_twice():
 
 
 def test_the_ladder_has_the_words_of_the_receipt():
-    ladder = PAGE.split("## When the receipt says suspicious\n")[1].split("\n## ")[0]
+    ladder = PAGE.split("## What to do when the receipt says suspicious\n")[1].split("\n## ")[0]
     quoted = [" ".join(words.split()) for words in re.findall(r"(?<!\*)\*(\w[^*]+)\*(?!\*)", ladder)]
     source = (REPOSITORY / "unsloth_course" / "diagnosis.py").read_text(encoding="utf-8")
     assert len(re.findall(r"^\d\. ", ladder, re.MULTILINE)) == 8 and len(quoted) >= 8
     assert [words for words in quoted if words not in source] == []
-    assert "When the receipt says suspicious" in diagnosis.WHAT_NOW
+    assert "What to do when the receipt says suspicious" in diagnosis.WHAT_NOW
 
 
 def test_what_is_not_raised_says_where_it_was_seen():

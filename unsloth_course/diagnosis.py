@@ -29,7 +29,7 @@ LEARNED = 0.9  # an exact match from here on has little left to learn
 MEMORY_MISS = 0.2
 ROUNDING = 1e-6  # a spread of rewards below this is none
 LN_2 = math.log(2)
-WHAT_NOW = 'What to do now: TROUBLESHOOTING.md, "When the receipt says suspicious".'
+WHAT_NOW = 'TROUBLESHOOTING.md says "What to do when the receipt says suspicious".'
 
 
 @dataclass(frozen=True)
