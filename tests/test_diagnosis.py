@@ -318,6 +318,11 @@ FORM_ONLY = measured(after=0.06, interval=(-0.05, 0.07), above_chance=(-0.05, 0.
         (FORM_ONLY, TRAINED, "form only"),
         (with_measure(measured(), "answer_perplexity", interval=(-0.2, 0.1)), SUSPICIOUS, "no held-out effect"),
         (
+            with_measure(measured(), "answer_perplexity", after=6.45, interval=(-0.06, -0.04)),
+            SUSPICIOUS,
+            "no held-out effect",
+        ),
+        (
             with_measure(measured(), "answer_perplexity", after=7.0, interval=(0.2, 0.7)),
             SUSPICIOUS,
             "held-out score worse",
