@@ -15,6 +15,7 @@ from unsloth_course import models, profile
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 KNOBS = {"LEARNING_RATE": 0, "WARM_UP": 20, "STEPS": 3, "AGAIN, FASTER": "2, 1", "HELD_OUT": 16, "WARM_UP_RATE": 1e-3}
+KNOBS |= {"GATE": False}  # this model learns too little in so short a warm-up
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +59,8 @@ def test_a_loophole_that_is_not_found_is_not_claimed(sick):
 
 
 def test_the_problems_are_generated_for_a_model_of_the_hub_too(sick):
-    assert profile.HUB_DATA["grpo"] == "pocket"
-    assert (sick.results["model"], sick.results["data"]) == (MODEL, "pocket")
-    assert re.search(r"data +pocket +generated here", sick.outputs)
+    assert (sick.results["model"], sick.results["data"]) == (MODEL, profile.HUB_DATA["grpo"]) == (MODEL, "english")
+    assert re.search(r"data +english +plain English, generated here", sick.outputs)
     assert any(path.endswith("/model.safetensors") for path in sick.fetched)
     assert not any("/datasets/" in path for path in sick.fetched)
 
@@ -69,3 +69,10 @@ def test_the_adapter_names_its_base_and_gives_the_same_answers(sick):
     settings = json.loads((sick.out / "grpo-adapter" / "adapter_config.json").read_text())
     assert settings["base_model_name_or_path"] == MODEL
     assert re.search(r"(\d+) of \1 answers are the same as before saving", sick.outputs)
+
+
+def test_where_there_is_nothing_to_learn_from_the_lesson_ends_and_says_what_to_change(tmp_path):
+    run = Finished("grpo", tmp_path, with_knobs("grpo", {"WARM_UP": 2, "HELD_OUT": 16}))
+    ((cell, error),) = run.errors
+    assert cell.id == "grpo-24" and error.evalue.startswith("The gate is closed. No try shows a step. Mix more worked")
+    assert run.status == 1 and error.evalue in run.complained and "trained for 28 steps" not in run.outputs

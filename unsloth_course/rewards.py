@@ -66,7 +66,7 @@ def form(completions: Sequence[Any], **kwargs: Any) -> list[float]:
     """1.0 for a completion that says `####` once and ends in a number behind it, else 0.0, right or wrong.
 
     The format reward of DeepSeek-R1 (2025, section 2.2.2). It makes the answers readable for a program, and it is
-    earned by any number at all.
+    earned by any number at all: beside right answers that are rare it teaches to guess.
     """
     found = []
     for completion in completions:
