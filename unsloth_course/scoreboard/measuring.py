@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course import evaluation, models, results, rewards
-from unsloth_course.data import problems, sources
+from unsloth_course.data import preference, problems, sources
 from unsloth_course.english.tasks import is_short
 from unsloth_course.errors import CourseError
 from unsloth_course.evaluation.scores import RESAMPLES, wilson
@@ -222,6 +222,12 @@ def _marked(machine: "Profile") -> "Dataset":
     return rows.select(short)
 
 
+def _fitting(model: Any, tokenizer: Any, rows: "Dataset") -> "Dataset":
+    """The pairs whose prompt leaves room for an answer: the same ones for every model of this length."""
+    length = getattr(model, "max_seq_length", None)
+    return preference.fitting(rows, tokenizer, length, evaluation.LONGEST_PREFERRED)[0] if length else rows
+
+
 _KINDS = (
     _Kind(
         ("answers",),
@@ -236,7 +242,7 @@ _KINDS = (
     _Kind(
         ("preference",),
         lambda machine: _held_out(sources.preferences, machine, "dpo", PREFERENCES),
-        lambda model, tokenizer, rows: [_share(evaluation.prefer(model, tokenizer, rows).preferred)],
+        lambda *lesson: [_share(evaluation.prefer(*lesson[:2], _fitting(*lesson)).preferred)],
     ),
     _Kind(
         ("format", "accuracy"),
