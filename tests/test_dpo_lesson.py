@@ -29,5 +29,7 @@ def test_its_figures_are_those_of_the_changed_knobs(without_a_learning_rate):
     assert (found["training"]["steps"], found["evaluation"]["n"]) == (6, 24)
     assert found["evaluation"]["metric"] == "preference_rate"
     assert found["evaluation"]["before"] == found["evaluation"]["after"]
+    (judge,) = [measure for measure in found["evaluation"]["measures"] if measure["judges"]]
+    assert (judge["name"], judge["before"], judge["after"]) == ("preference_accuracy", 0.5, 0.5)
     assert found["evaluation"]["correctness"]["before"] == found["evaluation"]["correctness"]["after"]
     assert all(abs(loss - 0.6931) < 1e-3 for loss in found["training"]["loss"])
