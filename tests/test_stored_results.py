@@ -56,7 +56,8 @@ def test_the_dpo_notebook_shows_what_over_optimisation_looks_like():
     """The smallest beta drives the pairs furthest apart, its margin rises as well, and the text gets worse."""
     cells = code_cells(nbformat.read(runner.notebook_path("dpo"), as_version=4))
     (table,) = [text for _, cell in cells for text in output_texts(cell) if text.startswith("beta  ")]
-    rows = {line[: line.index("  ")]: [float(n) for n in line.split()[-3:]] for line in table.splitlines()[1:] if line}
+    named = [line.split("  ", 1) for line in table.splitlines()[1:] if line]
+    rows = {name: [float(number) for number in numbers.split()] for name, numbers in named}
     assert min(rows["margin"]) > 0
     assert rows["moved apart, nats"] == sorted(rows["moved apart, nats"], reverse=True)
     assert rows["right"][0] <= rows["right"][-1] - 0.1
