@@ -8,12 +8,13 @@ from unsloth_course import models
 from unsloth_course.evaluation.asking import LONGEST_ANSWER
 from unsloth_course.evaluation.surprise import _nats
 
-DRIFT = 0.03
+DRIFT = 0.015
 """By how many nats a token, on average, two copies of a model may be apart in -log p."""
 TIE = 0.5
 """By how many nats a token may lead over another one that a copy chooses in its place.
 
-Measured on SmolLM2-135M-Instruct, float32 against bfloat16, which is more than saving does: 0.007 and 0.22.
+Measured on SmolLM2-135M-Instruct, float32 against bfloat16, which is more than saving does: up to 0.007 and 0.22. An
+adapter of noise left out, whose every B has a deviation of 0.01, is 0.021.
 """
 
 
