@@ -152,6 +152,8 @@ class Recipe:
         from unsloth import FastLanguageModel
 
         _check_optim(self.options.optim)
+        # Unsloth's loader on a CPU does not know the argument.
+        exact = {"float32_mixed_precision": True} if self.machine.mixed_precision else {}
         return FastLanguageModel.from_pretrained(
             model_name=folder,
             max_seq_length=self.machine.max_length,
@@ -159,6 +161,7 @@ class Recipe:
             load_in_4bit=self.options.method == "qlora",
             full_finetuning=self.options.method == "full",
             use_gradient_checkpointing=False,
+            **exact,
         )
 
     def made_trainable(self, model: Any, checkpointing: bool = False) -> tuple[Any, models.Count]:
