@@ -87,7 +87,7 @@ def recorded(folder: Path = RECORDED) -> list[dict[str, Any]]:
 
 
 def _number(value: float, metric: str) -> str:
-    if metric.startswith("perplexity"):
+    if "perplexity" in metric:
         return f"{value:.0f}" if value >= 100 else f"{value:.2f}"
     return f"{100 * value:.1f} %"
 
@@ -195,7 +195,10 @@ def measures(runs: list[dict[str, Any]]) -> str:
             if kept := [run["evaluation"]["retention"] for run in made if run["evaluation"]["retention"]]:
                 one = Measured(kept[0]["metric"], kept)
                 change = f"{one.value('before')} → {one.value('after')}"
-                rows.append((LESSONS[lesson][0], "untouched skills", "–", change, "–"))
+                text = one.name.endswith("perplexity")
+                if one.name != "chat_perplexity":  # that one is among the measures
+                    what = "general perplexity" if text else "untouched skills"
+                    rows.append((LESSONS[lesson][0], what, "–", change, "–"))
         headers = ("lesson", "measure", "n", "before → after", "95 % interval of the difference")
         parts.append(_headed(found, _table(headers, rows)))
     return "\n\n".join(parts) or f"{UNRECORDED.capitalize()}."
@@ -251,8 +254,9 @@ def runs(runs: list[dict[str, Any]]) -> str:
         if run["receipt"]["verdict"] != "trained":
             what += f" ({run['receipt']['verdict']})"
         kept = _change(score["retention"])
-        if score["retention"] and score["retention"]["metric"] == "perplexity":
-            kept = f"general perplexity {kept}"
+        if score["retention"] and score["retention"]["metric"].endswith("perplexity"):
+            chat = score["retention"]["metric"] == "chat_perplexity"
+            kept = f"{'chat' if chat else 'general'} perplexity {kept}"
         times = (f"{run['training']['seconds']:.0f} s", f"{run['wall_seconds']:.0f} s")
         rows.append(
             (LESSONS[run["lesson"]][0], f"{run['device']}, {run['model']}", str(run["seed"]), what, kept, *times)

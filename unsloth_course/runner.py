@@ -512,7 +512,7 @@ def summary(outcome: Outcome) -> str:
 
 
 def _before_after(score: Mapping[str, Any]) -> str:
-    if score["metric"] == "perplexity":
+    if score["metric"].endswith("perplexity"):
         factor, digits, unit, difference = 1, 2, "", ""
     else:
         factor, digits, unit, difference = 100, 1, " %", " points"

@@ -185,10 +185,10 @@ def perplexity_score(
 ) -> Score:
     """The comparison of held-out domain text before and after. Lower is better, and the interval is after minus before.
 
-    general: the same of what should stay, before and after: general text, or the answers in chat. chance: the trained model on the domain texts in shuffled order
-    (see `shuffled`); a model that learned only which words occur finds these no more surprising. beside: other texts
-    by the name of their measure, such as "unread_perplexity" and "chat_perplexity", each before and after. facts: what
-    it recalls. Taught in lesson colab5 (continued pretraining).
+    general: the same of what should stay, before and after: general text, or the answers in chat. chance: the trained
+    model on the domain texts in shuffled order (see `shuffled`); a model that learned only which words occur finds
+    these no more surprising. beside: other texts by the name of their measure, such as "unread_perplexity" and
+    "chat_perplexity", each before and after. facts: what it recalls. Taught in lesson colab5 (continued pretraining).
     """
     pair = [(found.losses, found.characters) for found in (before, after)]
     bits = ratio_interval(*pair, lambda nats: nats / math.log(2))
