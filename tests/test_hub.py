@@ -191,7 +191,7 @@ def test_no_hub_and_no_cache_is_a_sentence_that_names_the_offline_choice(server,
         fetch(name)
     assert time.monotonic() - start < 5
     expected = {"refused": "cannot be reached", "503": "HTTP 503", "offline": "HF_HUB_OFFLINE is set"}[fault]
-    offline = ('MODEL = "smollm2"', '--model smollm2', 'PROFILE = "cpu"', 'run LESSON --profile cpu')
+    offline = ('MODEL = "smollm2"', "--model smollm2", 'PROFILE = "cpu"', "run LESSON --profile cpu")
     for words in (name, expected, *offline):
         assert words in str(error.value)
 
