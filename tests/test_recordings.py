@@ -254,6 +254,13 @@ def test_the_real_model_is_compared_where_weights_and_rows_are_the_recorded_ones
     elsewhere = machine(name="gpu", model=str(tmp_path / "first/weights"), data=str(tmp_path / "first/rows"))
     assert recordings.find(elsewhere, "lora", tmp_path)
 
+    few = Recording(**(vars(lora) | about | {"runs": lora.runs[:2]}))  # shown, and no band
+    recordings.write(few, tmp_path)
+    assert "only 2 of 3 runs are recorded. Three" in recordings.find(learner, "lora", tmp_path).why
+    shown = recordings.show("lora", "gpu", tmp_path)
+    assert "seeds 3407, 1\n" in str(shown) and "band" not in shown.recording.label and shown.picture()
+    recordings.write(Recording(**(vars(lora) | about)), tmp_path)
+
     other = on_the_hub(hub_here, tmp_path / "second", answer="white")
     why = recordings.find(other, "lora", tmp_path).why
     assert why == (

@@ -44,7 +44,7 @@ NEIGHBOURS = 4  # points on each side that the spread is pooled with
 FLOOR = 0.04  # of the height of the mean curve
 ENOUGH = 0.9  # share of the points that has to lie inside
 SAME_RATE = 0.1  # two learning rates that differ by less are one; the log may just miss the highest of a schedule
-WORDS = {3: "three", 4: "four", 5: "five"}
+WORDS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
 ROWS = {"lora": "instructions", "full": "instructions", "cpt": "corpus", "dpo": "preferences", "grpo": "problems"}
 """What of `data.sources` a lesson takes its rows from."""
 LARGEST = 2**33  # bytes that are read for a fingerprint: more takes longer than it is worth
@@ -115,9 +115,16 @@ class Recording:
         return "reward" if self.lesson == "grpo" else "loss"
 
     @property
+    def banded(self) -> bool:
+        """Whether there are runs enough for a band."""
+        return len(self.runs) >= SEEDS
+
+    @property
     def label(self) -> str:
         """What the band is, in a few words."""
-        return f"band of {WORDS.get(len(self.runs), len(self.runs))} recorded runs on {self.device}"
+        count = len(self.runs)
+        runs = f"{WORDS.get(count, count)} recorded run{'s' if count > 1 else ''} on {self.device}"
+        return f"band of {runs}" if self.banded else runs
 
     def band(self) -> Band:
         """The band of the smoothed curves, by the rule that stands at the top of this room."""
@@ -256,8 +263,11 @@ def find(machine: "Profile", lesson: str, folder: Path = RECORDED) -> Recording:
         )
     if recording:
         other = next((part for part in ("weights", "rows") if mine[part]["sha"] != kept[part]["sha"]), "")
-        if not other:
+        if not other and recording.banded:
             return recording
+        if not other:
+            why = f"No band yet: of these weights and rows only {len(recording.runs)} of {SEEDS} runs are recorded."
+    if recording and not why:
         found, theirs = mine[other]["name"], kept[other]["name"]
         theirs = f"other {other} of that name" if found == theirs else f"those of {theirs}"
         why = (
@@ -416,16 +426,17 @@ class Shown:
     recording: Recording
 
     def picture(self) -> "Picture":
-        """The curve of the first recorded run over the band of all. Wants a recording."""
+        """The curve of the first recorded run, over the band of all where they make one. Wants a recording."""
         from unsloth_course import plots
 
         recording, log = self.recording, self.recording.history()
         title = f"Recorded: seed {recording.runs[0].seed} on {recording.device}"
+        band = recording if recording.banded else None
         if recording.curve == "loss":
-            return plots.loss(log, title=title, band=recording)
+            return plots.loss(log, title=title, band=band)
         wanted = ("reward", "reward_std", "frac_reward_zero_std", "completions/mean_length")
         keys = [key for key in wanted if key in recording.runs[0].curves]
-        return plots.traces(log, keys, title=title, band=recording)
+        return plots.traces(log, keys, title=title, band=band)
 
     def rows(self) -> dict[str, str]:
         """What was recorded, in words, by what it is: the measures first, the one that judges before the others."""
@@ -555,7 +566,8 @@ def _recording(found: Any, lesson: str, profile: str) -> Recording:
 def disagreement(recording: Recording) -> str:
     """What keeps these runs from giving a band, in words; empty where nothing does."""
     runs, key = recording.runs, recording.curve
-    if len({run.seed for run in runs}) < max(SEEDS, len(runs)):
+    # Of the real model fewer are shown as well, without a band.
+    if len({run.seed for run in runs}) < max(SEEDS if is_pocket(recording.model) else 1, len(runs)):
         return f"it wants at least {SEEDS} runs, each with a seed of its own"
     steps = [[step for step, _ in run.curves.get(key, ())] for run in runs]
     if min(map(len, steps)) < POINTS:
