@@ -103,6 +103,25 @@ def test_one_changed_matrix_is_found_though_the_tokens_may_stay(adapter, referen
         proof.require_same("it", "merged", reference, changed, rows, proof.EXACT)
 
 
+def test_a_merged_weight_is_the_rounded_sum_of_base_and_adapter(with_adapter, tmp_path):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    model, tokenizer = with_adapter()
+    changes = [p for name, p in model.named_parameters() if "lora_B" in name]
+    with torch.no_grad():
+        for change in changes:
+            change.normal_(0, 0.01)
+    model.save_pretrained_merged(str(tmp_path / "merged"), tokenizer, save_method="merged_16bit")
+    own_process._check_sums(model, tmp_path / "merged")
+    file = tmp_path / "merged" / "model.safetensors"
+    weights = load_file(file)
+    weights["model.layers.2.mlp.down_proj.weight"] *= 1.05
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(CourseError, match=r"layers\.2\.mlp\.down_proj\.weight is not the base's plus the adapter's"):
+        own_process._check_sums(model, tmp_path / "merged")
+
+
 class Parrot:
     """A model that says the last token of the prompt twice and stops."""
 

@@ -231,7 +231,31 @@ def merge(source: str, target: str, rows: Sequence[Mapping[str, Any]]) -> dict[s
 
     patch_saving_functions(model)
     model.save_pretrained_merged(target, tokenizer, save_method="merged_16bit")
+    _check_sums(model, Path(target))
     return found
+
+
+def _check_sums(model: Any, target: Path) -> None:
+    """Raises CourseError where a weight in `target` is not the base's plus the adapter's change, but for rounding.
+
+    The change is PEFT's own B A (Hu et al. 2021, section 4.1), the sum Unsloth's.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    written = {name: tensor for file in target.glob("*.safetensors") for name, tensor in load_file(file).items()}
+    for name, layer in model.named_modules():
+        if not hasattr(layer, "get_delta_weight") or any(getattr(layer, "use_dora", {}).values()):
+            continue
+        key = name.removeprefix("base_model.model.") + ".weight"
+        changes = [layer.get_delta_weight(adapter) for adapter in layer.active_adapters]
+        wanted = sum((change.float() for change in changes), layer.get_base_layer().weight.float()).cpu()
+        found = written.get(key, torch.empty(0))
+        step = torch.finfo(found.dtype).eps
+        if found.shape != wanted.shape or ((found.float() - wanted).abs() > step * wanted.abs() + 1e-6).any():
+            raise CourseError(
+                f"The merged model is another one: {key} is not the base's plus the adapter's. Export it again."
+            )
 
 
 def convert(source: str, target: str, quants: Sequence[str]) -> dict[str, str]:
