@@ -160,6 +160,7 @@ def real(runs: list[dict[str, Any]]) -> str:
             rows.append(
                 (
                     LESSONS[lesson][0],
+                    ", ".join(str(run["seed"]) for run in made),
                     f"{judge.name.replace('_', ' ')}, n = {judge.each[0]['n']}",
                     f"{judge.value('before')} → {judge.value('after')}",
                     judge.interval,
@@ -170,7 +171,7 @@ def real(runs: list[dict[str, Any]]) -> str:
                     _minutes(mean(run["wall_seconds"] for run in made)),
                 )
             )
-        headers = ("lesson", "measure", "before → after", "95 % interval of the difference", "likelier")
+        headers = ("lesson", "seeds", "measure", "before → after", "95 % interval of the difference", "likelier")
         headers += ("trained parameters", "peak memory", "training", "all cells")
         parts.append(f"{_headed(found, _table(headers, rows))}\n\n{_of_what(found)}")
     return "\n\n".join(parts) or f"{UNRECORDED.capitalize()}: `benchmarks/real_lessons.py` does it."

@@ -92,7 +92,7 @@ def test_the_real_model_s_table_names_scores_over_seeds_weights_and_rows(table):
     text = table.real(runs)
     assert text.count("| lesson |") == 2 and "On NVIDIA H200, 15 GiB (in place of a T4)" in text
     assert cells(text.split("15 GiB")[0], "LoRA")[1:] == [
-        *("answer perplexity, n = 200", "6.50 → 5.10 to 5.30", "-1.3 to -1", "191 to 193 of 200 rows likelier"),
+        *("1, 3", "answer perplexity, n = 200", "6.50 → 5.10 to 5.30", "-1.3 to -1", "191 to 193 of 200 rows likelier"),
         *("1,000", "2.0 MiB", "12 s", "3 min 20 s"),
     ]
     for part in ("SmolLM2 (0123456789ab), rounded to Q4_1", "LoRA, DPO: public samples", "3 runs shared the GPU"):
