@@ -40,7 +40,7 @@ def test_rows_of_any_length_come_back_in_their_order(load, monkeypatch):
     asked = [[{"role": "user", "content": text}] for text in ("Why?", "Why? " * 200, "How?")]
     rows = [{"prompt": turns, "completion": [{"role": "assistant", "content": "So."}]} for turns in asked]
     found = each_answer(model, tokenizer, rows, 64)
-    assert found[1] is None and found[2] == each_answer(model, tokenizer, rows[2:], 64)[0]
+    assert found[1] is None and found[2] == pytest.approx(each_answer(model, tokenizer, rows[2:], 64)[0], rel=1e-4)
 
 
 def test_what_is_too_short_is_left_out_and_what_is_too_long_is_cut(load):

@@ -102,9 +102,11 @@ def _nats(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], starts: Seq
             real = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in batch])
             counted = real * (torch.arange(longest) >= torch.tensor(begin)[:, None])
             ids, real, counted = ids.to(model.device), real.to(model.device), counted.to(model.device)
-            logits = model(input_ids=ids, attention_mask=real).logits[:, :-1].float()
-            each = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
-            for number, loss in zip(together, (each * counted[:, 1:]).sum(dim=1).tolist(), strict=True):
+            # What comes before all starts needs no logits, which cost more than a layer where the vocabulary is large.
+            read = longest - min(begin)
+            logits = model(input_ids=ids, attention_mask=real, logits_to_keep=read + 1).logits[:, -read - 1 : -1]
+            each = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), ids[:, -read:], reduction="none")
+            for number, loss in zip(together, (each * counted[:, -read:]).sum(dim=1).tolist(), strict=True):
                 losses[number] = loss
     return losses
 
@@ -213,6 +215,31 @@ def perplexity_score(
         above_chance=perplexity_interval(chance, after) if chance else None,
         measures=tuple(measures),
     )
+
+
+def surprises(model: Any, tokenizer: Any, tests: Mapping[str, "Dataset"], length: int) -> dict[str, Surprise]:
+    """The surprise at each set of texts (column text), or at the answers of rows (columns prompt and completion).
+
+    Of a text `length` tokens are looked at, of a row twice as many. Taught in lesson colab5 (continued pretraining).
+    """
+    return {
+        name: answer_perplexity(model, tokenizer, rows, 2 * length)
+        if "prompt" in rows.column_names
+        else perplexity(model, tokenizer, rows["text"], length)
+        for name, rows in tests.items()
+    }
+
+
+def reading_score(
+    before: Mapping[str, Any], after: Mapping[str, Any], old: str, chance: Surprise | None = None
+) -> Score:
+    """`perplexity_score` of what was read: "domain", `old` as what should stay, "unread" beside them, and "skills".
+
+    Taught in lesson colab5 (continued pretraining).
+    """
+    pairs = {name: (before[name], after[name]) for name in after}
+    beside = {f"{name}_perplexity": pairs[name] for name in ("unread", "chat") if name in pairs}
+    return perplexity_score(*pairs["domain"], pairs[old], chance, beside, facts=pairs["skills"])
 
 
 def side_by_side(legs: Mapping[str, Mapping[str, Any]], old: str = "general") -> "DataFrame":
