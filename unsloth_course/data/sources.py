@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
+    from unsloth_course.profile import Profile
+
 # The held-out questions are always the same ones, whatever the seed of a run: runs can then be compared.
 HELD_OUT_SEED = 20_000
 # So many rows of the Hub's sets are never trained on, however few a run tests: the scoreboard asks them of every model.
@@ -267,6 +269,29 @@ def chat_text(
     source = POCKET if is_pocket(model) else ENGLISH if model in (ENGLISH, SMOLLM2) else HUB_DATA["lora"]
     learned, test, _ = instructions(source, train, held_out, seed)
     return instruction.render(learned, tokenizer).select_columns(["text"]), _turns(test)
+
+
+def domains(
+    machine: "Profile", train: int, held_out: int, seed: int
+) -> tuple[dict[str, tuple["Dataset", "Dataset"]], Checked]:
+    """What the lesson on continued pretraining reads: by name (train, held out), and the report of the check.
+
+    "domain" is that of the machine's data. A real model half knows it, as it has read Python; beside it stands
+    "unread", which it has not. Raises CourseError as `corpus` does. Taught in lesson colab5 (continued pretraining).
+    """
+    texts, test, checked = corpus(machine.data, train, held_out, seed)
+    found = {"domain": (texts, test)}
+    return found if machine.bundled else found | {"unread": unread(train, held_out, seed)[:2]}, checked
+
+
+def known(
+    machine: "Profile", train: int, held_out: int, seed: int, tokenizer: "PreTrainedTokenizerBase"
+) -> tuple["Dataset", "Dataset"]:
+    """What the model knows, to read again and to test what became of it: `general_text` of the bundled model,
+    `chat_text` of a model that can chat. Taught in lesson colab5 (continued pretraining)."""
+    if machine.bundled:
+        return general_text(machine.model, train, held_out, seed)
+    return chat_text(machine.model, train, held_out, seed, tokenizer)
 
 
 def _split(

@@ -62,8 +62,10 @@ from unsloth_course.evaluation.surprise import (
     perplexity,
     perplexity_interval,
     perplexity_score,
+    reading_score,
     shuffled,
     side_by_side,
+    surprises,
 )
 
 __all__ = [
@@ -110,6 +112,7 @@ __all__ = [
     "prefer",
     "preference_score",
     "probes",
+    "reading_score",
     "recall",
     "same_answers",
     "sample",
@@ -119,4 +122,5 @@ __all__ = [
     "side_by_side",
     "smallest_change",
     "solve",
+    "surprises",
 ]

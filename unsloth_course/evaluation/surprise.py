@@ -102,11 +102,9 @@ def _nats(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], starts: Seq
             real = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in batch])
             counted = real * (torch.arange(longest) >= torch.tensor(begin)[:, None])
             ids, real, counted = ids.to(model.device), real.to(model.device), counted.to(model.device)
-            # What comes before all starts needs no logits, which cost more than a layer where the vocabulary is large.
-            read = longest - min(begin)
-            logits = model(input_ids=ids, attention_mask=real, logits_to_keep=read + 1).logits[:, -read - 1 : -1]
-            each = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), ids[:, -read:], reduction="none")
-            for number, loss in zip(together, (each * counted[:, -read:]).sum(dim=1).tolist(), strict=True):
+            logits = model(input_ids=ids, attention_mask=real).logits[:, :-1].float()
+            each = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+            for number, loss in zip(together, (each * counted[:, 1:]).sum(dim=1).tolist(), strict=True):
                 losses[number] = loss
     return losses
 
@@ -218,7 +216,7 @@ def perplexity_score(
 
 
 def surprises(model: Any, tokenizer: Any, tests: Mapping[str, "Dataset"], length: int) -> dict[str, Surprise]:
-    """The surprise at each set of texts (column text), or at the answers of rows (columns prompt and completion).
+    """The surprise at each set of texts (column text), or at answers (columns prompt and completion).
 
     Of a text `length` tokens are looked at, of a row twice as many. Taught in lesson colab5 (continued pretraining).
     """
