@@ -12,9 +12,11 @@ from unsloth_course.errors import CourseError
 from unsloth_course.evaluation.scores import Answers, Measure, Retention, Score, interval, ratio_interval
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from pandas import DataFrame
 
 TEXTS_AT_ONCE = 32
+MOST = 700  # nats: beyond that the exponential is infinite
 MOST_LOGITS = 2**27  # numbers of one batch: half a GiB in float32, and about three times that at its peak
 
 
@@ -34,7 +36,7 @@ class Surprise:
     @property
     def perplexity(self) -> float:
         """exp(loss): between how many tokens, all equally likely, the model was in doubt at each token."""
-        return math.exp(min(self.loss, 700))  # beyond that a float is infinite
+        return math.exp(min(self.loss, MOST))
 
     @property
     def bits_per_character(self) -> float:
@@ -166,7 +168,8 @@ def perplexity_interval(first: Surprise, second: Surprise) -> tuple[float, float
     """The 95 % interval of the second perplexity minus the first, texts drawn anew (see `scores.ratio_interval`)."""
     import numpy as np
 
-    return ratio_interval((first.losses, first.tokens), (second.losses, second.tokens), np.exp)
+    pairs = [(found.losses, found.tokens) for found in (first, second)]
+    return ratio_interval(*pairs, lambda loss: np.exp(np.minimum(loss, MOST)))
 
 
 def perplexity_measure(name: str, before: Surprise, after: Surprise, judges: bool = False) -> Measure:
