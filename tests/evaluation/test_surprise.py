@@ -111,6 +111,13 @@ def test_an_interval_needs_the_same_texts():
         perplexity_interval(made([1.0] * 3), made([1.0] * 2))
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_broken_model_is_worse_or_no_number_without_a_warning():
+    well, nan, endless = made([1.0] * 9), made([math.nan] * 9), made([1e9] * 9)
+    assert perplexity_interval(well, endless)[0] > 1e300 and perplexity_interval(endless, endless) == (0.0, 0.0)
+    assert all(map(math.isnan, perplexity_interval(well, nan)))
+
+
 def test_bits_per_character():
     assert made([30 * math.log(2)]).bits_per_character == pytest.approx(1.0)
 

@@ -277,7 +277,9 @@ def ratio_interval(
         with np.errstate(all="ignore"):  # a draw may hold none of what is divided by
             return of(np.asarray(above, float)[drawn].sum(axis=1) / np.asarray(below, float)[drawn].sum(axis=1))
 
-    low, high = np.nanpercentile(drawn_anew(*second) - drawn_anew(*first), [2.5, 97.5])
+    change = drawn_anew(*second) - drawn_anew(*first)
+    known = change[~np.isnan(change)]
+    low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (math.nan, math.nan)
     return of_few(float(low), float(high), count)
 
 
