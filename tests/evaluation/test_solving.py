@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from unsloth_course import evaluation
 from unsloth_course.errors import CourseError
-from unsloth_course.evaluation import Answers, Attempts, accuracy_score, is_solved, pass_at, sample
+from unsloth_course.evaluation import Answers, Attempts, accuracy_score, is_solved, pass_at, sample, scores
 
 tries = st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=5)
 
@@ -86,9 +86,24 @@ def test_what_tries_show_is_measured_by_the_problem():
         (0.0, 2 / 3, 60),
         (pytest.approx(1 / 3), 0.0, 20),
     ]
-    assert found["pass_at_1"].interval == (0.25, 0.25) and found["accuracy_with_steps"].interval[0] > 0.6
+    assert found["pass_at_1"].interval == (0.25, 0.25) and found["accuracy_with_steps"].interval[0] > 0.4
+    low, high = found["pass_at_4"].interval
+    assert low < -0.1 and high > 0.1, "solved at the first and at the second time, and not without doubt"
     only_bare = accuracy_score(asked, asked, tries=(tried([BARE, BARE]), tried([WORKED, BARE]))).measures
     assert "accuracy_with_steps" not in {measure.name for measure in only_bare}
+
+
+def test_two_tries_show_little():
+    before, after = (
+        tried(*[[BARE, "none", "none", WORKED]] * 20),
+        tried([BARE + "2", BARE, WORKED, WORKED], *[[WORKED] * 4] * 19),
+    )
+    asked = Answers(["q"] * 20, ["#### 1"] * 20, ["x"] * 20, [False] * 20)
+    found = {measure.name: measure for measure in accuracy_score(asked, asked, tries=(before, after)).measures}
+    low, high = found["accuracy_without_steps"].interval
+    assert found["accuracy_without_steps"].n == 2 and low < -0.2 and high > 0.5
+    # The published example: 56 of 70 and 48 of 80.
+    assert scores.apart((48, 80), (56, 70)) == pytest.approx((0.0524, 0.3339), abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -237,6 +237,17 @@ def newcombe(pairs: Sequence[tuple[bool, bool]]) -> tuple[float, float]:
     return max(-1.0, low), min(1.0, high)
 
 
+def apart(first: tuple[int, int], second: tuple[int, int]) -> tuple[float, float]:
+    """The 95 % score interval of the second share minus the first, of other rows each: (right, count) of both.
+
+    Newcombe 1998, Statistics in Medicine 17:873, method 10.
+    """
+    one, other = first[0] / first[1], second[0] / second[1]
+    (low_1, high_1), (low_2, high_2) = wilson(*first), wilson(*second)
+    change = other - one
+    return change - math.hypot(other - low_2, high_1 - one), change + math.hypot(high_2 - other, one - low_1)
+
+
 def mid_p(won: int, lost: int) -> float:
     """McNemar's test, mid-p: how often a coin would part the changed marks as unevenly (Fagerland et al. 2013)."""
     changed, fewer = won + lost, min(won, lost)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsloth_course import models
 from unsloth_course.errors import CourseError
-from unsloth_course.evaluation.scores import Answers, Measure, Score, interval, kept, ratio_interval
+from unsloth_course.evaluation.scores import Answers, Measure, Score, apart, interval, kept, ratio_interval
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -294,14 +294,17 @@ def _of_tries(before: Attempts, after: Attempts) -> list[Measure]:
 
     found = [each_problem("pass_at_1", [tries.right for tries in both])]
     if after.times > 1:
-        solved = [[[any(marks)] for marks in tries.right] for tries in both]
-        found.append(each_problem(f"pass_at_{after.times}", solved))
+        solved = [[any(marks) for marks in tries.right] for tries in both]
+        ends = interval(*solved)
+        found.append(Measure(f"pass_at_{after.times}", *(sum(marks) / count for marks in solved), ends, count))
     found.append(each_problem("worked", [tries.steps for tries in both]))
     for name, worked in (("accuracy_with_steps", True), ("accuracy_without_steps", False)):
         totals = [tries.accuracy_of(worked) for tries in both]
         if all(asked for _, asked in totals):
-            change = ratio_interval(*(_by_problem(tries, worked) for tries in both))
-            found.append(Measure(name, *(right / asked for right, asked in totals), change, totals[1][1]))
+            # Drawn by the problem, since its tries go together; and at least as wide as so few tries make it.
+            ends = zip(ratio_interval(*(_by_problem(tries, worked) for tries in both)), apart(*totals), strict=True)
+            low, high = (one(pair) for one, pair in zip((min, max), ends, strict=True))
+            found.append(Measure(name, *(right / asked for right, asked in totals), (low, high), totals[1][1]))
     return found
 
 
