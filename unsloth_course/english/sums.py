@@ -1,5 +1,6 @@
 """Word problems of two steps with small numbers, worked as GSM8K's solutions are, for rewards that a rule can check."""
 
+import re
 from functools import cache
 
 from unsloth_course.english import words
@@ -95,4 +96,5 @@ def draw_row(draw: Draw, largest: int = LARGEST, multiplication: float = MULTIPL
     boxes = f"{box}es" if box.endswith("x") else f"{box}s"
     question = story.format(p=p, q=q, a=a, b=b, c=c, things=things, box=box, boxes=boxes)
     steps = f"{a} {signs[0]} {b} = {between}\n{between} {signs[1]} {c} = {result}"
+    question = re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", question)
     return {"question": question, "answer": f"{steps}\n#### {result}"}
