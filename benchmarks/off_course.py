@@ -26,10 +26,10 @@ def history(lesson: str, factor: float, knobs: dict[str, Any]) -> list[dict[str,
     """The log of one training: the lesson's cells as they are, but for its learning rate and the given knobs."""
     import nbformat
 
-    from unsloth_course import runner
+    from unsloth_course.core import lessons
 
     names: dict[str, Any] = {"display": lambda *shown: None}
-    for cell in nbformat.read(runner.notebook_path(lesson), as_version=4).cells:
+    for cell in nbformat.read(lessons.notebook_path(lesson), as_version=4).cells:
         tags = cell.metadata.get("tags", [])
         if cell.cell_type != "code" or "skip-execution" in tags:
             continue

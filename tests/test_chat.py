@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from unsloth_course import chat, cli
-from unsloth_course.errors import CourseError
+from unsloth_course import cli
+from unsloth_course.commands import chat
+from unsloth_course.core.errors import CourseError
 
 
 class Echo:

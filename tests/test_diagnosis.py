@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsloth_course import diagnosis
-from unsloth_course.diagnosis import NOT_TRAINED, SUSPICIOUS, TRAINED, Evidence, Receipt, judge
-from unsloth_course.errors import CourseError
-from unsloth_course.evaluation import Changed, Measure, Retention, Score
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.diagnosis import NOT_TRAINED, SUSPICIOUS, TRAINED, Evidence, Receipt, judge
+from unsloth_course.lesson.evaluation import Changed, Measure, Retention, Score
 
 NAN = float("nan")
 SCORE = Score("exact_match", 200, 0.0, 0.9, (0.85, 0.94), Retention("exact_match", 1.0, 0.98), 0.1, (0.75, 0.85))

@@ -16,10 +16,10 @@ import pytest
 from conftest import ENVIRONMENT
 from shortened import shorten
 
-from unsloth_course import cleaning, install
+from unsloth_course.core.places import REPOSITORY
 from unsloth_course.pocket import datasets
+from unsloth_course.setup import install
 
-REPOSITORY = cleaning.REPOSITORY
 PAGES = ("README.md", "VENV_SETUP.md", "CONTRIBUTING.md")
 PYTHON = "venv/bin/python"
 COURSE = f"{PYTHON} -m unsloth_course"
@@ -72,7 +72,7 @@ NOT_HERE = {
     "source venv/bin/activate": "a shell of the reader's",
     "brew install python@3.12": "macOS",
     "uv python install 3.12": "a Python from GitHub",
-    "uv run --python 3.12 --no-project unsloth_course/install.py": "what it runs is the set-up itself",
+    "uv run --python 3.12 --no-project unsloth_course/setup/install.py": "what it runs is the set-up itself",
     "pyenv shell 3.12": "pyenv",
     "sudo apt install python3 python3-venv": "an administrator",
     "sudo apt install python3-venv": "an administrator",

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unsloth_course import english, rewards
-from unsloth_course.data import instruction, preference, problems
-from unsloth_course.english import library, pairs, sums, tasks, words
-from unsloth_course.scoreboard.measuring import is_worked
+from unsloth_course import rewards
+from unsloth_course.lesson.data import instruction, preference, problems
+from unsloth_course.lesson.scoreboard.measuring import is_worked
+from unsloth_course.pocket import english
+from unsloth_course.pocket.english import library, pairs, sums, tasks, words
 
 SEEDS = st.integers(0, 10**6)
 SIDES = st.booleans()

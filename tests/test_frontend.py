@@ -3,14 +3,15 @@
 import pytest
 from jupyter_client import KernelManager
 
-from unsloth_course import cleaning, runner
-from unsloth_course.frontend import is_interactive
+from unsloth_course.commands import runner
+from unsloth_course.core.frontend import is_interactive
+from unsloth_course.core.places import REPOSITORY
 
 
 @pytest.fixture(scope="module")
 def client():
     manager = KernelManager(kernel_spec_manager=runner._ThisPython())
-    manager.start_kernel(cwd=str(cleaning.REPOSITORY))
+    manager.start_kernel(cwd=str(REPOSITORY))
     client = manager.client()
     client.start_channels()
     client.wait_for_ready(timeout=60)
@@ -32,7 +33,7 @@ def test_the_front_end_says_whether_it_can_answer(client, person):
         if message["msg_type"] == "stream":
             printed.append(message["content"]["text"])
 
-    code = "from unsloth_course.frontend import is_interactive\nprint(is_interactive())"
+    code = "from unsloth_course.core.frontend import is_interactive\nprint(is_interactive())"
     reply = client.execute_interactive(code, allow_stdin=person, output_hook=keep, timeout=60)
     assert reply["content"]["status"] == "ok"
     assert "".join(printed) == f"{person}\n"

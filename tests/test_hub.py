@@ -21,8 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from unsloth_course import hub
-from unsloth_course.errors import CourseError
+from unsloth_course.core import hub
+from unsloth_course.core.errors import CourseError
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 DATASET = "yahma/alpaca-cleaned"

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from unsloth_course import install
-from unsloth_course.install import GB, Machine, Pins, SetupError, Step, Venv, Verdict
+from unsloth_course.setup import install
+from unsloth_course.setup.install import GB, Machine, Pins, SetupError, Step, Venv, Verdict
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "requirements.txt").read_text(encoding="utf-8")
@@ -123,8 +123,8 @@ def test_the_hand_written_guide_names_the_pinned_versions():
 
 
 def test_no_registry_host_is_written_anywhere():
-    doctor = (ROOT / "unsloth_course" / "doctor").glob("*.py")
-    for path in (ROOT / "requirements.txt", ROOT / "unsloth_course" / "install.py", ROOT / "VENV_SETUP.md", *doctor):
+    rooms = [path for room in ("setup", "commands/doctor") for path in (ROOT / "unsloth_course" / room).glob("*.py")]
+    for path in (ROOT / "requirements.txt", ROOT / "VENV_SETUP.md", *rooms):
         text = path.read_text(encoding="utf-8")
         assert "http" + "s://" not in text
         assert "pytorch" + ".org" not in text
@@ -477,7 +477,7 @@ time.sleep(60)
 @pytest.mark.skipif(os.name == "nt", reason="process groups of POSIX")
 def test_ctrl_c_leaves_the_end_to_the_program_that_was_asked_for():
     program = (
-        "import sys; from pathlib import Path; from unsloth_course import install; "
+        "import sys; from pathlib import Path; from unsloth_course.setup import install; "
         "install.set_up = lambda *_, **__: Path(sys.executable); "
         f"install.command_after = lambda _: ['-c', {WAITS!r}]; sys.exit(install.main([]))"
     )
@@ -664,7 +664,7 @@ def test_a_killed_run_is_not_taken_for_a_success(monkeypatch):
 
 def test_it_imports_nothing_outside_the_standard_library():
     """-S leaves site-packages out, so only the standard library can be imported."""
-    path = ROOT / "unsloth_course" / "install.py"
+    path = ROOT / "unsloth_course" / "setup" / "install.py"
     done = subprocess.run(
         [sys.executable, "-S", str(path), "--help"], capture_output=True, text=True, check=False, cwd="/"
     )
@@ -677,9 +677,9 @@ def test_it_imports_nothing_outside_the_standard_library():
 def with_shim(folder, script):
     """A course with such a name that has the script, and an install.py that prints its arguments."""
     home = folder / "Kurs äß 日本"
-    (home / "unsloth_course").mkdir(parents=True)
+    (home / "unsloth_course" / "setup").mkdir(parents=True)
     shutil.copy(ROOT / script, home)
-    (home / "unsloth_course" / "install.py").write_text("import sys; print(*sys.argv[1:], sep='|'); sys.exit(5)")
+    (home / "unsloth_course" / "setup" / "install.py").write_text("import sys; print(*sys.argv[1:], sep='|'); sys.exit(5)")
     return home
 
 
@@ -893,7 +893,7 @@ def test_an_offline_set_up_asks_nothing_but_the_folder(tmp_path):
     a_wheel(tmp_path, "torch==2.13.0+cpu")
     for machine in (LINUX, WINDOWS, MAC, with_driver(LINUX)):
         steps = install.plan(machine, CREATE, PINS, "PY", FOLDER, tmp_path)
-        assert steps[-1].commands == (("PY", "-m", "unsloth_course.smollm2", str(tmp_path)),)
+        assert steps[-1].commands == (("PY", "-m", "unsloth_course.lesson.smollm2", str(tmp_path)),)
         for step in steps:
             assert step.otherwise is None
             assert not any("uv" in command for command in step.commands)
@@ -952,7 +952,7 @@ def test_a_folder_for_something_else_is_a_sentence(prepared):
     other = install.Target("Linux", "x86_64", (3, 11), "cuda")
     with pytest.raises(SetupError, match=r"for Linux x86_64, Python 3\.12, torch for CPU; this is .*3\.11.*CUDA"):
         install.check_prepared(folder, other, pins)
-    with pytest.raises(SetupError, match=r"Or, if there is a Python 3\.12: python3\.12 unsloth_course/install\.py"):
+    with pytest.raises(SetupError, match=r"Or, if there is a Python 3\.12: python3\.12 unsloth_course/setup/install\.py"):
         install.check_prepared(folder, install.Target("Linux", "x86_64", (3, 13), "cpu"), pins)
     with pytest.raises(SetupError, match="other versions of the course: beta==2 lack"):
         install.check_prepared(folder, TARGET, Pins({"course": ("torch==2.13.0", "beta==2")}))
@@ -967,7 +967,7 @@ def test_on_windows_the_sentence_has_commands_of_windows(prepared):
     with pytest.raises(SetupError) as error:
         install.check_prepared(folder, other, pins)
     assert f"{install.WINDOWS_SCRIPT} --prepare" in str(error.value) and "./setup_venv" not in str(error.value)
-    assert "py -3.12 unsloth_course/install.py" in str(error.value)
+    assert "py -3.12 unsloth_course/setup/install.py" in str(error.value)
 
 
 def test_an_incomplete_folder_changes_nothing(course, prepared):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsloth_course import known_warnings
-from unsloth_course.known_warnings import KNOWN, explain, watch
+from unsloth_course.lesson.known_warnings import KNOWN, explain, watch
 
 # Each as it is printed, by the tested versions or by those that the seed documents had.
 LINES = {

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsloth_course import evaluation, lowrank, training
-from unsloth_course.errors import CourseError
+from unsloth_course.core.errors import CourseError
 
 
 def numbers(*shape, seed=0):

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from unsloth_course import modal_app
-from unsloth_course.errors import CourseError
+from unsloth_course.commands import modal_app
+from unsloth_course.core.errors import CourseError
 
 
 class Recorder:
@@ -64,7 +64,7 @@ def modal(monkeypatch):
 
 
 def test_importing_it_needs_no_modal():
-    code = "import sys; sys.modules['modal'] = None; import unsloth_course.modal_app"
+    code = "import sys; sys.modules['modal'] = None; import unsloth_course.commands.modal_app"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

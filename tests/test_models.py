@@ -13,7 +13,7 @@ import pytest
 from conftest import unsloth_source
 
 from unsloth_course import evaluation, memory, models
-from unsloth_course.errors import CourseError
+from unsloth_course.core.errors import CourseError
 
 QUESTIONS = ["What is 41 plus 17?", "Even or odd?\n\n7", "Sort the letters of QZB.", "Name the number after 99."]
 

@@ -12,8 +12,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 from unsloth_course import dials, plots
-from unsloth_course.errors import CourseError
-from unsloth_course.recordings import Recording, Run
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.recordings import Recording, Run
 
 MIB = 2**20
 

@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from unsloth_course import processes
-from unsloth_course.errors import CourseError
-from unsloth_course.processes import Process
+from unsloth_course.commands.finetune import processes
+from unsloth_course.commands.finetune.processes import Process
+from unsloth_course.core.errors import CourseError
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
@@ -88,7 +88,8 @@ def leaving(tmp_path, code, here=0, number=0, count=2, **files):
         sibling, _, file = name.partition("_")
         (tmp_path / sibling[1:] / file.replace("_", ".")).write_text(str(text))
     environment = os.environ | {"TORCHELASTIC_ERROR_FILE": str(tmp_path / str(here) / "error.json")}
-    script = f"from unsloth_course import processes\np = processes.Process({number}, {count}, {here}, {count})\n{code}"
+    begin = "from unsloth_course.commands.finetune import processes"
+    script = f"{begin}\np = processes.Process({number}, {count}, {here}, {count})\n{code}"
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     return done.returncode, done.stderr.strip()
 

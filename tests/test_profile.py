@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from unsloth_course import profile
-from unsloth_course.errors import CourseError
-from unsloth_course.profile import ENGLISH, HUB_MODEL, POCKET, SMOLLM2, Machine
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.profile import ENGLISH, HUB_MODEL, POCKET, SMOLLM2, Machine
 
 GIB = 1024**3
 CPU = Machine(cuda_name=None, cuda_bytes=0, bfloat16=False, cores=2, memory_bytes=8 * GIB, apple_silicon=False)

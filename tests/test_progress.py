@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from unsloth_course import progress
+from unsloth_course.core import progress
 
 
 class Clock:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from unsloth_course import plots, recordings
-from unsloth_course.cleaning import REPOSITORY
-from unsloth_course.errors import CourseError
-from unsloth_course.recordings import Recording, Run
+from unsloth_course.core.errors import CourseError
+from unsloth_course.core.places import REPOSITORY
+from unsloth_course.lesson.recordings import Recording, Run
 
 ATTACK = "<script>alert('x')</script>"
 LESSONS = recordings.LESSONS
@@ -226,7 +226,7 @@ def test_only_a_run_of_the_same_model_and_data_finds_the_recording(lora, tmp_pat
 
 def on_the_hub(hub, folder, lesson="lora", answer="black"):
     """A Hub with a model and rows; the machine of the gpu profile that has fetched both."""
-    from unsloth_course import hub as client
+    from unsloth_course.core import hub as client
 
     for name in ("weights", "rows"):
         (folder / name).mkdir(parents=True)
@@ -583,10 +583,10 @@ def test_an_archive_of_the_gpu_machine_fills_records_and_results(record, tmp_pat
 def test_every_notebook_compares_its_curve_and_shows_the_recorded_gpu_run():
     import nbformat
 
-    from unsloth_course import runner
+    from unsloth_course.core import lessons
 
     for lesson in LESSONS:
-        cells = nbformat.read(runner.notebook_path(lesson), as_version=4).cells
+        cells = nbformat.read(lessons.notebook_path(lesson), as_version=4).cells
         code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
         assert f'recorded = recordings.find(machine, "{lesson}")' in code
         assert "print(recordings.compare(recorded, history))" in code and "band=recorded)" in code

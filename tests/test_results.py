@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsloth_course import evaluation, memory, models, results
-from unsloth_course.errors import CourseError
+from unsloth_course.core.errors import CourseError
 
 # From the design, word for word; a results file may have more keys and never fewer.
 DESIGN = {

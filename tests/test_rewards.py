@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unsloth_course import rewards
-from unsloth_course.errors import CourseError
-from unsloth_course.evaluation import Answers
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.evaluation import Answers
 
 QUESTION = "Goker has 6 bags with 2 beads in each and 7 boxes with 8 in each, and gives 5 away. How many are left?"
 WORKED = "6 * 2 = 12\n7 * 8 = 56\n12 + 56 = 68\n68 - 5 = 63\n#### 63"

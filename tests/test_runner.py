@@ -15,8 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from unsloth_course import cleaning, runner
-from unsloth_course.errors import CourseError
+from unsloth_course.commands import runner
+from unsloth_course.commands.runner import cleaning
+from unsloth_course.core import lessons
+from unsloth_course.core.errors import CourseError
+from unsloth_course.core.places import REPOSITORY
 
 KNOBS = 'PROFILE = "auto"\nSEED = 3407\nOUT = "results"'
 WRITE_RESULTS = """
@@ -48,10 +51,10 @@ def lesson_cells(*middle, verdict="trained"):
 def write_lesson(tmp_path, monkeypatch):
     folder = tmp_path / "notebooks"
     folder.mkdir()
-    monkeypatch.setattr(runner, "NOTEBOOKS", folder)
+    monkeypatch.setattr(lessons, "NOTEBOOKS", folder)
 
     def write(*cells):
-        path = folder / runner.LESSONS["lora"]
+        path = folder / lessons.LESSONS["lora"]
         nbformat.write(new_notebook(cells=list(cells)), path)
         return path
 
@@ -72,7 +75,7 @@ def test_a_lesson_that_trains(write_lesson, tmp_path, capsys):
             new_markdown_cell("Text with ![a badge](https://example.org/badge.svg) and $x^2$."),
             new_code_cell(
                 "import os, sys, pathlib\n"
-                "from unsloth_course.frontend import is_interactive\n"
+                "from unsloth_course.core.frontend import is_interactive\n"
                 "print('knobs', PROFILE, SEED, OUT == str(pathlib.Path(OUT).absolute()))\n"
                 "print('folder', os.path.basename(os.getcwd()), 'python', sys.executable)\n"
                 "print('interactive', is_interactive())\n"
@@ -104,7 +107,7 @@ def test_a_lesson_that_trains(write_lesson, tmp_path, capsys):
     assert 1000 < results["wall_seconds"] < 1060
 
     copy = nbformat.read(out / source.name, as_version=4)
-    injected = [cell for cell in copy.cells if runner.has_tag(cell, "injected-parameters")]
+    injected = [cell for cell in copy.cells if lessons.has_tag(cell, "injected-parameters")]
     assert [cell.source.splitlines()[:2] for cell in injected] == [["PROFILE = 'cpu'", "SEED = 7"]]
     assert copy.cells.index(injected[0]) == 3, "the injected cell comes right after the knobs"
     assert copy.cells[1].execution_count is None, "skip-execution"
@@ -145,7 +148,7 @@ def test_a_cell_that_raises_leaves_the_part_that_ran(write_lesson, tmp_path):
 
 
 def test_a_course_error_shows_its_sentence_only(write_lesson, tmp_path):
-    code = "from unsloth_course.errors import CourseError\nraise CourseError('data.json has no rows; add some.')"
+    code = "from unsloth_course.core.errors import CourseError\nraise CourseError('data.json has no rows; add some.')"
     write_lesson(*lesson_cells(new_code_cell(code)))
     with pytest.raises(CourseError) as raised:
         runner.run("lora", out=tmp_path / "results")
@@ -230,8 +233,8 @@ def run_command(folder, *arguments):
     # A shell starts what runs in its background with Ctrl-C ignored, the tests among it: then none would arrive.
     code = (
         "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "import sys, pathlib\nfrom unsloth_course import cli, runner\n"
-        f"runner.NOTEBOOKS = pathlib.Path({str(folder)!r})\nsys.argv = ['course', *{list(arguments)!r}]\ncli.main()"
+        "import sys, pathlib\nfrom unsloth_course import cli\nfrom unsloth_course.core import lessons\n"
+        f"lessons.NOTEBOOKS = pathlib.Path({str(folder)!r})\nsys.argv = ['course', *{list(arguments)!r}]\ncli.main()"
     )
     return subprocess.Popen(
         [sys.executable, "-c", code],
@@ -239,7 +242,7 @@ def run_command(folder, *arguments):
         stderr=subprocess.PIPE,
         text=True,
         cwd=folder.parent,
-        env={**os.environ, "PYTHONPATH": str(cleaning.REPOSITORY)},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
 
 
@@ -281,15 +284,15 @@ def test_ctrl_c_stops_the_kernel_and_keeps_what_ran(write_lesson, tmp_path):
 def test_unknown_and_unwritten_lessons(write_lesson):
     write_lesson()
     with pytest.raises(CourseError, match="lora, full, cpt, dpo, grpo"):
-        runner.notebook_path("qlora")
+        lessons.notebook_path("qlora")
     with pytest.raises(CourseError, match="dpo lesson is not written yet"):
-        runner.notebook_path("dpo")
-    assert runner.written_lessons() == ["lora"]
+        lessons.notebook_path("dpo")
+    assert lessons.written_lessons() == ["lora"]
 
 
 def test_no_lesson_at_all(write_lesson):
     with pytest.raises(CourseError, match="There is no lesson"):
-        runner.written_lessons()
+        lessons.written_lessons()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"cells": 3}', '{"nbformat": 4, "cells": 3}', "\udcff"])
@@ -365,7 +368,7 @@ def test_an_injected_value_is_the_value_that_was_given(value):
 
 def test_headings_are_the_nearest_above():
     cells = [new_code_cell("1"), new_markdown_cell("# A #\n\ntext\n\n## B"), new_code_cell("2"), new_markdown_cell("c")]
-    assert runner.headings(new_notebook(cells=cells)) == ["", "B", "B", "B"]
+    assert lessons.headings(new_notebook(cells=cells)) == ["", "B", "B", "B"]
 
 
 def message(kind, **content):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from test_hub import write_model
 
-from unsloth_course import saved
-from unsloth_course.errors import CourseError
+from unsloth_course.commands.finetune import saved
+from unsloth_course.core.errors import CourseError
 
 NAMES = [f"base_model.model.model.layers.{n}.self_attn.q_proj.lora_{m}.weight" for n in (0, 1) for m in "AB"]
 

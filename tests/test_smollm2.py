@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from conftest import TWO_CORES, chat
 
-from unsloth_course import install, memory, models, profile, smollm2
-from unsloth_course.errors import CourseError
-from unsloth_course.memory.report import KNOWN
+from unsloth_course import memory, models, profile, smollm2
+from unsloth_course.commands.memory import KNOWN
+from unsloth_course.core.errors import CourseError
+from unsloth_course.setup import install
 
 ROOT = Path(__file__).parent.parent
 HEADS, KV_HEADS, WIDTH = 2, 1, 8
@@ -298,7 +299,7 @@ def test_the_adapter_finds_its_base_by_name(trained, on_cpu):
 
 
 def test_the_real_model_makes_its_round_trip_through_llama_cpp(trained, tmp_path):
-    from unsloth_course import export
+    from unsloth_course.commands import export
 
     if missing := install.llama_cpp_missing(install.llama_cpp_folder()):
         pytest.skip(f"llama.cpp is not built ({', '.join(missing)} lack): ./setup_venv.sh --gguf")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from unsloth_course.errors import CourseError
-from unsloth_course.xray import Token, XRay, _decode, _PieceReader, _visible, look
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.xray import Token, XRay, _decode, _PieceReader, _visible, look
 
 PAD, START, END = 0, 1, 2
 CHATML = (

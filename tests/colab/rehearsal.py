@@ -144,7 +144,7 @@ def run(
     from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
     from nbclient import NotebookClient
 
-    from unsloth_course import runner
+    from unsloth_course.commands import runner
 
     class Colab(KernelSpecManager):
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
@@ -186,12 +186,13 @@ def prepared(
     """
     from shortened import shorten
 
-    from unsloth_course import runner
+    from unsloth_course.commands import runner
 
     notebook = runner.with_parameters(notebook, parameters)
     for cell in notebook.cells if drive else ():
         if "colab.checkpoints(None" in cell.source:
-            mount = f"from unsloth_course.colab import keeping\nkeeping.MOUNT = type(keeping.MOUNT)({str(drive)!r})\n"
+            keeping = "from unsloth_course.lesson.colab import keeping"
+            mount = f"{keeping}\nkeeping.MOUNT = type(keeping.MOUNT)({str(drive)!r})\n"
             cell.source = mount + cell.source.replace("checkpoints(None", 'checkpoints("drive"')
     return notebook if full else shorten(notebook, **(shorter or {}))
 
@@ -207,8 +208,8 @@ def serve(hub: object, folder: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
+    from unsloth_course.lesson.profile import HUB_DATA, HUB_MODEL
     from unsloth_course.pocket import datasets
-    from unsloth_course.profile import HUB_DATA, HUB_MODEL
 
     answers, pairs, functions = (folder / lesson for lesson in ("lora", "dpo", "cpt"))
     for place in (answers, pairs, functions / "python"):
@@ -234,9 +235,9 @@ def main() -> int:
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     from hub_server import HubServer
 
-    from unsloth_course import runner
-    from unsloth_course.colab import upload
-    from unsloth_course.profile import HUB_MODEL
+    from unsloth_course.commands.colab import upload
+    from unsloth_course.core import lessons
+    from unsloth_course.lesson.profile import HUB_MODEL
 
     out = options.out.resolve()
     out.mkdir(parents=True)
@@ -248,7 +249,7 @@ def main() -> int:
             (out / lesson).mkdir()
             colab = environment(out / lesson)
             started = time.monotonic()
-            notebook = nbformat.read(out / "upload" / runner.LESSONS[lesson], as_version=4)
+            notebook = nbformat.read(out / "upload" / lessons.LESSONS[lesson], as_version=4)
             notebook = prepared(notebook, options.full, MODEL=HUB_MODEL if options.model == "hub" else str(POCKET))
             try:
                 run(notebook, colab, hub.environment(out / lesson / "cache"))

@@ -5,10 +5,10 @@ import shutil
 import nbformat
 import pytest
 
-from unsloth_course import runner
-from unsloth_course.cleaning import REPOSITORY
-from unsloth_course.colab import address
-from unsloth_course.errors import CourseError
+from unsloth_course.commands.colab import address
+from unsloth_course.core.errors import CourseError
+from unsloth_course.core.lessons import LESSONS, has_tag
+from unsloth_course.core.places import REPOSITORY
 
 
 @pytest.fixture
@@ -22,13 +22,13 @@ def copy(tmp_path):
 
 
 def lessons(root):
-    return {name: nbformat.read(root / "notebooks" / name, as_version=4) for name in runner.LESSONS.values()}
+    return {name: nbformat.read(root / "notebooks" / name, as_version=4) for name in LESSONS.values()}
 
 
 def assert_all_name(root, repository):
     for name, notebook in lessons(root).items():
         assert address.badge(name, repository) in notebook.cells[0].source
-        (cell,) = [cell for cell in notebook.cells if runner.has_tag(cell, "install")]
+        (cell,) = [cell for cell in notebook.cells if has_tag(cell, "install")]
         assert cell.source == address.install_cell(repository)
 
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unsloth_course import doctor
-from unsloth_course.colab import needs
-from unsloth_course.colab.decisions import KEPT, decide
-from unsloth_course.install import Pins
+from unsloth_course.lesson.colab import needs
+from unsloth_course.lesson.colab.decisions import KEPT, decide
+from unsloth_course.setup import pins
+from unsloth_course.setup.install import Pins
 
 PINS = Pins(
     {
@@ -147,7 +147,7 @@ def test_whatever_is_there_the_decision_holds_together(changes):
 def test_the_record_is_what_the_pinned_packages_ask_for():
     recorded, here = needs.recorded(), needs.gathered()
     if sys.platform == "linux":  # elsewhere other packages are pulled in
-        assert recorded == here, "run python -m unsloth_course.colab.needs"
+        assert recorded == here, "run python -m unsloth_course.lesson.colab.needs"
     assert all(recorded[name] == asked for name, asked in here.items() if name in recorded)
 
 
@@ -157,7 +157,7 @@ def test_with_the_real_pins_colab_gets_all_that_a_lesson_imports():
         **{"accelerate": "1.14.0", "datasets": "4.0.0", "matplotlib": "3.10.0", "ipywidgets": "7.7.1"},
         **{"tokenizers": "0.22.2", "pyarrow": "18.1.0", "fsspec": "2025.3.0", "multiprocess": "0.70.16"},
     }
-    found = decide(installed, {}, doctor.read_pins(), needs.recorded())
+    found = decide(installed, {}, pins.tested(), needs.recorded())
     assert not found.conflicts
     seen = verdicts(found)
     assert seen["datasets"] == seen["pyarrow"] == "replaced"

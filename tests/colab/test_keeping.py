@@ -7,9 +7,10 @@ import types
 import nbformat
 import pytest
 
-from unsloth_course import colab, runner
-from unsloth_course.colab import keeping
-from unsloth_course.errors import CourseError
+from unsloth_course import colab
+from unsloth_course.core import lessons
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.colab import keeping
 
 STEPS = 8
 
@@ -155,10 +156,10 @@ def test_without_a_folder_nothing_changes(lora):
     assert trainer.args.to_dict() == before and trainer.callback_handler.callbacks == callbacks
 
 
-@pytest.mark.parametrize("lesson", runner.LESSONS)
+@pytest.mark.parametrize("lesson", lessons.LESSONS)
 def test_every_lesson_shows_how_it_goes_on(lesson):
     """And only its own training does: the short ones of a deep dive would leave their checkpoints in its place."""
-    code = [cell.source for cell in nbformat.read(runner.notebook_path(lesson), as_version=4).cells]
+    code = [cell.source for cell in nbformat.read(lessons.notebook_path(lesson), as_version=4).cells]
     assert [text for text in code if f'checkpoints = colab.checkpoints(None, "{lesson}")' in text]
     (line,) = [line for text in code for line in text.splitlines() if "checkpoints.last(" in line]
     assert line.rstrip(";") == "trainer.train(resume_from_checkpoint=checkpoints.last(trainer))"

@@ -15,10 +15,10 @@ import pytest
 from hub_server import HubServer
 from shortened import SHORTER
 
-from unsloth_course import runner
-from unsloth_course.cleaning import REPOSITORY
-from unsloth_course.colab import address, upload
-from unsloth_course.profile import HUB_MODEL
+from unsloth_course.commands.colab import address, upload
+from unsloth_course.core import lessons
+from unsloth_course.core.places import REPOSITORY
+from unsloth_course.lesson.profile import HUB_MODEL
 
 from . import rehearsal
 
@@ -60,7 +60,7 @@ def uploads(tmp_path_factory):
 
 
 def lesson_of(uploads, lesson, model=str(rehearsal.POCKET), **settings):
-    notebook = nbformat.read(uploads / runner.LESSONS[lesson], as_version=4)
+    notebook = nbformat.read(uploads / lessons.LESSONS[lesson], as_version=4)
     return rehearsal.prepared(notebook, FULL, MODEL=model, shorter=SHORTER[lesson], **settings)
 
 
@@ -71,7 +71,7 @@ def assert_ran(notebook, session, lesson):
     assert results["lesson"] == lesson and results["versions"]["transformers"] == rehearsal.COLAB["transformers"]
 
 
-@pytest.mark.parametrize("lesson", [name for name in runner.LESSONS if name != "lora"])
+@pytest.mark.parametrize("lesson", [name for name in lessons.LESSONS if name != "lora"])
 def test_an_uploaded_lesson_runs_from_the_first_cell_to_the_last(lesson, one_session, uploads):
     done = rehearsal.run(lesson_of(uploads, lesson), one_session, {})
     assert_ran(done, one_session, lesson)
@@ -122,8 +122,8 @@ def test_the_cell_of_a_notebook_from_the_repository_brings_the_course_with_weigh
         "GIT_CONFIG_KEY_0": f"url.{copy.as_uri()}.insteadOf",
         "GIT_CONFIG_VALUE_0": away,
     }
-    notebook = nbformat.read(runner.notebook_path("lora"), as_version=4)
-    (cell,) = [cell for cell in notebook.cells if runner.has_tag(cell, "install")]
+    notebook = nbformat.read(lessons.notebook_path("lora"), as_version=4)
+    (cell,) = [cell for cell in notebook.cells if lessons.has_tag(cell, "install")]
     look = "from unsloth_course import models\nimport pathlib\nassert pathlib.Path(models.folder('pocket')).is_dir()"
     cells = [nbformat.v4.new_code_cell(source) for source in (cell.source, cell.source, look)]
     done = rehearsal.run(nbformat.v4.new_notebook(cells=cells), session, instead)

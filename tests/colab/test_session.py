@@ -7,10 +7,10 @@ import types
 import pytest
 
 from unsloth_course import colab
-from unsloth_course.colab.decisions import Decision, Row
-from unsloth_course.errors import CourseError
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.colab.decisions import Decision, Row
 
-session = importlib.import_module("unsloth_course.colab.session")
+session = importlib.import_module("unsloth_course.lesson.colab.session")
 NOTHING = Decision((Row("trl", "1.15.0", "1.15.0", "kept"),))
 SOME = Decision(
     (Row("trl", "", "1.15.0", "installed"), Row("datasets", "4.0.0", "4.8.5", "replaced", "unsloth asks for !=4.0.*")),

@@ -13,10 +13,11 @@ import nbformat
 import pytest
 from typer.testing import CliRunner
 
-from unsloth_course import cli, runner
-from unsloth_course.cleaning import REPOSITORY
-from unsloth_course.colab import upload
-from unsloth_course.errors import CourseError
+from unsloth_course import cli
+from unsloth_course.commands.colab import upload
+from unsloth_course.core import lessons
+from unsloth_course.core.errors import CourseError
+from unsloth_course.core.places import REPOSITORY
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def archive():
 
 
 def install_cell(path):
-    cells = [cell for cell in nbformat.read(path, as_version=4).cells if runner.has_tag(cell, "install")]
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if lessons.has_tag(cell, "install")]
     (cell,) = cells
     return cell
 
@@ -41,7 +42,7 @@ def names(archive):
 
 
 def test_all_five_are_written_and_small(written):
-    assert {Path(name).name for name in written.files} == set(runner.LESSONS.values())
+    assert {Path(name).name for name in written.files} == set(lessons.LESSONS.values())
     for name, size in written.files.items():
         with open(name, "rb") as file:
             assert len(file.read()) == size < upload.LIMIT
@@ -58,7 +59,7 @@ def test_each_is_a_valid_notebook_for_a_t4_without_outputs(written):
 def test_all_other_cells_are_those_of_the_lesson(written):
     for name in written.files:
         mine = nbformat.read(name, as_version=4).cells
-        lesson = nbformat.read(runner.NOTEBOOKS / Path(name).name, as_version=4).cells
+        lesson = nbformat.read(lessons.NOTEBOOKS / Path(name).name, as_version=4).cells
         differ = [a.id for a, b in zip(mine, lesson, strict=True) if a.source != b.source]
         assert len(differ) == 1
 
@@ -108,7 +109,7 @@ def test_the_cell_unpacks_and_imports_the_package_twice(written, tmp_path):
         assert done.returncode == 0, done.stderr
         assert f"at {tmp_path}" in done.stdout and "no weights" in done.stdout
     (folder,) = tmp_path.iterdir()
-    assert (folder / "unsloth_course" / "plots.py").is_file()
+    assert (folder / "unsloth_course" / "lesson" / "plots.py").is_file()
 
 
 def test_twice_in_one_session_puts_one_folder_on_the_path(written, tmp_path):
@@ -137,11 +138,11 @@ def test_no_path_leaves_the_folder(tmp_path, name):
     held = io.BytesIO()
     with tarfile.open(fileobj=held, mode="w:xz") as packed:
         packed.addfile(tarfile.TarInfo(name.replace("ABSOLUTE", str(tmp_path))))
-    lesson = nbformat.read(runner.notebook_path("lora"), as_version=4)
+    lesson = nbformat.read(lessons.notebook_path("lora"), as_version=4)
     inside = tmp_path / "inside"
     inside.mkdir()
     notebook = upload.standalone(lesson, held.getvalue())
-    (cell,) = [cell for cell in notebook.cells if runner.has_tag(cell, "install")]
+    (cell,) = [cell for cell in notebook.cells if lessons.has_tag(cell, "install")]
     done = execute(cell.source, inside)
     assert done.returncode and ("OutsideDestination" in done.stderr or "No module named" in done.stderr), done.stderr
     assert {path.name.partition("-")[0] for path in inside.iterdir()} <= {"unsloth"}
@@ -163,7 +164,7 @@ def test_a_notebook_without_its_install_cell_is_refused():
 
 def test_the_notebooks_folder_itself_is_refused():
     with pytest.raises(CourseError, match="the notebooks folder itself"):
-        upload.write(runner.NOTEBOOKS)
+        upload.write(lessons.NOTEBOOKS)
 
 
 def test_a_file_in_the_way_is_a_sentence(tmp_path):

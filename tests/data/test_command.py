@@ -10,10 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unsloth_course import cli
-from unsloth_course.data import convert, corpus, files, function_calling
-from unsloth_course.data.files import Row
-from unsloth_course.data.report import HeldOut, secrets
-from unsloth_course.errors import CourseError
+from unsloth_course.commands.convert import convert
+from unsloth_course.commands.convert.report import HeldOut, secrets
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.data import corpus, files, function_calling
+from unsloth_course.lesson.data.files import Row
 
 any_file = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 USER, ANSWER = {"role": "user", "content": "What is 40 plus 48?"}, {"role": "assistant", "content": "88"}

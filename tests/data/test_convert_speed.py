@@ -5,8 +5,8 @@ import json
 import pytest
 from conftest import script
 
-from unsloth_course.cleaning import REPOSITORY
-from unsloth_course.data import detect, sources
+from unsloth_course.core.places import REPOSITORY
+from unsloth_course.lesson.data import detect, sources
 
 RECORDED = REPOSITORY / "benchmarks" / "recorded" / "convert-cpu.json"
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unsloth_course import models
-from unsloth_course.data import corpus
-from unsloth_course.data.files import Checked
-from unsloth_course.errors import CourseError
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.data import corpus
+from unsloth_course.lesson.data.files import Checked
 
 from .test_files import any_file, json_values, written
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from unsloth_course.data import files
-from unsloth_course.data.files import Checked, SetAside, read_rows, rows_of
-from unsloth_course.errors import CourseError
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.data import files
+from unsloth_course.lesson.data.files import Checked, SetAside, read_rows, rows_of
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -8,8 +8,9 @@ import pytest
 from pyarrow import parquet
 
 from unsloth_course import cli
-from unsloth_course.data import convert, sources, tables
-from unsloth_course.errors import CourseError
+from unsloth_course.commands.convert import convert
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.data import sources, tables
 
 NAME = "somebody/rows"
 ALPACA = [{"instruction": f"Say {n}.", "input": "", "output": str(n)} for n in range(40)]

@@ -10,8 +10,8 @@ from datasets import Dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from unsloth_course.data import instruction
-from unsloth_course.errors import CourseError
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.data import instruction
 
 from .test_files import any_file, json_values, written
 

@@ -13,8 +13,9 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from unsloth_course.data import convert, reading
-from unsloth_course.errors import CourseError
+from unsloth_course.commands.convert import convert
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.data import reading
 
 from .test_command import READY, accounted
 

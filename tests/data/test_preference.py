@@ -8,9 +8,9 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unsloth_course.data import preference
-from unsloth_course.data.preference import conversation, load
-from unsloth_course.errors import CourseError
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.data import preference
+from unsloth_course.lesson.data.preference import conversation, load
 
 from .test_files import any_file, json_values, written
 

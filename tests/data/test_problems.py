@@ -10,10 +10,10 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unsloth_course import hub
-from unsloth_course.data import problems, sources
-from unsloth_course.data.problems import final
-from unsloth_course.errors import CourseError
+from unsloth_course.core import hub
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.data import problems, sources
+from unsloth_course.lesson.data.problems import final
 from unsloth_course.pocket import datasets
 
 from .test_files import any_file, json_values, written

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from unsloth_course.data import convert, sources
+from unsloth_course.commands.convert import convert
+from unsloth_course.lesson.data import sources
 
 from . import public_forms
 

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from unsloth_course.data import convert, report
+from unsloth_course.commands.convert import convert, report
 
 SECRETS = [
     "sk-" + "aB3" * 10,

@@ -6,11 +6,11 @@ import platform
 
 import pytest
 
-from unsloth_course import hub
-from unsloth_course.data import corpus, instruction, preference, problems, sources
-from unsloth_course.english.tasks import is_short
-from unsloth_course.errors import CourseError
-from unsloth_course.profile import HUB_DATA
+from unsloth_course.core import hub
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.data import corpus, instruction, preference, problems, sources
+from unsloth_course.lesson.profile import HUB_DATA
+from unsloth_course.pocket.english.tasks import is_short
 
 
 def row(number, output=None, **changes):
@@ -371,7 +371,7 @@ def test_a_text_file_that_is_not_there_is_not_looked_for_on_the_hub(name, monkey
 def test_texts_of_the_hub_leave_out_what_the_scoreboard_asks(monkeypatch, column):
     from datasets import Dataset
 
-    from unsloth_course.profile import HUB_DATA
+    from unsloth_course.lesson.profile import HUB_DATA
 
     rows = Dataset.from_list([{"docstring": "d", column: f"def f{n}(): pass"} for n in range(1000)])
     wanted = []
@@ -600,7 +600,7 @@ def test_the_kind_of_other_things(tmp_path, monkeypatch):
 
 
 def test_only_the_first_rows_are_read_to_tell_the_kind(tmp_path, monkeypatch):
-    from unsloth_course.data import files
+    from unsloth_course.lesson.data import files
 
     path = tmp_path / "rows.jsonl"
     path.write_text((json.dumps(row(1)) + "\n") * 1000)

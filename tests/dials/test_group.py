@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from unsloth_course import dials, frontend, plots, rewards
-from unsloth_course.errors import CourseError
+from unsloth_course import dials, plots, rewards
+from unsloth_course.core import frontend
+from unsloth_course.core.errors import CourseError
 
 
 def parts(box):

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unsloth_course import dials, frontend, plots
-from unsloth_course.dials import Pair
-from unsloth_course.errors import CourseError
+from unsloth_course import dials, plots
+from unsloth_course.core import frontend
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.dials import Pair
 
 moved = st.floats(-50, 50)
 

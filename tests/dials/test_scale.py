@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from unsloth_course import dials, evaluation, frontend, models, plots
-from unsloth_course.dials import AdapterDial, Setting
+from unsloth_course import dials, evaluation, models, plots
+from unsloth_course.core import frontend
+from unsloth_course.lesson.dials import AdapterDial, Setting
 from unsloth_course.pocket import datasets
 
 ATTACK = "<script>alert('x')</script>"

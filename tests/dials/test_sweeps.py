@@ -6,10 +6,11 @@ import math
 
 import pytest
 
-from unsloth_course import dials, frontend, plots
-from unsloth_course.cleaning import REPOSITORY
-from unsloth_course.dials import Sweep, SweepDial, Trial, sweeps
-from unsloth_course.errors import CourseError
+from unsloth_course import dials, plots
+from unsloth_course.core import frontend
+from unsloth_course.core.errors import CourseError
+from unsloth_course.core.places import REPOSITORY
+from unsloth_course.lesson.dials import Sweep, SweepDial, Trial, sweeps
 
 ATTACK = "<script>alert('x')</script>"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from unsloth_course.dials.tables import row
+from unsloth_course.lesson.dials.tables import row
 
 
 @pytest.mark.parametrize("tag", ["td", "th"])

@@ -1,9 +1,9 @@
 """A machine that has the tested packages, as facts."""
 
-from unsloth_course import doctor, install
-from unsloth_course.doctor import Facts
+from unsloth_course.commands.doctor import Facts
+from unsloth_course.setup import install, pins
 
-PINS = doctor.read_pins()
+PINS = pins.tested()
 TESTED = {name: version for name, version in map(install.name_and_version, (*PINS.all, *PINS.no_deps))}
 LIMITS = {
     "torch": "<2.15.0,>=2.4.0",

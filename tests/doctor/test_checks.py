@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unsloth_course import doctor
-from unsloth_course.doctor import Check, Facts
-from unsloth_course.install import GB, Pins
+from unsloth_course.commands import doctor
+from unsloth_course.commands.doctor import Check, Facts
+from unsloth_course.setup.install import GB, Pins
 
 from .made import HEALTHY, TESTED
 

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from unsloth_course import doctor, install
-from unsloth_course.doctor import Check
-from unsloth_course.install import Pins
+from unsloth_course.commands import doctor
+from unsloth_course.commands.doctor import Check
+from unsloth_course.setup import pins
+from unsloth_course.setup.install import Pins
 
 
 def test_the_hub_cache_is_where_huggingface_hub_looks():
@@ -33,9 +34,8 @@ def test_this_machine_can_be_looked_at(tmp_path, monkeypatch):
 
 def test_a_copy_of_the_pins_inside_the_package_is_enough(tmp_path, monkeypatch):
     """In Colab the package travels without the repository."""
-    monkeypatch.setattr(install, "ROOT", tmp_path)
-    monkeypatch.setattr(doctor.facts, "PACKAGE", tmp_path / "package")
-    assert doctor.read_pins() == Pins({})
-    (tmp_path / "package").mkdir()
-    (tmp_path / "package" / "requirements.txt").write_text("# == course\ntorch==2.13.0\n")
-    assert doctor.read_pins().all == ("torch==2.13.0",)
+    monkeypatch.setattr(pins, "ROOT", tmp_path)
+    assert pins.tested() == Pins({})
+    (tmp_path / "unsloth_course").mkdir()
+    (tmp_path / "unsloth_course" / "requirements.txt").write_text("# == course\ntorch==2.13.0\n")
+    assert pins.tested().all == ("torch==2.13.0",)

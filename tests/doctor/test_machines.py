@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from unsloth_course import doctor, install
-from unsloth_course.profile import HUB_MODEL
+from unsloth_course.lesson.profile import HUB_MODEL
+from unsloth_course.setup import install, pins
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the planted machines are Linux")
 
-PINS = doctor.read_pins()
+PINS = pins.tested()
 HERE = [pin for pin in (*PINS.all, *PINS.no_deps) if install.applies(pin, "Linux", sys.version_info)]
 TESTED = dict(map(install.name_and_version, HERE))
 ASKING = ("unsloth", "unsloth-zoo", "transformers", "trl", "peft", "datasets", "accelerate", "torch")
@@ -42,7 +42,8 @@ def from_numpy(array):
 
 # What the command line does, without the time to import it.
 DOCTOR = (
-    "import sys; from unsloth_course import doctor; it = doctor.examine(); print(it.to_json()); sys.exit(not it.ok)"
+    "import sys; from unsloth_course.commands import doctor; it = doctor.examine(); "
+    "print(it.to_json()); sys.exit(not it.ok)"
 )
 
 

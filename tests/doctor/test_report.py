@@ -3,8 +3,9 @@
 import io
 import json
 
-from unsloth_course import doctor, install
-from unsloth_course.doctor import Check, Report
+from unsloth_course.commands import doctor
+from unsloth_course.commands.doctor import Check, Report
+from unsloth_course.setup import install
 
 from .made import HEALTHY, TESTED
 

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsloth_course import evaluation, models, profile
-from unsloth_course.data import general, instruction
-from unsloth_course.english.tasks import is_short
-from unsloth_course.errors import CourseError
-from unsloth_course.evaluation import Answers, asking, interval, is_exact, luck, scores
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.data import general, instruction
+from unsloth_course.lesson.evaluation import Answers, asking, interval, is_exact, luck, scores
 from unsloth_course.pocket import datasets, skills
+from unsloth_course.pocket.english.tasks import is_short
 
 
 def answers(given, expected, skills=()):

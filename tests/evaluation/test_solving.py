@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsloth_course import evaluation
-from unsloth_course.errors import CourseError
-from unsloth_course.evaluation import Answers, Attempts, accuracy_score, is_solved, pass_at, sample, scores
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.evaluation import Answers, Attempts, accuracy_score, is_solved, pass_at, sample, scores
 
 tries = st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=5)
 

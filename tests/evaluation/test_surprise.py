@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unsloth_course.evaluation import Answers, Surprise, perplexity, perplexity_score, shuffled, side_by_side
-from unsloth_course.evaluation.surprise import each_answer, perplexity_interval
+from unsloth_course.lesson.evaluation import Answers, Surprise, perplexity, perplexity_score, shuffled, side_by_side
+from unsloth_course.lesson.evaluation.surprise import each_answer, perplexity_interval
 
 TEXTS = ["It was a sunny morning in Ravenna.", "The market was full of people.\n", "What is 20 plus 30?", "def f(x):"]
 
@@ -30,7 +30,7 @@ def test_it_is_the_exponential_of_the_mean_loss(load):
 
 def test_rows_of_any_length_come_back_in_their_order(load, monkeypatch):
     """They go through the model by their length; what is too long to begin an answer has no figures."""
-    from unsloth_course.evaluation import surprise
+    from unsloth_course.lesson.evaluation import surprise
 
     model, tokenizer = load()
     monkeypatch.setattr(surprise, "TEXTS_AT_ONCE", 3)

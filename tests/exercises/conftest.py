@@ -2,7 +2,7 @@
 
 import pytest
 
-from unsloth_course.exercises import record
+from unsloth_course.lesson.exercises import record
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 
 from exercises.sources import ALL, WRONG, build
 from unsloth_course import exercises
-from unsloth_course.exercises.asking import NotTried
+from unsloth_course.lesson.exercises.asking import NotTried
 
 WIDTH = 76
 by_id = pytest.mark.parametrize("one", ALL, ids=lambda one: one.id)

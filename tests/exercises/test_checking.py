@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from exercises.sources import ALL, build, solution
 from unsloth_course import exercises
-from unsloth_course.errors import CourseError
-from unsloth_course.exercises.record import Tries
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.exercises.record import Tries
 
 
 def wrong(shapes, rank):

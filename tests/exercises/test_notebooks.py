@@ -7,13 +7,14 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
 from exercises.sources import ALL
-from unsloth_course import exercises, runner
+from unsloth_course import exercises
+from unsloth_course.core import lessons
 
-written = pytest.mark.parametrize("lesson", runner.written_lessons())
+written = pytest.mark.parametrize("lesson", lessons.written_lessons())
 
 
 def cells_of(lesson, kind):
-    return [cell.source for cell in nbformat.read(runner.notebook_path(lesson), 4).cells if cell.cell_type == kind]
+    return [cell.source for cell in nbformat.read(lessons.notebook_path(lesson), 4).cells if cell.cell_type == kind]
 
 
 def exercises_of(lesson):
@@ -52,4 +53,4 @@ def test_no_other_cell_uses_the_names_of_the_functions(lesson):
 
 
 def test_the_lessons_are_those_of_the_runner():
-    assert set(exercises.LESSONS) == set(runner.LESSONS)
+    assert set(exercises.LESSONS) == set(lessons.LESSONS)

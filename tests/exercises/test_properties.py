@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from exercises.sources import ALL, solution
 from unsloth_course import data, evaluation, exercises, lowrank, memory, rewards
-from unsloth_course.exercises import full, lora
+from unsloth_course.lesson.exercises import full, lora
 
 numbers = st.floats(-50, -0.01)
 

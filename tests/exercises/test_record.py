@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from exercises.sources import solution
 from unsloth_course import exercises
-from unsloth_course.exercises import record
-from unsloth_course.exercises.record import Record, Tries, location
+from unsloth_course.lesson.exercises import record
+from unsloth_course.lesson.exercises.record import Record, Tries, location
 
 
 def test_it_is_readable_json_and_survives_the_session(file):

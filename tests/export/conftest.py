@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from unsloth_course import export, models
+from unsloth_course import models
+from unsloth_course.commands import export
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from unsloth_course import chat, cli, export, install, models
-from unsloth_course.errors import CourseError
-from unsloth_course.export import llama, own_process, proof
+from unsloth_course import cli, models
+from unsloth_course.commands import chat, export
+from unsloth_course.commands.export import llama, own_process, proof
+from unsloth_course.core.errors import CourseError
+from unsloth_course.setup import install
 
 needs_llama = pytest.mark.skipif(
     bool(install.llama_cpp_missing(install.llama_cpp_folder())),

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from unsloth_course import models
-from unsloth_course.errors import CourseError
-from unsloth_course.export import files
+from unsloth_course.commands.export import files
+from unsloth_course.core.errors import CourseError
 
 POCKET = Path(models.folder("pocket"))
 

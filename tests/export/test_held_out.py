@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unsloth_course.errors import CourseError
-from unsloth_course.export import held_out
+from unsloth_course.commands.export import held_out
+from unsloth_course.core.errors import CourseError
 
 ASK = {"role": "user", "content": "What is 1 plus 2?"}
 CALL = [

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 
-from unsloth_course.errors import CourseError
-from unsloth_course.export import llama, proof
+from unsloth_course.commands.export import llama, proof
+from unsloth_course.core.errors import CourseError
 
 
 def reading(count: int = 60) -> dict:

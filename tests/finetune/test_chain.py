@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from unsloth_course import cli
-from unsloth_course.errors import CourseError
-from unsloth_course.finetune import chain, options
+from unsloth_course.commands.finetune import chain, options
+from unsloth_course.core.errors import CourseError
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 TWO = """

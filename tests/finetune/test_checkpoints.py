@@ -16,9 +16,9 @@ from conftest import ENVIRONMENT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unsloth_course import cleaning
-from unsloth_course.errors import CourseError
-from unsloth_course.finetune import checkpoints
+from unsloth_course.core import checkpoints
+from unsloth_course.core.errors import CourseError
+from unsloth_course.core.places import REPOSITORY
 
 # --- files alone ----------------------------------------------------------------------------------------------------
 
@@ -157,14 +157,14 @@ def test_every_zero_steps_cannot_be():
 
 # --- one run in a folder --------------------------------------------------------------------------------------------
 
-HOLD = "from unsloth_course.finetune import checkpoints as c\nwith c.locked({!r}):\n print('in', flush=True)\n input()"
+HOLD = "from unsloth_course.core import checkpoints as c\nwith c.locked({!r}):\n print('in', flush=True)\n input()"
 
 
 @contextmanager
 def holding(folder):
     command = [sys.executable, "-c", HOLD.format(str(folder))]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=cleaning.REPOSITORY
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=REPOSITORY
     ) as process:
         try:
             assert process.stdout.readline() == "in\n"

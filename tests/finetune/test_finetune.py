@@ -9,10 +9,12 @@ from conftest import TWO_CORES
 from datasets import Dataset
 from typer.testing import CliRunner
 
-from unsloth_course import cli, finetune, models, profile
-from unsloth_course.errors import CourseError
-from unsloth_course.finetune import Options, checkpoints, tasks
-from unsloth_course.finetune import options as settings
+from unsloth_course import cli, models, profile
+from unsloth_course.commands import finetune
+from unsloth_course.commands.finetune import Options, tasks
+from unsloth_course.commands.finetune import options as settings
+from unsloth_course.core import checkpoints
+from unsloth_course.core.errors import CourseError
 
 
 def test_a_data_file_that_is_not_there_is_a_sentence(load, tmp_path):

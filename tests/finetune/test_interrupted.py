@@ -7,12 +7,12 @@ import sys
 import pytest
 from conftest import ENVIRONMENT
 
-from unsloth_course import cleaning
+from unsloth_course.core.places import REPOSITORY
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it forks, and Windows has no SIGKILL")
 def test_killed_runs_end_at_the_weights_of_those_left_alone(tmp_path):
-    script = cleaning.REPOSITORY / "benchmarks" / "killed.py"
+    script = REPOSITORY / "benchmarks" / "killed.py"
     asked = "--method lora dpo grpo --runs 1 --steps 12 --every 4 --seed 2"
     command = [sys.executable, str(script), *asked.split(), "--out", str(tmp_path), "--json", str(tmp_path / "found")]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=250, check=False)

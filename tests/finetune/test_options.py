@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unsloth_course.errors import CourseError
-from unsloth_course.finetune import options
-from unsloth_course.finetune.options import Options
+from unsloth_course.commands.finetune import options
+from unsloth_course.commands.finetune.options import Options
+from unsloth_course.core.errors import CourseError
 
 LORA = Options("lora", "pocket")
 

@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_hub import downloads, write_model
 
-from unsloth_course import hub, profile
-from unsloth_course.errors import CourseError
-from unsloth_course.finetune import preflight
+from unsloth_course import profile
+from unsloth_course.commands.finetune import preflight
+from unsloth_course.core import hub
+from unsloth_course.core.errors import CourseError
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKED = "unsloth/SmolLM2-135M-Instruct-bnb-4bit"

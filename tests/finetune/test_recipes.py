@@ -3,8 +3,8 @@
 import pytest
 
 from unsloth_course import profile
-from unsloth_course.errors import CourseError
-from unsloth_course.finetune import Options, recipes
+from unsloth_course.commands.finetune import Options, recipes
+from unsloth_course.core.errors import CourseError
 
 CARD = profile.Machine(
     cuda_name="NVIDIA L4",

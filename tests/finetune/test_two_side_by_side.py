@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from conftest import ENVIRONMENT
 
-from unsloth_course import cleaning, models, saved
+from unsloth_course import models
+from unsloth_course.commands.finetune import saved
+from unsloth_course.core.places import REPOSITORY
 
-DOC = cleaning.REPOSITORY / "docs" / "several-gpus.md"
+DOC = REPOSITORY / "docs" / "several-gpus.md"
 SMALL = ["--model", "pocket", "--profile", "cpu", "--steps", "2", "--held-out", "8"]
 
 
@@ -43,7 +45,7 @@ def finished(tmp_path_factory):
     The first training is the second one over again, but for an option.
     """
     folder = tmp_path_factory.mktemp("side-by-side")
-    root = str(cleaning.REPOSITORY)
+    root = str(REPOSITORY)
     environment = {**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
     started = []
     for _, words in documented()[1:]:

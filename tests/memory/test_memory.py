@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsloth_course import memory
-from unsloth_course.errors import CourseError
-from unsloth_course.memory import Meter, Shape, fits, lora_parameters, meter, parameters, predict
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.memory import Meter, Shape, fits, lora_parameters, meter, parameters, predict
 
 SMOLLM2 = Shape(hidden=576, layers=30, heads=9, kv_heads=3, intermediate=1536, vocabulary=49152, tied=True)
 POCKET = Shape(hidden=256, layers=4, heads=4, kv_heads=2, intermediate=768, vocabulary=1024, tied=True)

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsloth_course import memory, profile
-from unsloth_course.data.instruction import Lengths
-from unsloth_course.errors import CourseError
-from unsloth_course.memory import GIB, Shape, planning, prediction
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.data.instruction import Lengths
+from unsloth_course.lesson.memory import GIB, Shape, planning, prediction
 
 SMOLLM2 = Shape(hidden=576, layers=30, heads=9, kv_heads=3, intermediate=1536, vocabulary=49152, tied=True)
 CPU = profile.Machine(cuda_name=None, cuda_bytes=0, bfloat16=False, cores=2, memory_bytes=24 * GIB, apple_silicon=False)

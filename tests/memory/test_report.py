@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsloth_course import cli, memory
-from unsloth_course.errors import CourseError
+from unsloth_course.core.errors import CourseError
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -109,7 +109,8 @@ def test_a_config_that_is_none_is_a_sentence(command, tmp_path, content):
 def test_of_a_model_on_the_hub_only_its_config_is_fetched(command, monkeypatch):
     from pathlib import Path
 
-    from unsloth_course import hub, models
+    from unsloth_course import models
+    from unsloth_course.core import hub
 
     fetched = []
     monkeypatch.setattr(
@@ -123,7 +124,8 @@ def test_of_a_model_on_the_hub_only_its_config_is_fetched(command, monkeypatch):
 
 @pytest.mark.parametrize("name", ["smollm2", SMOLLM2])
 def test_the_models_that_the_course_names_are_known_without_fetching_anything(command, monkeypatch, name):
-    from unsloth_course import hub, smollm2
+    from unsloth_course import smollm2
+    from unsloth_course.core import hub
 
     for room, fetching in ((hub, "fetch_config"), (smollm2, "fetch")):
         monkeypatch.setattr(room, fetching, lambda *_: pytest.fail("it was fetched"))

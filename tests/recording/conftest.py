@@ -5,7 +5,8 @@ import functools
 import pytest
 from bs4 import BeautifulSoup
 
-from unsloth_course import recording, runner
+from unsloth_course import studio as recording
+from unsloth_course.core import lessons
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +28,7 @@ def soup():
     return functools.cache(lambda path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser"))
 
 
-@pytest.fixture(params=list(runner.LESSONS))
+@pytest.fixture(params=list(lessons.LESSONS))
 def written(request, storyboard):
     """The folder of a lesson's storyboard."""
     return storyboard(request.param).files[0].parent

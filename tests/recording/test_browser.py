@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from unsloth_course import recording
-from unsloth_course.recording import clock, deck, recorded_run
+from unsloth_course import studio as recording
+from unsloth_course.studio import clock, deck, recorded_run
 
 from . import made
 

@@ -5,9 +5,9 @@ import itertools
 import pytest
 from nbformat.v4 import new_markdown_cell, new_notebook
 
-from unsloth_course import runner
-from unsloth_course.errors import CourseError
-from unsloth_course.recording import clock
+from unsloth_course.core import lessons
+from unsloth_course.core.errors import CourseError
+from unsloth_course.studio import clock
 
 from . import made
 
@@ -51,7 +51,7 @@ def test_segments_and_sections_cover_the_take(board):
 
 def test_a_heading_in_a_code_block_is_no_section():
     cell = new_markdown_cell("# Real\n\n```\n## not one\n```\n\n## Two")
-    assert runner.cell_headings(cell) == [(1, "Real"), (2, "Two")]
+    assert lessons.cell_headings(cell) == [(1, "Real"), (2, "Two")]
 
 
 def test_an_install_cell_and_prose_take_no_running_time(board):

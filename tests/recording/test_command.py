@@ -8,9 +8,11 @@ import pytest
 from conftest import script
 from typer.testing import CliRunner
 
-from unsloth_course import cli, recording, runner
-from unsloth_course.errors import CourseError
-from unsloth_course.recording import clock
+from unsloth_course import cli
+from unsloth_course import studio as recording
+from unsloth_course.core import lessons
+from unsloth_course.core.errors import CourseError
+from unsloth_course.studio import clock
 
 from . import made
 
@@ -51,7 +53,7 @@ def executed(folder, timed=True):
         if timed and cell.cell_type == "code":
             stamps = {"iopub.execute_input": "2026-11-20T23:59:59.5Z", "shell.execute_reply": "2026-11-21T00:00:01Z"}
             cell.metadata["execution"] = stamps
-    (folder / runner.LESSONS["lora"]).write_text(nbformat.writes(notebook), encoding="utf-8")
+    (folder / lessons.LESSONS["lora"]).write_text(nbformat.writes(notebook), encoding="utf-8")
 
 
 def test_cell_seconds_come_from_executed_copies(tmp_path, monkeypatch):
@@ -80,8 +82,8 @@ def test_minutes_are_written_once(tmp_path, monkeypatch, capsys):
     scripts = script("minutes")
     path = tmp_path / "made.ipynb"
     path.write_text(nbformat.writes(made.lesson()), encoding="utf-8")
-    monkeypatch.setattr(runner, "LESSONS", {"lora": path.name})
-    monkeypatch.setattr(runner, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(lessons, "LESSONS", {"lora": path.name})
+    monkeypatch.setattr(lessons, "NOTEBOOKS", tmp_path)
     before = path.read_text(encoding="utf-8")
     scripts.main([])
     assert path.read_text(encoding="utf-8") == before and "None -> 1" in capsys.readouterr().out

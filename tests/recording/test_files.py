@@ -6,9 +6,10 @@ import re
 import nbformat
 import pytest
 
-from unsloth_course import recording, runner
-from unsloth_course.errors import CourseError
-from unsloth_course.recording import clock, deck, recorded_run, recording_copy, screen, script, teleprompter
+from unsloth_course import studio as recording
+from unsloth_course.core import lessons
+from unsloth_course.core.errors import CourseError
+from unsloth_course.studio import clock, deck, recorded_run, recording_copy, screen, script, teleprompter
 
 from . import made
 
@@ -33,7 +34,7 @@ def board():
 
 @pytest.fixture(scope="module")
 def run(board):
-    cells = [scene.cell for scene in board.scenes if runner.is_run(scene.cell)]
+    cells = [scene.cell for scene in board.scenes if lessons.is_run(scene.cell)]
     return recorded_run.RecordedRun(
         "lora",
         "a made machine",
@@ -68,8 +69,8 @@ def test_every_cell_with_notes_is_in_script_deck_and_teleprompter(written, soup)
 
 
 def test_the_recording_copy_has_headings_and_code_and_nothing_else(written):
-    original = nbformat.read(runner.notebook_path(written.name), 4)
-    copy = nbformat.read(written / runner.LESSONS[written.name], 4)
+    original = nbformat.read(lessons.notebook_path(written.name), 4)
+    copy = nbformat.read(written / lessons.LESSONS[written.name], 4)
     nbformat.validate(copy)
     code = [cell.source for cell in copy.cells if cell.cell_type == "code"][1:]
     assert code == [cell.source for cell in original.cells if cell.cell_type == "code"]
@@ -81,8 +82,8 @@ def test_the_recording_copy_has_headings_and_code_and_nothing_else(written):
 
 def test_the_take_knows_every_cell_that_runs(written):
     take = json.loads((written / "take.json").read_text(encoding="utf-8"))
-    copy = nbformat.read(written / runner.LESSONS[written.name], 4)
-    assert set(take["cells"]) == {cell.id for cell in copy.cells[2:] if runner.is_run(cell)}
+    copy = nbformat.read(written / lessons.LESSONS[written.name], 4)
+    assert set(take["cells"]) == {cell.id for cell in copy.cells[2:] if lessons.is_run(cell)}
 
 
 def test_chapter_marks_have_the_form_of_video_sites(written):
@@ -93,7 +94,7 @@ def test_chapter_marks_have_the_form_of_video_sites(written):
 def test_the_checklist_names_every_segment_and_the_notebook(written):
     text = (written / "checklist.md").read_text(encoding="utf-8")
     assert all(f"**{segment}**" in text for segment in clock.SEGMENTS)
-    assert runner.LESSONS[written.name] in text and text.count("- [ ]") > 15
+    assert lessons.LESSONS[written.name] in text and text.count("- [ ]") > 15
 
 
 def test_notes_and_outputs_cannot_break_a_page(board, run):
@@ -170,7 +171,7 @@ TIMES = {"execution": {"iopub.execute_input": "yesterday", "shell.execute_reply"
 )
 def test_a_damaged_run_is_one_sentence(tmp_path, results, cells):
     notebook = {} if cells is None else {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells}
-    (tmp_path / runner.LESSONS["lora"]).write_text(json.dumps(notebook), encoding="utf-8")
+    (tmp_path / lessons.LESSONS["lora"]).write_text(json.dumps(notebook), encoding="utf-8")
     (tmp_path / "lora.json").write_text(results, encoding="utf-8")
     with pytest.raises(CourseError, match="holds no finished run of the lora lesson"):
         recording.write("lora", tmp_path / "out", run=tmp_path)
@@ -194,10 +195,10 @@ def test_what_could_run_or_be_fetched_is_taken_out(dirty, clean):
 
 
 def test_outputs_and_times_of_a_run_are_used(tmp_path):
-    lesson = runner.LESSONS["lora"]
-    notebook = nbformat.read(runner.notebook_path("lora"), 4)
+    lesson = lessons.LESSONS["lora"]
+    notebook = nbformat.read(lessons.notebook_path("lora"), 4)
     for cell in notebook.cells:
-        if runner.is_run(cell):
+        if lessons.is_run(cell):
             cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=f"shown by {cell.id}")]
             begun, ended = "2026-11-20T10:00:00.000000Z", "2026-11-20T10:00:30.500000Z"
             cell.metadata["execution"] = {"iopub.execute_input": begun, "shell.execute_reply": ended}

@@ -5,10 +5,11 @@ import itertools
 import nbformat
 import pytest
 
-from unsloth_course import recording, runner
-from unsloth_course.recording import clock
+from unsloth_course import studio as recording
+from unsloth_course.core import lessons
+from unsloth_course.studio import clock
 
-LESSONS = list(runner.LESSONS)
+LESSONS = list(lessons.LESSONS)
 
 
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
@@ -19,7 +20,7 @@ def test_the_take_keeps_to_its_length_and_segments(lesson, profile):
 
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_the_minutes_in_the_notebook_are_those_of_the_clock(lesson):
-    notebook = nbformat.read(runner.notebook_path(lesson), 4)
+    notebook = nbformat.read(lessons.notebook_path(lesson), 4)
     assert clock.with_minutes(notebook, clock.board(lesson, notebook)) == [], "python benchmarks/minutes.py --write"
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from unsloth_course.recording import notes
+from unsloth_course.studio import notes
 
 
 def test_marks_are_told_from_words():

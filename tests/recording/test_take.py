@@ -6,9 +6,9 @@ import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from unsloth_course import runner
-from unsloth_course.errors import CourseError
-from unsloth_course.recording import take
+from unsloth_course.commands import runner
+from unsloth_course.core.errors import CourseError
+from unsloth_course.studio import take
 
 CELLS = {
     "train": {
@@ -58,7 +58,7 @@ def test_outside_a_notebook_it_is_one_sentence(monkeypatch):
 def test_in_a_real_kernel(tmp_path):
     (tmp_path / "take.json").write_text(json.dumps(RECORDED), encoding="utf-8")
     cells = [
-        "from unsloth_course.recording import take\ntake.begin(True, longest=0.05)",
+        "from unsloth_course.studio import take\ntake.begin(True, longest=0.05)",
         "x = train()",
         "x = 5; print('for real', x)",
         "take.begin(False)",

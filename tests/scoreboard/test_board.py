@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsloth_course import plots, scoreboard
-from unsloth_course.errors import CourseError
-from unsloth_course.profile import HUB_DATA
-from unsloth_course.scoreboard import LESSONS, SCORES
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.profile import HUB_DATA
+from unsloth_course.lesson.scoreboard import LESSONS, SCORES
 
 
 def score(value, low, high, n=100, questions="c0ffee"):

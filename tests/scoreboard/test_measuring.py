@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsloth_course import evaluation, models, profile, results, scoreboard
-from unsloth_course.data import sources
-from unsloth_course.errors import CourseError
-from unsloth_course.evaluation import asking
-from unsloth_course.scoreboard import SCORES, measuring
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.data import sources
+from unsloth_course.lesson.evaluation import asking
+from unsloth_course.lesson.scoreboard import SCORES, measuring
 
 
 @pytest.fixture(scope="module")
