@@ -2,8 +2,8 @@
 
     python benchmarks/off_course.py lora --factor 10 --seed 3407 --out tests/recordings/lora.jsonl
 
-Factor 0 trains nothing, 10 overshoots, 1 is the lesson. `tests/test_recordings.py` wants the first two outside the band
-of the lesson's runs. The cells are the lesson's own, from the first to the training.
+Factor 0 trains nothing, 10 overshoots, 1 is the lesson. `tests/lesson/test_recordings.py` wants the first two outside
+the band of the lesson's runs. The cells are the lesson's own, from the first to the training.
 """
 
 import argparse

@@ -59,7 +59,7 @@ NOT_HERE = {
     "./setup_venv.sh": "test_install.py, and what CI begins with",
     "./setup_venv.sh --test": "this is it",
     "./setup_venv.sh --run lora": "the set-up of --test, then the command `run lora` of this file",
-    "./setup_venv.sh --gguf": "7 minutes of compiling; what it builds is used by tests/export",
+    "./setup_venv.sh --gguf": "7 minutes of compiling; what it builds is used by tests/commands/export",
     "./setup_venv.sh --prepare wheels": "test_install.py, with an index of its own",
     "./setup_venv.sh --offline wheels": "test_install.py, with an index of its own",
     "venv/bin/jupyter lab notebooks": "tests/browser, in a real browser",

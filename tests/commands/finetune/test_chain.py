@@ -13,7 +13,7 @@ from unsloth_course import cli
 from unsloth_course.commands.finetune import chain, options
 from unsloth_course.core.errors import CourseError
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
+REPOSITORY = Path(__file__).resolve().parents[3]
 TWO = """
 model = "pocket"
 profile = "cpu"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exercises.sources import ALL, build, solution
+from lesson.exercises.sources import ALL, build, solution
 from unsloth_course import exercises
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.exercises.record import Tries

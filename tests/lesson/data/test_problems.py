@@ -19,7 +19,7 @@ from unsloth_course.pocket import datasets
 from .test_files import any_file, json_values, written
 
 ROW = {"question": "What is 3 times 4?", "answer": "3 * 4 = 12\n#### 12"}
-SAMPLE = Path(__file__).parents[3] / "shared" / "data" / "gsm8k_problems.jsonl"
+SAMPLE = Path(__file__).parents[4] / "shared" / "data" / "gsm8k_problems.jsonl"
 
 
 # The final number

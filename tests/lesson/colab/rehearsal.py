@@ -1,6 +1,6 @@
 """A rehearsal of Colab on this machine: its versions, its variables, a stand-in for its package, and no weights.
 
-    python tests/colab/rehearsal.py --out DIR [--lessons lora,dpo] [--model hub] [--full]
+    python tests/lesson/colab/rehearsal.py --out DIR [--lessons lora,dpo] [--model hub] [--full]
 
 `environment` layers Colab's versions of some packages over the packages of the course's own virtual environment, and
 leaves out what Colab lacks, so that the install cell has something to install. `run` executes a notebook there as it

@@ -6,11 +6,11 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from core.test_hub import downloads, write_model
 from hub_server import HubServer
 from huggingface_hub import constants
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_hub import downloads, write_model
 
 from unsloth_course import profile
 from unsloth_course.commands.finetune import preflight

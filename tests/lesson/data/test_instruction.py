@@ -20,7 +20,7 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 ROW = {"instruction": "Add.", "input": "2 3", "output": "5"}
-SAMPLE = Path(__file__).parents[3] / "shared" / "data" / "gsm8k_alpaca.json"
+SAMPLE = Path(__file__).parents[4] / "shared" / "data" / "gsm8k_alpaca.json"
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
-from exercises.sources import ALL
+from lesson.exercises.sources import ALL
 from unsloth_course import exercises
 from unsloth_course.core import lessons
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exercises.sources import solution
+from lesson.exercises.sources import solution
 from unsloth_course import exercises
 from unsloth_course.lesson.exercises import record
 from unsloth_course.lesson.exercises.record import Record, Tries, location

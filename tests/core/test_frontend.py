@@ -1,4 +1,4 @@
-"""The question "is a person there?", asked inside real kernels. tests/test_runner.py asks it under nbclient."""
+"""The question "is a person there?", asked inside real kernels; test_runner.py asks it under nbclient."""
 
 import pytest
 from jupyter_client import KernelManager

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exercises.sources import ALL, build
+from lesson.exercises.sources import ALL, build
 from unsloth_course.lesson.exercises.asking import Given, Learner, NotTried, Wrong, brief
 
 by_id = pytest.mark.parametrize("one", ALL, ids=lambda one: one.id)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from exercises.sources import solution
+from lesson.exercises.sources import solution
 from unsloth_course import cli, exercises
 
 

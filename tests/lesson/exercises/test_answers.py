@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from exercises.sources import ALL, WRONG, build
+from lesson.exercises.sources import ALL, WRONG, build
 from unsloth_course import exercises
 from unsloth_course.lesson.exercises.asking import NotTried
 

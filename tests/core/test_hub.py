@@ -36,7 +36,7 @@ BAIT = {
     "onnx/model.safetensors",
     "consolidated.safetensors",
 }
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def write_model(folder: Path) -> Path:
@@ -681,7 +681,7 @@ print(fetch_dataset({DATASET!r}, columns={COLUMNS!r}).num_rows, folder)
 
 
 def test_the_command_serves_both_to_an_untouched_client(tmp_path, model_folder, dataset_folder):
-    command = [sys.executable, str(Path(__file__).parent / "hub_server.py"), "--port", "0"]
+    command = [sys.executable, str(Path(__file__).parents[1] / "hub_server.py"), "--port", "0"]
     command += ["--model", f"{MODEL}={model_folder}", "--dataset", f"{DATASET}={dataset_folder}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -11,7 +11,7 @@ from unsloth_course.lesson.data import sources
 
 from . import public_forms
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 READ = {
     "anthropic": sources.preferences,
     "orca": sources.preferences,

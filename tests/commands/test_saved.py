@@ -5,10 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
+from core.test_hub import write_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
-from test_hub import write_model
 
 from unsloth_course.commands.finetune import saved
 from unsloth_course.core.errors import CourseError

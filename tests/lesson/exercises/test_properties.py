@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from exercises.sources import ALL, solution
+from lesson.exercises.sources import ALL, solution
 from unsloth_course import data, evaluation, exercises, lowrank, memory, rewards
 from unsloth_course.lesson.exercises import full, lora
 
