@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from unsloth_course import plots, recordings
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.places import REPOSITORY
+from unsloth_course.lesson.fingerprint import fingerprint
 from unsloth_course.lesson.recordings import Recording, Run
 
 ATTACK = "<script>alert('x')</script>"
@@ -244,7 +245,7 @@ def on_the_hub(hub, folder, lesson="lora", answer="black"):
 def test_the_real_model_is_compared_where_weights_and_rows_are_the_recorded_ones(lora, tmp_path, hub_here):
     """Under a Hub name anything may be served: what decides is the content, and not the name."""
     learner = on_the_hub(hub_here, tmp_path / "first")
-    found = recordings.fingerprint(learner.model, learner.data, "lora")
+    found = fingerprint(learner.model, learner.data, "lora")
     digest = hashlib.sha256((tmp_path / "first/weights/model.safetensors").read_bytes()).hexdigest()
     assert found["weights"] == {"name": HUB, "sha": digest[:12], "from": "Q4_1"} and len(found["rows"]["sha"]) == 12
     found["rows"]["name"] = "public samples"
@@ -274,10 +275,10 @@ def test_the_real_model_is_compared_where_weights_and_rows_are_the_recorded_ones
 
 
 def test_generated_rows_are_told_apart_by_what_they_say():
-    found = {lesson: recordings.fingerprint("pocket", "pocket", lesson) for lesson in LESSONS}
+    found = {lesson: fingerprint("pocket", "pocket", lesson) for lesson in LESSONS}
     assert len({about["rows"]["sha"] for about in found.values()}) == 4  # LoRA and full have the same rows
     assert {about["weights"]["from"] for about in found.values()} == {""}
-    assert recordings.fingerprint("nobody/nothing", "mine.json", "lora")["weights"]["sha"] == ""
+    assert fingerprint("nobody/nothing", "mine.json", "lora")["weights"]["sha"] == ""
 
 
 # Looking at a recording

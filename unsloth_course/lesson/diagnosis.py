@@ -4,9 +4,7 @@ A falling loss proves little and a finished loop proves nothing. So a run is wat
 updates that the optimizer made, the tokens that carried a loss, the loss seen and unseen, and the held-out score.
 """
 
-import hashlib
 import html
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -15,6 +13,7 @@ from typing import Any
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import evaluation, memory, rewards
+from unsloth_course.lesson.fingerprint import data_hash
 
 TRAINED, SUSPICIOUS, NOT_TRAINED = "trained", "suspicious", "not trained"
 SAMPLED_ROWS = 256
@@ -629,11 +628,3 @@ def _dense(weight: Any) -> Any:
     import bitsandbytes
 
     return bitsandbytes.functional.dequantize_4bit(weight.data, weight.quant_state).float()
-
-
-def data_hash(dataset: Any) -> str:
-    """The first 12 hexadecimal digits of the SHA-256 of a data set's rows: the same rows give the same name."""
-    digest = hashlib.sha256()
-    for row in dataset:
-        digest.update(json.dumps(row, sort_keys=True, default=str).encode())
-    return digest.hexdigest()[:12]

@@ -224,15 +224,13 @@ def _band(axes: Axes, recording: Recording | None, key: str, history: Sequence[M
     """Draws the band of a recording in the panel of the metric that it compares; what came of it, in words."""
     if recording is None or key != recording.curve:
         return ""
-    from unsloth_course.lesson import recordings
-
     if not recording.why_not(history):
         band = recording.band()
         # The device's name comes from a file: no formulas, and no leading underscore, which would hide the label.
         label = textwrap.fill(recording.label.replace("$", r"\$"), 54)
         low = [max(0.0, value) for value in band.low] if key == "loss" else band.low  # no loss of tokens lies below
         axes.fill_between(band.steps, low, band.high, color=SKY, alpha=0.35, linewidth=0, label=label)
-    return str(recordings.compare(recording, history))
+    return str(recording.compare(history))
 
 
 def _series(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:

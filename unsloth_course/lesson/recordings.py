@@ -14,22 +14,20 @@ points do. That says it learned as they did, and not by which method: LoRA and f
 nearly the same curve.
 """
 
-import hashlib
 import html
 import json
 import math
-import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course.core import places
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.profile import ENGLISH, POCKET, SMOLLM2, is_pocket
-from unsloth_course.lesson.results import Wrong, need, write_text
+from unsloth_course.core.writing import Wrong, need, write_text
+from unsloth_course.lesson.fingerprint import fingerprint
+from unsloth_course.lesson.profile import is_pocket
 
 if TYPE_CHECKING:
     from unsloth_course.lesson.plots import Picture
@@ -46,13 +44,10 @@ FLOOR = 0.04  # of the height of the mean curve
 ENOUGH = 0.9  # share of the points that has to lie inside
 SAME_RATE = 0.1  # two learning rates that differ by less are one; the log may just miss the highest of a schedule
 WORDS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
-ROWS = {"lora": "instructions", "full": "instructions", "cpt": "corpus", "dpo": "preferences", "grpo": "problems"}
 """What of `data.sources` a lesson takes its rows from."""
-LARGEST = 2**33  # bytes that are read for a fingerprint: more takes longer than it is worth
 SAMPLE = ("kind", "prompt", "before", "after")
 HELD_OUT = "held out"
 """How the name of a run's own score begins, which its measures hold too."""
-TESTED = 50  # generated held-out rows that stand for their source
 
 
 @dataclass(frozen=True)
@@ -147,6 +142,10 @@ class Recording:
         low = [mean - width for mean, width in zip(middle, half, strict=True)]
         high = [mean + width for mean, width in zip(middle, half, strict=True)]
         return Band([step for step, _ in curves[0]], low, middle, high)
+
+    def compare(self, history: Sequence[Mapping[str, Any]]) -> "Comparison":
+        """`compare` with this recording."""
+        return compare(self, history)
 
     def why_not(self, history: Sequence[Mapping[str, Any]]) -> str:
         """Why a run with this log is not compared with the recording, in a sentence; empty where it is."""
@@ -279,74 +278,6 @@ def find(machine: "Profile", lesson: str, folder: Path = RECORDED) -> Recording:
             f" Three runs with seeds of their own make one: send results/{lesson}.json of each in an issue."
         )
     return Recording(lesson, machine.name, why=why or recording.why)
-
-
-def fingerprint(model: str, data: str, lesson: str) -> dict[str, dict[str, str]]:
-    """What weights and rows a run has, by their content: "weights" and "rows", each with "name" and "sha".
-
-    The sha of weights is the first 12 hexadecimal digits of the SHA-256 of their safetensors; "from" says what they
-    were rounded to, where their config.json does. That of rows is of the files they come from, or, of generated ones,
-    of the first held-out rows: the same for every seed. It is empty where nothing is found, or more than 8 GiB.
-    """
-    weights = _files(model, "model")
-    try:
-        config = next(path.with_name("config.json") for path in weights)
-        rounded = str(json.loads(config.read_text(encoding="utf-8")).get("rounded", ""))
-    except (StopIteration, OSError, ValueError):
-        rounded = ""
-    rows = _generated(data, lesson) if data in (POCKET, ENGLISH) else _sha(_files(data, "dataset"))
-    return {"weights": {"name": model, "sha": _sha(weights), "from": rounded}, "rows": {"name": data, "sha": rows}}
-
-
-@cache
-def _generated(data: str, lesson: str) -> str:
-    from unsloth_course.lesson import diagnosis
-    from unsloth_course.lesson.data import sources
-
-    if lesson not in ROWS:
-        return ""
-    return diagnosis.data_hash(getattr(sources, ROWS[lesson])(data, train=1, held_out=TESTED, seed=0)[1])
-
-
-def _files(name: str, kind: str) -> list[Path]:
-    """The safetensors of a model, or the tables of a data set: bundled, of this machine, or in the Hub's cache."""
-    place = Path(os.path.expanduser(name))
-    try:
-        if kind == "model" and name in (POCKET, SMOLLM2):
-            from unsloth_course.lesson import models
-
-            place = Path(models.folder(name))
-        elif not place.exists():
-            place = _cached(name, kind)
-        if place.is_file():
-            return [place]
-        return sorted(path for path in place.rglob("*.safetensors" if kind == "model" else "*") if path.is_file())
-    except (CourseError, OSError, ValueError):  # the Hub's own errors are among these
-        return []
-
-
-def _cached(name: str, kind: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    from unsloth_course.core import hub
-    from unsloth_course.lesson.data.sources import HUB_FILES
-
-    patterns = hub.MODEL_FILES if kind == "model" else hub.DATASET_FILES
-    choice = {"allow_patterns": HUB_FILES.get(name, patterns.allow), "ignore_patterns": patterns.ignore}
-    return Path(snapshot_download(name, repo_type=kind, local_files_only=True, **choice))
-
-
-def _sha(paths: Sequence[Path]) -> str:
-    if sum(path.stat().st_size for path in paths) > LARGEST:
-        return ""
-    found = []
-    for path in paths:
-        blob = path.resolve().name
-        if not re.fullmatch("[0-9a-f]{64}", blob):  # the cache names a large file by its SHA-256
-            with path.open("rb") as file:
-                blob = hashlib.file_digest(file, "sha256").hexdigest()
-        found.append(blob)
-    return (found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest())[:12] if found else ""
 
 
 def file_name(lesson: str, profile: str, real: bool = False) -> str:

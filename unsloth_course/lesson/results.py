@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from unsloth_course.core.errors import CourseError
+from unsloth_course.core.writing import write_text
 
 if TYPE_CHECKING:
     from unsloth_course.lesson.diagnosis import Receipt, Watch
@@ -36,13 +36,6 @@ CURVES = (
 """What is kept of a trainer's log, step by step, where it was logged."""
 SAMPLES = 6
 SAMPLE_CHARACTERS = 600
-
-
-def in_columns(rows: Sequence[Sequence[str]]) -> str:
-    """A table as text: rows of equally many cells, one a line, each column as wide as its widest cell."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    padded = ((cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join("  ".join(cells).rstrip() for cells in padded)
 
 
 def versions(names: Sequence[str] = NAMED) -> dict[str, str]:
@@ -76,7 +69,7 @@ def build(
     or model. The scoreboard needs both. samples: what it wrote before and after, as `samples` gives it; the first six
     are kept.
     """
-    from unsloth_course.lesson import recordings
+    from unsloth_course.lesson.fingerprint import fingerprint
 
     trainer, history = watching.trainer, watching.trainer.state.log_history
     batch, accumulation = trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps
@@ -93,7 +86,7 @@ def build(
         "device": machine.device,
         "model": machine.model,
         "data": machine.data,
-        "fingerprint": recordings.fingerprint(machine.model, machine.data, lesson),
+        "fingerprint": fingerprint(machine.model, machine.data, lesson),
         "backend": f"unsloth {found['unsloth']}",
         "versions": found,
         "seed": trainer.args.seed,
@@ -209,35 +202,6 @@ def write(results: Mapping[str, Any], folder: str | Path) -> Path:
     path = Path(folder) / f"{results['lesson']}.json"
     write_text(path, json.dumps(_plain(results), indent=2, allow_nan=False) + "\n")
     return path
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file in one step, so that an interruption leaves either the old text or the new.
-
-    Raises CourseError when the file or its folder cannot be written.
-    """
-    beside = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        raise CourseError(
-            f"{path} cannot be written ({error.strerror}); free some disk space or choose another OUT folder."
-        ) from None
-
-
-class Wrong(Exception):
-    """What is wrong with a JSON file that anybody may have changed, in words for the sentence around it."""
-
-
-def need(found: Any, keys: Mapping[str, Any], where: str) -> None:
-    """Raises Wrong unless `found` is an object that has these keys, each of its kind: a type, or a tuple of types."""
-    if not isinstance(found, dict):
-        raise Wrong(f"{where} is not an object")
-    for key, kind in keys.items():
-        if not isinstance(found.get(key), kind) or isinstance(found.get(key), bool):
-            raise Wrong(f'{where} has no "{key}" of the right kind')
 
 
 def _plain(value: Any) -> Any:

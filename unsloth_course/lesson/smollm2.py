@@ -189,7 +189,7 @@ def convert(file: Path, folder: Path) -> Path:
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": CONFIG["max_position_embeddings"]}
     settings |= {"clean_up_tokenization_spaces": False} | {name: tokens[id] for name, id in SPECIAL.items()}
     ends = {name: CONFIG[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    config = CONFIG | {"rounded": "Q4_1"}  # `recordings.fingerprint` tells it from the release by that
+    config = CONFIG | {"rounded": "Q4_1"}  # `fingerprint` tells it from the release by that
     for name, content in (("config", config), ("generation_config", ends), ("tokenizer_config", settings)):
         (folder / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     template = reader.fields["tokenizer.chat_template"].contents()

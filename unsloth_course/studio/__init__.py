@@ -8,7 +8,7 @@ import nbformat
 
 from unsloth_course.core import lessons
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.results import write_text
+from unsloth_course.core.writing import write_text
 from unsloth_course.studio import clock, deck, recorded_run, recording_copy, script, teleprompter
 from unsloth_course.studio.clock import PACE, Board
 

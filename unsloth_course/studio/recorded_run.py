@@ -12,7 +12,7 @@ from nbformat import NotebookNode
 
 from unsloth_course.core import lessons
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.results import Wrong, need
+from unsloth_course.core.writing import Wrong, need
 from unsloth_course.studio import clock
 
 

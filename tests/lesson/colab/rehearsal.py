@@ -33,7 +33,7 @@ from pathlib import Path
 import nbformat
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
+ROOT = HERE.parents[2]
 POCKET = ROOT / "unsloth_course" / "pocket" / "base"
 COLAB = {  # as Colab's image had them when Unsloth last published its list, with what the older IPython needs
     "ipython": "7.34.0",

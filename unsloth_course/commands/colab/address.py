@@ -6,7 +6,7 @@ from pathlib import Path
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.places import REPOSITORY
-from unsloth_course.lesson.results import write_text
+from unsloth_course.core.writing import write_text
 
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+")

@@ -15,7 +15,7 @@ from nbformat import NotebookNode
 from unsloth_course.core import lessons
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.places import REPOSITORY
-from unsloth_course.lesson.results import write_text
+from unsloth_course.core.writing import write_text
 
 INSTALL = "install"
 """The tag of the cell that the package travels in."""

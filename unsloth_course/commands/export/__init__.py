@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from unsloth_course.commands.export import files, held_out, llama, onnx, own_process, page, proof
+from unsloth_course.core import writing
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson import models, results, smollm2
+from unsloth_course.lesson import models, smollm2
 from unsloth_course.lesson.profile import SMOLLM2
 
 __all__ = [
@@ -77,7 +78,7 @@ class Export:
         return json.dumps(asdict(self), indent=2)
 
     def __str__(self) -> str:
-        table = results.in_columns([page.HEADERS, *map(page.cells, self.formats)])
+        table = writing.in_columns([page.HEADERS, *map(page.cells, self.formats)])
         lines = page.sentences(self.formats, self.notes)
         return "\n".join([table, *lines, *(f"file  {path}" for path in self.written)])
 

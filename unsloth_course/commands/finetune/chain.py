@@ -36,9 +36,8 @@ from typing import Any
 from unsloth_course.commands.finetune import options as settings_of
 from unsloth_course.commands.finetune import recipes
 from unsloth_course.commands.finetune.options import Options
-from unsloth_course.core import checkpoints
+from unsloth_course.core import checkpoints, writing
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson import results
 from unsloth_course.lesson.profile import POCKET
 
 RESULTS = "chain.json"
@@ -157,7 +156,7 @@ class Outcome:
             )
         lines.append(["verdict", "", *self.verdicts.values(), "", ""])
         lines.append(["seconds", "", *(f"{self.seconds[name]:.0f}" for name in names), "", ""])
-        return results.in_columns(lines)
+        return writing.in_columns(lines)
 
 
 def _shown(row: Row, value: float) -> str:

@@ -28,8 +28,8 @@ from unsloth_course.commands.runner.cleaning import absolute_path_in_outputs, cl
 from unsloth_course.core import lessons
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.places import REPOSITORY
+from unsloth_course.core.writing import write_text
 from unsloth_course.lesson.profile import NEITHER_HUB_NOR_PATH
-from unsloth_course.lesson.results import write_text
 
 PICTURES = REPOSITORY / "docs" / "pictures"
 

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unsloth_course.core import frontend, places
+from unsloth_course.core import frontend, places, writing
 from unsloth_course.core.errors import CourseError
+from unsloth_course.core.writing import Wrong, need
 from unsloth_course.lesson import plots, results
 from unsloth_course.lesson.dials.tables import row
-from unsloth_course.lesson.results import Wrong, need
 
 RECORDED = places.RECORDED / "sweeps"
 METRICS = ("share", "perplexity")
@@ -84,7 +84,7 @@ class Sweep:
     def write(self, folder: Path = RECORDED) -> Path:
         """Writes the record as `<name>.json`; for the scripts that run sweeps."""
         path = folder / f"{self.name}.json"
-        results.write_text(path, json.dumps(results._plain(asdict(self)), indent=1, allow_nan=False) + "\n")
+        writing.write_text(path, json.dumps(results._plain(asdict(self)), indent=1, allow_nan=False) + "\n")
         return path
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.results import write_text
+from unsloth_course.core.writing import write_text
 
 VARIABLE = "UNSLOTH_COURSE_PROGRESS"
 FILE = "progress.json"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from unsloth_course.core.errors import CourseError
+from unsloth_course.core.writing import write_text
 from unsloth_course.lesson import plots
 from unsloth_course.lesson.memory import size
-from unsloth_course.lesson.results import write_text
 from unsloth_course.lesson.scoreboard.measuring import SCORES
 
 LESSONS = ("base", "full", "lora", "dpo", "grpo", "cpt")
