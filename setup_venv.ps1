@@ -1,5 +1,5 @@
-# Finds a Python 3.11-3.13 and hands over; all the logic is in unsloth_course/install.py.
-$install = Join-Path (Join-Path $PSScriptRoot "unsloth_course") "install.py"
+# Finds a Python 3.11-3.13 and hands over; all the logic is in unsloth_course/setup/install.py.
+$install = Join-Path (Join-Path (Join-Path $PSScriptRoot "unsloth_course") "setup") "install.py"
 # Without double quotes, because Windows PowerShell loses them on the way to a program.
 $supported = "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))"
 foreach ($python in @("py", "-3.12"), @("py", "-3.13"), @("py", "-3.11"), @("python"), @("python3")) {

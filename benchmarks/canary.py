@@ -26,10 +26,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from unsloth_course import doctor, runner  # noqa: E402
-from unsloth_course.colab import needs  # noqa: E402
-from unsloth_course.colab.decisions import SECTIONS  # noqa: E402
-from unsloth_course.install import name_and_version  # noqa: E402
+from unsloth_course.core import lessons  # noqa: E402
+from unsloth_course.lesson.colab import needs  # noqa: E402
+from unsloth_course.lesson.colab.decisions import NOT_NEEDED, SECTIONS, requirements  # noqa: E402
+from unsloth_course.setup.pins import name_and_version, tested  # noqa: E402
 
 TOGETHER = {"unsloth-zoo": "unsloth"}
 """Packages that are only tried with another one."""
@@ -116,17 +116,17 @@ def candidates(
 
 def _caps(asks: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     caps: dict[str, list[str]] = {}
-    for name, specifier in doctor.requirements(line for lines in asks.values() for line in lines):
+    for name, specifier in requirements(line for lines in asks.values() for line in lines):
         caps.setdefault(name, []).append(specifier)
     return caps
 
 
 def pinned_versions() -> dict[str, str]:
     """The packages that are tried: those a lesson needs, but what stays as it is."""
-    pins = doctor.read_pins()
+    pins = tested()
     lines = [*(pin for section in SECTIONS for pin in pins.sections[section]), *pins.no_deps]
     names = dict(map(name_and_version, lines))
-    out = {*STAYS, *doctor.NOT_NEEDED}
+    out = {*STAYS, *NOT_NEEDED}
     return {name: version for name, version in names.items() if name not in out and _installed(name)}
 
 
@@ -245,7 +245,7 @@ class Runner:
             "PYTHONPATH": os.pathsep.join(map(str, folders)),
             "UNSLOTH_COMPILE_LOCATION": str(self.out / "cc"),
         }
-        lesson = str(runner.notebook_path("lora"))
+        lesson = str(lessons.notebook_path("lora"))
         for arguments in (
             ["-c", "from unsloth_course import profile; profile.detect('cpu'); import unsloth, trl"],
             ["-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", lesson],

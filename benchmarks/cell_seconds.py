@@ -17,10 +17,10 @@ import nbformat
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from unsloth_course import runner  # noqa: E402 -- found only now
-from unsloth_course.errors import CourseError  # noqa: E402
-from unsloth_course.recording import clock, recorded_run  # noqa: E402
-from unsloth_course.results import write_text  # noqa: E402
+from unsloth_course.core import lessons  # noqa: E402 -- found only now
+from unsloth_course.core.errors import CourseError  # noqa: E402
+from unsloth_course.lesson.results import write_text  # noqa: E402
+from unsloth_course.studio import clock, recorded_run  # noqa: E402
 
 
 def record(folder: Path, lesson: str, device: str | None, remark: str = "") -> dict | None:
@@ -28,12 +28,12 @@ def record(folder: Path, lesson: str, device: str | None, remark: str = "") -> d
 
     Raises CourseError for a copy without timings, and where nobody says the device.
     """
-    path, results = folder / runner.LESSONS[lesson], folder / f"{lesson}.json"
+    path, results = folder / lessons.LESSONS[lesson], folder / f"{lesson}.json"
     if not path.is_file():
         return None
     notebook = nbformat.read(path, 4)
     taken = recorded_run.timings(notebook)
-    known = {cell.id for cell in notebook.cells if not runner.has_tag(cell, "injected-parameters")}
+    known = {cell.id for cell in notebook.cells if not lessons.has_tag(cell, "injected-parameters")}
     if not taken:
         raise CourseError(f"{path} has no timings; execute it with `run`.")
     if device is None and results.is_file():
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     path = clock.RECORDED
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    for lesson in runner.LESSONS:
+    for lesson in lessons.LESSONS:
         found = record(asked.folder, lesson, asked.device, asked.remark)
         if found:
             kept.setdefault(lesson, {})[asked.profile] = found

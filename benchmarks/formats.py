@@ -25,8 +25,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from convert import hand_over  # noqa: E402
 
-from unsloth_course import chat, export  # noqa: E402
-from unsloth_course.errors import CourseError  # noqa: E402
+from unsloth_course.commands import chat, export  # noqa: E402
+from unsloth_course.core.errors import CourseError  # noqa: E402
 
 PROMPTS = 64
 BATCHES = (1, 4, 16, 64)

@@ -44,7 +44,7 @@ ALONE = {"OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system", "OM
 def trainer_for(method: str, out: Path, steps: int, every: int) -> Any:
     """The trainer of a lesson, with few and short rows. They are fewer than the steps need, so that epochs change."""
     from unsloth_course import data, models, profile
-    from unsloth_course.finetune import checkpoints
+    from unsloth_course.core import checkpoints
     from unsloth_course.pocket import datasets as pocket
 
     machine = profile.detect("cpu", "pocket", "pocket", lesson=method)
@@ -118,7 +118,7 @@ def work(method: str, out: Path, steps: int, every: int) -> None:
     from safetensors.torch import save_file
     from transformers import TrainerCallback
 
-    from unsloth_course.finetune import checkpoints
+    from unsloth_course.core import checkpoints
 
     class Clock(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -15,17 +15,17 @@ import nbformat
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from unsloth_course import runner  # noqa: E402 -- found only now
-from unsloth_course.recording import clock  # noqa: E402
-from unsloth_course.results import write_text  # noqa: E402
+from unsloth_course.core import lessons  # noqa: E402 -- found only now
+from unsloth_course.lesson.results import write_text  # noqa: E402
+from unsloth_course.studio import clock  # noqa: E402
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true")
     write = parser.parse_args(arguments).write
-    for lesson in runner.LESSONS:
-        path = runner.notebook_path(lesson)
+    for lesson in lessons.LESSONS:
+        path = lessons.notebook_path(lesson)
         notebook = nbformat.read(path, 4)
         for profile in ("cpu", "gpu"):
             board = clock.board(lesson, notebook, profile)

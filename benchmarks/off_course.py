@@ -2,8 +2,8 @@
 
     python benchmarks/off_course.py lora --factor 10 --seed 3407 --out tests/recordings/lora.jsonl
 
-Factor 0 trains nothing, 10 overshoots, 1 is the lesson. `tests/test_recordings.py` wants the first two outside the band
-of the lesson's runs. The cells are the lesson's own, from the first to the training.
+Factor 0 trains nothing, 10 overshoots, 1 is the lesson. `tests/lesson/test_recordings.py` wants the first two outside
+the band of the lesson's runs. The cells are the lesson's own, from the first to the training.
 """
 
 import argparse
@@ -26,10 +26,10 @@ def history(lesson: str, factor: float, knobs: dict[str, Any]) -> list[dict[str,
     """The log of one training: the lesson's cells as they are, but for its learning rate and the given knobs."""
     import nbformat
 
-    from unsloth_course import runner
+    from unsloth_course.core import lessons
 
     names: dict[str, Any] = {"display": lambda *shown: None}
-    for cell in nbformat.read(runner.notebook_path(lesson), as_version=4).cells:
+    for cell in nbformat.read(lessons.notebook_path(lesson), as_version=4).cells:
         tags = cell.metadata.get("tags", [])
         if cell.cell_type != "code" or "skip-execution" in tags:
             continue

@@ -30,7 +30,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
-from unsloth_course.profile import HUB_DATA, HUB_MODEL, POCKET, SMOLLM2  # noqa: E402 -- found only now
+from unsloth_course.lesson.profile import HUB_DATA, HUB_MODEL, POCKET, SMOLLM2  # noqa: E402 -- found only now
 
 SAMPLES = {
     "alpaca": ("alpaca_en_demo.json", "rasbt_instruction-data.json"),
@@ -66,7 +66,7 @@ torch.cuda.get_device_capability = capability
 
 def functions() -> Iterator[dict[str, str]]:
     """Functions of Python's standard library that have a docstring, in the columns of CodeXGLUE."""
-    from unsloth_course.english import library
+    from unsloth_course.pocket.english import library
 
     for path in sorted(library.modules(held_out=False) + library.modules(held_out=True)):
         for name, code, docstring in library.functions(path):
@@ -135,10 +135,10 @@ def copies(folder: Path, brief: bool, factor: float) -> Path:
     from off_course import RATE
     from shortened import shorten
 
-    from unsloth_course import runner
+    from unsloth_course.core import lessons
 
     folder.mkdir(exist_ok=True)
-    for path in runner.NOTEBOOKS.glob("colab*.ipynb"):
+    for path in lessons.NOTEBOOKS.glob("colab*.ipynb"):
         notebook = nbformat.read(path, as_version=4)
         for cell in notebook.cells:
             if cell.cell_type == "code":
@@ -218,7 +218,7 @@ def said(job: Job) -> str:
     """One line on a finished run."""
     from record import measures
 
-    from unsloth_course.recordings import Measured
+    from unsloth_course.lesson.recordings import Measured
 
     found = job.record()
     if not found:

@@ -25,8 +25,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 from unsloth_course import recordings  # noqa: E402 -- found only now
-from unsloth_course.errors import CourseError  # noqa: E402
-from unsloth_course.profile import is_pocket  # noqa: E402
+from unsloth_course.core.errors import CourseError  # noqa: E402
+from unsloth_course.lesson.profile import is_pocket  # noqa: E402
 
 RESULTS = REPOSITORY / "benchmarks" / "recorded"
 STORED = re.compile(r"(?P<lesson>[a-z]+)-(?P<kind>gpu|gpu-smollm2|t4-smollm2)(-seed(?P<seed>\d+))?\.json")

@@ -99,7 +99,7 @@ def make_models(folder: Path, tokenizer: Path) -> dict[str, str]:
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    from unsloth_course.smollm2 import CONFIG
+    from unsloth_course.lesson.smollm2 import CONFIG
 
     for name, sizes in SIZES.items():
         config = LlamaConfig(**(CONFIG | {"head_dim": None} | sizes))
@@ -220,8 +220,8 @@ def main() -> int:
     import torch
 
     from unsloth_course import models, smollm2
-    from unsloth_course.profile import SMOLLM2
-    from unsloth_course.results import versions
+    from unsloth_course.lesson.profile import SMOLLM2
+    from unsloth_course.lesson.results import versions
 
     work = options.out / "speed"
     options.out.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import argparse
 import tempfile
 
 from unsloth_course import data, evaluation, models, profile, results, training
-from unsloth_course.dials import sweeps
+from unsloth_course.lesson.dials import sweeps
 
 NAME = "full-learning-rate"
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)

@@ -11,7 +11,7 @@ import argparse
 import tempfile
 
 from unsloth_course import data, evaluation, models, profile, results, training
-from unsloth_course.dials import sweeps
+from unsloth_course.lesson.dials import sweeps
 
 NAME = "cpt-replay"
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)

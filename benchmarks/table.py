@@ -22,13 +22,14 @@ RECORDED = REPOSITORY / "benchmarks" / "recorded"
 README = REPOSITORY / "README.md"
 sys.path.insert(0, str(REPOSITORY))
 
-from unsloth_course import exercises, runner  # noqa: E402 -- found only now
-from unsloth_course.colab.address import address, badge  # noqa: E402
-from unsloth_course.memory import size  # noqa: E402
-from unsloth_course.profile import is_pocket  # noqa: E402
-from unsloth_course.recording import clock  # noqa: E402
-from unsloth_course.recordings import Measured, rounded  # noqa: E402
-from unsloth_course.scoreboard import SCORES  # noqa: E402
+from unsloth_course import exercises  # noqa: E402 -- found only now
+from unsloth_course.commands.colab.address import address, badge  # noqa: E402
+from unsloth_course.core.lessons import notebook_path  # noqa: E402
+from unsloth_course.lesson.memory import size  # noqa: E402
+from unsloth_course.lesson.profile import is_pocket  # noqa: E402
+from unsloth_course.lesson.recordings import Measured, rounded  # noqa: E402
+from unsloth_course.lesson.scoreboard import SCORES  # noqa: E402
+from unsloth_course.studio import clock  # noqa: E402
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 from record import measures as measures_of  # noqa: E402
@@ -128,7 +129,7 @@ def lessons(runs: list[dict[str, Any]]) -> str:
     devices, gpus = (sorted({run["device"] for run in found}) for found in taken.values())
     rows = []
     for lesson, (name, teaches, _) in LESSONS.items():
-        notebook = runner.notebook_path(lesson)
+        notebook = notebook_path(lesson)
         times, seconds = ([run["wall_seconds"] for run in found if run["lesson"] == lesson] for found in taken.values())
         cells = (
             name,

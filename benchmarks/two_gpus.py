@@ -41,7 +41,9 @@ KILLED_STEPS = 60
 
 def work(folder: Path, name: str, options: dict[str, Any], timed: int) -> None:
     """One training: imports, waits for model and rows, loads them, waits for its turn, trains, notes its measures."""
-    from unsloth_course import finetune, processes, profile
+    from unsloth_course import profile
+    from unsloth_course.commands import finetune
+    from unsloth_course.commands.finetune import processes
 
     options = finetune.Options(**{**options, "out": folder / name})
     process = processes.current()
@@ -136,7 +138,7 @@ def make_model(folder: Path) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from unsloth_course.smollm2 import CONFIG, PARAMETERS
+    from unsloth_course.lesson.smollm2 import CONFIG, PARAMETERS
 
     torch.manual_seed(SEEDS[0])
     model = LlamaForCausalLM(LlamaConfig(**CONFIG)).to(torch.bfloat16)

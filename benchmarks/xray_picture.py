@@ -17,7 +17,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from unsloth_course import runner  # noqa: E402 -- found only now
+from unsloth_course.commands import runner  # noqa: E402 -- found only now
+from unsloth_course.core import lessons  # noqa: E402 -- found only now
 
 PICTURE = runner.PICTURES / "lora-xray.png"
 WIDTH, HEIGHT = 900, 1200
@@ -29,7 +30,7 @@ def stored() -> str:
     """The HTML of the X-ray in the stored notebook."""
     import nbformat
 
-    for cell in nbformat.read(runner.notebook_path("lora"), as_version=4).cells:
+    for cell in nbformat.read(lessons.notebook_path("lora"), as_version=4).cells:
         if cell.cell_type == "code" and cell.source.startswith("xray.look("):
             return next(out.data["text/html"] for out in cell.outputs if "text/html" in out.get("data", {}))
     raise SystemExit("The LoRA lesson has no cell that begins with xray.look(.")

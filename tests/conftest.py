@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from unsloth_course import cleaning, data, diagnosis, evaluation, models, profile, runner
+from unsloth_course import data, diagnosis, evaluation, models, profile
+from unsloth_course.commands import runner
+from unsloth_course.core.places import REPOSITORY
 
 # The processes of `pytest -n` share the cores, and so do the lessons that they start; threads that wait for one
 # another on a core that another process has cost more than they bring.
@@ -107,7 +109,7 @@ def unsloth_source(name: str) -> Path:
 
 def script(name: str) -> Any:
     """A script of benchmarks/ as a module, with the other scripts in reach."""
-    folder = str(cleaning.REPOSITORY / "benchmarks")
+    folder = str(REPOSITORY / "benchmarks")
     sys.path.insert(0, folder)
     try:
         return importlib.import_module(name)

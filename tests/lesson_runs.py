@@ -10,8 +10,9 @@ import nbformat
 from conftest import ENVIRONMENT
 from shortened import COMMAND
 
-from unsloth_course import runner
-from unsloth_course.cleaning import REPOSITORY
+from unsloth_course.commands import runner
+from unsloth_course.core import lessons
+from unsloth_course.core.places import REPOSITORY
 
 # The untouched model's scores, as a lesson measured and kept them; with other versions a lesson measures them anew.
 BASE = REPOSITORY / "benchmarks" / "recorded" / "base-cpu.json"
@@ -25,7 +26,7 @@ def with_base(folder):
 
 def with_knobs(lesson, knobs, **parameters):
     """The lesson with other values in its knobs cell, and the first cell's variables injected as the runner does."""
-    notebook = runner.with_parameters(nbformat.read(runner.notebook_path(lesson), as_version=4), parameters)
+    notebook = runner.with_parameters(nbformat.read(lessons.notebook_path(lesson), as_version=4), parameters)
     for name, value in knobs.items():
         setting = re.compile(rf"^{name} = .*$", re.MULTILINE)
         (cell,) = [cell for cell in notebook.cells if cell.cell_type == "code" and setting.search(cell.source)]
@@ -42,7 +43,7 @@ class Finished:
         notebooks.mkdir()
         if base:
             with_base(self.out)
-        nbformat.write(notebook, notebooks / runner.LESSONS[lesson])
+        nbformat.write(notebook, notebooks / lessons.LESSONS[lesson])
         command = [sys.executable, "-c", COMMAND, str(notebooks), "run", lesson, "--out", str(self.out)]
         environment = ENVIRONMENT | (environment or {})
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=400, check=False)
@@ -59,7 +60,7 @@ class Finished:
     @property
     def code(self):
         """The code cells of the executed notebook."""
-        cells = nbformat.read(self.out / runner.LESSONS[self.lesson], as_version=4).cells
+        cells = nbformat.read(self.out / lessons.LESSONS[self.lesson], as_version=4).cells
         return [cell for cell in cells if cell.cell_type == "code"]
 
     @property

@@ -2,8 +2,8 @@
 
 # `run LESSON`, with the folder that the first argument names in place of the repository's notebooks.
 COMMAND = (
-    "import sys, pathlib; from unsloth_course import cli, runner; "
-    "runner.NOTEBOOKS = pathlib.Path(sys.argv.pop(1)); cli.main()"
+    "import sys, pathlib; from unsloth_course import cli; from unsloth_course.core import lessons; "
+    "lessons.NOTEBOOKS = pathlib.Path(sys.argv.pop(1)); cli.main()"
 )
 
 # Knobs of a lesson for where the way through its cells counts, and nbmake's run has shown that they learn.

@@ -13,7 +13,8 @@ import nbformat
 import pytest
 from conftest import script, unsloth_source
 
-from unsloth_course import models, profile, runner
+from unsloth_course import models, profile
+from unsloth_course.core import lessons
 
 SCORE = {"metric": "exact_match", "n": 200, "before": 0.0, "after": 0.95, "interval": [0.9, 0.99], "retention": None}
 
@@ -296,11 +297,11 @@ def test_runs_are_spread_over_the_gpus_and_packed_one_by_one(real_lessons, table
     assert real_lessons.run(jobs()[:2], dict(os.environ), options) == 0
 
 
-@pytest.mark.parametrize("lesson", runner.LESSONS)
+@pytest.mark.parametrize("lesson", lessons.LESSONS)
 def test_a_wrong_rate_can_be_tried_with_every_lesson(lesson):
     """off_course.py runs the cells up to the training with another learning rate."""
     off = script("off_course")
-    code = [cell for cell in nbformat.read(runner.notebook_path(lesson), 4).cells if cell.cell_type == "code"]
+    code = [cell for cell in nbformat.read(lessons.notebook_path(lesson), 4).cells if cell.cell_type == "code"]
     assert sum(bool(off.TRAINING.search(cell.source)) for cell in code) == 1
     assert sum(bool(off.RATE.search(cell.source)) for cell in code) == 1
 

@@ -10,7 +10,7 @@ from conftest import script
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unsloth_course.cleaning import REPOSITORY
+from unsloth_course.core.places import REPOSITORY
 
 canary = script("canary")
 NEW = {

@@ -8,9 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-import unsloth_course
-from unsloth_course import cleaning, cli, runner
-from unsloth_course.errors import CourseError
+import unsloth_course.commands
+from unsloth_course import cli
+from unsloth_course.commands import runner
+from unsloth_course.core import lessons
+from unsloth_course.core.errors import CourseError
+from unsloth_course.core.places import REPOSITORY
 
 
 @pytest.fixture
@@ -53,7 +56,7 @@ def test_the_command_line_imports_nothing_heavy():
 def test_help_names_every_lesson(command):
     status, out, _ = command("run", "--help")
     assert status == 0
-    assert all(lesson in out for lesson in [*runner.LESSONS, "all", "--profile", "--seed", "--out"])
+    assert all(lesson in out for lesson in [*lessons.LESSONS, "all", "--profile", "--seed", "--out"])
     assert "--store" not in out
 
 
@@ -111,7 +114,7 @@ def test_all_goes_on_after_a_failure(command, monkeypatch):
         return outcome(lesson, "trained")
 
     monkeypatch.setattr(runner, "run", run)
-    monkeypatch.setattr(runner, "written_lessons", lambda: ["full", "lora"])
+    monkeypatch.setattr(lessons, "written_lessons", lambda: ["full", "lora"])
     status, out, err = command("run", "all")
     assert status == 1
     assert "lora lesson" in out
@@ -152,14 +155,14 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
 def test_doctor(command, monkeypatch, ok, status):
     report = SimpleNamespace(ok=ok, to_json=lambda: '{"profile": "cpu"}')
     fake = SimpleNamespace(examine=lambda: report, show=lambda given: print("shown", given is report))
-    monkeypatch.setitem(sys.modules, "unsloth_course.doctor", fake)
-    monkeypatch.setattr(unsloth_course, "doctor", fake, raising=False)
+    monkeypatch.setitem(sys.modules, "unsloth_course.commands.doctor", fake)
+    monkeypatch.setattr(unsloth_course.commands, "doctor", fake, raising=False)
     assert command("doctor") == (status, "shown True\n", "")
     assert command("doctor", "--json") == (status, '{"profile": "cpu"}\n', "")
 
 
 def test_scoreboard_of_recorded_runs(command, tmp_path):
-    recorded = sorted((cleaning.REPOSITORY / "benchmarks" / "recorded").glob("lora-cpu-*.json"))
+    recorded = sorted((REPOSITORY / "benchmarks" / "recorded").glob("lora-cpu-*.json"))
     (tmp_path / "lora.json").write_bytes(recorded[0].read_bytes())
     status, out, err = command("scoreboard", "--out", str(tmp_path))
     assert (status, err) == (0, "")

@@ -14,8 +14,8 @@ from hub_server import HubServer
 from lesson_runs import Finished, with_knobs
 
 from unsloth_course import models
+from unsloth_course.lesson.profile import HUB_DATA, HUB_MODEL
 from unsloth_course.pocket import datasets, library
-from unsloth_course.profile import HUB_DATA, HUB_MODEL
 
 
 def names(run):
@@ -112,7 +112,7 @@ def test_every_file_that_was_not_read_is_named_with_the_reason(from_a_folder):
 
 
 def test_no_held_out_text_of_the_folder_was_trained_on(own_folder):
-    from unsloth_course.data import sources
+    from unsloth_course.lesson.data import sources
 
     train, held_out, _ = sources.corpus(str(own_folder), train=10_000, held_out=24, seed=3407)
     assert len(held_out) == 24 and not set(train["text"]) & set(held_out["text"])

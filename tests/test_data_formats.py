@@ -6,8 +6,8 @@ import re
 import pytest
 
 from unsloth_course import data, models
-from unsloth_course.cleaning import REPOSITORY
-from unsloth_course.errors import CourseError
+from unsloth_course.core.errors import CourseError
+from unsloth_course.core.places import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "data_formats.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"(?:<!-- (\w+): ([a-z ]+) -->\n)?```(\w*)\n(.*?)```", re.DOTALL)

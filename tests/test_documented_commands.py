@@ -16,10 +16,10 @@ import pytest
 from conftest import ENVIRONMENT
 from shortened import shorten
 
-from unsloth_course import cleaning, install
+from unsloth_course.core.places import REPOSITORY
 from unsloth_course.pocket import datasets
+from unsloth_course.setup import install
 
-REPOSITORY = cleaning.REPOSITORY
 PAGES = ("README.md", "VENV_SETUP.md", "CONTRIBUTING.md")
 PYTHON = "venv/bin/python"
 COURSE = f"{PYTHON} -m unsloth_course"
@@ -59,7 +59,7 @@ NOT_HERE = {
     "./setup_venv.sh": "test_install.py, and what CI begins with",
     "./setup_venv.sh --test": "this is it",
     "./setup_venv.sh --run lora": "the set-up of --test, then the command `run lora` of this file",
-    "./setup_venv.sh --gguf": "7 minutes of compiling; what it builds is used by tests/export",
+    "./setup_venv.sh --gguf": "7 minutes of compiling; what it builds is used by tests/commands/export",
     "./setup_venv.sh --prepare wheels": "test_install.py, with an index of its own",
     "./setup_venv.sh --offline wheels": "test_install.py, with an index of its own",
     "venv/bin/jupyter lab notebooks": "tests/browser, in a real browser",
@@ -72,7 +72,7 @@ NOT_HERE = {
     "source venv/bin/activate": "a shell of the reader's",
     "brew install python@3.12": "macOS",
     "uv python install 3.12": "a Python from GitHub",
-    "uv run --python 3.12 --no-project unsloth_course/install.py": "what it runs is the set-up itself",
+    "uv run --python 3.12 --no-project unsloth_course/setup/install.py": "what it runs is the set-up itself",
     "pyenv shell 3.12": "pyenv",
     "sudo apt install python3 python3-venv": "an administrator",
     "sudo apt install python3-venv": "an administrator",

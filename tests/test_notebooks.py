@@ -11,7 +11,8 @@ import pytest
 from conftest import twice
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from unsloth_course import cleaning, runner
+from unsloth_course.commands.runner import cleaning
+from unsloth_course.core import lessons
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(
@@ -20,7 +21,7 @@ NOTEBOOKS = sorted(
 
 
 def test_the_lora_lesson_exists():
-    assert runner.notebook_path("lora") in NOTEBOOKS
+    assert lessons.notebook_path("lora") in NOTEBOOKS
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import unsloth_course
-from unsloth_course.errors import CourseError
+from unsloth_course.core.errors import CourseError
 
 HEAVY = ("torch", "transformers", "datasets", "matplotlib", "unsloth", "trl", "peft", "pandas", "numpy")
 
@@ -38,7 +38,7 @@ def test_a_lesson_reaches_the_profile_before_the_libraries_that_it_prepares():
 
 @pytest.mark.parametrize("room", unsloth_course.ROOMS)
 def test_every_room_opens(room):
-    assert getattr(unsloth_course, room) is importlib.import_module(f"unsloth_course.{room}")
+    assert getattr(unsloth_course, room) is importlib.import_module(f"unsloth_course.lesson.{room}")
     assert room in dir(unsloth_course)
 
 
@@ -54,7 +54,7 @@ def test_an_import_of_an_unknown_room_fails_as_usual():
 
 
 def test_a_notebook_shows_the_sentence_alone():
-    code = "from unsloth_course.errors import CourseError\nraise CourseError('Row 3 is empty. Mend it.')"
+    code = "from unsloth_course.core.errors import CourseError\nraise CourseError('Row 3 is empty. Mend it.')"
     from IPython.core.interactiveshell import InteractiveShell
 
     shell = InteractiveShell()

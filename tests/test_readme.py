@@ -7,8 +7,9 @@ import pytest
 from conftest import script
 from PIL import Image
 
-from unsloth_course import runner
-from unsloth_course.cleaning import REPOSITORY
+from unsloth_course.commands import runner
+from unsloth_course.core import lessons
+from unsloth_course.core.places import REPOSITORY
 
 PAGES = sorted(path for folder in (".", "benchmarks", "docs") for path in (REPOSITORY / folder).glob("*.md"))
 
@@ -54,9 +55,9 @@ def test_recorded_runs_trained_with_three_seeds_or_the_readme_says_so(table):
     assert not few or "A band wants three" in unproven, f"{few}: fewer than three seeds, and the README does not say so"
 
 
-@pytest.mark.parametrize("lesson", runner.written_lessons())
+@pytest.mark.parametrize("lesson", lessons.written_lessons())
 def test_the_pictures_are_the_stored_outputs_of_the_lesson(lesson):
-    stored = runner.pictures(nbformat.read(runner.notebook_path(lesson), as_version=4))
+    stored = runner.pictures(nbformat.read(lessons.notebook_path(lesson), as_version=4))
     assert stored, "a lesson names the pictures that the README shows of it"
     for name, picture in stored.items():
         assert (runner.PICTURES / f"{name}.png").read_bytes() == picture
@@ -70,8 +71,8 @@ def test_the_x_ray_is_the_stored_output_of_the_lesson():
 
 def test_the_readme_names_every_written_lesson():
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    for lesson in runner.written_lessons():
-        assert f"](notebooks/{runner.LESSONS[lesson]})" in readme
+    for lesson in lessons.written_lessons():
+        assert f"](notebooks/{lessons.LESSONS[lesson]})" in readme
 
 
 COMMAND = re.compile(r"python -m unsloth_course (?P<words>[^`\n|#]+)")

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from unsloth_course import data, diagnosis, evaluation, models, training
-from unsloth_course.errors import CourseError
+from unsloth_course.core.errors import CourseError
 
 SETTINGS = {"target_modules": [*models.PROJECTIONS, "embed_tokens", "lm_head"], "use_rslora": True}
 LENGTH = 128

@@ -220,7 +220,7 @@ def test_completions_masked_by_the_collator(run_dpo):
 
 
 def test_answers_that_are_cut_away_are_a_sentence(run_dpo):
-    from unsloth_course.errors import CourseError
+    from unsloth_course.core.errors import CourseError
 
     with pytest.raises(CourseError, match=r"no rows left.*Raise max_length"):
         run_dpo(max_length=8)

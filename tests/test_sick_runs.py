@@ -10,7 +10,7 @@ import pytest
 from conftest import chat
 
 from unsloth_course import data, diagnosis
-from unsloth_course.errors import CourseError
+from unsloth_course.core.errors import CourseError
 from unsloth_course.pocket import datasets
 
 

@@ -8,12 +8,12 @@ import pytest
 from conftest import script
 from notebook_lint import code_cells, output_texts
 
-from unsloth_course import runner
-from unsloth_course.cleaning import REPOSITORY
+from unsloth_course.core import lessons
+from unsloth_course.core.places import REPOSITORY
 
 RECORDED = REPOSITORY / "benchmarks" / "recorded"
 SEEDS = (3407, 1, 2)
-LESSONS = runner.written_lessons()
+LESSONS = lessons.written_lessons()
 BARS = {  # what each lesson promises on the bundled model: a test of what was recorded
     "full": lambda e: e["before"] <= 0.05 and e["after"] >= 0.9,
     "lora": lambda e: e["before"] <= 0.05 and e["after"] >= 0.9,
@@ -42,7 +42,7 @@ def test_every_lesson_was_run_with_three_seeds_and_keeps_its_promise(lesson, see
 
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_the_stored_outputs_are_those_of_the_recorded_run(lesson):
-    notebook = nbformat.read(runner.notebook_path(lesson), as_version=4)
+    notebook = nbformat.read(lessons.notebook_path(lesson), as_version=4)
     shown = " ".join(text for _, cell in code_cells(notebook) for text in output_texts(cell))
     run = recorded(lesson, 3407)
     found = run["evaluation"]
@@ -57,7 +57,7 @@ def test_the_stored_outputs_are_those_of_the_recorded_run(lesson):
 
 def test_the_dpo_notebook_shows_what_over_optimisation_looks_like():
     """The smallest beta drives the pairs furthest apart, its margin rises as well, and the text gets worse."""
-    cells = code_cells(nbformat.read(runner.notebook_path("dpo"), as_version=4))
+    cells = code_cells(nbformat.read(lessons.notebook_path("dpo"), as_version=4))
     (table,) = [text for _, cell in cells for text in output_texts(cell) if text.startswith("beta  ")]
     named = [line.split("  ", 1) for line in table.splitlines()[1:] if line]
     rows = {name: [float(number) for number in numbers.split()] for name, numbers in named}

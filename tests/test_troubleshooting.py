@@ -9,8 +9,9 @@ import re
 import nbformat
 import pytest
 
-from unsloth_course import cleaning, diagnosis
-from unsloth_course.cleaning import REPOSITORY
+from unsloth_course import diagnosis
+from unsloth_course.commands.runner import cleaning
+from unsloth_course.core.places import REPOSITORY
 
 PAGE = (REPOSITORY / "TROUBLESHOOTING.md").read_text(encoding="utf-8")
 PATH = REPOSITORY / "notebooks" / "extras" / "troubleshooting.ipynb"

@@ -13,7 +13,8 @@ import psutil
 import pytest
 from conftest import ENVIRONMENT
 
-from unsloth_course import finetune, models
+from unsloth_course import models
+from unsloth_course.commands import finetune
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = ["-m", "unsloth_course", "finetune", "--data", "pocket", "--model", "pocket", "--profile", "cpu"]
@@ -140,7 +141,7 @@ import os, sys
 if os.environ.get("RANK") == "1":
     class Breaks:
         def find_spec(self, name, path=None, target=None):
-            if name == "unsloth_course.progress":
+            if name == "unsloth_course.core.progress":
                 from unsloth_course.memory import Meter
                 def broken(self, args, state, control, **_):
                     if state.global_step == 2:

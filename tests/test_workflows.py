@@ -6,7 +6,7 @@ import pytest
 import yaml
 from conftest import script
 
-from unsloth_course.cleaning import REPOSITORY
+from unsloth_course.core.places import REPOSITORY
 
 FOLDER = REPOSITORY / ".github" / "workflows"
 FILES = sorted(FOLDER.glob("*.yml"))

@@ -1,7 +1,8 @@
 """The helper package of unsloth-course: what is not the lesson itself.
 
-Each module is one room, named after what lives there; `import unsloth_course` loads none of them. A notebook writes
-`from unsloth_course import profile, plots` or `import unsloth_course as course; course.plots.loss(...)`.
+These are the rooms that a lesson stands in, and what stays stable: `from unsloth_course import data, models`. They
+lie in `lesson/`; `import unsloth_course` loads none of them. The rest belongs to the command line (`commands/`), to the
+videos (`studio/`), and to what all of these stand on (`pocket/`, `core/`, `setup/`).
 """
 
 import importlib
@@ -13,26 +14,17 @@ ROOMS = (
     "data",
     "diagnosis",
     "dials",
-    "doctor",
     "evaluation",
     "exercises",
-    "export",
-    "finetune",
-    "frontend",
-    "hub",
     "known_warnings",
     "lowrank",
     "memory",
     "models",
     "plots",
-    "pocket",
-    "processes",
     "profile",
-    "recording",
     "recordings",
     "results",
     "rewards",
-    "saved",
     "scoreboard",
     "training",
     "xray",
@@ -41,7 +33,7 @@ ROOMS = (
 
 def __getattr__(name: str):
     if name in ROOMS:
-        return importlib.import_module(f"{__name__}.{name}")
+        return importlib.import_module(f"{__name__}.lesson.{name}")
     raise AttributeError(f"unsloth_course has no room {name!r}; its rooms are {', '.join(ROOMS)}.")
 
 

@@ -1,5 +1,5 @@
 """`python -m unsloth_course COMMAND`."""
 
-from .cli import main
+from unsloth_course.cli import main
 
 main()

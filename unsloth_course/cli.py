@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .errors import CourseError
+from unsloth_course.core.errors import CourseError
 
 INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
 
@@ -59,10 +59,11 @@ def run(
     when the notebook ran to its end and its receipt says "trained".
     """
     started = time.perf_counter()
-    from . import runner
+    from unsloth_course.commands import runner
+    from unsloth_course.core import lessons
 
     failures = []
-    lessons = runner.written_lessons() if lesson == "all" else [lesson]
+    lessons = lessons.written_lessons() if lesson == "all" else [lesson]
     for name in lessons:
         try:
             if store and (model or data):
@@ -149,9 +150,10 @@ def finetune(
     """
     started = time.monotonic()
     said = {name: value for name, value in locals().items() if name not in ("config", "as_json", "started")}
-    from . import finetune as room
-    from .finetune import chain, checkpoints
-    from .finetune import options as settings_of
+    from unsloth_course.commands import finetune as room
+    from unsloth_course.commands.finetune import chain
+    from unsloth_course.commands.finetune import options as settings_of
+    from unsloth_course.core import checkpoints
 
     stages = config is not None and chain.is_chain(config)
     options = None if stages else settings_of.asked(config, said)
@@ -176,7 +178,7 @@ def finetune(
 
 def _chain(config: Path, said: dict[str, Any]) -> Any:
     """Runs the stages of a file."""
-    from .finetune import chain
+    from unsloth_course.commands.finetune import chain
 
     others = [
         name
@@ -196,7 +198,7 @@ def doctor(
 
     The exit status is 0 only when every check passed.
     """
-    from . import doctor as checks
+    from unsloth_course.commands import doctor as checks
 
     report = checks.examine()
     if as_json:
@@ -217,7 +219,7 @@ def scoreboard(
     Prints the table and writes scoreboard.json, scoreboard.html and scoreboard.png into the --out folder. The exit
     status is 0 only when there is at least one run.
     """
-    from . import scoreboard as boards
+    from unsloth_course.lesson import scoreboard as boards
 
     board = boards.read(out)
     if as_json:
@@ -251,7 +253,7 @@ def memory(
 
     Nothing is loaded or trained. The exit status is 0 only when the run fits the machine.
     """
-    from . import memory as room
+    from unsloth_course.lesson import memory as room
 
     with _beside(as_json):
         found = room.report(
@@ -290,7 +292,7 @@ def data(
     and raw text; JSON, JSON lines, CSV and Parquet. A row that cannot be used is set aside with a reason, and kept in
     OUT.set-aside.jsonl. The exit status is 0 only when at least one row is ready and all were accounted for.
     """
-    from .data import convert as room
+    from unsloth_course.commands.convert import convert as room
 
     with _beside(as_json):
         try:
@@ -312,7 +314,7 @@ def exercises(
 
     Draws a bar for each lesson, and of one lesson a line for each exercise.
     """
-    from . import exercises as room
+    from unsloth_course.lesson import exercises as room
 
     found = room.progress(lesson)
     if as_json:
@@ -338,9 +340,10 @@ def storyboard(
 
     The exit status is 0 only when the take keeps to 25 to 40 minutes and each segment to its range.
     """
-    from . import recording, runner
+    from unsloth_course import studio as recording
+    from unsloth_course.core import lessons
 
-    lessons = runner.written_lessons() if lesson == "all" else [lesson]
+    lessons = lessons.written_lessons() if lesson == "all" else [lesson]
     made = [recording.write(name, out, profile and profile.value, pace, run) for name in lessons]
     print(recording.to_json(made) if as_json else "\n".join(map(str, made)))
     faults = [fault for storyboard in made for fault in storyboard.board.faults()]
@@ -364,7 +367,7 @@ def export(
     All that is written is loaded again in a fresh process and asked held-out questions. The exit status is 0 only
     when every form made its round trip; what did not is not left behind.
     """
-    from . import export as room
+    from unsloth_course.commands import export as room
 
     quants = list(room.QUANTS) if quant == "all" else [name.strip().lower() for name in quant.split(",")]
 
@@ -391,7 +394,7 @@ def colab(
 
     --repository changes the address in the notebooks, the README and pyproject.toml of this checkout.
     """
-    from .colab import address, upload
+    from unsloth_course.commands.colab import address, upload
 
     if out is None and repository is None:
         raise CourseError("Say --out FOLDER for notebooks to upload, or --repository OWNER/NAME for another address.")
@@ -425,7 +428,7 @@ def chat(
     An empty line or Ctrl-D ends the conversation, /new begins another, /tool TEXT says what a function returned. With
     --prompts it answers a file, in order.
     """
-    from . import chat as room
+    from unsloth_course.commands import chat as room
 
     sampling = room.Sampling(temperature, top_p, top_k, max_new_tokens, seed)
     if (prompts is None) != (out is None):

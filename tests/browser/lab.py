@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from unsloth_course import cleaning
-from unsloth_course.exercises import record
+from unsloth_course.core.places import REPOSITORY
+from unsloth_course.lesson.exercises import record
 
 PANEL = "window.jupyterapp?.shell.currentWidget"
 KERNEL = f"{PANEL}?.sessionContext?.session?.kernel"
@@ -51,7 +51,7 @@ class Server:
             "JUPYTER_RUNTIME_DIR": str(self.runtime),
             "JUPYTER_PREFER_ENV_PATH": "1",
             "IPYTHONDIR": str(home / "ipython"),
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(cleaning.REPOSITORY), os.environ.get("PYTHONPATH", "")])),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")])),
             record.VARIABLE: str(home / "progress.json"),
         }
         command = [sys.executable, "-m", "jupyterlab", *(f"--{name}={value}" for name, value in options.items())]

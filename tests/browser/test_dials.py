@@ -5,7 +5,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from browser import lab
-from unsloth_course import cleaning, dials
+from unsloth_course import dials
+from unsloth_course.commands.runner import cleaning
 
 CELLS = {
     "lora": "dials.AdapterDial([dials.Setting(f, min(1, f), 1 - f / 9, [('2 + 2?', f'{f}')]) for f in dials.FACTORS])",

@@ -10,14 +10,16 @@ import pytest
 from shortened import SHORTER, shorten
 
 from browser import lab
-from unsloth_course import exercises, runner
+from unsloth_course import exercises
+from unsloth_course.commands import runner
+from unsloth_course.core import lessons
 
 FULL = bool(os.environ.get("FULL_LESSONS"))
 
 
 def copy_of(lesson):
     """The lesson in the cpu profile, as short as it can be."""
-    notebook = runner.with_parameters(nbformat.read(runner.notebook_path(lesson), as_version=4), {"PROFILE": "cpu"})
+    notebook = runner.with_parameters(nbformat.read(lessons.notebook_path(lesson), as_version=4), {"PROFILE": "cpu"})
     return notebook if FULL else shorten(notebook, **SHORTER[lesson])
 
 
@@ -25,8 +27,8 @@ def copy_of(lesson):
 def lesson(request, browser, server, pictures):
     """A lesson that has run to its end, with its name."""
     name = request.param
-    nbformat.write(copy_of(name), server.folder / runner.LESSONS[name])
-    opened = lab.Notebook(browser, server, runner.LESSONS[name], pictures)
+    nbformat.write(copy_of(name), server.folder / lessons.LESSONS[name])
+    opened = lab.Notebook(browser, server, lessons.LESSONS[name], pictures)
     opened.run_all()
     yield name, opened
     opened.close()

@@ -3,7 +3,8 @@
 import nbformat
 import pytest
 
-from unsloth_course import runner
+from unsloth_course.commands import runner
+from unsloth_course.core import lessons
 
 WIDTHS = {"wide": 1920, "phone": 400}
 
@@ -11,7 +12,7 @@ WIDTHS = {"wide": 1920, "phone": 400}
 @pytest.fixture(params=["lora", "grpo"])
 def written(request, tmp_path):
     """A lesson's name, and the page of its stored outputs as a file."""
-    path = runner.notebook_path(request.param)
+    path = lessons.notebook_path(request.param)
     file = tmp_path / "page.html"
     file.write_text(runner.page(nbformat.read(path, as_version=4), path), encoding="utf-8")
     return request.param, file

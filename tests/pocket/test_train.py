@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unsloth_course.errors import CourseError
+from unsloth_course.core.errors import CourseError
 from unsloth_course.pocket import tokenizer, train
 
 ROOT = Path(__file__).parents[2]

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unsloth_course.errors import CourseError
+from unsloth_course.core.errors import CourseError
 from unsloth_course.pocket import skills, text, tokenizer
 
 BLOCK = 256  # tokens a row

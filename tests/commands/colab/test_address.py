@@ -1,0 +1,87 @@
+"""One address, in pyproject.toml; badges and install cells follow from it, and one command changes all of them."""
+
+import shutil
+
+import nbformat
+import pytest
+
+from unsloth_course.commands.colab import address
+from unsloth_course.core.errors import CourseError
+from unsloth_course.core.lessons import LESSONS, has_tag
+from unsloth_course.core.places import REPOSITORY
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """What of the checkout may name the address."""
+    for path in address.pages():
+        target = tmp_path / path.relative_to(REPOSITORY)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    return tmp_path
+
+
+def lessons(root):
+    return {name: nbformat.read(root / "notebooks" / name, as_version=4) for name in LESSONS.values()}
+
+
+def assert_all_name(root, repository):
+    for name, notebook in lessons(root).items():
+        assert address.badge(name, repository) in notebook.cells[0].source
+        (cell,) = [cell for cell in notebook.cells if has_tag(cell, "install")]
+        assert cell.source == address.install_cell(repository)
+
+
+def test_badges_and_install_cells_name_the_address():
+    assert_all_name(REPOSITORY, address.address())
+
+
+def test_one_command_changes_it_everywhere(copy):
+    old = address.address(copy)
+    changed = address.change("ada-l/My.Course_2", copy)
+    assert address.address(copy) == "ada-l/My.Course_2"
+    assert_all_name(copy, "ada-l/My.Course_2")
+    assert len(changed) >= 6
+    links = (f"github.com/{old}", f"/github/{old}")
+    texts = [path.read_text(encoding="utf-8") for path in address.pages(copy)]
+    assert not [link for link in links for text in texts if link in text]
+
+
+def test_a_change_that_broke_off_goes_on(copy, monkeypatch):
+    written = []
+
+    def full(path, text):
+        if len(written) == 3:
+            raise CourseError("The disk is full.")
+        written.append(path)
+        path.write_text(text, encoding="utf-8")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(address, "write_text", full)
+        with pytest.raises(CourseError):
+            address.change("ada-l/My.Course_2", copy)
+    address.change("ada-l/My.Course_2", copy)
+    assert_all_name(copy, "ada-l/My.Course_2")
+
+
+def test_there_and_back_is_as_it_was(copy):
+    before = {path: path.read_bytes() for path in address.pages(copy)}
+    old = address.address(copy)
+    address.change("ada/course", copy)
+    address.change(old, copy)
+    assert {path: path.read_bytes() for path in address.pages(copy)} == before
+
+
+def test_the_same_address_changes_nothing(copy):
+    assert address.change(address.address(copy), copy) == []
+
+
+@pytest.mark.parametrize("name", ["", "course", "https://github.com/a/b", "a/b/c", "a b/c", "-a/b", 'a/b"', "a/b; rm"])
+def test_what_is_no_repository_is_refused(copy, name):
+    with pytest.raises(CourseError, match="OWNER/NAME"):
+        address.change(name, copy)
+
+
+def test_without_a_checkout_it_says_so(tmp_path):
+    with pytest.raises(CourseError, match="checkout"):
+        address.address(tmp_path)

@@ -1,0 +1,185 @@
+"""The line of progress: in a terminal every tenth of the way, in a notebook one line that is rewritten."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from unsloth_course.core import progress
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    made = Clock()
+    monkeypatch.setattr(progress, "time", made)
+    return made
+
+
+class Screen:
+    """What a notebook shows: one text, and how often it was rewritten."""
+
+    def __init__(self):
+        self.texts = []
+
+    def update(self, shown):
+        self.texts.append(repr(shown))
+
+
+def run(line, clock, steps, losses=(), seconds=1.0):
+    state = SimpleNamespace(max_steps=steps, global_step=0)
+    line.on_train_begin(None, state, None)
+    for step in range(1, steps + 1):
+        clock.now += seconds
+        state.global_step = step
+        if step <= len(losses):
+            line.on_log(None, state, None, logs={"loss": losses[step - 1]})
+        line.on_step_end(None, state, None)
+    line.on_train_end(None, state, None)
+
+
+def test_it_is_a_callback_of_the_trainer():
+    from transformers import TrainerCallback
+
+    line = progress.Line()
+    assert isinstance(line, TrainerCallback) and isinstance(line, progress.Line)
+
+
+def test_the_module_itself_does_not_load_transformers():
+    assert "transformers" not in vars(progress)
+
+
+def test_a_terminal_gets_a_line_every_tenth_of_the_way(clock, capsys):
+    run(progress.Line(), clock, steps=50, losses=[7.0, 6.5])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 12
+    assert lines[0] == "training: step 0 of 50"
+    assert lines[1] == "training: step 5 of 50, loss 6.500, 45 s left"
+    assert lines[10] == "training: step 50 of 50, loss 6.500, 0 s left"
+    assert lines[11] == "trained for 50 steps in 50 s, loss 6.500"
+
+
+def test_a_run_shorter_than_ten_steps_gets_every_step(clock, capsys):
+    run(progress.Line(), clock, steps=3)
+    assert [line[:22] for line in capsys.readouterr().out.splitlines()] == [
+        "training: step 0 of 3",
+        "training: step 1 of 3,",
+        "training: step 2 of 3,",
+        "training: step 3 of 3,",
+        "trained for 3 steps in",
+    ]
+
+
+def test_a_notebook_gets_one_line_that_is_rewritten_twice_a_second_at_most(clock, capsys, monkeypatch):
+    screen = Screen()
+    monkeypatch.setattr(progress, "_display", lambda: screen)
+    run(progress.Line(), clock, steps=100, losses=[2.0], seconds=0.1)
+    assert capsys.readouterr().out == ""
+    assert screen.texts[0] == "training: step 0 of 100"
+    assert screen.texts[-1] == "trained for 100 steps in 10 s, loss 2.000"
+    assert 15 <= len(screen.texts) <= 25
+
+
+def test_other_logs_leave_the_loss_alone(clock, capsys):
+    line = progress.Line()
+    for logs in (None, {}, {"eval_loss": 3.0}, {"loss": float("nan")}):
+        line.on_log(None, None, None, logs=logs)
+    run(line, clock, steps=1)
+    assert capsys.readouterr().out.splitlines()[-1] == "trained for 1 steps in 1 s, loss nan"
+
+
+def test_a_run_that_ends_before_its_first_step(clock, capsys):
+    run(progress.Line(), clock, steps=0)
+    assert capsys.readouterr().out.splitlines() == ["training: step 0 of 0", "trained for 0 steps in 0 s"]
+
+
+def test_a_second_run_with_the_same_line_starts_anew(clock, capsys):
+    line = progress.Line()
+    run(line, clock, steps=1)
+    clock.now += 1000
+    run(line, clock, steps=2)
+    assert capsys.readouterr().out.splitlines()[-1] == "trained for 2 steps in 2 s"
+
+
+def test_text_is_shown_without_quotes():
+    assert repr(progress._Text("it's step 3")) == "it's step 3"
+
+
+@pytest.mark.parametrize("shell", [None, SimpleNamespace(kernel=None), SimpleNamespace()])
+def test_without_a_kernel_there_is_nothing_to_rewrite(monkeypatch, shell):
+    import IPython
+
+    monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
+    assert progress._display() is None
+
+
+def test_without_ipython_there_is_nothing_to_rewrite(monkeypatch):
+    monkeypatch.setitem(sys.modules, "IPython", None)
+    assert progress._display() is None
+
+
+def test_where_a_reward_is_logged_it_is_shown_in_place_of_the_loss(clock, capsys):
+    line, state = progress.Line(), SimpleNamespace(global_step=0, max_steps=1)
+    line.on_train_begin(None, state, None)
+    state.global_step = 1
+    line.on_log(None, state, None, logs={"loss": 0.0, "reward": 0.75, "reward_std": 0.3})
+    clock.now += 1.0
+    line.on_train_end(None, state, None)
+    assert capsys.readouterr().out.splitlines()[-1] == "trained for 1 steps in 1 s, reward 0.750"
+
+
+def test_a_resumed_run_counts_its_own_steps(clock, capsys):
+    line, state = progress.Line(), SimpleNamespace(global_step=90, max_steps=100)
+    line.on_train_begin(None, state, None)
+    clock.now += 20
+    state.global_step = 100
+    line.on_step_end(None, state, None)
+    line.on_train_end(None, state, None)
+    assert capsys.readouterr().out.splitlines() == [
+        "training: step 90 of 100",
+        "training: step 100 of 100, 0 s left",
+        "trained for 10 steps in 20 s",
+    ]
+
+
+class Terminal:
+    def __init__(self, text, is_terminal):
+        self.text, self.isatty = text, lambda: is_terminal
+
+    def write(self, text):
+        return self.text.write(text)
+
+    def flush(self):
+        pass
+
+
+@pytest.mark.parametrize(("is_terminal", "kind"), [(True, progress.Bar), (False, progress.Line)])
+def test_a_terminal_gets_a_bar_and_a_pipe_lines(monkeypatch, is_terminal, kind):
+    monkeypatch.setattr(sys, "stdout", Terminal(None, is_terminal))
+    assert isinstance(progress.shown(), kind)
+
+
+def test_the_bar_shows_loss_pace_memory_and_time_left(clock, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_held", lambda: 3 * 2**30)
+    bar, state = progress.Bar(), SimpleNamespace(global_step=0, max_steps=10)
+    arguments = SimpleNamespace(per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    bar.on_train_begin(arguments, state, None)
+    state.global_step = 5
+    clock.now += 10
+    bar.on_log(arguments, state, None, logs={"loss": 1.5})
+    assert bar._words == {"loss": "loss 1.500", "pace": "2.0 rows/s", "memory": "3.0 GiB"}
+    bar.on_log(arguments, state, None, logs={"reward": 0.5, "num_tokens": 1000})
+    assert bar._words["loss"] == "reward 0.500" and bar._words["pace"] == "100 tokens/s"
+    assert bar._bar.tasks[0].completed == 5
+    bar.on_train_end(arguments, state, None)
+    assert "trained for 5 steps in 10 s, reward 0.500" in capsys.readouterr().out
+    bar.close()

@@ -1,0 +1,367 @@
+"""The instruction shape: what is kept, what is set aside, what is refused, and what the trainer is given."""
+
+import json
+import random
+import statistics
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.data import instruction
+
+from .test_files import any_file, json_values, written
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+ROW = {"instruction": "Add.", "input": "2 3", "output": "5"}
+SAMPLE = Path(__file__).parents[4] / "shared" / "data" / "gsm8k_alpaca.json"
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    raw = Tokenizer(models.BPE({letter: number for number, letter in enumerate(special + letters)}, []))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    raw.add_special_tokens(special)
+    # Like many real ones it begins every text with a special token, unless it is told not to.
+    raw.post_processor = processors.TemplateProcessing(single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw, bos_token="<|im_start|>", eos_token="<|im_end|>", chat_template=CHATML
+    )
+
+
+def refusal(source, **options):
+    with pytest.raises(CourseError) as caught:
+        instruction.load(source, **options)
+    message = str(caught.value)
+    message.encode()
+    return message
+
+
+def test_three_text_columns_come_out(tmp_path):
+    path = written(tmp_path, "a.json", json.dumps([{**ROW, "text": "Add. 2 3 5"}]))
+    checked = instruction.load(path)
+    assert checked.dataset.to_list() == [ROW]
+    assert {name: feature.dtype for name, feature in checked.dataset.features.items()} == dict.fromkeys(ROW, "string")
+    assert checked.dataset.column_names == ["instruction", "input", "output"]
+    assert checked.set_aside == [] and checked.unused_columns == ["text"]
+
+
+def test_file_list_and_dataset_give_the_same(tmp_path):
+    rows = [ROW, {**ROW, "output": "five"}]
+    path = written(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)))
+    for source in (path, str(path), rows, Dataset.from_list(rows)):
+        assert instruction.load(source).dataset.to_list() == rows
+
+
+@pytest.mark.parametrize("input", [{}, {"input": None}, {"input": float("nan")}, {"input": ""}])
+def test_no_input_becomes_empty_text(input):
+    rows = [{"instruction": "Hi", "output": "Ho", **input}]
+    assert instruction.load(rows).dataset.to_list() == [{"instruction": "Hi", "input": "", "output": "Ho"}]
+
+
+@pytest.mark.parametrize("column", ["instruction", "output"])
+@pytest.mark.parametrize("nothing", ["", " \n\t", None, float("nan")])
+def test_empty_rows_are_set_aside_and_counted(column, nothing):
+    checked = instruction.load([ROW, {**ROW, column: nothing}, ROW], name="mine")
+    assert len(checked.dataset) == 2
+    [row] = checked.set_aside
+    assert (row.file, row.row, row.reason) == ("mine", 2, f"column '{column}' is empty")
+    assert "rows ready: 2, set aside: 1" in str(checked)
+
+
+@pytest.mark.parametrize("column", ["instruction", "input", "output"])
+@pytest.mark.parametrize("token", instruction.CONTROL_TOKENS)
+def test_text_with_a_control_token_is_set_aside(column, token):
+    checked = instruction.load([ROW, {**ROW, column: f"a{token}\n<|im_start|>system"}])
+    [row] = checked.set_aside
+    assert row.row == 2 and f"column '{column}' contains the control token <|" in row.reason
+
+
+def test_the_control_tokens_are_a_choice():
+    rows = [ROW, {**ROW, "input": "<|im_end|>"}, {**ROW, "input": "[INST]"}]
+    assert [row.row for row in instruction.load(rows, control_tokens=["[INST]"]).set_aside] == [3]
+    assert instruction.load(rows, control_tokens=["", "</s>"]).set_aside == []
+
+
+@pytest.mark.parametrize("column", ["instruction", "input", "output"])
+def test_half_a_surrogate_pair_is_set_aside(tmp_path, column):
+    path = written(tmp_path, "a.json", json.dumps([ROW, {**ROW, column: "\ud800"}]))
+    [row] = instruction.load(path).set_aside
+    assert row.row == 2 and "surrogate" in row.reason
+
+
+def test_nothing_left_is_refused():
+    message = refusal([{**ROW, "output": ""}, {**ROW, "output": ""}, {**ROW, "instruction": ""}], name="mine")
+    assert "mine: nothing is left" in message and "set aside: 3" in message
+    assert "(2) because column 'output' is empty" in message
+
+
+@pytest.mark.parametrize("column", ["instruction", "output"])
+def test_a_missing_column_names_file_row_and_column(tmp_path, column):
+    short = {name: text for name, text in ROW.items() if name != column}
+    path = written(tmp_path, "a.jsonl", f"{json.dumps(ROW)}\n\n{json.dumps(short)}")
+    assert f"{path}, row 2 (line 3), column '{column}': this column is missing" in refusal(path)
+    assert f"row 1, column '{column}': this column is missing" in refusal(Dataset.from_list([short]))
+
+
+def test_an_object_without_columns():
+    assert "It has no columns." in refusal([{}])
+
+
+@pytest.mark.parametrize("wrong", ["ouput", "OUTPUT", "outputs", " output "])
+def test_a_column_name_that_is_nearly_right(wrong):
+    message = refusal([{"instruction": "Hi", wrong: "Ho"}])
+    assert f"Did you mean 'output' by '{wrong}'?" in message
+
+
+@pytest.mark.parametrize("wrong", ["inputs", "INPUT", "imput"])
+def test_a_misspelt_input_is_not_lost(wrong):
+    assert f"Did you mean 'input' by '{wrong}'?" in refusal([{"instruction": "Hi", "output": "Ho", wrong: "2 3"}])
+
+
+def test_an_unlike_column_name_is_no_guess():
+    assert "Did you mean" not in refusal([{"instruction": "Hi", "completion": "Ho"}])
+    assert instruction.load([{"instruction": "Hi", "output": "Ho", "source": "x"}]).unused_columns == ["source"]
+
+
+@pytest.mark.parametrize("column", ["instruction", "input", "output"])
+@pytest.mark.parametrize(
+    ("value", "words"), [(5, "a number"), (["5"], "a list"), ({}, "an object"), (True, "true or false")]
+)
+def test_a_wrong_type_names_file_row_and_column(tmp_path, column, value, words):
+    path = written(tmp_path, "a.json", json.dumps([ROW, {**ROW, column: value}]))
+    assert f"{path}, row 2, column '{column}': found {words}, expected text" in refusal(path)
+
+
+def test_a_deeply_nested_value_is_refused_in_words(tmp_path):
+    deep = "[" * 900 + "]" * 900
+    path = written(tmp_path, "a.jsonl", '{"instruction": "Hi", "output": ' + deep + "}")
+    with pytest.raises(CourseError, match=r"found a list|nested too deeply"):
+        instruction.load(path)
+
+
+@any_file
+@given(content=st.binary())
+def test_any_bytes_never_give_a_traceback(tmp_path, content):
+    path = written(tmp_path, "a.jsonl", content)
+    with pytest.raises(CourseError):
+        instruction.load(path)
+
+
+@settings(any_file, max_examples=200)
+@given(
+    values=st.lists(
+        st.fixed_dictionaries(
+            {"instruction": st.text() | json_values, "output": st.text() | json_values},
+            optional={"input": st.text() | json_values, "Input": json_values, "note": json_values},
+        )
+        | st.dictionaries(st.text(), json_values, max_size=3),
+        max_size=4,
+    )
+)
+def test_any_json_is_kept_set_aside_or_refused(tmp_path, values):
+    path = written(tmp_path, "a.json", json.dumps(values))
+    try:
+        checked = instruction.load(path)
+    except CourseError as error:
+        str(error).encode()
+        return
+    assert len(checked.dataset) + len(checked.set_aside) == len(values)
+    assert all(row["instruction"].strip() and row["output"].strip() for row in checked.dataset)
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"])).filter(
+    # Hypothesis tries the constants of the code under test, the control tokens among them.
+    lambda text: text.strip() and not any(token in text for token in instruction.CONTROL_TOKENS)
+)
+texts = texts | st.sampled_from(
+    ["日本語 – naïve", "a\r\nb\rc", "\x00\x07\x1b[31m", "<script>", "{{ 1 }} {% if %}", "\ufeff"]
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(asked=texts, input=texts | st.just(""), answer=texts)
+def test_any_text_comes_through_unchanged(tmp_path, tokenizer, asked, input, answer):
+    row = {"instruction": asked, "input": input, "output": answer}
+    path = written(tmp_path, "a.jsonl", json.dumps(row, ensure_ascii=False))
+    dataset = instruction.load(path).dataset
+    assert dataset.to_list() == [row]
+    user = asked + ("\n\n" + input if input else "")
+    [messages] = instruction.to_messages(dataset[:])["messages"]
+    assert messages == [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    assert text == f"<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>\n"
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert ids.count(tokenizer.eos_token_id) == 2 and tokenizer.decode(ids) == text
+
+
+def test_the_question():
+    assert instruction.question("Add.", "2 3") == "Add.\n\n2 3"
+    assert instruction.question("Hi") == instruction.question("Hi", None) == instruction.question("Hi", " \n") == "Hi"
+
+
+def test_prompt_and_completion_through_map():
+    dataset = instruction.load([ROW, {"instruction": "Hi", "output": "Ho"}]).dataset
+    mapped = dataset.map(instruction.to_prompt_completion, batched=True, remove_columns=dataset.column_names)
+    assert mapped.to_list() == [
+        {
+            "prompt": [{"role": "user", "content": "Add.\n\n2 3"}],
+            "completion": [{"role": "assistant", "content": "5"}],
+        },
+        {"prompt": [{"role": "user", "content": "Hi"}], "completion": [{"role": "assistant", "content": "Ho"}]},
+    ]
+
+
+def test_messages_through_map():
+    dataset = instruction.load([ROW]).dataset
+    [row] = dataset.map(instruction.to_messages, batched=True, remove_columns=dataset.column_names)
+    assert row == {
+        "messages": [{"role": "user", "content": "Add.\n\n2 3"}, {"role": "assistant", "content": "5"}],
+    }
+
+
+def test_a_data_set_of_another_shape_is_refused(tokenizer):
+    other = Dataset.from_list([{"question": "Hi", "output": "Ho"}])
+    for use in (
+        lambda: other.map(instruction.to_prompt_completion, batched=True),
+        lambda: instruction.render(other, tokenizer),
+        lambda: instruction.lengths(other, tokenizer, 10),
+        lambda: instruction.split(other, 1, 0),
+    ):
+        with pytest.raises(CourseError, match="no column 'instruction'; it has 'question', 'output'"):
+            use()
+
+
+def test_render_adds_the_chat_as_text(tokenizer):
+    rendered = instruction.render(instruction.load([ROW, ROW]).dataset, tokenizer)
+    text = "<|im_start|>user\nAdd.\n\n2 3<|im_end|>\n<|im_start|>assistant\n5<|im_end|>\n"
+    assert rendered.to_list() == [{**ROW, "text": text}] * 2
+
+
+def test_render_calls_the_template_once_per_batch(tokenizer, monkeypatch):
+    calls = []
+    once = type(tokenizer).apply_chat_template
+
+    def counted(self, messages, **options):
+        calls.append(len(messages))
+        return once(self, messages, **options)
+
+    monkeypatch.setattr(type(tokenizer), "apply_chat_template", counted)
+    instruction.render(instruction.load([ROW] * 1500).dataset, tokenizer)
+    assert calls == [1000, 500]
+
+
+def test_a_tokenizer_without_a_template(tokenizer, monkeypatch):
+    monkeypatch.setattr(tokenizer, "chat_template", None)
+    dataset = instruction.load([ROW]).dataset
+    for use in (instruction.render, lambda *given: instruction.lengths(*given, max_length=8)):
+        with pytest.raises(CourseError, match=r"no chat template.*Instruct"):
+            use(dataset, tokenizer)
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('system turn first') }}", "{% if %}"])
+def test_a_template_that_refuses(tokenizer, monkeypatch, template):
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    with pytest.raises(CourseError, match="chat template refuses"):
+        instruction.render(instruction.load([ROW]).dataset, tokenizer)
+
+
+def test_lengths_in_tokens(tokenizer):
+    answers = ["5" * count for count in (1, 2, 3, 10)]
+    dataset = instruction.load([{"instruction": "Hi", "output": answer} for answer in answers]).dataset
+    # In this tokenizer a byte is a token: <|im_start|> "user\n" "Hi" <|im_end|> "\n", then the same for the answer.
+    around = (1 + 5 + 2 + 1 + 1) + (1 + 10 + 1 + 1)
+    found = instruction.lengths(dataset, tokenizer, max_length=around + 3)
+    assert (found.rows, found.shortest, found.median, found.longest) == (4, around + 1, around + 2.5, around + 10)
+    assert found.share_over == 0.25
+    assert str(found) == "4 rows: 24 to 33 tokens, median 25.5; 25.0% are longer than 26 and would be cut"
+
+
+@given(counts=st.lists(st.integers(1, 900), min_size=1, max_size=200), rows=st.integers(1, 64))
+def test_rows_together_are_not_longer_than_the_longest_of_each(counts, rows):
+    lengths = instruction.Lengths.of(counts, 512)
+    cut = [min(count, 512) for count in counts]
+    assert rows * sum(cut) / len(cut) - 1 <= lengths.together(rows) <= rows * max(cut)
+
+
+def test_the_largest_batch_of_a_training_is_about_as_long_as_said():
+    """Sizes of the lessons' own data at the true size: short answers, and some stories among them."""
+    draw = random.Random(0)
+    counts = [draw.choice((30, 40, 50)) if draw.random() < 0.85 else draw.randint(200, 300) for _ in range(960)]
+    said = instruction.Lengths.of(counts, 512).together(8)
+    largest = [max(sum(draw.sample(counts, 8)) for _ in range(120)) for _ in range(20)]
+    assert statistics.median(largest) == pytest.approx(said, rel=0.1)
+
+
+def test_lengths_of_nothing(tokenizer):
+    with pytest.raises(CourseError, match="empty"):
+        instruction.lengths(instruction.load([ROW]).dataset.select([]), tokenizer, 8)
+
+
+def numbered(count):
+    return [{"instruction": "Double.", "input": str(number), "output": str(2 * number)} for number in range(count)]
+
+
+@settings(deadline=None)
+@given(repeats=st.lists(st.integers(1, 4), min_size=2, max_size=12), seed=st.integers(0, 2**32), data=st.data())
+def test_split_keeps_a_question_on_one_side(repeats, seed, data):
+    rows = [row for row, times in zip(numbered(len(repeats)), repeats, strict=True) for _ in range(times)]
+    dataset = Dataset.from_list(rows)
+    held_out = data.draw(st.integers(1, len(repeats) - 1))
+    train, evaluation = instruction.split(dataset, held_out, seed)
+    assert len(set(evaluation["input"])) == held_out
+    assert not set(train["input"]) & set(evaluation["input"])
+    key = "input"
+    assert sorted([*train[key], *evaluation[key]]) == sorted(dataset[key])
+
+
+def test_split_knows_a_question_by_its_whole_text():
+    rows = [
+        {"instruction": "Double. 3", "input": "", "output": "6"},
+        {"instruction": "Double.", "input": "3", "output": "six"},
+        {"instruction": "double.\n", "input": " 3 ", "output": "VI"},
+        {"instruction": "Halve.", "input": "3", "output": "1.5"},
+    ]
+    sides = [[row["output"] for row in side] for side in instruction.split(Dataset.from_list(rows), 1, 0)]
+    assert sorted(sides) == [["1.5"], ["6", "six", "VI"]]
+
+
+def test_split_follows_the_seed():
+    dataset = Dataset.from_list(numbered(50))
+    first, again, other = (instruction.split(dataset, 10, seed)[1]["input"][:] for seed in (1, 1, 2))
+    assert first == again != other
+    assert first == sorted(first, key=int)
+
+
+@pytest.mark.parametrize("held_out", [0, -1, 5, 6])
+def test_too_few_questions_to_split(held_out):
+    dataset = Dataset.from_list(numbered(5) * 3)
+    with pytest.raises(CourseError, match=f"hold out {held_out} questions: the data set has 5 distinct"):
+        instruction.split(dataset, held_out, 0)
+
+
+@pytest.mark.skipif(not SAMPLE.exists(), reason="the sample lies beside the repository on the author's machine only")
+def test_the_real_sample(tokenizer):
+    checked = instruction.load(SAMPLE)
+    written_rows = json.loads(SAMPLE.read_text(encoding="utf-8"))
+    assert checked.dataset.to_list() == written_rows and checked.set_aside == []
+    train, held_out = instruction.split(checked.dataset, 50, 3407)
+    assert (len(train), len(held_out)) == (350, 50)
+    texts = instruction.render(checked.dataset, tokenizer)["text"]
+    for row, text in zip(written_rows, texts, strict=True):
+        assert text.startswith("<|im_start|>user\n" + row["instruction"]) and text.endswith(
+            row["output"] + "<|im_end|>\n"
+        )
+    assert 0 < instruction.lengths(checked.dataset, tokenizer, 512).share_over < 1

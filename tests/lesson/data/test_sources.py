@@ -1,0 +1,691 @@
+"""Where rows come from, and that the test never asks what the training answered."""
+
+import json
+import os
+import platform
+
+import pytest
+
+from unsloth_course.core import hub
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.data import corpus, instruction, preference, problems, sources
+from unsloth_course.lesson.profile import HUB_DATA
+from unsloth_course.pocket.english.tasks import is_short
+
+
+def row(number, output=None, **changes):
+    return {
+        "instruction": f"What is {number}?",
+        "input": "",
+        "output": str(number) if output is None else output,
+    } | changes
+
+
+def questions(rows):
+    return [instruction.question(*pair).casefold() for pair in zip(rows["instruction"], rows["input"], strict=True)]
+
+
+@pytest.fixture
+def file_of(tmp_path):
+    def write(rows, name="rows.json"):
+        path = tmp_path / name
+        text = "\n".join(map(json.dumps, rows)) if name.lower().endswith("l") else json.dumps(rows)
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+# The pocket model's rows
+
+
+def test_generated_rows_have_the_columns_of_the_hub_set():
+    train, held_out, checked = sources.instructions("pocket", train=100, held_out=40, seed=1)
+    assert train.column_names == held_out.column_names == list(instruction.COLUMNS)
+    assert (len(train), len(held_out)) == (100, 40)
+    assert checked.set_aside == [] and len(checked.dataset) == 100
+
+
+def test_the_held_out_rows_are_the_same_for_every_seed():
+    first = sources.instructions("pocket", train=50, held_out=40, seed=1)
+    second = sources.instructions("pocket", train=50, held_out=40, seed=2)
+    again = sources.instructions("pocket", train=50, held_out=40, seed=1)
+    assert first[1].to_dict() == second[1].to_dict()
+    assert first[0].to_dict() == again[0].to_dict() != second[0].to_dict()
+
+
+def test_no_held_out_question_is_asked_in_training():
+    train, held_out, _ = sources.instructions("pocket", train=3200, held_out=200, seed=3407)
+    assert not set(questions(train)) & set(questions(held_out))
+
+
+# The rows of a real model without the Hub
+
+
+@pytest.mark.parametrize(
+    ("read", "keys"),
+    [
+        (sources.instructions, instruction.keys),
+        (sources.preferences, preference.keys),
+        (sources.problems, problems.keys),
+        (sources.corpus, corpus.keys),
+    ],
+)
+def test_english_rows_come_in_the_columns_of_each_lesson_and_the_test_is_always_the_same(monkeypatch, read, keys):
+    monkeypatch.setattr(hub, "fetch_dataset", pytest.fail)
+    train, held_out, checked = read("english", train=60, held_out=30, seed=1)
+    other, again, _ = read("english", train=60, held_out=30, seed=2)
+    assert train.column_names == held_out.column_names == read("pocket", train=1, held_out=1, seed=1)[0].column_names
+    assert (len(train), len(held_out), checked.set_aside) == (60, 30, [])
+    assert held_out.to_dict() == again.to_dict() and train.to_dict() != other.to_dict()
+    many = read("english", train=1000, held_out=200, seed=3407)
+    assert (len(many[0]), len(many[1])) == (1000, 200) and not set(keys(many[0])) & set(keys(many[1]))
+
+
+def test_the_report_says_of_which_python_the_functions_are():
+    found = [str(sources.corpus(name, train=9, held_out=3, seed=1)[2]) for name in ("english", "pocket")]
+    assert f"functions of the library of Python {platform.python_version()}" in found[0] and "Python" not in found[1]
+
+
+def test_an_unread_domain_is_the_library_that_the_course_made_up():
+    found = [sources.unread(40, 20, 1), sources.corpus("pocket", 40, 20, 1)]
+    assert [side.to_dict() for side in found[0][:2]] == [side.to_dict() for side in found[1][:2]]
+
+
+@pytest.mark.parametrize("name", ["english", "smollm2"])
+def test_general_text_without_the_hub_is_prose_of_pythons_documentation(monkeypatch, name):
+    monkeypatch.setattr(hub, "fetch_dataset", pytest.fail)
+    train, held_out = sources.general_text(name, train=1000, held_out=40, seed=1)
+    again = sources.general_text(name, train=90, held_out=40, seed=2)
+    assert len(train) > 300 and len(again[0]) == 90 and held_out.to_dict() == again[1].to_dict()
+    assert not set(corpus.keys(train)) & set(corpus.keys(held_out))
+    assert all(len(text) >= 150 and "::" not in text for text in [*train["text"], *held_out["text"]])
+
+
+@pytest.mark.parametrize("source", ["english", "pocket"])
+def test_chat_text_is_read_as_whole_turns_and_asked_as_prompts(source):
+    from transformers import AutoTokenizer
+
+    from unsloth_course import models
+
+    tokenizer = AutoTokenizer.from_pretrained(models.folder("pocket"))
+    train, held_out = sources.chat_text(source, 30, 20, 1, tokenizer)
+    rows, asked, _ = sources.instructions(source, 30, 20, 1)
+    assert train.column_names == ["text"] and len(train) == 30
+    for text, question, answer in zip(train["text"], rows["instruction"], rows["output"], strict=True):
+        assert text.index(question) < text.index(answer) and text.count("<|im_end|>") == text.count("<|im_start|>")
+    assert [row["completion"][0]["content"] for row in held_out] == list(asked["output"])
+    read = corpus.blocks(train["text"], tokenizer, 8, control_tokens=True).dataset["input_ids"]
+    assert sum(block.count(tokenizer.eos_token_id) for block in read) >= 2 * 30 - 1  # the last block may be cut
+
+
+# Files
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "ROWS.JSON"])
+def test_a_file_is_checked_and_split(file_of, name):
+    path = file_of([row(n) for n in range(50)] + [row(99, "")], name)
+    train, held_out, checked = sources.instructions(path, train=1000, held_out=10, seed=1)
+    assert (len(train), len(held_out)) == (40, 10)
+    assert sorted([*train["output"], *held_out["output"]], key=int) == [str(n) for n in range(50)]
+    assert [str(aside) for aside in checked.set_aside] == [f"{path}, row 51: column 'output' is empty"]
+
+
+def test_as_many_rows_as_asked_for_and_no_more(file_of):
+    path = file_of([row(n) for n in range(50)])
+    train, held_out, _ = sources.instructions(path, train=7, held_out=10, seed=1)
+    assert (len(train), len(held_out)) == (7, 10)
+
+
+def test_the_seed_draws_the_training_rows_and_leaves_the_test_alone(file_of):
+    path = file_of([row(n) for n in range(200)])
+    found = [sources.instructions(path, train=20, held_out=30, seed=seed) for seed in (1, 2, 1)]
+    assert found[0][1].to_dict() == found[1][1].to_dict()
+    assert found[0][0].to_dict() == found[2][0].to_dict() != found[1][0].to_dict()
+
+
+def test_rows_with_the_same_question_stay_on_one_side(file_of):
+    """Also where only capitals and white space differ, as in `instruction.split`."""
+    spellings = ["What is {}?", "what is  {}?", " WHAT IS {}? ", "What is\n{}?"]
+    rows = [row(n, instruction=text.format(n)) for n in range(30) for text in spellings]
+    train, held_out, _ = sources.instructions(file_of(rows), train=1000, held_out=20, seed=1)
+    plain = [{" ".join(text.split()) for text in questions(side)} for side in (train, held_out)]
+    assert plain[0] and plain[1] and not plain[0] & plain[1]
+
+
+def test_the_input_belongs_to_the_question(file_of):
+    rows = [row(n, instruction="Count one further.", input=str(n)) for n in range(40)]
+    train, held_out, _ = sources.instructions(file_of(rows), train=1000, held_out=10, seed=1)
+    assert (len(train), len(held_out)) == (30, 10)
+
+
+@pytest.mark.parametrize(
+    ("short", "held_out", "marked"), [(20, 30, 10), (20, 10, 5), (3, 30, 2), (0, 30, 0), (60, 9, 9)]
+)
+def test_every_other_held_out_answer_is_short_as_long_as_as_many_are_left_to_learn_from(
+    file_of, short, held_out, marked
+):
+    essays = [row(n, f"An essay about {n}. " * 5 if n % 2 else f"{n}\n{n}") for n in range(60 - short)]
+    path = file_of(essays + [row(100 + n) for n in range(short)])
+    train, test, _ = sources.instructions(path, train=1000, held_out=held_out, seed=1)
+    answers = [text for text in test["output"] if is_short(text)]
+    assert (len(train), len(test), len(answers)) == (60 - held_out, held_out, marked)
+    first = sources.instructions(path, train=1000, held_out=held_out // 2, seed=2)[1]
+    assert list(first["output"]) == list(test["output"])[: held_out // 2]
+    assert not set(questions(train)) & set(questions(test))
+
+
+@pytest.mark.parametrize("rows", [[row(1)], [row(1), row(1), row(1, "one")]], ids=["one row", "one question"])
+def test_a_file_with_one_question_is_a_sentence(file_of, rows):
+    with pytest.raises(CourseError, match=r"rows\.json: all \d rows ask what the test asks.*Add rows"):
+        sources.instructions(file_of(rows), train=10, held_out=5, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("nowhere.json", "There is no file nowhere.json"),
+        ("nowhere.jsonl.gz", "There is no file nowhere.jsonl.gz"),
+    ],
+)
+def test_a_file_that_is_not_there_is_a_sentence(name, sentence):
+    with pytest.raises(CourseError, match=sentence):
+        sources.instructions(name, train=10, held_out=5, seed=1)
+
+
+def test_a_file_of_another_kind_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "fetch_dataset", pytest.fail)
+    path = tmp_path / "rows.xml"
+    path.write_text("<rows/>")
+    with pytest.raises(CourseError, match=r"rows\.xml has none of the endings"):
+        sources.instructions(str(path), train=10, held_out=5, seed=1)
+    (tmp_path / "note.txt").write_text("Raw text.")
+    with pytest.raises(CourseError, match="form text, which cannot be read as instruction"):
+        sources.instructions(str(tmp_path), train=10, held_out=5, seed=1)
+
+
+# The Hub
+
+
+def test_a_hub_set_is_fetched_and_checked(monkeypatch):
+    from datasets import Dataset
+
+    asked = []
+
+    def fetch(name):
+        asked.append(name)
+        return Dataset.from_list([row(n) for n in range(80)] + [row(80, "")])
+
+    monkeypatch.setattr(hub, "fetch_dataset", fetch)
+    train, held_out, checked = sources.instructions("yahma/alpaca-cleaned", train=25, held_out=10, seed=1)
+    assert asked == ["yahma/alpaca-cleaned"]
+    assert (len(train), len(held_out)) == (25, 10)
+    assert str(checked.set_aside[0]).startswith("yahma/alpaca-cleaned, row 81")
+
+
+def test_what_the_scoreboard_asks_is_never_trained_on_however_few_a_run_tests(monkeypatch):
+    """The battery asks those of the first 240 held-out rows of the Hub's set that have a short answer."""
+    rows = [row(n) for n in range(1000)]
+    monkeypatch.setattr(hub, "fetch_dataset", lambda name: rows)
+    asked = set(sources.instructions("yahma/alpaca-cleaned", train=1, held_out=240, seed=1)[1]["output"])
+    for held_out in (5, 300):
+        train, test, _ = sources.instructions("yahma/alpaca-cleaned", train=10_000, held_out=held_out, seed=2)
+        assert len(test) == held_out and len(train) == 1000 - max(sources.RESERVED, held_out)
+        assert len(asked) == 240 and not asked & set(train["output"])
+    train, _, _ = sources.instructions("somebody/else", train=10_000, held_out=5, seed=2)
+    assert len(train) == 995
+
+
+# Preferences
+
+
+def pair(number, **changes):
+    return {
+        "system": "",
+        "question": f"What is {number}?",
+        "chosen": f"It is {number}.",
+        "rejected": str(number),
+    } | changes
+
+
+def test_generated_preferences_are_prompts_with_two_answers_and_the_test_is_always_the_same():
+    train, held_out, checked = sources.preferences("pocket", train=60, held_out=30, seed=1)
+    other, again, _ = sources.preferences("pocket", train=60, held_out=30, seed=2)
+    assert train.column_names == held_out.column_names == list(preference.COLUMNS)
+    assert (len(train), len(held_out), checked.set_aside) == (60, 30, [])
+    assert held_out.to_dict() == again.to_dict() and train.to_dict() != other.to_dict()
+    many = sources.preferences("pocket", train=2000, held_out=200, seed=3407)
+    assert not set(preference.keys(many[0])) & set(preference.keys(many[1]))
+
+
+def test_a_file_of_preferences_is_split_by_question(file_of):
+    rows = [pair(n) for n in range(40)] + [pair(n, question=f"WHAT IS  {n}?", system="Be brief.") for n in range(40)]
+    path = file_of([*rows, pair(99, chosen="99")])
+    train, held_out, checked = sources.preferences(path, train=30, held_out=20, seed=1)
+    assert (len(held_out), len(checked.set_aside)) == (20, 1) and 0 < len(train) <= 30
+    assert not set(preference.keys(train)) & set(preference.keys(held_out))
+    other, again, _ = sources.preferences(path, train=30, held_out=20, seed=2)
+    assert held_out.to_dict() == again.to_dict() and train.to_dict() != other.to_dict()
+    halves = sources.preferences(file_of([pair(n) for n in range(10)]), train=1000, held_out=200, seed=1)
+    assert [len(side) for side in halves[:2]] == [5, 5]
+    with pytest.raises(CourseError, match=r"rows\.json: all 1 rows ask what the test asks.*Add rows"):
+        sources.preferences(file_of(rows[:1]), train=5, held_out=5, seed=1)
+
+
+def test_nested_conversations_of_one_beginning_stay_on_one_side(file_of):
+    rows = []
+    for n in range(30):
+        start = f"\n\nHuman: Question {n}\n\nAssistant:"
+        longer = f"{start} Well.\n\nHuman: And?\n\nAssistant:"
+        rows += [{"chosen": f"{text} yes", "rejected": f"{text} no"} for text in (start, longer)]
+    train, held_out, _ = sources.preferences(file_of(rows, "rows.jsonl"), train=1000, held_out=15, seed=1)
+    begun = [{turns[0]["content"] for turns in side["prompt"]} for side in (train, held_out)]
+    assert len(held_out) == 15 and begun[0] | begun[1] == {f"Question {n}" for n in range(30)}
+    assert not begun[0] & begun[1]
+
+
+def test_a_hub_set_of_preferences_keeps_what_the_scoreboard_asks_out_of_training(monkeypatch):
+    from datasets import Dataset
+
+    asked = []
+
+    def fetch(name):
+        asked.append(name)
+        return Dataset.from_list([pair(n) for n in range(1000)])
+
+    monkeypatch.setattr(hub, "fetch_dataset", fetch)
+    board = set(sources.preferences(HUB_DATA["dpo"], train=1, held_out=120, seed=1)[1]["rejected"])
+    for held_out in (5, 300):
+        train, test, _ = sources.preferences(HUB_DATA["dpo"], train=10_000, held_out=held_out, seed=2)
+        assert len(test) == held_out and len(train) == 1000 - max(sources.RESERVED, held_out)
+        assert len(board) == 120 and not board & set(train["rejected"])
+    assert set(asked) == {"Intel/orca_dpo_pairs"}
+    assert len(sources.preferences("somebody/else", train=10_000, held_out=5, seed=2)[0]) == 995
+
+
+# Raw text
+
+
+def words(number):
+    return f"Text number {number}."
+
+
+def test_generated_functions_are_texts():
+    train, held_out, checked = sources.corpus("pocket", train=60, held_out=40, seed=1)
+    assert train.column_names == held_out.column_names == ["text"]
+    assert (len(train), len(held_out), len(checked.dataset), checked.set_aside) == (60, 40, 60, [])
+    assert all(text.startswith("def ") for text in [*train["text"], *held_out["text"]])
+    again, other = (sources.corpus("pocket", train=60, held_out=40, seed=seed) for seed in (1, 2))
+    assert held_out.to_dict() == again[1].to_dict() == other[1].to_dict()
+    assert train.to_dict() == again[0].to_dict() != other[0].to_dict()
+    assert not set(train["text"]) & set(held_out["text"])
+
+
+def test_a_folder_of_texts_is_split_and_its_doubles_stay_on_one_side(tmp_path):
+    for number in range(30):
+        (tmp_path / f"{number}.txt").write_text(words(number))
+        (tmp_path / f"{number}-again.md").write_text(words(number).upper() + "\n\n")
+    (tmp_path / "empty.txt").write_text("")
+    found = [sources.corpus(str(tmp_path), train=1000, held_out=10, seed=seed) for seed in (1, 2)]
+    (train, held_out, checked), (other, same, _) = found
+    assert (len(train), len(held_out), len(checked.set_aside)) == (40, 10, 1)
+    plain = [{" ".join(text.split()).casefold() for text in side["text"]} for side in (train, held_out)]
+    assert (len(plain[0]), len(plain[1])) == (20, 10) and not plain[0] & plain[1]
+    assert held_out.to_dict() == same.to_dict() and train.to_dict() != other.to_dict()
+    assert sorted(train["text"]) == sorted(other["text"])
+    assert len(sources.corpus(str(tmp_path), train=7, held_out=10, seed=1)[0]) == 7
+
+
+def test_a_few_long_texts_are_cut_into_passages(tmp_path):
+    (tmp_path / "book.txt").write_text("".join(f"Line {number} of the book.\n" for number in range(2000)))
+    (tmp_path / "note.md").write_text("short")
+    train, held_out, checked = sources.corpus(str(tmp_path), train=1000, held_out=10, seed=1)
+    assert (len(checked.dataset), len(held_out)) == (2, 10) and len(train) > 30
+    assert not set(train["text"]) & set(held_out["text"])
+    assert sum(map(len, [*train["text"], *held_out["text"]])) == sum(map(len, checked.dataset["text"]))
+    assert max(map(len, train["text"])) < 2000
+
+
+def test_at_most_half_of_the_texts_are_held_out(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps({"text": words(n)}) for n in range(9)))
+    train, held_out, _ = sources.corpus(str(path), train=100, held_out=100, seed=1)
+    assert (len(train), len(held_out)) == (5, 4)
+
+
+def test_a_single_text_is_a_sentence(tmp_path):
+    (tmp_path / "a.txt").write_text("only this")
+    (tmp_path / "b.txt").write_text("Only  this\n")
+    with pytest.raises(CourseError, match=r"all its texts are one and the same.*Add texts, or cut it up"):
+        sources.corpus(str(tmp_path), train=10, held_out=5, seed=1)
+
+
+@pytest.mark.parametrize("name", ["nowhere.txt", "nowhere.md", "nowhere.py", "nowhere.jsonl"])
+def test_a_text_file_that_is_not_there_is_not_looked_for_on_the_hub(name, monkeypatch):
+    monkeypatch.setattr(hub, "fetch_dataset", pytest.fail)
+    with pytest.raises(CourseError, match=f"There is no file {name}"):
+        sources.corpus(name, train=10, held_out=5, seed=1)
+
+
+@pytest.mark.parametrize("column", ["code", "original_string"])
+def test_texts_of_the_hub_leave_out_what_the_scoreboard_asks(monkeypatch, column):
+    from datasets import Dataset
+
+    from unsloth_course.lesson.profile import HUB_DATA
+
+    rows = Dataset.from_list([{"docstring": "d", column: f"def f{n}(): pass"} for n in range(1000)])
+    wanted = []
+    monkeypatch.setattr(hub, "fetch_dataset", lambda name, files: wanted.append((name, files)) or rows)
+    monkeypatch.setattr(sources, "HUB_TEXTS", 500)
+    asked = set(sources.corpus(HUB_DATA["cpt"], train=1, held_out=120, seed=1)[1]["text"])
+    assert len(asked) == 120
+    for train, held_out, checked_texts, left in ((10, 5, 500, 10), (350, 120, 1000, 350), (10_000, 5, 1000, 760)):
+        learned, test, checked = sources.corpus(HUB_DATA["cpt"], train=train, held_out=held_out, seed=2)
+        assert (len(learned), len(test), len(checked.dataset)) == (left, held_out, checked_texts)
+        assert not asked & set(learned["text"]) and set(test["text"]) <= asked
+        assert checked.unused_columns == ["docstring"] or checked.unused_columns == []
+    assert set(wanted) == {(HUB_DATA["cpt"], ("python/validation-*.parquet",))}
+
+
+# Any form, from any file
+
+
+def as_file(folder, rows, ending):
+    import csv
+    import gzip
+
+    import pyarrow
+    from pyarrow import parquet
+
+    path = folder / f"rows{ending}"
+    if ending == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    elif ending == ".parquet":
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif ending == ".json":
+        path.write_text(json.dumps(rows), encoding="utf-8")
+    else:
+        text = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        path.write_bytes(gzip.compress(text) if ending == ".jsonl.gz" else text)
+    return str(path)
+
+
+ENDINGS = (".json", ".jsonl", ".jsonl.gz", ".csv", ".parquet")
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_every_kind_of_file_gives_the_same_rows(tmp_path, ending):
+    cases = [
+        (sources.instructions, [row(n) for n in range(30)] + [row(40, "")]),
+        (sources.problems, [{"question": f"{n}?", "answer": f"#### {n}"} for n in range(31)]),
+        (sources.preferences, [pair(n) for n in range(30)] + [pair(40, chosen="40")]),
+        (sources.corpus, [{"text": words(n)} for n in range(30)] + [{"text": " "}]),
+        (sources.conversations, [{"prompt": f"{n}?", "completion": str(n)} for n in range(31)]),
+    ]
+    for number, (read, rows) in enumerate(cases):
+        (tmp_path / str(number)).mkdir()
+        lines = read(as_file(tmp_path / str(number), rows, ".jsonl"), train=12, held_out=9, seed=1)
+        found = read(as_file(tmp_path / str(number), rows, ending), train=12, held_out=9, seed=1)
+        assert [side.to_dict() for side in found[:2]] == [side.to_dict() for side in lines[:2]]
+        assert (len(found[0]), len(found[1])) == (12, 9)
+        assert len(found[2].dataset) + len(found[2].set_aside) == 31
+
+
+def test_instructions_are_those_that_the_room_loads(tmp_path):
+    """What was read before the forms were told apart is read as it was."""
+    rows = [row(n) | {"source": "mine"} for n in range(5)]
+    rows += [row(5, ""), row(6) | {"input": None}, {"instruction": "Say 7.", "output": "7"}, row(8, "<|im_end|>")]
+    path = as_file(tmp_path, rows, ".json")
+    found, wanted = sources.instructions(path, train=9, held_out=2, seed=1)[2], instruction.load(path)
+    assert found.dataset.to_dict() == wanted.dataset.to_dict() and len(found.dataset) == 7
+    assert (found.set_aside, found.unused_columns) == (wanted.set_aside, wanted.unused_columns)
+    assert found.dataset.features == wanted.dataset.features
+
+
+def test_the_shape_that_is_wanted_decides_between_two_forms(tmp_path):
+    both = [row(n) | {"messages": talk(f"{n}?", "one", "and?", "two")} for n in range(20)]
+    path = as_file(tmp_path, both, ".jsonl")
+    assert len(sources.instructions(path, train=99, held_out=5, seed=1)[0]) == 15
+    assert len(sources.conversations(path, train=99, held_out=10, seed=1)[0]) == 30
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda n: {"question": f"{n}?", "answer": f"#### {n}"},
+        lambda n: {"prompt": f"{n}?", "completion": f"#### {n}"},
+        lambda n: {"messages": talk(f"{n}?", f"#### {n}")},
+        lambda n: {"conversations": [{"from": "human", "value": f"{n}?"}, {"from": "gpt", "value": f"#### {n}"}]},
+        lambda n: {"instruction": f"{n}?", "input": "", "output": f"#### {n}"},
+        lambda n: {"system": "", "chat": f"USER: {n}?\n\n\nASSISTANT: #### {n} <|endoftext|>"},
+    ],
+    ids=["problems", "prompt-completion", "messages", "sharegpt", "alpaca", "glaive"],
+)
+def test_each_form_of_a_question_with_an_answer_trains_each_task(tmp_path, made):
+    path = as_file(tmp_path, [made(n) for n in range(20)] + [made(20) | {"note": "x"}], ".jsonl")
+    asked, held_out, checked = sources.instructions(path, train=99, held_out=5, seed=1)
+    assert sorted([*asked["instruction"], *held_out["instruction"]]) == sorted(f"{n}?" for n in range(21))
+    assert checked.unused_columns == ["note"]
+    solved, held_out, _ = sources.problems(path, train=99, held_out=5, seed=1)
+    assert {row["question"][:-1]: row["answer"] for row in solved} == {
+        row["question"][:-1]: f"#### {row['question'][:-1]}" for row in solved
+    }
+    spoken, held_out, _ = sources.conversations(path, train=99, held_out=5, seed=1)
+    assert (len(solved), len(spoken), len(held_out)) == (16, 16, 5)
+    assert all(row["completion"][0]["content"] == "#### " + row["prompt"][0]["content"][:-1] for row in spoken)
+
+
+def test_anthropic_pairs_are_preferences_and_conversations(tmp_path):
+    rows = [
+        {"chosen": f"\n\nHuman: {n}?\n\nAssistant: yes {n}", "rejected": f"\n\nHuman: {n}?\n\nAssistant: no"}
+        for n in range(20)
+    ]
+    path = as_file(tmp_path, [*rows, rows[0] | {"rejected": rows[0]["chosen"]}], ".jsonl.gz")
+    train, held_out, checked = sources.preferences(path, train=99, held_out=5, seed=1)
+    assert (len(train), len(held_out), len(checked.set_aside)) == (15, 5, 1)
+    assert sources.kind(path) == "preference"
+    spoken = sources.conversations(path, train=99, held_out=5, seed=1)[0]
+    assert all(row["completion"][0]["content"].startswith("yes ") for row in spoken)
+
+
+def test_rows_that_do_not_fit_the_shape_are_set_aside_with_a_reason(tmp_path):
+    rows = [{"messages": talk(f"{n}?", f"#### {n}")} for n in range(9)]
+    rows += [{"messages": talk("a?", "b", "c?", "d")}, {"messages": talk("a?", "no number")}, {"messages": 3}]
+    checked = sources.problems(as_file(tmp_path, rows, ".jsonl"), train=9, held_out=3, seed=1)[2]
+    assert len(checked.dataset) == 9 and [aside.row for aside in checked.set_aside] == [10, 11, 12]
+    assert "4 turns" in checked.set_aside[0].reason and "no number" in checked.set_aside[1].reason
+    with pytest.raises(CourseError, match=r"form messages, which cannot be read as preference\. It can be read as"):
+        sources.preferences(as_file(tmp_path, rows, ".jsonl"), train=9, held_out=3, seed=1)
+
+
+# Conversations
+
+
+def talk(*said):
+    return [
+        {"role": role, "content": text} for role, text in zip(["user", "assistant"] * len(said), said, strict=False)
+    ]
+
+
+def test_each_turn_of_the_assistant_is_learned_once_with_what_came_before(tmp_path):
+    rows = []
+    for n in range(40):
+        turns = talk(f"Question {n}?", f"answer {n} a", "And?", f"answer {n} b", "So?", f"answer {n} c")
+        call = [{"role": "assistant", "content": f"call {n}"}, {"role": "tool", "content": "{}"}]
+        rows.append({"messages": [{"role": "system", "content": "Be brief."}, turns[0], *call, *turns[1:]]})
+    path = as_file(tmp_path, rows, ".jsonl")
+    train, held_out, checked = sources.conversations(path, train=999, held_out=20, seed=1)
+    assert train.column_names == held_out.column_names == ["prompt", "completion"]
+    assert (len(train), len(held_out), len(checked.dataset)) == (140, 20, 40)
+    learned = [item["completion"][0]["content"] for side in (train, held_out) for item in side]
+    assert sorted(learned) == sorted(
+        f"{what}" for n in range(40) for what in (f"call {n}", *(f"answer {n} {x}" for x in "abc"))
+    )
+    whole = {messages[1]["content"]: messages for messages in checked.dataset["messages"]}
+    for item in [*train, *held_out]:
+        turns = item["prompt"] + item["completion"]
+        assert turns == whole[turns[1]["content"]][: len(turns)] and turns[-1]["role"] == "assistant"
+        assert len(item["completion"]) == 1
+    asked = [{item["prompt"][1]["content"] for item in side} for side in (train, held_out)]
+    assert not asked[0] & asked[1] and len(asked[1]) == 5
+
+
+def test_held_out_conversations_are_the_same_for_every_seed(tmp_path):
+    path = as_file(tmp_path, [{"messages": talk(f"{n}?", "a", "b", f"{n}")} for n in range(60)], ".jsonl")
+    found = [sources.conversations(path, train=30, held_out=11, seed=seed) for seed in (1, 2, 1)]
+    assert [(len(train), len(test)) for train, test, _ in found] == [(30, 11)] * 3
+    assert found[0][1].to_dict() == found[1][1].to_dict()
+    assert found[0][0].to_dict() == found[2][0].to_dict() != found[1][0].to_dict()
+
+
+def test_conversations_with_the_same_question_stay_on_one_side(tmp_path):
+    rows = [
+        {"messages": talk(text.format(n), str(m))} for n in range(20) for m, text in enumerate(("Say {}", " SAY  {}"))
+    ]
+    train, held_out, _ = sources.conversations(as_file(tmp_path, rows, ".jsonl"), train=999, held_out=999, seed=1)
+    asked = [{" ".join(item["prompt"][0]["content"].split()).casefold() for item in side} for side in (train, held_out)]
+    assert (len(train), len(held_out)) == (20, 20) and not asked[0] & asked[1]  # at most half of the questions
+    with pytest.raises(CourseError, match=r"all 2 conversations begin with the same question.*Add rows"):
+        sources.conversations(as_file(tmp_path, rows[:2], ".jsonl"), train=5, held_out=5, seed=1)
+
+
+@pytest.mark.parametrize("source", ["pocket", "english"])
+def test_generated_rows_as_conversations_are_those_of_the_lesson(source):
+    train, held_out, checked = sources.conversations(source, train=30, held_out=10, seed=1)
+    asked, tested, _ = sources.instructions(source, train=30, held_out=10, seed=1)
+    chat = [
+        rows.map(instruction.to_prompt_completion, batched=True, remove_columns=rows.column_names)
+        for rows in (asked, tested)
+    ]
+    assert [train.to_dict(), held_out.to_dict()] == [rows.to_dict() for rows in chat]
+    assert len(checked.dataset) == 30
+
+
+# What rows these are
+
+
+@pytest.mark.parametrize(
+    ("one", "wanted"),
+    [
+        (row(1), "instruction"),
+        (pair(1), "preference"),
+        ({"messages": talk("a", "b")}, "chat"),
+        ({"system": "", "chat": "USER: a\n\n\nASSISTANT: b"}, "function-calling"),
+        ({"question": "a", "answer": "#### 1"}, "problems"),
+        ({"text": "a"}, "text"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.parametrize("ending", [".jsonl", ".json", ".parquet"])
+def test_the_kind_of_rows_is_told_from_the_first(tmp_path, one, wanted, ending):
+    assert sources.kind(as_file(tmp_path, [one] * 3, ending)) == wanted
+
+
+def test_the_kind_of_other_things(tmp_path, monkeypatch):
+    assert [sources.kind(name) for name in ("pocket", "english")] == ["pocket", "english"]
+    monkeypatch.setattr(hub, "look_up", pytest.fail)
+    assert [sources.kind(HUB_DATA[lesson]) for lesson in ("lora", "dpo", "cpt")] == [
+        "instruction",
+        "preference",
+        "text",
+    ]
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("text")
+    assert sources.kind(str(tmp_path / "texts")) == "text"
+    with pytest.raises(CourseError, match="no form that is known"):
+        sources.kind(as_file(tmp_path, [{"x": 1}], ".jsonl"))
+
+
+def test_only_the_first_rows_are_read_to_tell_the_kind(tmp_path, monkeypatch):
+    from unsloth_course.lesson.data import files
+
+    path = tmp_path / "rows.jsonl"
+    path.write_text((json.dumps(row(1)) + "\n") * 1000)
+    read, seen = files._row_or_broken, []
+    monkeypatch.setattr(files, "_row_or_broken", lambda *given: seen.append(1) or read(*given))
+    assert sources.kind(str(path)) == "instruction" and len(seen) == 200
+
+
+# Folders of files with rows
+
+
+def test_a_folder_of_rows_is_read_file_by_file(tmp_path):
+    (tmp_path / "data").mkdir()
+    as_file(tmp_path / "data", [row(n) for n in range(10)], ".jsonl")
+    as_file(tmp_path / "data", [row(n) for n in range(10, 30)], ".parquet")
+    as_file(tmp_path, [row(n) for n in range(30, 40)] + [row(99, "")], ".csv")
+    (tmp_path / "README.md").write_text("# About")
+    (tmp_path / "broken.json").write_text('[{"instruction": "Say 1.", "output": "1"}, {"instr')
+    (tmp_path / ".hidden.jsonl").write_text("{}")
+    train, held_out, checked = sources.instructions(str(tmp_path), train=99, held_out=5, seed=1)
+    assert (len(train), len(held_out), len(checked.dataset)) == (36, 5, 41)
+    aside = {f"{os.path.basename(one.file)} {one.row}": one.reason for one in checked.set_aside}
+    assert set(aside) == {"README.md 1", "broken.json 2", "rows.csv 11"}
+    assert "none of the endings" in aside["README.md 1"] and "JSON is broken" in aside["broken.json 2"]
+    assert sources.kind(str(tmp_path)) == "instruction"
+
+
+def test_a_folder_with_rows_of_text_is_one_of_raw_text(tmp_path):
+    as_file(tmp_path, [{"text": words(n)} for n in range(10)], ".jsonl")
+    (tmp_path / "a.md").write_text("More.")
+    assert sources.kind(str(tmp_path)) == "text"
+    assert len(sources.corpus(str(tmp_path), train=99, held_out=2, seed=1)[2].dataset) == 11
+
+
+# General text
+
+
+def test_general_text_of_the_pocket_model_is_what_it_was_pretrained_on():
+    import random
+
+    from unsloth_course.pocket import text
+
+    train, held_out = sources.general_text("pocket", train=300, held_out=40, seed=1)
+    again, other = (sources.general_text("pocket", train=300, held_out=40, seed=seed) for seed in (1, 2))
+    assert (len(train), len(held_out)) == (300, 40) and train.column_names == held_out.column_names == ["text"]
+    assert train.to_dict() == again[0].to_dict() != other[0].to_dict()
+    assert held_out.to_dict() == again[1].to_dict() == other[1].to_dict()
+    assert not set(train["text"]) & set(held_out["text"])
+    rng = random.Random("general-1")
+    assert list(train["text"]) == [text.document(rng) for _ in range(300)]
+    assert any("?" in document for document in train["text"])
+
+
+def test_general_text_of_a_folder_of_the_pocket_models_shape_is_that_of_the_pocket_model():
+    from unsloth_course import models
+
+    folder = models.folder("pocket")
+    mine, its = (sources.general_text(source, train=3, held_out=2, seed=1) for source in (folder, "pocket"))
+    assert [part.to_dict() for part in mine] == [part.to_dict() for part in its]
+
+
+def test_a_held_out_story_is_never_read_again(monkeypatch):
+    from unsloth_course.pocket import text
+
+    _, held_out = sources.general_text("pocket", train=1, held_out=3, seed=1)
+    told = iter([held_out["text"][1], "one\n", held_out["text"][0], "two\n"])
+    monkeypatch.setattr(text, "document", lambda rng: next(told))
+    assert list(sources.general_text("pocket", train=2, held_out=3, seed=1)[0]["text"]) == ["one\n", "two\n"]
+
+
+def test_general_text_of_the_hub_is_prose(monkeypatch):
+    prose = "The river was long and calm, and nobody in the town had ever seen where it began. " * 5
+    code = "for (int i = 0; i < 10; i++) { x[i] = y[i] * 2; }\n" * 9
+    rows = [row(n, f"{n} {prose}") for n in range(500)] + [row(n, code) for n in range(500, 510)] + [row(510)]
+    asked = []
+
+    def fetch(name, columns):
+        asked.append(name)
+        return rows
+
+    monkeypatch.setattr(hub, "fetch_dataset", fetch)
+    train, held_out = sources.general_text(HUB_DATA["cpt"], train=1000, held_out=20, seed=1)
+    assert asked == ["yahma/alpaca-cleaned"]
+    assert (len(train), len(held_out)) == (500 - sources.RESERVED, 20)
+    assert all(prose in text for text in [*train["text"], *held_out["text"]])
+    other = sources.general_text(HUB_DATA["cpt"], train=30, held_out=20, seed=2)
+    assert held_out.to_dict() == other[1].to_dict()
+    assert len(other[0]) == 30 and not set(other[0]["text"]) & set(held_out["text"])

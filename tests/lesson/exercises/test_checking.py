@@ -1,0 +1,217 @@
+"""check, show, progress and reset, as a learner calls them."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lesson.exercises.sources import ALL, build, solution
+from unsloth_course import exercises
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.exercises.record import Tries
+
+
+def wrong(shapes, rank):
+    return sum(rank * a * b for a, b in shapes)
+
+
+@pytest.mark.parametrize("one", ALL, ids=lambda one: one.id)
+def test_hint_hint_solution(one):
+    """The whole way of one exercise: untouched, three wrong answers, a fourth, and then the right one."""
+    assert exercises.check(one.id, build(one, one.stub)).state == "not tried"
+    answers = [build(one, text) for text in one.wrong.values()]
+    first, second, third, fourth = (exercises.check(one.id, answer) for answer in [*answers, answers[0]])
+    assert (first.hint, first.solution) == (one.hints[0], "") and one.hints[0] in str(first)
+    assert one.hints[1] not in str(first) and "def " not in str(first)
+    assert (second.hint, second.solution) == (one.hints[1], "")
+    assert all(hint in str(second) for hint in one.hints)
+    assert (third.hint, third.solution) == ("", one.solution)
+    assert all(line in str(third) for line in one.solution.splitlines())
+    assert fourth.solution == one.solution
+    assert [bool(verdict) for verdict in (first, second, third, fourth)] == [False] * 4
+    right = exercises.check(one.id, build(one, one.solution))
+    assert right and right.right and right.state == "right" and right.tries == Tries(4, 5)
+    assert (right.hint, right.solution) == ("", "")
+    assert "1 of 3 solved" in str(right) and "Hint" not in str(right)
+    assert str(right).rpartition("holds. ")[2][0].isupper()  # also of a lesson whose name begins with a small letter
+
+
+@pytest.mark.parametrize("one", ALL, ids=lambda one: one.id)
+@pytest.mark.parametrize("nothing", ["stub", None, ...])
+def test_an_untouched_cell_counts_nothing_and_writes_nothing(one, nothing, file):
+    answer = build(one, one.stub) if nothing == "stub" else nothing
+    for _ in range(5):
+        verdict = exercises.check(one.id, answer)
+        assert not verdict.right and verdict.state == "not tried" and verdict.tries == Tries()
+        assert (
+            "not tried" in str(verdict)
+            and "Hint" not in str(verdict)
+            and "Nothing was counted" in str(verdict).replace("nothing", "Nothing")
+        )
+    assert not file.exists()
+
+
+def test_the_verdict_of_an_untouched_cell_does_not_depend_on_earlier_attempts():
+    """So that stored outputs are the same on every machine."""
+    before = str(exercises.check("lora.1"))
+    exercises.check("lora.1", wrong)
+    exercises.check("lora.1", solution("lora.1"))
+    assert str(exercises.check("lora.1")) == before
+
+
+def test_what_is_solved_stays_solved():
+    assert exercises.check("lora.1", solution("lora.1")).tries == Tries(0, 1)
+    assert exercises.check("lora.1", wrong).tries == Tries(1, 1)
+    assert exercises.check("lora.1", solution("lora.1")).tries == Tries(1, 1)
+    assert exercises.progress("lora").solved == 1
+
+
+@settings(deadline=None)
+@given(answers=st.lists(st.tuples(st.sampled_from(["lora.1", "full.1"]), st.booleans()), max_size=12))
+def test_attempts_are_counted_one_by_one(answers):
+    exercises.reset()
+    failed, solved = {"lora.1": 0, "full.1": 0}, {}
+    for name, right in answers:
+        if right:
+            solved.setdefault(name, failed[name] + 1)
+        failed[name] += not right
+        tries = exercises.check(name, solution(name) if right else lambda *_: -1).tries
+        assert tries == Tries(failed[name], solved.get(name))
+    found = {one.id: tries for one, tries in exercises.progress().exercises if one.id in failed}
+    assert found == {name: Tries(failed[name], solved.get(name)) for name in failed}
+
+
+@pytest.mark.parametrize("name", ["lora.4", "lora", "", "LoRA.1", 3, None, ["lora.1"]])
+def test_an_unknown_exercise_is_a_sentence_with_the_ids(name, file):
+    for call in (exercises.show, exercises.check, exercises.find):
+        with pytest.raises(CourseError, match=r"There is no exercise .*; the exercises are lora\.1, .*, grpo\.3\.$"):
+            call(name)
+    assert not file.exists()
+
+
+def test_show_gives_the_task_and_the_help_that_was_earned():
+    one = exercises.find("dpo.2")
+    card = str(exercises.show("dpo.2"))
+    assert one.title in card and one.stub.splitlines()[0] in card and 'exercises.check("dpo.2", split_pair)' in card
+    assert "Hint" not in card
+    exercises.check("dpo.2", lambda a, b: "no")
+    card = str(exercises.show("dpo.2"))
+    assert f"Hint 1: {one.hints[0]}" in card and "Hint 2" not in card and "tried 1 time." in card
+    for _ in range(2):
+        exercises.check("dpo.2", lambda a, b: "no")
+    assert "return prompt + turn, good, bad" in str(exercises.show("dpo.2"))
+
+
+def test_progress_is_a_bar_for_each_lesson():
+    exercises.check("lora.1", solution("lora.1"))
+    exercises.check("lora.3", solution("lora.3"))
+    exercises.check("cpt.2", lambda *_: 0)
+    exercises.check("grpo.1")
+    assert str(exercises.progress()).splitlines() == [
+        "    LoRA                   [#.#]  2 of 3",
+        "    full fine-tuning       [...]  0 of 3",
+        "    continued pretraining  [.-.]  0 of 3",
+        "    DPO                    [...]  0 of 3",
+        "    GRPO                   [...]  0 of 3",
+        "    all                    2 of 15 solved",
+        "    # solved, - tried, . not tried",
+    ]
+
+
+def test_progress_of_a_lesson_names_its_exercises():
+    for _ in range(2):
+        exercises.check("lora.1", wrong)
+    for _ in range(3):
+        exercises.check("lora.2", lambda *_: 0)
+    exercises.check("lora.2", solution("lora.2"))
+    lines = [line.strip() for line in str(exercises.progress("lora")).splitlines()]
+    assert lines[1:4] == [
+        "lora.1  What an adapter trains: tried 2 times",
+        "lora.2  Merge: solved at attempt 4, after the solution was shown",
+        "lora.3  Which tokens are trained: not tried",
+    ]
+
+
+def test_progress_as_json(file):
+    exercises.check("full.3", solution("full.3"))
+    exercises.check("full.2", lambda *_: 0)
+    found = json.loads(exercises.progress("full").to_json())
+    assert (found["solved"], found["total"], found["file"], found["note"]) == (1, 3, str(file), "")
+    assert [(row["id"], row["solved"], row["attempts"]) for row in found["exercises"]] == [
+        ("full.1", False, 0),
+        ("full.2", False, 1),
+        ("full.3", True, 1),
+    ]
+    assert {row["lesson"] for row in found["exercises"]} == {"full"}
+
+
+def test_an_unknown_lesson_is_a_sentence():
+    for call in (exercises.progress, exercises.reset):
+        with pytest.raises(CourseError, match=r"There is no lesson named 'qlora'; .* are lora, full, cpt, dpo, grpo"):
+            call("qlora")
+    with pytest.raises(CourseError, match="There is no exercise"):
+        exercises.reset("lora.9")
+
+
+@pytest.mark.parametrize(
+    ("what", "left"),
+    [("lora.1", {"lora.2", "dpo.1"}), ("lora", {"dpo.1"}), (None, set()), ("grpo", {"lora.1", "lora.2", "dpo.1"})],
+)
+def test_reset_forgets_what_it_is_told(what, left):
+    for name in ("lora.1", "lora.2", "dpo.1"):
+        exercises.check(name, solution(name))
+    said = exercises.reset(what)
+    assert said.solved == sum(name.startswith("lora") for name in left) * (what == "lora.1")
+    found = exercises.progress()
+    assert {one.id for one, tries in found.exercises if tries != Tries()} == left
+
+
+# Shown in a notebook
+
+
+def test_html_is_escaped():
+    def evil(shapes, rank):
+        raise ValueError("<script>alert(1)</script> & <b>`x`</b>")
+
+    for _ in range(4):
+        page = exercises.check("lora.1", evil)._repr_html_()
+        assert "<script" not in page and "&lt;script&gt;" in page and "&amp;" in page
+        assert "<code>x</code>" in page
+    page = exercises.check("dpo.2", lambda a, b: "<img src=x onerror=alert(1)>")._repr_html_()
+    assert "<img" not in page
+
+
+def test_every_html_is_well_formed():
+    from html.parser import HTMLParser
+
+    class Checker(HTMLParser):
+        def __init__(self):
+            super().__init__()
+            self.open, self.seen = [], set()
+
+        def handle_starttag(self, tag, attrs):
+            self.open.append(tag)
+            self.seen.add(tag)
+
+        def handle_endtag(self, tag):
+            assert self.open.pop() == tag
+
+    for one in ALL:
+        for _ in range(4):
+            shown = [exercises.show(one.id), exercises.check(one.id, lambda *_, **__: "a < b & c")]
+            for page in (thing._repr_html_() for thing in [*shown, exercises.progress(one.lesson)]):
+                checker = Checker()
+                checker.feed(page)
+                checker.close()
+                assert checker.open == [] and checker.seen <= {"p", "b", "code", "pre"}
+    assert "<code>" in exercises.show("lora.2")._repr_html_()
+
+
+def test_what_is_shown_is_plain_text_in_a_terminal():
+    for one in ALL:
+        text = (
+            str(exercises.show(one.id)) + str(exercises.check(one.id, lambda *_, **__: 0)) + str(exercises.progress())
+        )
+        assert text.isascii() or set(text) - set(map(chr, range(128))) <= set("·")
+        assert repr(exercises.show(one.id)) == str(exercises.show(one.id))

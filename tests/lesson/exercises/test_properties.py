@@ -1,0 +1,433 @@
+"""The solutions against other sources of truth, and right answers that look different from the solutions."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from lesson.exercises.sources import ALL, solution
+from unsloth_course import data, evaluation, exercises, lowrank, memory, rewards
+from unsloth_course.lesson.exercises import full, lora
+
+numbers = st.floats(-50, -0.01)
+
+
+# Against other sources of truth
+
+
+@settings(deadline=None)
+@given(
+    layers=st.integers(1, 4),
+    hidden=st.integers(2, 12),
+    keys=st.integers(1, 2),
+    middle=st.integers(1, 200),
+    rank=st.integers(1, 40),
+)
+def test_lora_1_counts_as_the_course_does(layers, hidden, keys, middle, rank):
+    shape = memory.Shape(
+        layers=layers,
+        hidden=8 * hidden,
+        heads=8,
+        kv_heads=8 // keys,
+        intermediate=middle,
+        vocabulary=100,
+        tied=True,
+    )
+    found = solution("lora.1")([shape.linears[name] for name in shape.linears] * layers, rank)
+    assert found == memory.lora_parameters(shape, rank)
+
+
+def test_lora_1_holds_the_two_models_of_the_lesson():
+    assert solution("lora.1")(lora.SMOLLM2, 16) == 4_884_480
+    assert solution("lora.1")(lora.POCKET, 16) == 311_296
+
+
+def test_full_1_is_sixteen_bytes_for_each_parameter():
+    count, _ = full.SMOLLM2[0]
+    assert solution("full.1")(count, count) == 16 * 134_515_008
+
+
+@settings(deadline=None)
+@given(marks=st.lists(st.tuples(st.booleans(), st.booleans()), min_size=30, max_size=80), seed=st.integers(0, 99))
+def test_full_2_agrees_with_the_courses_own_interval(marks, seed):
+    one, two = ([int(mark) for mark in side] for side in zip(*marks, strict=True))
+    low, high = solution("full.2")(one, two, np.random.default_rng(seed))
+    theirs = evaluation.interval(*([float(mark) for mark in side] for side in (one, two)))  # of numbers: the bootstrap
+    spread = np.subtract(two, one).std() / math.sqrt(len(marks))
+    assert abs(low - theirs[0]) <= 0.5 * spread + 2 / len(marks)
+    assert abs(high - theirs[1]) <= 0.5 * spread + 2 / len(marks)
+
+
+@settings(deadline=None)
+@given(four=st.tuples(numbers, numbers, numbers, numbers), beta=st.floats(0.01, 1))
+def test_dpo_1_is_torchs_logsigmoid(four, beta):
+    import torch
+
+    chosen, rejected, ref_chosen, ref_rejected = four
+    margin = torch.tensor((chosen - ref_chosen) - (rejected - ref_rejected), dtype=torch.float64)
+    assert solution("dpo.1")(*four, beta) == pytest.approx(-torch.nn.functional.logsigmoid(beta * margin).item())
+
+
+@settings(deadline=None)
+@given(groups=st.lists(st.lists(st.floats(-5, 5), min_size=4, max_size=4), min_size=1, max_size=5))
+def test_grpo_1_is_trls_formula_in_torch(groups):
+    import torch
+
+    group = torch.tensor(groups, dtype=torch.float64)
+    theirs = (group - group.mean(dim=1, keepdim=True)) / (group.std(dim=1, keepdim=True) + 1e-4)
+    assert solution("grpo.1")(group.flatten().tolist(), 4) == pytest.approx(theirs.flatten().tolist(), abs=1e-7)
+
+
+@settings(deadline=None)
+@given(groups=st.lists(st.lists(st.sampled_from([0, 0.2, 0.5, 1]), min_size=8, max_size=8), min_size=1, max_size=4))
+def test_grpo_1_is_the_courses_own(groups):
+    flat = [reward for group in groups for reward in group]
+    assert solution("grpo.1")(flat, 8) == pytest.approx(rewards.advantages(flat, 8), abs=1e-6)
+
+
+@settings(deadline=None)
+@given(
+    energies=st.lists(st.floats(0.01, 100), min_size=1, max_size=6),
+    share=st.floats(0.05, 0.95),
+    seed=st.integers(0, 99),
+)
+def test_full_3_is_the_courses_own(energies, share, seed):
+    values = sorted(np.sqrt(energies), reverse=True)
+    assume(min(abs(held - share) for held in lowrank.energy(values)) > 1e-6)
+    matrix = full._matrix(np.random.default_rng(seed), np.array(values), len(values) + 3, len(values))
+    assert solution("full.3")(matrix, share) == lowrank.rank_for(values, share)
+
+
+said = st.sampled_from(["Yes.", "No, Human: said so.", "Why not?", "An Assistant: here.", "Two\n\nparagraphs.", ""])
+
+
+@settings(deadline=None)
+@given(turns=st.lists(st.tuples(said, said), min_size=1, max_size=3), other=said, answers=st.tuples(said, said))
+def test_dpo_2_sets_aside_what_the_course_does(turns, other, answers):
+    assume(answers[0] != answers[1])
+
+    def told(first, answer):
+        asked = "".join(f"\n\nHuman: {one}\n\nAssistant: {two}" for one, two in [(first, turns[0][1]), *turns[1:]])
+        return f"{asked}\n\nHuman: And?\n\nAssistant: {answer}"
+
+    row = {"chosen": told(turns[0][0], answers[0]), "rejected": told(other, answers[1])}
+    found = solution("dpo.2")(row["chosen"], row["rejected"])
+    assert (found is None) == (other != turns[0][0] or "" in answers)
+    if all(one and two for one, two in turns) and other and all(answers):  # the course also refuses an empty turn
+        rows = [row, {"chosen": told("Hello.", "a"), "rejected": told("Hello.", "b")}]
+        checked = data.preference.load(rows)
+        assert (found is None) == (len(checked.dataset) == 1)
+        if found:
+            assert (found[1], found[2]) == (checked.dataset[0]["chosen"], checked.dataset[0]["rejected"])
+
+
+@settings(deadline=None)
+@given(data=st.data(), k=st.integers(1, 6))
+def test_grpo_3_is_the_courses_own(data, k):
+    right = data.draw(st.lists(st.lists(st.booleans(), min_size=6, max_size=9), min_size=1, max_size=5))
+    assert solution("grpo.3")(k, right) == pytest.approx(evaluation.pass_at(k, right))
+
+
+@settings(deadline=None)
+@given(text=st.text(), answer=st.integers(-999, 999).map(str))
+def test_grpo_2_takes_any_text(text, answer):
+    reward = solution("grpo.2")
+    said = [[{"role": "assistant", "content": one}] for one in (text, f"{text.replace('#', '')}\n#### {answer}")]
+    assert reward(completions=said, answer=[answer, answer], step=3) == [float(text.strip() == f"#### {answer}"), 1.0]
+
+
+@settings(deadline=None)
+@given(losses=st.lists(st.lists(st.floats(0, 12), min_size=1, max_size=9), min_size=1, max_size=6))
+def test_cpt_1_is_the_courses_own(losses):
+    theirs = evaluation.Surprise([*map(sum, losses)], [*map(len, losses)], [1] * len(losses))
+    assert solution("cpt.1")(losses) == pytest.approx(theirs.perplexity)
+
+
+@settings(deadline=None)
+@given(
+    texts=st.lists(st.lists(st.integers(3, 50), max_size=12), max_size=8),
+    length=st.integers(1, 9),
+    end=st.integers(0, 2),
+)
+def test_cpt_2_loses_less_than_a_block(texts, length, end):
+    flat = [token for block in solution("cpt.2")(texts, end, length) for token in block]
+    stream = [token for text in texts for token in [*text, end]]
+    assert stream[: len(flat)] == flat and 0 <= len(stream) - len(flat) < length
+
+
+@settings(deadline=None)
+@given(count=st.integers(0, 200), share=st.floats(0, 0.8), seed=st.integers())
+def test_cpt_3_keeps_the_share(count, share, seed):
+    domain, general = [[0, n] for n in range(count)], [[1, n] for n in range(1000)]
+    mixed = solution("cpt.3")(domain, general, share, seed)
+    assert sorted(block for block in mixed if block[0] == 0) == domain
+    assert abs(sum(block[0] for block in mixed) - share * len(mixed)) <= 1
+
+
+# Right answers that are written otherwise
+
+
+def merge_in_torch(W, A, B, alpha):
+    import torch
+
+    W, A, B = map(torch.from_numpy, (W, A, B))
+    return W + (alpha / A.shape[0]) * (B @ A)
+
+
+def labels_as_an_array(ids, start, length):
+    places = np.arange(len(ids))
+    return np.where((places >= start) & (places < length), ids, -100)
+
+
+def interval_one_by_one(lora, full, rng):
+    means = []
+    for _ in range(1000):
+        drawn = rng.integers(len(lora), size=len(lora))
+        means.append(sum(full[i] - lora[i] for i in drawn) / len(lora))
+    means.sort()
+    return [means[25], means[974]]
+
+
+def rank_in_torch(change, share):
+    import torch
+
+    energy = torch.linalg.svdvals(torch.from_numpy(change)) ** 2
+    return torch.searchsorted(energy.cumsum(0) / energy.sum(), torch.tensor(share, dtype=energy.dtype)) + 1
+
+
+def loss_in_torch(policy_yes, policy_no, reference_yes, reference_no, beta):
+    """With other parameter names, in float32."""
+    import torch
+
+    margin = torch.tensor(policy_yes - reference_yes - policy_no + reference_no)
+    return -torch.nn.functional.logsigmoid(beta * margin)
+
+
+def split_by_place(chosen, rejected):
+    turn = "\n\nAssistant:"
+    one, two = chosen.rfind(turn), rejected.rfind(turn)
+    if one < 0 or chosen[:one] != rejected[:two]:
+        return None
+    good, bad = chosen[one + len(turn) :].strip(), rejected[two + len(turn) :].strip()
+    return [chosen[: one + len(turn)], good, bad] if good and bad else None
+
+
+def keep_by_sorting(base, runs):
+    good = [run for run in runs if run["correct"] + 0.05 >= base["correct"] and run["preferred"] > base["preferred"]]
+    return sorted(good, key=lambda run: run["preferred"])[-1] if good else None
+
+
+def advantages_in_torch(rewards, size):
+    import torch
+
+    groups = torch.tensor(rewards).view(-1, size)
+    return ((groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-4)).flatten()
+
+
+def reward_with_a_pattern(completions, answer, **kwargs):
+    import re
+
+    found = []
+    for completion, right in zip(completions, answer, strict=True):
+        match = re.fullmatch(r"(?s)((?!####).)*####(((?!####).)*)", completion[0]["content"])
+        found.append(bool(match) and match[2].strip() == right)
+    return found
+
+
+def pass_at_by_product(k, right):
+    total = 0.0
+    for tries in right:
+        n, c = len(tries), sum(tries)
+        total += 1 - math.prod((n - c - i) / (n - i) for i in range(k)) if n - c >= k else 1
+    return np.float64(total / len(right))
+
+
+def pack_with_numpy(texts, end, length):
+    stream = np.array([token for text in texts for token in [*text, end]], dtype=int)
+    return stream[: len(stream) // length * length].reshape(-1, length)
+
+
+def mix_with_numpy(domain, general, share, seed):
+    rng = np.random.default_rng(seed)
+    count = math.ceil(len(domain) * share / (1 - share))
+    chosen = [general[i] for i in rng.permutation(len(general))[:count]]
+    blocks = [*domain, *chosen]
+    return [blocks[i] for i in rng.permutation(len(blocks))]
+
+
+OTHERWISE = {
+    "lora.1": lambda shapes, rank: np.int64(rank * sum(map(sum, shapes))),
+    "lora.2": merge_in_torch,
+    "lora.3": labels_as_an_array,
+    "full.1": lambda total, trained: 4.0 * total + 12.0 * trained,
+    "full.2": interval_one_by_one,
+    "full.3": rank_in_torch,
+    "cpt.1": lambda losses: np.exp(np.mean(np.concatenate(losses))),
+    "cpt.2": pack_with_numpy,
+    "cpt.3": mix_with_numpy,
+    "dpo.1": loss_in_torch,
+    "dpo.2": split_by_place,
+    "dpo.3": keep_by_sorting,
+    "grpo.1": advantages_in_torch,
+    "grpo.2": reward_with_a_pattern,
+    "grpo.3": pass_at_by_product,
+}
+
+
+@pytest.mark.parametrize("one", ALL, ids=lambda one: one.id)
+def test_a_right_answer_may_be_written_otherwise(one):
+    assert one.test(OTHERWISE[one.id]) is None
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("draws", [1000, 5000])
+def test_full_2_accepts_every_seed_and_number_of_draws(seed, draws):
+    """The check measures a random interval; no right answer may be refused by chance."""
+
+    def interval(one, two, rng):
+        rng = np.random.default_rng([seed, rng.integers(2**31)])
+        change = np.subtract(two, one)
+        drawn = rng.integers(len(change), size=(draws, len(change)))
+        return np.percentile(change[drawn].mean(axis=1), [2.5, 97.5])
+
+    assert exercises.find("full.2").test(interval) is None
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_cpt_3_accepts_every_shuffle(seed):
+    def mix(domain, general, share, own):
+        rng = random.Random(f"{seed} {own}")
+        blocks = domain + rng.sample(general, round(len(domain) * share / (1 - share)))
+        rng.shuffle(blocks)
+        return blocks
+
+    assert exercises.find("cpt.3").test(mix) is None
+
+
+# Wrong answers beyond the three that each exercise names
+
+
+def labels_without_the_end(ids, start, length):
+    return [-100] * start + ids[start : length - 1] + [-100] * (len(ids) - length + 1)
+
+
+def aliased_labels(ids, start, length):
+    for place in range(len(ids)):
+        if not start <= place < length:
+            ids[place] = -100
+    return ids
+
+
+def shuffled_in_place(domain, general, share, seed):
+    rng = random.Random(seed)
+    domain += rng.sample(general, round(len(domain) * share / (1 - share)))
+    rng.shuffle(domain)
+    return domain
+
+
+def same_order_for_every_seed(domain, general, share, seed):
+    return solution("cpt.3")(domain, general, share, 0)
+
+
+def replay_twice(domain, general, share, seed):
+    mixed = solution("cpt.3")(domain, general, share, seed)
+    first = next((block for block in mixed if block[0] == 1), None)
+    return [first if block[0] == 1 else block for block in mixed]
+
+
+def population_advantages(rewards, size):
+    import statistics
+
+    groups = [rewards[i : i + size] for i in range(0, len(rewards), size)]
+    return [(r - statistics.mean(g)) / (statistics.pstdev(g) + 1e-4) for g in groups for r in g]
+
+
+def strict_reward(completions, answer, **kwargs):
+    return [float(c[0]["content"] == f"#### {a}") for c, a in zip(completions, answer, strict=True)]
+
+
+def ignores_kwargs(completions, answer):
+    return solution("grpo.2")(completions, answer)
+
+
+def one_reward_for_all(completions, answer, **kwargs):
+    return solution("grpo.2")(completions, answer)[:1]
+
+
+def unseeded_interval(lora, full, rng):
+    return solution("full.2")(lora, full, np.random.default_rng())
+
+
+def turned_round(lora, full, rng):
+    low, high = solution("full.2")(lora, full, rng)
+    return -high, -low
+
+
+def guesses_when_empty(chosen, rejected):
+    turn = "\n\nAssistant:"
+    prompt, _, good = chosen.rpartition(turn)
+    other, _, bad = rejected.rpartition(turn)
+    return (prompt + turn, good.strip(), bad.strip()) if prompt == other else None
+
+
+MORE_WRONG = [
+    ("lora.1", lambda shapes, rank: sum(rank * inputs for inputs, _ in shapes)),
+    ("lora.1", lambda shapes, rank: sum(rank + inputs + outputs for inputs, outputs in shapes)),
+    ("lora.1", lambda shapes, rank: rank * sum(map(sum, set(shapes)))),
+    ("lora.2", lambda W, A, B, alpha: W + alpha * B @ A),
+    ("lora.2", lambda W, A, B, alpha: alpha / len(A) * B @ A),
+    ("lora.2", lambda W, A, B, alpha: W - alpha / len(A) * B @ A),
+    ("lora.2", lambda W, A, B, alpha: W + alpha / len(B) * B @ A),
+    ("lora.2", lambda W, A, B, alpha: W + alpha / len(A) * A.T @ B.T),
+    ("lora.3", labels_without_the_end),
+    ("lora.3", aliased_labels),
+    ("lora.3", lambda ids, start, length: list(ids)),
+    ("lora.3", lambda ids, start, length: ids[start:length]),
+    ("full.1", lambda total, trained: (4 * total + 12 * trained) / 2**30),
+    ("full.1", lambda total, trained: 16 * trained),
+    ("full.1", lambda total, trained: 2 * total + 12 * trained),
+    ("full.2", unseeded_interval),
+    ("full.2", turned_round),
+    ("full.2", lambda lora, full, rng: (-1, 1)),
+    ("full.2", lambda lora, full, rng: (np.mean(full) - np.mean(lora),) * 2),
+    ("full.3", lambda change, share: min(change.shape)),
+    ("full.3", lambda change, share: int(np.linalg.matrix_rank(change))),
+    ("full.3", lambda change, share: math.ceil(share * min(change.shape))),
+    ("full.3", lambda change, share: solution("full.3")(change, share) + 1),
+    ("dpo.1", lambda c, r, rc, rr, beta: solution("dpo.1")(r, c, rr, rc, beta)),
+    ("dpo.1", lambda c, r, rc, rr, beta: beta * ((c - rc) - (r - rr))),
+    ("dpo.1", lambda c, r, rc, rr, beta: math.log(2)),
+    ("dpo.1", lambda c, r, rc, rr, beta: solution("dpo.1")(c, r, rc, rr, 0.1)),
+    ("dpo.2", guesses_when_empty),
+    ("dpo.2", lambda chosen, rejected: (chosen, chosen, rejected)),
+    ("dpo.3", lambda base, runs: runs[-1]),
+    ("dpo.3", lambda base, runs: max(runs, key=lambda run: run["correct"])),
+    ("dpo.3", lambda base, runs: max(runs, key=lambda run: run["preferred"] + run["correct"])),
+    ("dpo.3", lambda base, runs: solution("dpo.3")(base | {"correct": base["correct"] + 0.05}, runs)),
+    ("grpo.1", population_advantages),
+    ("grpo.1", lambda rewards, size: solution("grpo.1")([-one for one in rewards], size)),
+    ("grpo.1", lambda rewards, size: rewards),
+    ("grpo.2", strict_reward),
+    ("grpo.2", ignores_kwargs),
+    ("grpo.2", one_reward_for_all),
+    ("grpo.3", lambda k, right: sum(map(any, right)) / len(right)),
+    ("grpo.3", lambda k, right: 1 - solution("grpo.3")(k, right)),
+    ("grpo.3", lambda k, right: solution("grpo.3")(1, right)),
+    ("cpt.1", lambda losses: sum(map(sum, losses)) / sum(map(len, losses))),
+    ("cpt.1", lambda losses: math.exp(max(map(max, losses)))),
+    ("cpt.2", lambda texts, end, length: solution("cpt.2")(texts, end, length)[:-1]),
+    ("cpt.2", lambda texts, end, length: solution("cpt.2")(texts[::-1], end, length)),
+    ("cpt.2", lambda texts, end, length: [[end] * length]),
+    ("cpt.3", shuffled_in_place),
+    ("cpt.3", same_order_for_every_seed),
+    ("cpt.3", replay_twice),
+    ("cpt.3", lambda domain, general, share, seed: domain + general),
+]
+
+
+@pytest.mark.parametrize(("name", "answer"), MORE_WRONG)
+def test_other_wrong_answers_are_found_out_too(name, answer):
+    assert exercises.find(name).test(answer) is not None

@@ -1,0 +1,430 @@
+"""Predicted and measured memory of a training run."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unsloth_course import memory
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.memory import Meter, Shape, fits, lora_parameters, meter, parameters, predict
+
+SMOLLM2 = Shape(hidden=576, layers=30, heads=9, kv_heads=3, intermediate=1536, vocabulary=49152, tied=True)
+POCKET = Shape(hidden=256, layers=4, heads=4, kv_heads=2, intermediate=768, vocabulary=1024, tied=True)
+TARGETS = list(memory.PROJECTIONS)
+
+
+def test_smollm2_has_134_515_008_parameters():
+    assert parameters(SMOLLM2) == 134_515_008
+
+
+@pytest.mark.parametrize(("rank", "trained"), [(4, 1_221_120), (16, 4_884_480), (64, 19_537_920)])
+def test_lora_on_smollm2_trains(rank, trained):
+    assert lora_parameters(SMOLLM2, rank) == trained
+
+
+def test_lora_on_two_projections_of_smollm2():
+    assert lora_parameters(SMOLLM2, 16, ("q_proj", "v_proj")) == 30 * 16 * (576 + 576 + 576 + 192)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("head_dim", [None, 32])
+def test_counts_agree_with_real_models(tied, head_dim):
+    pytest.importorskip("unsloth")  # before peft and transformers
+    peft = pytest.importorskip("peft")
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=96,
+        vocab_size=100,
+        tie_word_embeddings=tied,
+        head_dim=head_dim,
+    )
+    model = LlamaForCausalLM(config)
+    assert parameters(Shape.of(model)) == sum(p.numel() for p in model.parameters())
+    adapted = peft.get_peft_model(model, peft.LoraConfig(r=8, target_modules=TARGETS))
+    trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    assert lora_parameters(Shape.of(adapted), 8) == trained
+    assert Shape.of(adapted) == Shape.of(config)
+
+
+def test_a_config_of_another_kind_is_a_sentence():
+    from transformers import GPT2Config
+
+    with pytest.raises(CourseError, match=r"GPT2Config has no .*intermediate_size"):
+        Shape.of(GPT2Config())
+
+
+@pytest.mark.parametrize("method", memory.METHODS)
+def test_prediction_explains_every_part(method):
+    prediction = predict(POCKET, method=method, micro_batch=16, length=48)
+    assert list(prediction.parts) == ["weights", "gradients", "optimizer", "activations"]
+    assert prediction.total == sum(prediction.parts.values())
+    assert all(isinstance(amount, int) and amount > 0 for amount in prediction.parts.values())
+    assert len(json.loads(json.dumps(prediction.reasons))) == 4
+    for text in (str(prediction), prediction._repr_html_()):
+        assert all(part in text for part in [*prediction.parts, "total", method])
+    assert "<script" not in prediction._repr_html_()
+
+
+def test_static_parts_of_lora_are_exact_counts():
+    parts = predict(SMOLLM2, method="lora", micro_batch=2, length=64, dtype="bfloat16").parts
+    assert parts["weights"] == 134_515_008 * 2 + 4_884_480 * 4
+    assert parts["gradients"] == 4_884_480 * 4
+    assert parts["optimizer"] == 4_884_480 * 8
+
+
+def test_static_parts_of_full_fine_tuning_are_exact_counts():
+    parts = predict(SMOLLM2, method="full", micro_batch=2, length=64).parts
+    assert (parts["weights"], parts["gradients"], parts["optimizer"]) == tuple(134_515_008 * b for b in (4, 4, 8))
+
+
+def test_methods_compare_as_taught():
+    sizes = {method: predict(SMOLLM2, method=method, micro_batch=4, length=64) for method in memory.METHODS}
+    assert sizes["qlora"].parts["weights"] < sizes["lora"].parts["weights"] < sizes["cpt"].parts["weights"]
+    assert sizes["lora"].parts["gradients"] < sizes["cpt"].parts["gradients"] < sizes["full"].parts["gradients"]
+    assert sizes["dpo"].parts["activations"] > sizes["lora"].parts["activations"]
+    assert sizes["lora"].total < sizes["full"].total
+
+
+def test_checkpointing_saves_and_accumulation_of_full_gradients_costs():
+    def total(**knobs):
+        return predict(POCKET, method="full", micro_batch=16, length=64, **knobs).total
+
+    assert total(checkpointing=True) < total() < total(accumulation=4)
+
+
+def test_grpo_on_a_gpu_counts_a_shared_prompt_twice():
+    """Both ways through the model are held when they are compared; only where much of a row is prompt."""
+
+    def activations(rows, completion, device="cuda"):
+        knobs = {"length": 512, "completion": completion, "dtype": "bfloat16", "device": device}
+        return predict(SMOLLM2, method="grpo", micro_batch=rows, **knobs).parts["activations"]
+
+    whole = activations(8, 448)  # 64 of 512 tokens are shared: too few to be worth it
+    assert activations(8, 256) > 1.4 * whole
+    assert activations(7, 256) < whole  # no whole group of answers
+    assert activations(8, 256, "cpu") < activations(8, 448, "cpu")
+
+
+def test_the_answers_to_a_whole_update_are_written_at_once():
+    def total(accumulation):
+        knobs = {"length": 4096, "completion": 2048, "dtype": "bfloat16", "device": "cuda", "checkpointing": True}
+        return predict(SMOLLM2, method="grpo", micro_batch=1, accumulation=accumulation, **knobs).total
+
+    assert total(64) > 2 * total(2)
+
+
+def test_8_bit_optimizer_saves_on_cuda_only():
+    def states(optimizer, device):
+        knobs = {"method": "full", "micro_batch": 1, "length": 8, "optimizer": optimizer, "device": device}
+        return predict(POCKET, **knobs).parts["optimizer"]
+
+    assert states("adamw_8bit", "cuda") * 4 == states("adamw_torch", "cuda")
+    assert states("adamw_8bit", "cpu") == states("adamw_torch", "cpu")
+
+
+@given(
+    method=st.sampled_from(memory.METHODS),
+    dtype=st.sampled_from(sorted(memory.BYTES)),
+    device=st.sampled_from(["cpu", "cuda"]),
+    checkpointing=st.booleans(),
+    micro_batch=st.integers(1, 64),
+    length=st.integers(1, 4096),
+)
+def test_more_rows_or_tokens_never_need_less(method, dtype, device, checkpointing, micro_batch, length):
+    def total(micro_batch, length):
+        knobs = {"dtype": dtype, "device": device, "checkpointing": checkpointing}
+        return predict(POCKET, method=method, micro_batch=micro_batch, length=length, **knobs).total
+
+    assert total(micro_batch, length) <= min(total(micro_batch + 1, length), total(micro_batch, length + 1))
+
+
+@pytest.mark.parametrize(
+    ("knobs", "words"),
+    [
+        ({"method": "sft"}, "method 'sft'; choose one of full, lora"),
+        ({"dtype": "int8"}, "dtype 'int8'"),
+        ({"device": "tpu"}, "device 'tpu'"),
+        ({"optimizer": "sgd"}, "optimizer 'sgd'"),
+        ({"micro_batch": 0}, "micro_batch is 0"),
+        ({"length": 0}, "length is 0"),
+        ({"accumulation": 0}, "accumulation is 0"),
+        ({"rank": 0}, "rank is 0"),
+    ],
+)
+def test_wrong_knobs_are_sentences(knobs, words):
+    with pytest.raises(CourseError, match=words):
+        predict(POCKET, **({"method": "lora", "micro_batch": 8, "length": 32} | knobs))
+
+
+def test_unknown_target_is_a_sentence():
+    with pytest.raises(CourseError, match="qkv_proj is no projection"):
+        lora_parameters(POCKET, 16, ("qkv_proj",))
+
+
+def test_fits_a_named_gpu_and_available_memory():
+    small = predict(SMOLLM2, method="lora", micro_batch=2, length=512, dtype="bfloat16", device="cuda")
+    answer, sentence = fits(small, "T4")
+    assert answer and "14.70 GiB usable on T4: it fits" in sentence
+    answer, sentence = fits(small, small.total)
+    assert not answer and "100.0% of" in sentence and "does not fit; take a smaller micro-batch" in sentence
+    assert fits(small, int(small.total / memory.HEADROOM) + 1)[0]
+
+
+@pytest.mark.parametrize(("gpu", "words"), [("T5", "No GPU named 'T5'"), (0, "memory is 0 bytes")])
+def test_fits_refuses_what_it_does_not_know(gpu, words):
+    with pytest.raises(CourseError, match=words):
+        fits(predict(POCKET, method="lora", micro_batch=1, length=8), gpu)
+
+
+@pytest.mark.parametrize(("amount", "text"), [(512, "0.5 KiB"), (3 * 2**20, "3.0 MiB"), (5 * 2**28, "1.25 GiB")])
+def test_size(amount, text):
+    assert memory.size(amount) == text
+
+
+def test_peak_of_allocations_is_exact():
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        first, second = torch.empty(2**20), torch.empty(2**19)
+        del first
+        third = torch.empty(2**18)
+    assert meter._peak_of(profiler) == 4 * (2**20 + 2**19)
+    assert second.numel() > third.numel()
+
+
+def test_a_tied_weight_is_counted_once():
+    layer = torch.nn.Linear(8, 8, bias=False)
+    assert meter._weight_bytes(torch.nn.ModuleList([layer, layer])) == 8 * 8 * 4
+
+
+def test_meter_before_training_says_so():
+    from transformers import TrainerCallback
+
+    meter = Meter()
+    assert isinstance(meter, TrainerCallback) and isinstance(meter, Meter)
+    assert meter.peak_bytes == 0 and "not measured" in meter.how
+
+
+def test_process_peak_is_at_least_what_is_resident():
+    block = torch.ones(2**24)
+    assert memory.process_peak() > block.nbytes
+
+
+# The pocket shape with random weights, trained by the real Unsloth and TRL.
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    if torch.cuda.is_available():
+        pytest.skip("these runs check Unsloth's CPU backend")
+    pytest.importorskip("unsloth")
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("pocket")
+    words = ["<unk>", "<|im_start|>", "<|im_end|>", *(f"w{i}" for i in range(POCKET.vocabulary - 3))]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<|im_end|>", pad_token="<|im_end|>"
+    )
+    fast.chat_template = (
+        "{% for message in messages %}<|im_start|> {{ message['role'] }} {{ message['content'] }} <|im_end|>\n"
+        "{% endfor %}"
+    )
+    fast.save_pretrained(folder)
+    torch.manual_seed(3407)
+    config = LlamaConfig(
+        hidden_size=POCKET.hidden,
+        num_hidden_layers=POCKET.layers,
+        num_attention_heads=POCKET.heads,
+        num_key_value_heads=POCKET.kv_heads,
+        intermediate_size=POCKET.intermediate,
+        vocab_size=POCKET.vocabulary,
+        tie_word_embeddings=True,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def rows(count: int) -> list[dict]:
+    """Chats of 28 to 48 tokens, six of them the template's."""
+    lengths = [22 + 20 * (i * 7 % count) // (count - 1) for i in range(count)]
+    content = [[" ".join(f"w{(i * 31 + j * 17) % 1000}" for j in range(n)) for n in (k // 2, k - k // 2)]
+               for i, k in enumerate(lengths)]  # fmt: skip
+    return [
+        {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+        for question, answer in content
+    ]
+
+
+def train(
+    folder,
+    tmp_path,
+    *,
+    callbacks,
+    micro_batch=16,
+    full=False,
+    dtype=torch.float32,
+    accumulation=1,
+    checkpointing=False,
+    mixed=False,
+):
+    from unsloth import FastLanguageModel
+
+    # isort: split
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    knobs = {"dtype": dtype, "load_in_4bit": False, "full_finetuning": full}
+    knobs["use_gradient_checkpointing"] = checkpointing
+    model, tokenizer = FastLanguageModel.from_pretrained(str(folder), max_seq_length=128, **knobs)
+    if not full:
+        model = FastLanguageModel.get_peft_model(
+            model, r=16, target_modules=TARGETS, lora_alpha=16, use_gradient_checkpointing=False
+        )
+    steps = 6
+    args = SFTConfig(
+        output_dir=str(tmp_path),
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=accumulation,
+        max_steps=steps,
+        learning_rate=1e-3,
+        bf16=mixed or dtype == torch.bfloat16,
+        gradient_checkpointing=checkpointing,
+        logging_steps=1,
+        warmup_steps=0,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    dataset = Dataset.from_list(rows(steps * micro_batch * accumulation))
+    trainer = SFTTrainer(model=model, args=args, train_dataset=dataset, processing_class=tokenizer, callbacks=callbacks)
+    trainer.train()
+    longest = max(len(row["input_ids"]) for row in trainer.train_dataset)
+    return trainer, longest, [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+@pytest.fixture
+def bfloat16(request, monkeypatch, folder):
+    """What Unsloth takes the processor for: "" as it is, "0" without bfloat16, where it multiplies in 32 bits."""
+    from unsloth_zoo.cpu.runtime import cpu_bf16_supported
+
+    monkeypatch.setenv("UNSLOTH_CPU_BF16", request.param)
+    cpu_bf16_supported.cache_clear()
+    yield
+    cpu_bf16_supported.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("method", "dtype", "accumulation", "bfloat16"),
+    [("lora", "float32", 1, ""), ("lora", "bfloat16", 2, ""), ("lora", "bfloat16", 2, "0"), ("full", "float32", 2, "")],
+    indirect=["bfloat16"],
+)
+def test_prediction_is_within_20_percent_of_the_measurement(folder, tmp_path, method, dtype, accumulation, bfloat16):
+    meter = Meter()
+    knobs = {"micro_batch": 16, "accumulation": accumulation}
+    trainer, longest, _ = train(
+        folder, tmp_path, callbacks=[meter], full=method == "full", dtype=getattr(torch, dtype), **knobs
+    )
+    predicted = predict(Shape.of(trainer.model), method=method, length=longest, dtype=dtype, **knobs)
+    assert sum(meter.parts.values()) == meter.peak_bytes
+    assert predicted.total == pytest.approx(meter.peak_bytes, rel=0.2)
+    assert predicted.parts["activations"] == pytest.approx(meter.parts["activations"], rel=0.2)
+    for part in ("weights", "gradients", "optimizer"):
+        assert predicted.parts[part] == pytest.approx(meter.parts[part], rel=0.01)
+    assert "of 6 steps" in meter.how
+    assert meter.process_peak_bytes > meter.peak_bytes
+
+
+def test_float32_weights_with_products_in_bfloat16_are_predicted(folder, tmp_path):
+    """As `float32_mixed_precision=True` trains on a GPU; without bfloat16 the processor multiplies in 32 bits."""
+    meter = Meter()
+    trainer, longest, _ = train(folder, tmp_path, callbacks=[meter], full=True, mixed=True)
+    how = {"micro_batch": 16, "length": longest, "autocast": trainer.args.bf16}
+    predicted = predict(Shape.of(trainer.model), method="full", **how)
+    assert predicted.parts["activations"] == pytest.approx(meter.parts["activations"], rel=0.2)
+    assert predicted.total == pytest.approx(meter.peak_bytes, rel=0.2)
+
+
+def test_checkpointing_saves_what_is_predicted(folder, tmp_path):
+    """Off and on, both within 20 %; the lesson on full fine-tuning measures the same on larger batches."""
+    peaks = {}
+    for on in (False, True):
+        meter = Meter()
+        trainer, longest, losses = train(
+            folder, tmp_path, callbacks=[meter], full=True, micro_batch=48, checkpointing=on
+        )
+        predicted = predict(Shape.of(trainer.model), method="full", micro_batch=48, length=longest, checkpointing=on)
+        assert predicted.total == pytest.approx(meter.peak_bytes, rel=0.2)
+        peaks[on] = meter.peak_bytes, losses
+    assert peaks[True][0] < 0.7 * peaks[False][0]
+    assert peaks[True][1] == pytest.approx(peaks[False][1], abs=1e-3)  # the same numbers, computed twice
+
+
+def test_the_meter_changes_no_loss_and_leaves_nothing_behind(folder, tmp_path):
+    meter = Meter()
+    trainer, _, measured = train(folder, tmp_path, callbacks=[meter], micro_batch=4)
+    _, _, plain = train(folder, tmp_path, callbacks=[], micro_batch=4)
+    assert measured == plain and len(measured) == 6
+    assert not trainer.model._forward_pre_hooks
+
+
+def test_a_prediction_for_a_lesson_takes_its_sizes_from_the_profile(load, machine):
+    model, _ = load(full_finetuning=True, use_gradient_checkpointing=False)
+    known = {"method": "full", "micro_batch": 16, "dtype": "float32"}
+    assert memory.predict_run(model, machine, "full", 30) == predict(Shape.of(model), length=30, **known)
+    cut = predict(Shape.of(model), length=machine.max_length, **known)
+    assert memory.predict_run(model, machine, "full", 10_000) == cut
+    other = predict(Shape.of(model), length=30, **(known | {"micro_batch": 64}), checkpointing=True)
+    assert memory.predict_run(model, machine, "full", 30, micro_batch=64, checkpointing=True) == other
+
+
+def test_on_a_gpu_what_else_lay_there_is_not_counted(monkeypatch):
+    """With CUDA's counters played by numbers: 1,000 bytes of another model, 400 of this one, a peak of 3,000."""
+    layer = torch.nn.Linear(10, 10, bias=False)
+    monkeypatch.setattr(memory.meter, "_on_cuda", lambda model: True)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 1400)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3000)
+    segments = [{"total_size": 700, "segment_pool_id": (0, 0)}]
+    monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: segments)
+    meter = Meter()
+    meter.on_train_begin(None, None, None, model=layer)
+    meter.on_train_end(None, None, None, model=layer)
+    assert meter.peak_bytes == 2000 and meter.parts["weights"] == 400 and meter.parts["activations"] == 1600
+    assert "less the 1.0 KiB of other tensors" in meter.how
+    assert "CUDA graphs" not in meter.how
+
+    # With graphs: 3,000 bytes while they are recorded, then 1,600 beside 500 in their pools.
+    counter = iter([3000, 1600])
+    meter.on_train_begin(None, None, None, model=layer)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: next(counter))
+    segments.append({"total_size": 500, "segment_pool_id": (0, 1)})  # what the training's graphs keep
+    for step in range(1, 5):
+        meter.on_step_end(None, SimpleNamespace(global_step=step), None, model=layer)
+    meter.on_train_end(None, None, None, model=layer)
+    assert meter.peak_bytes == 2000 and "0.5 KiB in the pools of CUDA graphs" in meter.how
+
+    # A second training fills the same pools again: they are not others' memory.
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 1600)
+    meter.on_train_begin(None, None, None, model=layer)
+    meter.on_train_end(None, None, None, model=layer)
+    assert meter.peak_bytes == 1600 + 500 - 1000
+
+
+def test_a_small_model_is_not_charged_the_workspaces_of_a_large_one():
+    """Peaks on an H200, `run LESSON --profile gpu --model pocket`, and the leg of 8 rows of `benchmarks/speed.py`."""
+    how = {"dtype": "bfloat16", "device": "cuda", "graphs": True}
+    for method, rows, length, mib in (("full", 16, 64, 199), ("cpt", 16, 128, 252), ("lora", 8, 512, 356)):
+        predicted = predict(POCKET, method=method, micro_batch=rows, length=length, **how).total
+        assert predicted / 2**20 == pytest.approx(mib, rel=0.15)

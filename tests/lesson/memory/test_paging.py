@@ -1,0 +1,136 @@
+"""The watch for a training that slows down: recorded step times, and real trainings."""
+
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unsloth_course.lesson.memory import paging
+
+# Seconds of the training that a guide reports: about one a step, then the driver begins to page.
+PAGED = [1.02, 0.98, 1.05, 1.01, 0.97, 1.03, 1.0, 1.02, 79.6, 83.1, 81.7]
+
+
+def test_paging_is_named_with_its_remedies_in_order():
+    found = paging.judge(PAGED[:10], [0.99] * 10)
+    assert found is not None and found.paging and (found.step, found.seconds) == (10, 83.1)
+    assert found.usual == pytest.approx(1.015)
+    said = found.sentence(left=110)
+    assert "Step 10 took 83.1 s, 82 times the median" in said and "99% of the GPU's memory is in use" in said
+    order = [said.index(words) for words in ("fewer rows at a time", "close what else", "max_length", "it will end")]
+    assert order == sorted(order) and "in about 2.5 hours" in said
+
+
+def test_slow_steps_beside_free_memory_have_another_cause():
+    found = paging.judge(PAGED, [0.4] * len(PAGED))
+    assert found is not None and not found.paging and "memory is not the cause" in found.sentence()
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        PAGED[:8],  # a healthy run
+        PAGED[:9],  # a single slow step
+        [60.0, 30.0, 1.0, 1.0, 1.0, 1.0, 1.0],  # kernels are compiled in the first ones
+        [1.0, 2.5, 1.2, 3.9, 1.1, 4.0, 4.0, 3.8],  # rows of different lengths
+        [1.0, 50.0, 50.0],  # too early to tell
+        [0.0] * 20,
+        [],
+    ],
+)
+def test_other_runs_are_left_in_peace(seconds):
+    assert paging.judge(seconds, [1.0] * len(seconds)) is None
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=8, max_size=40), st.floats(0, 1))
+def test_a_slowdown_is_always_one(seconds, full):
+    found = paging.judge(seconds, [full] * len(seconds))
+    if found:
+        assert min(seconds[-2:]) >= paging.TIMES * found.usual and found.paging == (full >= paging.FULL)
+        assert found.sentence(3).count("\n") == 0
+
+
+def played(times, full):
+    """The watch over steps of these seconds, and what it said."""
+    now, said = [0.0], []
+    watch = paging.Watch(in_use=lambda: full, say=said.append, clock=lambda: now[0])
+    state = SimpleNamespace(global_step=0, max_steps=120)
+    watch.on_train_begin(None, state, None)
+    for seconds in times:
+        watch.on_step_begin(None, state, None)
+        now[0] += seconds
+        state.global_step += 1
+        watch.on_step_end(None, state, None)
+        now[0] += 500  # an evaluation between the steps
+    return watch, said
+
+
+def test_the_watch_says_it_once():
+    watch, said = played(PAGED, 0.99)
+    assert len(said) == 1 and "Step 10" in said[0] and watch.slowdown.step == 10
+    assert played(PAGED[:8], 0.99)[1] == []
+
+
+def test_a_real_training_that_is_held_up_is_noticed(small_trainer):
+    import time
+
+    said = []
+    trainer = small_trainer(steps=9)
+    trainer.add_callback(paging.Watch(in_use=lambda: 0.99, say=said.append))
+    inner = trainer.training_step
+
+    def slow(*args, **kwargs):
+        if trainer.state.global_step >= 7:
+            time.sleep(4)
+        return inner(*args, **kwargs)
+
+    trainer.training_step = slow
+    trainer.train()
+    assert len(said) == 1 and "The driver now keeps a part of it" in said[0]
+
+
+def test_a_real_training_is_left_in_peace(small_trainer):
+    said = []
+    trainer = small_trainer(steps=8)
+    trainer.add_callback(paging.Watch(in_use=lambda: 0.99, say=said.append))
+    trainer.train()
+    assert said == []
+
+
+# When it is told to, it fills the GPU but for a fiftieth, as another program may.
+HOG = """
+import sys, torch
+sys.stdin.readline()
+free, total = torch.cuda.mem_get_info()
+held = torch.empty(free - total // 50, dtype=torch.uint8, device="cuda")
+print("full", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="There is no CUDA GPU here to fill.")
+def test_a_gpu_that_another_process_fills_in_the_midst_of_a_training_is_noticed(small_trainer):
+    said, trainer = [], small_trainer(steps=9)
+    watch = paging.Watch(say=said.append)
+    trainer.add_callback(watch)
+    inner = trainer.training_step
+    with subprocess.Popen([sys.executable, "-c", HOG], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as hog:
+
+        def slow(*args, **kwargs):
+            if trainer.state.global_step == 7:
+                print("now", file=hog.stdin, flush=True)
+                assert hog.stdout.readline() == "full\n"
+            if trainer.state.global_step >= 7:
+                time.sleep(4)
+            return inner(*args, **kwargs)
+
+        trainer.training_step = slow
+        trainer.train()
+        hog.stdin.close()
+    assert watch.slowdown.paging and watch.slowdown.full > 0.95
+    assert len(said) == 1 and "of the GPU's memory is in use" in said[0]

@@ -1,0 +1,298 @@
+"""Talking to what was trained: an adapter, a whole model or a GGUF file; one conversation, or a file of prompts.
+
+`open_model` gives a `Model`; `Conversation` keeps the history; `answer_file` answers a JSONL file in batches.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson import models, smollm2
+from unsloth_course.lesson.data.chat import ROLES
+from unsloth_course.lesson.data.files import is_unicode
+from unsloth_course.lesson.profile import SMOLLM2
+
+Message = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn. temperature 0 always takes the likeliest one; the others then have no effect.
+
+    top_p: the smallest set of tokens with this probability in all (Holtzman et al. 2020); top_k: at most so many, 0 for
+    all; max_new_tokens: of one answer.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_new_tokens: int = 256
+    seed: int = 3407
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature <= 5:
+            raise CourseError(f"A temperature is from 0 to 5, not {self.temperature}.")
+        if not 0 < self.top_p <= 1:
+            raise CourseError(f"top_p is above 0 and at most 1, not {self.top_p}.")
+        if self.top_k < 0 or self.max_new_tokens < 1:
+            raise CourseError("top_k is 0 or more, and an answer has at least 1 token.")
+        if not 0 <= self.seed < 2**32:
+            raise CourseError(f"A seed is a whole number from 0 to below {2**32}, not {self.seed}.")
+
+
+class Model(Protocol):
+    """What can be talked to."""
+
+    def stream(self, messages: Sequence[Message], sampling: Sampling) -> Iterator[str]:
+        """The next answer of a conversation, piece by piece."""
+
+    def answer_all(self, chats: Sequence[Sequence[Message]], sampling: Sampling) -> list[str]:
+        """The next answer of each of several conversations, worked on side by side."""
+
+    def close(self) -> None:
+        """Lets go of the model."""
+
+
+class Weights:
+    """An adapter or a whole model in a folder, run by Unsloth."""
+
+    def __init__(self, source: str | Path):
+        from unsloth_course.commands.export import own_process
+
+        if own_process.base_of(source) == SMOLLM2:
+            smollm2.fetch(lambda line: print(line, file=sys.stderr, flush=True))
+        # What is printed while a model loads must not stand between the answers.
+        with contextlib.redirect_stdout(None):
+            self._model, self._tokenizer = own_process.load(source)
+
+    def close(self) -> None:
+        self._model = None
+
+    def _prompt(self, messages: Sequence[Message]) -> str:
+        return models.in_chat_form(self._tokenizer, list(messages), tokenize=False, add_generation_prompt=True)
+
+    def _drawn(self, sampling: Sampling) -> dict[str, Any]:
+        from transformers import set_seed
+
+        set_seed(sampling.seed)
+        if sampling.temperature == 0:
+            return {}
+        drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
+        return {"do_sample": True} | drawn
+
+    def stream(self, messages: Sequence[Message], sampling: Sampling) -> Iterator[str]:
+        prompt, longest = self._prompt(messages), sampling.max_new_tokens
+        drawn = self._drawn(sampling)
+        yield from models.stream_after(self._model, self._tokenizer, prompt, longest, timeout=600, **drawn)
+
+    def answer_all(self, chats: Sequence[Sequence[Message]], sampling: Sampling) -> list[str]:
+        prompts, longest = list(map(self._prompt, chats)), sampling.max_new_tokens
+        drawn = self._drawn(sampling)
+        return models.complete(self._model, self._tokenizer, prompts, longest, at_once=len(prompts), **drawn)
+
+
+class Gguf:
+    """A GGUF file, run by llama.cpp in a process of its own."""
+
+    def __init__(self, file: str | Path):
+        from unsloth_course.commands.export import llama
+
+        self._llama = llama.Llama(file)
+
+    def close(self) -> None:
+        self._llama.close()
+
+    def stream(self, messages: Sequence[Message], sampling: Sampling) -> Iterator[str]:
+        # top_k 1 with temperature 0 is greedy; the samplers that llama.cpp has besides these are switched off.
+        drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "min_p": 0.0, "seed": sampling.seed}
+        drawn["top_k"] = sampling.top_k if sampling.temperature > 0 else 1
+        prompt = self._llama.prompt(messages)
+        yield from self._llama.stream(prompt, n_predict=sampling.max_new_tokens, **drawn)
+
+    def answer_all(self, chats: Sequence[Sequence[Message]], sampling: Sampling) -> list[str]:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(max(1, len(chats))) as pool:
+            return list(pool.map(lambda messages: "".join(self.stream(messages, sampling)), chats))
+
+
+def open_model(source: str | Path) -> Model:
+    """What is at `source`, ready to answer: a .gguf file, a folder with an adapter or a whole model, or a model's name.
+
+    Raises CourseError when it is none of them or damaged, and for a GGUF file when llama.cpp is not built.
+    """
+    path = Path(source).expanduser()
+    if path.suffix.lower() == ".gguf":
+        return Gguf(path)
+    if path.is_dir() and not any((path / name).is_file() for name in ("adapter_config.json", "config.json")):
+        raise CourseError(f"{path} holds no adapter, no model and is no GGUF file.")
+    return Weights(path if path.exists() else str(source))
+
+
+@dataclass
+class Conversation:
+    """A model with the history of what was said. system: the system prompt; "" for the model's own."""
+
+    model: Model
+    sampling: Sampling = field(default_factory=Sampling)
+    system: str = ""
+    history: list[Message] = field(default_factory=list)
+
+    def say(self, text: str, role: str = "user") -> Iterator[str]:
+        """The answer to a message, piece by piece. Both join the history once the answer has come to its end.
+
+        role: "tool" for what a function returned that the model called.
+        """
+        start = [{"role": "system", "content": self.system}] if self.system else []
+        asked = {"role": role, "content": text}
+        pieces = []
+        for piece in self.model.stream([*start, *self.history, asked], self.sampling):
+            pieces.append(piece)
+            yield piece
+        self.history += [asked, {"role": "assistant", "content": "".join(pieces)}]
+
+
+def read_prompts(file: str | Path, system: str = "") -> list[list[Message]]:
+    """The conversations in a JSONL file: each line an object with `prompt` (a text) or `messages`.
+
+    Raises CourseError that names file and line when a line is not one.
+    """
+    chats: list[list[Message]] = []
+    start = [{"role": "system", "content": system}] if system else []
+    try:
+        lines = Path(file).read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CourseError(f"The prompts in {file} cannot be read ({error}).") from None
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            chats.append(_messages(line, f"{file}, line {number}", start))
+    if not chats:
+        raise CourseError(f'{file} holds no prompt. Write one object a line, such as {{"prompt": "..."}}.')
+    return chats
+
+
+def _messages(line: str, where: str, start: list[Message]) -> list[Message]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        raise CourseError(f"{where} is not JSON.") from None
+    if isinstance(row, dict) and isinstance(row.get("prompt"), str):
+        _check_unicode([row["prompt"]], where)
+        return [*start, {"role": "user", "content": row["prompt"]}]
+    messages = row.get("messages") if isinstance(row, dict) else None
+    if isinstance(messages, list) and messages and all(map(_is_message, messages)):
+        turns = [{"role": turn["role"], "content": turn["content"]} for turn in messages]
+        _check_unicode([turn["content"] for turn in turns], where)
+        return turns if turns[0]["role"] == "system" else [*start, *turns]
+    raise CourseError(f'{where} has neither "prompt" (a text) nor "messages" (a list of role and content).')
+
+
+def _is_message(turn: Any) -> bool:
+    return isinstance(turn, dict) and turn.get("role") in ROLES and isinstance(turn.get("content"), str)
+
+
+def _check_unicode(texts: Sequence[str], where: str) -> None:
+    if not all(map(is_unicode, texts)):
+        raise CourseError(f"{where} contains half of a surrogate pair, which is not text. Mend it.")
+
+
+def answered(out: Path, chats: Sequence[Sequence[Message]]) -> int:
+    """How many rows of an answer file are done; a last line that was cut off is taken out of it.
+
+    Raises CourseError when the file holds anything but answers to these prompts, and then leaves it as it is.
+    """
+    if not out.exists():
+        return 0
+    try:
+        content = out.read_bytes()
+    except OSError as error:
+        raise CourseError(f"{out} cannot be read ({error.strerror}). Choose another --out.") from None
+    whole = content[: content.rfind(b"\n") + 1]
+    done, rest = whole.splitlines(), content[len(whole) :]
+    for number, line in enumerate(done):
+        try:
+            mine = number < len(chats) and json.loads(line)["messages"] == list(map(dict, chats[number]))
+        except (ValueError, KeyError, TypeError):
+            mine = False
+        if not mine:
+            raise CourseError(
+                f"{out}, line {number + 1} does not answer that prompt of this file. Choose another --out."
+            )
+    if rest:
+        begun = _line(chats[len(done)], "")[:-2].encode() if len(done) < len(chats) else b""
+        if not begun or not (rest.startswith(begun) or begun.startswith(rest)):
+            raise CourseError(f"{out}, line {len(done) + 1} is no answer of such a run. Choose another --out.")
+        try:
+            os.truncate(out, len(whole))
+        except OSError as error:
+            raise CourseError(f"{out} cannot be written ({error.strerror}). Choose another --out.") from None
+    return len(done)
+
+
+def _line(messages: Sequence[Message], answer: str) -> str:
+    return json.dumps({"messages": list(map(dict, messages)), "answer": answer}, ensure_ascii=True)
+
+
+def _require_same_run(out: Path, about: Path, told: Mapping[str, Any]) -> None:
+    """Raises CourseError when the answers in `out` were given by another model, or drawn otherwise."""
+    if not about.is_file():  # answers from before this was noted
+        return
+    try:
+        before = json.loads(about.read_text(encoding="utf-8"))
+        differ = [name for name in told if before[name] != told[name]]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise CourseError(
+            f"{about} is damaged, so nobody knows whose answers are in {out}. Choose another --out."
+        ) from None
+    if differ:
+        was, now = (", ".join(f"{name} {run[name]}" for name in differ) for run in (before, told))
+        raise CourseError(
+            f"The answers in {out} were given with {was}, and now it is {now}. Choose another --out, or ask as before."
+        )
+
+
+def answer_file(
+    model: Model,
+    chats: Sequence[Sequence[Message]],
+    out: str | Path,
+    sampling: Sampling | None = None,
+    batch: int = 16,
+    say: Callable[[str], None] = lambda line: None,
+    source: str = "",
+) -> int:
+    """Answers conversations into a JSONL file, in their order; returns how many were answered now.
+
+    Each line holds `messages` and `answer`. A file with the first answers is gone on with: a stopped run loses at
+    most one batch. batch: conversations side by side. source: the name of the model. It is noted with the sampling in
+    `<out>.about.json`, and answers of another model or sampling are not gone on with: that raises CourseError.
+    """
+    if batch < 1:
+        raise CourseError(f"A batch has at least 1 prompt, not {batch}.")
+    out = Path(out)
+    sampling = sampling or Sampling()
+    done = answered(out, chats)
+    about, told = out.with_name(out.name + ".about.json"), {"model": source, **asdict(sampling)}
+    if done:
+        _require_same_run(out, about, told)
+        say(f"{done} of {len(chats)} prompts are answered in {out}; going on from there")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if not done:
+            about.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        with out.open("a", encoding="utf-8", newline="\n") as file:
+            for start in range(done, len(chats), batch):
+                rows = chats[start : start + batch]
+                for messages, answer in zip(rows, model.answer_all(rows, sampling), strict=True):
+                    file.write(_line(messages, answer) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+                say(f"{start + len(rows)} of {len(chats)} prompts answered")
+    except OSError as error:
+        raise CourseError(f"The answers could not be written to {out} ({error}); run this again.") from None
+    return len(chats) - done

@@ -1,0 +1,1 @@
+"""The command `data`: converts a file of rows, and reports each row that was set aside."""

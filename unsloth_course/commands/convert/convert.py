@@ -1,0 +1,295 @@
+"""The command `data`: what a data set is, what is amiss in it, and the same rows in the columns that a trainer takes.
+
+Rows are read, checked, converted and written one at a time, so memory does not grow with the file. Every row is either
+converted or set aside with a reason; none is guessed at and none is dropped in silence.
+"""
+
+import contextlib
+import gzip
+import itertools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from unsloth_course.commands.convert.report import HeldOut, Report, Template
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.data import chat, detect, preference, reading, tables
+from unsloth_course.lesson.data.files import Aside, Broken, Row, SetAside, dumps
+from unsloth_course.lesson.profile import POCKET
+
+TARGETS = ("instruction", "chat", "preference", "function-calling", "problems", "text")
+SHAPES = {"function-calling": "chat"}
+"""The shape of a target, where it is called otherwise."""
+OUT_ENDINGS = (".json", ".jsonl", ".jsonl.gz", ".parquet")
+MAX_LENGTH = 512  # tokens
+BATCH_ROWS = 1000
+HELD_OUT_ROWS = 100_000  # their words are held in memory
+
+Convert = Callable[[Any], dict[str, Any]]
+
+
+def _messages(turns: chat.Turns) -> dict[str, Any]:
+    return {"messages": turns}
+
+
+def _pair(pair: preference.Pair) -> dict[str, Any]:
+    answers = {column: [chat.turn("assistant", getattr(pair, column))] for column in preference.ANSWERS}
+    return {"prompt": pair.prompt, **answers}
+
+
+_COLUMNS: dict[str, Convert] = {"chat": _messages, "function-calling": _messages, "preference": _pair}
+"""What is written of a shape, where that is not what it is."""
+
+
+def conversion(form: detect.Form, target: str) -> Convert | None:
+    """From what a form reads to the row that is written, or None. It raises Aside for a row that does not fit."""
+    if target == "function-calling" and form.shape != "chat":
+        return None
+    shaped = reading.SHAPED.get((form.shape, SHAPES.get(target, target)))
+    columns = _COLUMNS.get(target)
+    if shaped is None or columns is None:
+        return shaped
+    return lambda values: columns(shaped(values))
+
+
+def run(
+    source: str,
+    to: str | None = None,
+    out: str | os.PathLike[str] | None = None,
+    max_length: int = MAX_LENGTH,
+    held_out: str | None = None,
+    model: str = POCKET,
+    progress: bool = False,
+) -> Report:
+    """Detects the form of a data set, checks each row and, with `out`, writes it converted.
+
+    Args:
+        source: a .json, .jsonl, .jsonl.gz, .csv or .parquet file, a document or folder of raw text, or a Hub name.
+        to: one of TARGETS; without it what suits the form.
+        out: a .json, .jsonl, .jsonl.gz or .parquet file. It is written whole or not at all, and beside it
+            `<out>.set-aside.jsonl` with the file, the number, the reason and the content of every row set aside.
+        max_length: tokens above which a row is counted as cut.
+        held_out: a file of the rows kept for testing; rows that ask what these ask, or nearly, are counted.
+        model: whose tokenizer and chat template count the tokens: "pocket", a folder or a Hub name.
+        progress: show a count of the rows on stderr.
+
+    Where every row was set aside, the report says so (`converted` is 0), and only the side file is written.
+
+    Raises CourseError for data that cannot be read to its end or are in no known form, for a conversion that does not
+    exist, and when `out` cannot be written.
+    """
+    if to is not None and to not in TARGETS:
+        raise CourseError(f"There is no form {to!r} to convert to. Choose one of {', '.join(TARGETS)}.")
+    path = None if out is None else _checked_out(Path(os.path.expanduser(out)), source, held_out)
+    form, rows = reading.opened(source, SHAPES.get(to, to))
+    target = to or form.target
+    convert = conversion(form, target)
+    if convert is None:
+        possible = [name for name in TARGETS if conversion(form, name)]
+        raise CourseError(
+            f"{source} is in the form {form.name}, which cannot be converted to {target}. "
+            f"Choose one of {', '.join(possible)}."
+        )
+    template = Template(model)
+    in_folder = tables.is_folder(Path(os.path.expanduser(source)))
+    report = Report(form.name, target, max_length, _held_out(held_out), in_folder)
+    with contextlib.ExitStack() as stack:
+        output = stack.enter_context(_Output(path)) if path else None
+        bar = stack.enter_context(_counting(progress))
+        for row in rows:
+            report.rows += 1
+            if bar and not report.rows % BATCH_ROWS:
+                bar(report.rows)
+            _one(row, form, convert, report, output)
+        if output:
+            output.finish(keep=bool(report.converted))
+    if path:
+        written = [path] * bool(report.converted) + [side_file(path)] * bool(report.set_aside)
+        report.files = [str(file) for file in written]
+    report.measure(template)
+    return report
+
+
+def _one(row: Row | Broken, form: detect.Form, convert: Convert, report: Report, output: "_Output | None") -> None:
+    """Converts one row, or sets it aside."""
+    try:
+        values = reading.read(row, form)
+        made = convert(values)
+    except Aside as reason:
+        aside = SetAside(row.file, row.number, str(reason))
+        report.set_aside.append(aside)
+        if output:
+            output.set_aside(aside, row.values)
+        return
+    line = dumps(made)
+    report.note(row, form, made)
+    if output:
+        output.write(line)
+    turns = None if form.shape == "text" else reading.TURNS[form.shape](values)
+    question = values["text"] if turns is None else chat.question(turns)
+    report.add(row.file, row.number, line, question, values["text"] if turns is None else turns)
+
+
+def _held_out(source: str | None) -> HeldOut | None:
+    """The questions of the held-out file, in whatever form it is; rows that cannot be read have none."""
+    if source is None:
+        return None
+    form, rows = reading.opened(source)
+    return HeldOut(itertools.islice(_questions(form, rows), HELD_OUT_ROWS))
+
+
+def _questions(form: detect.Form, rows: Iterable[Row | Broken]) -> Iterator[str]:
+    for row in rows:
+        try:
+            values = reading.read(row, form)
+        except Aside:
+            yield ""  # keeps the numbers of the rows
+            continue
+        yield values["text"] if form.shape == "text" else chat.question(reading.TURNS[form.shape](values))
+
+
+# Writing
+
+
+def side_file(out: Path) -> Path:
+    """Where the rows that were set aside are kept."""
+    return out.with_name(out.name + ".set-aside.jsonl")
+
+
+def _checked_out(out: Path, source: str, held_out: str | None) -> Path:
+    if not out.name.lower().endswith(OUT_ENDINGS):
+        raise CourseError(f"{out} has none of the endings {', '.join(OUT_ENDINGS)}. Give the output one of them.")
+    for read in filter(None, (source, held_out)):
+        same = Path(os.path.expanduser(read))
+        for written in (out, side_file(out)):
+            if os.path.realpath(same) == os.path.realpath(written):
+                raise CourseError(f"{written} would be written over what is read. Give --out another name.")
+        if tables.is_folder(same) and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(same)):
+            raise CourseError(
+                f"{out} lies in the folder {read}, all of which is read: the next run would take what is written now "
+                "for rows. Give --out a place outside of it."
+            )
+    if out.is_dir():
+        raise CourseError(f"{out} is a folder. Name a file in it.")
+    return out
+
+
+class _Output:
+    """The converted rows and, beside them, those set aside. Under their own names only once they are complete."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.side = out, side_file(out)
+        self._unfinished = [path.with_name(f"{path.name}.{os.getpid()}.unfinished") for path in (out, self.side)]
+        self._stack = contextlib.ExitStack()
+        self._batch: list[str] = []
+        self._aside: IO[str] | None = None
+        self._parquet: Any = None
+        self._first = True
+
+    def __enter__(self) -> "_Output":
+        name = self.out.name.lower()
+        path = self._unfinished[0]
+        with self._sentence():
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            if name.endswith(".parquet"):
+                path.touch()
+                self._stream = None
+            elif name.endswith(".gz"):
+                self._stream = gzip.open(path, "wt", encoding="utf-8", newline="\n", compresslevel=6)
+            else:
+                self._stream = open(path, "w", encoding="utf-8", newline="\n")
+            if self._stream:
+                self._stack.callback(self._stream.close)
+        self._list = name.endswith(".json")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with contextlib.suppress(OSError):
+            self._stack.close()
+        for path in self._unfinished:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _sentence(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CourseError(
+                f"{self.out} cannot be written: {error.strerror or error}. Nothing was kept; choose another place."
+            ) from None
+
+    def write(self, line: str) -> None:
+        """Takes a converted row, as JSON on one line."""
+        self._batch.append(line)
+        if len(self._batch) >= BATCH_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        lines, self._batch = self._batch, []
+        with self._sentence():
+            if self._stream is None:
+                self._write_parquet(lines)
+            elif not self._list:
+                self._stream.write("".join([line + "\n" for line in lines]))
+            elif lines:
+                self._stream.write(("[\n" if self._first else ",\n") + ",\n".join(lines))
+                self._first = False
+
+    def _write_parquet(self, lines: list[str]) -> None:
+        import pyarrow
+        from pyarrow import parquet
+
+        if not lines:
+            return
+        table = pyarrow.Table.from_pylist([json.loads(line) for line in lines])
+        if self._parquet is None:
+            self._parquet = parquet.ParquetWriter(self._unfinished[0], table.schema)
+            self._stack.callback(self._parquet.close)
+        self._parquet.write_table(table.cast(self._parquet.schema))
+
+    def set_aside(self, aside: SetAside, values: Any) -> None:
+        """Takes a row that was set aside, with what stands in it."""
+        try:
+            text = json.dumps(
+                {"file": aside.file, "row": aside.row, "reason": aside.reason, "values": values}, default=str
+            )
+        except (ValueError, TypeError, RecursionError):  # nested too deeply, or with keys that are no text
+            text = json.dumps({"file": aside.file, "row": aside.row, "reason": aside.reason, "values": None})
+        with self._sentence():
+            if self._aside is None:
+                self._aside = self._unfinished[1].open("w", encoding="utf-8", newline="\n")
+                self._stack.callback(self._aside.close)
+            self._aside.write(text + "\n")
+
+    def finish(self, keep: bool) -> None:
+        """Gives both files their names; keep: whether there is anything in the first."""
+        self._flush()
+        with self._sentence():
+            if self._list and not self._first:
+                self._stream.write("\n]\n")
+            self._stack.close()
+            if keep:
+                os.replace(self._unfinished[0], self.out)
+            if self._aside:
+                os.replace(self._unfinished[1], self.side)
+            else:
+                self.side.unlink(missing_ok=True)  # of an earlier run
+
+
+@contextlib.contextmanager
+def _counting(progress: bool) -> Iterator[Callable[[int], None] | None]:
+    """Shows how many rows were read, on stderr, where that is a terminal."""
+    if not (progress and sys.stderr.isatty()):
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.completed:,} rows"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task("rows", total=None)
+        yield lambda rows: shown.update(task, completed=rows)

@@ -1,0 +1,366 @@
+"""What there is to know about a data set before training on it, gathered row by row, without keeping the rows.
+
+Near-duplicates are questions whose sets of words have a Jaccard similarity of at least 0.8. They are found exactly, by
+the prefix filter of Bayardo, Ma and Srikant 2007, "Scaling up all pairs similarity search": two such sets must share
+one of the few rarest words of each.
+"""
+
+import json
+import math
+import random
+import re
+import statistics
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.data.detect import Form, unused
+from unsloth_course.lesson.data.files import Row, SetAside, key_of, listed, nothing_left
+
+SAMPLE = 1000
+"""Rows whose length in tokens is measured: all of a small data set, a random sample of a large one."""
+SIMILAR = 0.8
+WORDS = 400  # of a question, that are compared
+EXAMPLES = 20  # places that are named of each finding
+_WORD = re.compile(r"\w+")
+
+# Each with what it begins with or is announced by, which is looked for first, because that is cheap.
+_SECRETS = {
+    "private key": (("-----BEGIN",), r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
+    "OpenAI or Anthropic key": (("sk-",), r"(?<![\w-])sk-[A-Za-z0-9_-]{20,}"),
+    "Hugging Face token": (("hf_",), r"(?<!\w)hf_[A-Za-z0-9]{20,}"),
+    "AWS key": (("AKIA",), r"(?<!\w)AKIA[0-9A-Z]{16}(?!\w)"),
+    "GitHub token": (
+        ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
+        r"(?<!\w)(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,})",
+    ),
+    "Slack token": (("xoxa-", "xoxb-", "xoxp-", "xoxr-", "xoxs-"), r"(?<!\w)xox[abprs]-[A-Za-z0-9-]{10,}"),
+    "Google key": (("AIza",), r"(?<!\w)AIza[\w-]{30,}"),
+    "JSON web token": (("eyJ",), r"(?<!\w)eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"),
+    "password or key": (
+        ("assw", "ASSW", "pi_key", "PI_KEY", "pi-key", "pikey", "piKey", "ecret", "ECRET"),
+        r"(?i:password|passwd|api[_-]?key|secret(?:[_-]?key)?)['\"]?\s*(?:is\s*)?[:=]\s*['\"]?"
+        r"(?=[^\s'\"]*\d)[^\s'\",]{8,}",
+    ),
+}
+_PATTERNS = [(kind, marks, re.compile(pattern)) for kind, (marks, pattern) in _SECRETS.items()]
+_MARKS = [mark for _, marks, _ in _PATTERNS for mark in marks]
+# A text is searched for a mark only when it has the mark's rarest character, which is found in no time.
+_RARE = "JKzWCA_-kx"
+_BY_SIGN: dict[str, list[str]] = {}
+for _mark in _MARKS:
+    _BY_SIGN.setdefault(next((sign for sign in _RARE if sign in _mark), ""), []).append(_mark)
+
+
+def secrets(text: str) -> list[dict[str, Any]]:
+    """What looks like a secret in a text: its kind, its first characters and its length, never the whole of it."""
+    return [
+        {"kind": kind, "begins": found[0][:4] + "…", "characters": len(found[0])}
+        for kind, marks, pattern in _PATTERNS
+        if _has(text, marks)
+        for found in pattern.finditer(text)
+    ]
+
+
+def _may_hold_secrets(text: str) -> bool:
+    return any([sign in text and _has(text, marks) for sign, marks in _BY_SIGN.items()])
+
+
+def _has(text: str, marks: Iterable[str]) -> bool:
+    for mark in marks:  # noqa: SIM110 - a generator takes twice as long, and this runs for every row
+        if mark in text:
+            return True
+    return False
+
+
+class HeldOut:
+    """The questions of a held-out file, to find those that a training row asks too, or nearly."""
+
+    def __init__(self, questions: Iterable[str]) -> None:
+        self.keys: dict[str, int] = {}
+        self.words: list[frozenset[str]] = []
+        self.count: Counter[str] = Counter()
+        self.index: dict[str, list[int]] = defaultdict(list)
+        for number, text in enumerate(questions, 1):
+            self.keys.setdefault(key_of(text), number)
+            self.words.append(_words(text))
+            self.count.update(self.words[-1])
+        for number, words in enumerate(self.words):
+            for word in self._rarest(words):
+                self.index[word].append(number)
+
+    def _rarest(self, words: frozenset[str]) -> list[str]:
+        ordered = sorted(words, key=lambda word: (self.count[word], word))
+        return ordered[: len(words) - math.ceil(SIMILAR * len(words)) + 1]
+
+    def like(self, text: str) -> tuple[int, bool] | None:
+        """The number of a held-out question that is like this one, and whether it is the same; None where none is."""
+        if same := self.keys.get(key_of(text)):
+            return same, True
+        words = _words(text)
+        if not words:
+            return None
+        for word in self._rarest(words):
+            for number in self.index.get(word, ()):
+                other = self.words[number]
+                shared = len(words & other)
+                if shared >= SIMILAR * (len(words) + len(other) - shared):
+                    return number + 1, False
+        return None
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(text.casefold())[:WORDS])
+
+
+class Template:
+    """Counts the tokens of conversations as a model is given them: in its own chat template."""
+
+    def __init__(self, model: str) -> None:
+        from unsloth_course.lesson import models
+        from unsloth_course.lesson.profile import POCKET, SMOLLM2
+
+        self.name = model
+        if model in (POCKET, SMOLLM2):  # without transformers, whose import takes seconds
+            from tokenizers import Tokenizer
+
+            folder = Path(models.folder(model))
+            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            self._render = _template((folder / "chat_template.jinja").read_text(encoding="utf-8"))
+            self._count = self._count_quickly
+        else:
+            self._tokenizer = _tokenizer(model)
+            self._render = lambda turns: self._tokenizer.apply_chat_template(turns, tokenize=False)
+            self._count = self._count_slowly
+
+    def lengths(self, rows: list[Any]) -> list[int]:
+        """Tokens of each row, which is a text, or a list of turns. Raises CourseError where the template refuses."""
+        from jinja2 import TemplateError
+
+        try:
+            texts = [row if isinstance(row, str) else self._render(row) for row in rows]
+        except (TemplateError, ValueError) as error:
+            raise CourseError(f"the chat template of {self.name} refuses a row: {error}") from None
+        return self._count(texts) if texts else []
+
+    def _count_quickly(self, texts: list[str]) -> list[int]:
+        return [len(row.ids) for row in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
+
+    def _count_slowly(self, texts: list[str]) -> list[int]:
+        return [len(row) for row in self._tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+
+
+def _template(text: str) -> Any:
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(text)
+    return lambda turns: template.render(messages=turns, add_generation_prompt=False)
+
+
+def _tokenizer(model: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(model)
+    except Exception as error:  # the libraries below let through what their parsers raise
+        reason = " ".join(str(error).split())[:200]
+        raise CourseError(f"The tokenizer of {model} cannot be loaded ({reason}). Name another --model.") from None
+
+
+@dataclass
+class Report:
+    """What is known so far of a data set; `as_dict` is what `--json` prints.
+
+    format, target: of the rows, and what they were converted to. in_folder: they are in the files of one. columns:
+    those that were found; written: those of the converted rows. rows: read; each was converted or set aside.
+    """
+
+    format: str
+    target: str
+    max_length: int
+    held_out: HeldOut | None = None
+    in_folder: bool = False
+    columns: dict[str, None] = field(default_factory=dict)
+    written: list[str] = field(default_factory=list)
+    rows: int = 0
+    converted: int = 0
+    set_aside: list[SetAside] = field(default_factory=list)
+    unused: dict[str, None] = field(default_factory=dict)
+    secrets: list[dict[str, Any]] = field(default_factory=list)
+    secret_rows: int = 0
+    same: int = 0
+    near: int = 0
+    across: list[dict[str, Any]] = field(default_factory=list)
+    lengths: dict[str, Any] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._lines, self._questions = array("q"), array("q")
+        self._layouts: set[tuple[str, ...]] = set()
+        self._sample: list[tuple[str, int, Any]] = []
+        self._rng = random.Random(0)
+
+    def note(self, row: Row, form: Form, made: Mapping[str, Any]) -> None:
+        """Takes note of the columns of a row, of those that its form does not use, and of what it was made into."""
+        has = tuple([column for column, value in row.values.items() if value is not None])
+        if has in self._layouts:
+            return
+        self._layouts.add(has)
+        self.columns |= dict.fromkeys(map(str, row.values))
+        self.unused |= dict.fromkeys(unused(form, has))
+        self.written = self.written or list(made)
+
+    def complaint(self) -> str:
+        """The sentence for data of which every row was set aside."""
+        return nothing_left(self.set_aside) + (f" They are in {self.files[0]}." if self.files else "")
+
+    def add(self, file: str, number: int, line: str, question: str, measured: Any) -> None:
+        """Takes note of a converted row: as it is written, the question in it, and what is to be measured in tokens."""
+        self._lines.append(hash(line))
+        self._questions.append(hash(key_of(question)))
+        if self.converted < SAMPLE:
+            self._sample.append((file, number, measured))
+        elif (place := self._rng.randrange(self.converted + 1)) < SAMPLE:
+            self._sample[place] = (file, number, measured)
+        self.converted += 1
+        if _may_hold_secrets(line) and (found := secrets(_plain(json.loads(line)))):
+            self.secret_rows += 1
+            if len(self.secrets) < EXAMPLES:
+                self.secrets += [{"file": file, "row": number, **one} for one in found[:EXAMPLES]]
+        if self.held_out is not None and (like := self.held_out.like(question)):
+            self.same += like[1]
+            self.near += not like[1]
+            if len(self.across) < EXAMPLES:
+                self.across.append({"file": file, "row": number, "held_out_row": like[0], "same": like[1]})
+
+    def measure(self, template: Template) -> None:
+        """Counts the tokens of the sample."""
+        try:
+            counts = template.lengths([measured for _, _, measured in self._sample])
+        except CourseError as error:
+            self.lengths = {"model": template.name, "measured": 0, "reason": str(error)}
+            return
+        places = [(file, row) for file, row, _ in self._sample]
+        cut = [(*place, count) for place, count in zip(places, counts, strict=True) if count > self.max_length]
+        self.lengths = {
+            "model": template.name,
+            "measured": len(counts),
+            "shortest": min(counts, default=0),
+            "median": statistics.median(counts) if counts else 0,
+            "longest": max(counts, default=0),
+            "max_length": self.max_length,
+            "cut": len(cut),
+            "cut_rows": [
+                {"file": file, "row": row, "tokens": count} for file, row, count in sorted(cut, key=lambda c: -c[2])
+            ][:EXAMPLES],
+        }
+
+    @property
+    def duplicates(self) -> int:
+        """Converted rows that are the same, to the letter, as one before them."""
+        return _repeated(self._lines)
+
+    @property
+    def same_question(self) -> int:
+        """Converted rows that ask what one before them asks, capitals and white space aside."""
+        return _repeated(self._questions)
+
+    def _reasons(self, *words: str) -> int:
+        return sum(any(word in row.reason for word in words) for row in self.set_aside)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON has it."""
+        from unsloth_course.lesson.data.preference import SAME
+
+        across = {"same": self.same, "near": self.near, "examples": self.across} if self.held_out is not None else None
+        return {
+            "format": self.format,
+            "to": self.target,
+            "rows": self.rows,
+            "converted": self.converted,
+            "set_aside": [{"file": row.file, "row": row.row, "reason": row.reason} for row in self.set_aside],
+            "columns": list(self.columns),
+            "written_columns": self.written,
+            "unused_columns": list(self.unused),
+            "lengths": self.lengths,
+            "duplicates": self.duplicates,
+            "same_question": self.same_question,
+            "held_out": across,
+            "identical_answers": self._reasons(SAME),
+            "empty": self._reasons("is empty", "an empty answer"),
+            "secrets": {"rows": self.secret_rows, "examples": self.secrets},
+            "files": self.files,
+        }
+
+    def to_json(self) -> str:
+        """The report as JSON, in ASCII: a file may hold what a terminal cannot show."""
+        return json.dumps(self.as_dict(), indent=1)
+
+    def __str__(self) -> str:
+        found = self.as_dict()
+        lines = [
+            f"form: {self.format}, to: {self.target}, columns: {listed(self.columns)}",
+            f"rows: {self.rows:,}, converted: {self.converted:,}, set aside: {len(self.set_aside):,}",
+        ]
+        reasons = Counter(_kind(row.reason) for row in self.set_aside).most_common(8)
+        first = {}
+        for row in self.set_aside:
+            first.setdefault(_kind(row.reason), row)
+        where = {reason: f"{row.file}, " if self.in_folder else "" for reason, row in first.items()}
+        lines += [
+            f"  {count:,} because {reason} (first: {where[reason]}row {first[reason].row})" for reason, count in reasons
+        ]
+        if self.unused:
+            lines.append(f"columns not used: {listed(self.unused)}")
+        lines.append(self._length_line())
+        lines.append(
+            f"repeated: {found['duplicates']:,} rows to the letter, {found['same_question']:,} in the question"
+        )
+        if self.held_out is not None:
+            rows = ", ".join(str(one["row"]) for one in self.across)
+            lines.append(
+                f"asked in the held-out file too: {self.same:,} rows, nearly so {self.near:,}"
+                + (f" (rows {rows}{' and more' if self.same + self.near > len(self.across) else ''})" if rows else "")
+            )
+        if self.secret_rows:
+            lines.append(f"rows with what looks like a secret: {self.secret_rows:,}")
+            lines += [
+                f"  {one['file']}, row {one['row']}: {one['kind']}, {one['begins']} ({one['characters']} characters)"
+                for one in self.secrets[:8]
+            ]
+        return "\n".join([*lines, *(f"file  {path}" for path in self.files)])
+
+    def _length_line(self) -> str:
+        found = self.lengths
+        if not found.get("measured"):
+            return f"lengths: not measured, {found.get('reason', 'there are no rows')}"
+        rows = f"{found['measured']:,} rows" + (" drawn at random" if found["measured"] < self.converted else "")
+        return (
+            f"tokens of {found['model']} in {rows}: {found['shortest']:,} to {found['longest']:,}, median "
+            f"{found['median']:,.10g}; longer than {self.max_length:,} and cut: {found['cut']:,} "
+            f"({found['cut'] / found['measured']:.1%})"
+        )
+
+
+def _kind(reason: str) -> str:
+    """A reason without the numbers of lines, turns and bytes in it, to count it by."""
+    return re.sub(r"\b(line|column|turn|byte) \d+", r"\1 N", reason)
+
+
+def _plain(value: Any) -> str:
+    """All text of a JSON value, a line for each."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict | list):
+        return "\n".join(_plain(item) for item in (value.values() if isinstance(value, dict) else value))
+    return ""
+
+
+def _repeated(hashes: array) -> int:
+    import numpy
+
+    return len(hashes) - len(numpy.unique(numpy.frombuffer(hashes, dtype=numpy.int64))) if hashes else 0

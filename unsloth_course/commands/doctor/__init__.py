@@ -1,0 +1,110 @@
+"""Says whether this machine can run the lessons: versions, torch's build, environment, Hub cache, disk and the like.
+
+`gather` looks (`facts.py`), `judge` decides (`checks.py`; a pure function of `Facts`), `examine` does both and `show`
+prints. The tested versions are those of requirements.txt; which others Unsloth and its fellows accept is read from the
+installed packages' own metadata, so no version is written down a second time. VENV_SETUP.md lists the faults that are
+found. Used by `python -m unsloth_course doctor`.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from dataclasses import asdict, dataclass, replace
+
+from unsloth_course.commands.doctor.checks import Check, judge, repair
+from unsloth_course.commands.doctor.facts import (
+    Facts,
+    gather,
+    hub_cache,
+    installed_and_needs,
+    limits_of,
+    one_line,
+    tried,
+)
+
+__all__ = [
+    "Check",
+    "Facts",
+    "Report",
+    "examine",
+    "gather",
+    "hub_cache",
+    "installed_and_needs",
+    "judge",
+    "limits_of",
+    "show",
+]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The profile, the reason for it, and the checks."""
+
+    profile: str
+    reason: str
+    checks: list[Check]
+
+    @property
+    def ok(self) -> bool:
+        """True when no check failed."""
+        return all(check.ok for check in self.checks)
+
+    def to_json(self) -> str:
+        """`{"profile", "reason", "checks": [{"name", "tested", "found", "ok", "advice"}]}` as text."""
+        return json.dumps(asdict(self), indent=2)
+
+
+def examine(profile: str | None = None, reason: str | None = None, facts: Facts | None = None) -> Report:
+    """The report for this machine. `profile` and `reason` come from `unsloth_course.lesson.profile` unless given."""
+    looked, facts = facts is None, facts or gather()
+    failed = []
+    if reason is None:
+        try:
+            profile, reason = _detected(profile)
+            facts = replace(facts, **tried()) if looked else facts
+        except Exception as error:  # a doctor that falls ill over a broken torch would be of no use
+            advice = "torch does not load; mend the failed checks below first"
+            if all(check.ok for check in judge(facts, profile or "cpu")):
+                advice = repair(facts, "torch does not load: ", "torch", facts.installed.get("torch", ""))
+            failed = [Check("profile", "cpu or gpu", one_line(error), False, advice)]
+            profile, reason = profile or "cpu", "the machine could not be examined"
+    profile = profile or "cpu"
+    return Report(profile, reason, failed + judge(facts, profile))
+
+
+def _detected(profile: str | None) -> tuple[str, str]:
+    from unsloth_course.lesson import profile as profiles
+
+    found = profiles.detect(profile)
+    reasons = [choice for choice in found.reasons if choice.what == "profile"] or list(found.reasons)
+    return found.name, "; ".join(f"{choice.what} {choice.value}: {choice.why}" for choice in reasons)
+
+
+def show(report: Report, console: object | None = None) -> None:
+    """Prints the report to `console` (a rich Console; else standard output), a line per check with its advice below.
+
+    Sentences are broken between words; commands, which are indented in the advice, are not, so that they can be copied.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    console = console or Console()
+    console.print(Text(f"profile {report.profile} ({report.reason})"), soft_wrap=True)
+    width = max((len(check.name) for check in report.checks), default=0)
+    for check in report.checks:
+        line = Text("[OK]   " if check.ok else "[FAIL] ", style="green" if check.ok else "bold red")
+        line.append(f"{check.name:<{width}}  {check.found}", style="default")
+        if check.tested and check.tested != check.found:
+            line.append(f"  (tested: {check.tested})", style="dim")
+        console.print(line, soft_wrap=True)
+        for advice in check.advice.splitlines():
+            command = advice.startswith("    ")
+            room = max(console.width - 8, 40)
+            for part in (
+                [advice] if command else textwrap.wrap(advice, room, break_long_words=False, break_on_hyphens=False)
+            ):
+                console.print(Text(f"       {part}", style="bold" if command else ""), soft_wrap=True)
+    failed = [check.name for check in report.checks if not check.ok]
+    said = f"{len(failed)} of {len(report.checks)} checks failed: {', '.join(failed)}." if failed else "All is well."
+    console.print(Text(said), soft_wrap=True)

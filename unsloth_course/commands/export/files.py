@@ -1,0 +1,165 @@
+"""The files of an export: what the converter is given, what is set right in a GGUF file, and the Ollama Modelfile."""
+
+import contextlib
+import json
+import re
+import shutil
+import sys
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from unsloth_course.commands.export import llama
+from unsloth_course.core.errors import CourseError
+
+MODEL_FILES = ("*.json", "*.jinja", "*.safetensors", "*.txt", "*.model")
+_WITH_LLAMA = "Use the GGUF file with llama.cpp, which runs the template itself."
+_UNSAYABLE = (
+    "The chat template of this tokenizer does not write its turns one after the other in one form, so no Modelfile can "
+    f"be made from it. {_WITH_LLAMA}"
+)
+
+
+def stage(source: str | Path, target: Path) -> Path:
+    """A copy of a whole model for the converter, with its tokenizer in the words that the converter knows.
+
+    transformers 5 writes a tokenizer's settings in a form of its own after every training. Returns `target`.
+    """
+    target.mkdir(parents=True)
+    for pattern in MODEL_FILES:
+        for file in Path(source).glob(pattern):
+            shutil.copyfile(file, target / file.name)
+    if _is_llama_style(target / "tokenizer.json"):
+        from transformers import AutoTokenizer
+
+        from unsloth_course.pocket import tokenizer
+
+        found = AutoTokenizer.from_pretrained(str(target))
+        if found("")["input_ids"] == []:  # it puts nothing before a text
+            tokenizer.save(found, target)
+    return target
+
+
+def _is_llama_style(tokenizer: Path) -> bool:
+    """Whether a tokenizer.json holds byte-pair encoding with the bytes as tokens, as the bundled model's does."""
+    if not tokenizer.is_file():
+        return False
+    model = json.loads(tokenizer.read_text(encoding="utf-8"))["model"]
+    return model["type"] == "BPE" and bool(model.get("byte_fallback"))
+
+
+def merge_scores(tokenizer: Mapping[str, Any]) -> dict[int, float]:
+    """Token id and score of each token that a merge makes: minus the merge's rank. Of a tokenizer.json's content.
+
+    llama.cpp joins the pair with the highest score first, so that earlier merges go first, as in byte-pair encoding.
+    """
+    model = tokenizer["model"]
+    scores: dict[int, float] = {}
+    for rank, pair in enumerate(model["merges"]):
+        left, right = pair.split(" ") if isinstance(pair, str) else pair
+        scores.setdefault(model["vocab"][left + right], -float(rank))
+    return scores
+
+
+def set_merge_order(file: str | Path, tokenizer: Path) -> int:
+    """Writes `merge_scores` into a GGUF file whose converter gave every token one score; returns how many were set.
+
+    With one score for all llama.cpp would join the leftmost pair first and split text otherwise than we do. A file
+    that keeps its merges (as of SmolLM2) stays as it is: 0.
+    """
+    if not _is_llama_style(tokenizer):
+        return 0
+    place = str(llama.folder() / "gguf-py")
+    sys.path.insert(0, place)
+    try:
+        from gguf import GGUFReader
+    finally:
+        sys.path.remove(place)
+    reader = GGUFReader(str(file), "r+")
+    scores = reader.get_field("tokenizer.ggml.scores")
+    if scores is None or len({float(scores.parts[part][0]) for part in scores.data[3:]}) > 2:
+        return 0
+    wanted = merge_scores(json.loads(tokenizer.read_text(encoding="utf-8")))
+    for token, score in wanted.items():
+        scores.parts[scores.data[token]][0] = score
+    reader.data.flush()
+    return len(wanted)
+
+
+def modelfile(tokenizer: Any, gguf: str, system: str = "", roles: Collection[str] = ()) -> str:
+    """The text of an Ollama Modelfile for a GGUF file: the chat form of this tokenizer, its stop token, greedy answers.
+
+    system: the system prompt that it was trained with, if it was always the same. roles: those that speak in its
+    conversations. Ollama has a template language of its own, so what stands before and after each role is read off the
+    tokenizer's template. Raises CourseError when it does not always write the same there: then a Modelfile would ask
+    otherwise than the training did.
+    """
+    turns, default, end = chat_parts(tokenizer)
+    if silent := sorted({*roles} - {*turns}):
+        raise CourseError(
+            f"The chat template of this tokenizer does not write turns of the role {silent[0]} in one form, and the "
+            f"training had some, so no Modelfile can be made from it. {_WITH_LLAMA}"
+        )
+    if '"""' in system:
+        raise CourseError(f'The system prompt holds """, which a Modelfile cannot say. {_WITH_LLAMA}')
+    cases = "".join(
+        f'{{{{ {"else if" if number else "if"} eq .Role "{role}" }}}}{before}{{{{ .Content }}}}{after}'
+        for number, (role, (before, after)) in enumerate(turns.items())
+    )
+    first = f'{{{{ if ne (index .Messages 0).Role "system" }}}}{default}{{{{ end }}}}' if default else ""
+    template = f"{first}{{{{ range .Messages }}}}{cases}{{{{ end }}}}{{{{ end }}}}{end}"
+    return (
+        f"FROM ./{gguf}\n"
+        f'TEMPLATE """{template}"""\n'
+        + (f'SYSTEM """{system}"""\n' if system else "")
+        + f"PARAMETER stop {json.dumps(tokenizer.eos_token)}\n"
+        "PARAMETER temperature 0\n"
+    )
+
+
+def chat_parts(tokenizer: Any) -> tuple[dict[str, tuple[str, str]], str, str]:
+    """A chat template taken apart: before and after a turn by role, the text before a conversation without a system
+    prompt, and what begins an answer. Turns of a tool are among them where the template writes them in one form.
+
+    Raises CourseError as `modelfile` does.
+    """
+    marks = {role: f"{role[:3].upper()}-7391" for role in ("system", "user", "assistant", "tool")}
+
+    def render(*roles: str, prompt: bool = False) -> str:
+        chat = [{"role": role, "content": marks[role]} for role in roles]
+        return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=prompt)
+
+    def part(role: str, *before: str) -> tuple[str, str]:
+        left, mark, right = render(*before, role).removeprefix(render(*before) if before else "").partition(marks[role])
+        if not mark:
+            raise CourseError(_UNSAYABLE)
+        return left, right
+
+    def together(parts: Mapping[str, tuple[str, str]], *roles: str) -> str:
+        made = "".join(f"{parts[role][0]}{marks[role]}{parts[role][1]}" for role in roles)
+        return made if roles[0] == "system" else default + made
+
+    try:
+        end = render("system", "user", prompt=True).removeprefix(render("system", "user"))
+        parts = {"system": part("system"), "user": part("user", "system")}
+        parts["assistant"] = part("assistant", "system", "user")
+        default = render("user").removesuffix("".join((parts["user"][0], marks["user"], parts["user"][1])))
+        for roles in (("system", "user"), ("user", "assistant", "user"), ("system", "user", "assistant", "user")):
+            if together(parts, *roles) + end != render(*roles, prompt=True):
+                raise CourseError(_UNSAYABLE)
+        whole = ("system", "user", "assistant")
+        if render(*whole) != together(parts, *whole):
+            raise CourseError(_UNSAYABLE)
+    except CourseError:
+        raise
+    except Exception as error:  # a template is a program, and may refuse a conversation in any way
+        raise CourseError(_UNSAYABLE) from error
+    with contextlib.suppress(Exception):
+        more = parts | {"tool": part("tool", "user", "assistant")}
+        called = ("user", "assistant", "tool", "assistant", "user", "assistant", "tool")
+        if render(*called, prompt=True) == together(more, *called) + end:
+            parts = more
+    pieces = [*(piece for pair in parts.values() for piece in pair), default, end]
+    if any(re.search(r'\{\{|\}\}|"""|7391', piece) for piece in pieces):
+        raise CourseError(_UNSAYABLE)
+    return parts, default, end

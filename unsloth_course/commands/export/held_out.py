@@ -1,0 +1,138 @@
+"""The held-out prompts that a round trip asks, and the answers that they should get.
+
+A run of `finetune` leaves them beside what it trained, as `held-out.jsonl`: a line holds `messages` (the turns up to
+the answer) and `answer`, or `text` where raw text was trained on. A `Row` is one of them, ready to ask.
+"""
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.data.chat import ROLES
+
+FILE = "held-out.jsonl"
+MOST = 200  # rows
+SHORT_ANSWER = 24  # characters, on one line: only such answers can be marked by exact match
+TEXT_CHARACTERS = 512  # of a raw text: half is the prompt, half is what should follow
+
+Row = dict[str, Any]
+"""{"messages": [...], "answer": ""} or, of raw text, {"prompt": "", "answer": ""}."""
+
+
+def read(source: Path, data: str | None = None) -> list[Row]:
+    """At most 200 held-out rows for what was trained into the folder `source`.
+
+    data: a file of such rows, or "pocket", instruction rows in a file, a Hub name; without it the `held-out.jsonl`
+    beside `source`, or else what its training noted in its results file. Raises CourseError when there is nothing,
+    and as `read_file` and `data.sources.instructions` do.
+    """
+    beside = source.parent / FILE
+    if data is None and beside.is_file():
+        return read_file(beside)
+    if data is not None and _holds_rows(Path(data)):
+        return read_file(Path(data))
+    noted = options(source)
+    name = data or noted.get("data")
+    if not isinstance(name, str):
+        raise CourseError(
+            f"There is no {FILE} beside {source}, and no results file that says on what it was trained, so there are "
+            "no held-out questions for the round trip. Name its data with --data: pocket, a file or a name on the Hub."
+        )
+    from unsloth_course.lesson.data import instruction, sources
+
+    with contextlib.redirect_stdout(None):
+        _, rows, _ = sources.instructions(name, MOST, MOST, noted.get("seed", 3407))
+    asked = [instruction.question(row["instruction"], row["input"]) for row in rows]
+    return [
+        {"messages": [{"role": "user", "content": text}], "answer": row["output"]}
+        for text, row in zip(asked, rows, strict=True)
+    ]
+
+
+def options(source: Path) -> dict[str, Any]:
+    """The options that `finetune` wrote into its results file beside `source`; none when there is no such file."""
+    for file in sorted(source.parent.glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, RecursionError):
+            found = json.loads(file.read_text(encoding="utf-8")).get("options")
+            if isinstance(found, dict) and isinstance(found.get("data"), str):
+                return found
+    return {}
+
+
+def read_file(file: str | Path) -> list[Row]:
+    """The first 200 rows of a file as `finetune` writes it. Raises CourseError that names file and line."""
+    rows: list[Row] = []
+    try:
+        with Path(file).open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip() and len(rows) < MOST:
+                    rows.append(_row(line, f"{file}, line {number}"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CourseError(f"The held-out prompts in {file} cannot be read ({error}).") from None
+    if not rows:
+        raise CourseError(f"{file} holds no held-out prompt; name other data with --data.")
+    return rows
+
+
+def _holds_rows(file: Path) -> bool:
+    """Whether a file is one as `finetune` writes it, by its first line."""
+    if file.suffix.lower() != ".jsonl" or not file.is_file():
+        return False
+    with contextlib.suppress(OSError, ValueError, RecursionError), file.open(encoding="utf-8-sig") as lines:
+        first = json.loads(next((line for line in lines if line.strip()), "null"))
+        return isinstance(first, dict) and (set(first) >= {"messages", "answer"} or set(first) == {"text"})
+    return False
+
+
+def _row(line: str, where: str) -> Row:
+    try:
+        row = json.loads(line)
+        json.dumps(row, ensure_ascii=False).encode()  # half a character, such as "\\ud800", is no text
+    except (ValueError, RecursionError):
+        raise CourseError(f"{where} is not JSON.") from None
+    if isinstance(row, dict) and isinstance(row.get("text"), str):
+        return _continued(row["text"], where)
+    messages, answer = (row.get("messages"), row.get("answer")) if isinstance(row, dict) else (None, None)
+    turns = messages if isinstance(messages, list) else []
+    if turns and all(map(_is_turn, turns)) and isinstance(answer, str) and answer.strip():
+        return {"messages": [{"role": turn["role"], "content": turn["content"]} for turn in turns], "answer": answer}
+    raise CourseError(f'{where} has neither "messages" (roles and contents) with an "answer", nor a "text".')
+
+
+def _is_turn(turn: Any) -> bool:
+    return isinstance(turn, dict) and turn.get("role") in ROLES and isinstance(turn.get("content"), str)
+
+
+def _continued(text: str, where: str) -> Row:
+    """A raw text as a prompt and what follows it, cut in the middle, before a space where there is one."""
+    text = text.strip()[:TEXT_CHARACTERS]
+    if len(text) < 2:
+        raise CourseError(f"{where}: the text is too short to be cut into a beginning and what follows.")
+    middle = len(text) // 2
+    cut = max(text.rfind(" ", 1, middle + 1), text.rfind("\n", 1, middle + 1))
+    cut = cut if cut > 0 else middle
+    return {"prompt": text[:cut], "answer": text[cut:]}
+
+
+def short(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether every answer is of a chat, on one line, and has at most 24 characters."""
+    return all("messages" in row and len(row["answer"]) <= SHORT_ANSWER and "\n" not in row["answer"] for row in rows)
+
+
+def system_prompt(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The system prompt that all conversations have in common; "" when they differ or have none."""
+    firsts = {_system(row) for row in rows}
+    return firsts.pop() if len(firsts) == 1 else ""
+
+
+def _system(row: Mapping[str, Any]) -> str:
+    first = row.get("messages", [{}])[0]
+    return first["content"] if first.get("role") == "system" else ""
+
+
+def roles(rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The roles that speak in the conversations."""
+    return {turn["role"] for row in rows for turn in row.get("messages", ())}

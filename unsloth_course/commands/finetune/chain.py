@@ -1,0 +1,363 @@
+"""Stages one after the other, each on the model that the one before made: continued pretraining, then SFT, then DPO.
+
+One TOML file holds the stages; what stands above them holds for all. Each stage is the command `finetune` in a process
+of its own, in a folder of its own. After each one the held-out rows of all stages before are measured again: a model
+that learned something new must still do the old.
+
+    out = "results/chain"
+    model = "pocket"
+
+    [[stage]]
+    method = "cpt"
+    data = "pocket"
+    target = 10       # perplexity, at most
+
+    [[stage]]
+    method = "lora"
+    data = "pocket"
+    target = 0.9      # right answers, at least
+"""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from unsloth_course.commands.finetune import options as settings_of
+from unsloth_course.commands.finetune import recipes
+from unsloth_course.commands.finetune.options import Options
+from unsloth_course.core import checkpoints, writing
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.profile import POCKET
+
+RESULTS = "chain.json"
+KEPT = 0.10
+"""How far a score may fall below what its stage reached: 10 points."""
+_OWN = ("target", "name")
+_OF_THE_CHAIN = ("model", "out", "resume", "earlier", "hand_on")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: its name, its options, and the score that it has to reach (of perplexity: at most)."""
+
+    name: str
+    options: Options
+    target: float | None = None
+
+    @property
+    def made(self) -> Path:
+        """The folder of the whole model that it hands on."""
+        return self.options.out / ("model" if self.options.method == "full" else "merged")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the scoreboard: a held-out score after each stage so far, from the stage that trained it on.
+
+    `before` is the score before that stage, `scores` by stage name; `lower` whether less is better.
+    """
+
+    stage: str
+    metric: str
+    before: float
+    scores: dict[str, float]
+    target: float | None = None
+
+    @property
+    def lower(self) -> bool:
+        return self.metric == "perplexity"
+
+    @property
+    def reached(self) -> float:
+        """The score after its own stage."""
+        return self.scores[self.stage]
+
+    @property
+    def last(self) -> float:
+        """The score after the last stage so far."""
+        return list(self.scores.values())[-1]
+
+    @property
+    def met(self) -> bool:
+        """Whether its stage reached its target."""
+        return self.target is None or (self.reached <= self.target if self.lower else self.reached >= self.target)
+
+    @property
+    def lost(self) -> float:
+        """What is lost since, from 0 to 1: points of a share; of perplexity the part of the fall of its logarithm."""
+        if not self.lower:
+            return self.reached - self.last
+        fallen = math.log(self.before / self.reached)
+        return math.log(self.last / self.reached) / fallen if fallen > 0 else 0.0
+
+    @property
+    def kept(self) -> bool:
+        """Whether no more than 10 points are lost."""
+        return self.lost <= KEPT
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished chain: the scoreboard's rows, the receipts' verdicts by stage, and the seconds of it all."""
+
+    rows: list[Row]
+    verdicts: dict[str, str]
+    seconds: dict[str, float]
+    out: Path
+    files: list[Path] = field(default_factory=list)
+
+    @property
+    def complaints(self) -> list[str]:
+        """What is wrong with the chain, one sentence each."""
+        doubtful = {name: verdict for name, verdict in self.verdicts.items() if verdict != "trained"}
+        found = [f"Stage {name}: the receipt says {verdict}." for name, verdict in doubtful.items()]
+        for row in self.rows:
+            shown = _shown(row, row.reached)
+            if not row.met:
+                found.append(f"Stage {row.stage} reached {row.metric} {shown}, and its target is {row.target:g}.")
+            if not row.kept:
+                found.append(
+                    f"What stage {row.stage} taught was lost on the way: {row.metric} {shown} then, "
+                    f"{_shown(row, row.last)} at the end. Mix its rows into the later stages, or lower their rates."
+                )
+        return found
+
+    def to_json(self) -> str:
+        """The scoreboard as JSON: what `--json` prints and chain.json holds."""
+        rows = [
+            {
+                **{name: getattr(row, name) for name in ("stage", "metric", "before", "scores", "target")},
+                **{name: getattr(row, name) for name in ("met", "kept", "lost")},
+            }
+            for row in self.rows
+        ]
+        return json.dumps({"stages": rows, "verdicts": self.verdicts, "seconds": self.seconds}, indent=2)
+
+    def __str__(self) -> str:
+        names = list(self.verdicts)
+        head = ["held-out score", "before", *(f"after {name}" for name in names), "target", "kept"]
+        lines = [head]
+        for row in self.rows:
+            scores = [_shown(row, row.scores[name]) if name in row.scores else "" for name in names]
+            target = "" if row.target is None else ("<= " if row.lower else ">= ") + _shown(row, row.target)
+            lines.append(
+                [f"{row.stage}: {row.metric}", _shown(row, row.before), *scores, target, "yes" if row.kept else "no"]
+            )
+        lines.append(["verdict", "", *self.verdicts.values(), "", ""])
+        lines.append(["seconds", "", *(f"{self.seconds[name]:.0f}" for name in names), "", ""])
+        return writing.in_columns(lines)
+
+
+def _shown(row: Row, value: float) -> str:
+    return f"{value:,.2f}" if row.lower else f"{100 * value:.1f} %"
+
+
+def is_chain(path: Path) -> bool:
+    """Whether a TOML file holds stages. A file that cannot be read is none; `options.read` then says why."""
+    try:
+        return "stage" in tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def read(path: Path, out: Path | None = None) -> tuple[list[Stage], Path]:
+    """The stages in a file, and the folder of the chain. Raises CourseError, with the stage, for what is amiss."""
+    found = tomllib.loads(path.read_text(encoding="utf-8"))
+    stages = found.pop("stage")
+    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages) or not stages:
+        raise CourseError(f"{path}: write each stage under a line [[stage]] of its own.")
+    shared = settings_of.checked(found, str(path))
+    noted, model = shared.pop("out", Path("results/chain")), shared.pop("model", None)
+    out = out or noted
+    made: list[Stage] = []
+    for number, stage in enumerate(stages, 1):
+        where = f"{path}, stage {number}"
+        made.append(_stage(stage, shared, where, number, out, model, made))
+    return made, out
+
+
+def _stage(
+    found: Mapping[str, Any],
+    shared: Mapping[str, Any],
+    where: str,
+    number: int,
+    out: Path,
+    model: str | None,
+    made: list[Stage],
+) -> Stage:
+    target, name = found.get("target"), found.get("name", "")
+    if target is not None and type(target) not in (int, float):
+        raise CourseError(f"{where}: target is {target!r}; give a number, such as 0.9.")
+    values = {**shared, **settings_of.checked({k: v for k, v in found.items() if k not in _OWN}, where)}
+    for key, example in (("method", "lora"), ("data", "pocket")):
+        if key not in values:
+            raise CourseError(f'{where} has no {key}. Write one, such as {key} = "{example}".')
+    if taken := [key for key in _OF_THE_CHAIN if key in values]:
+        raise CourseError(f"{where}: {taken[0]!r} is decided by the chain; take it out of the stage.")
+    name = name or f"{number}-{values['method']}"
+    if not isinstance(name, str) or Path(name).name != name or name in [stage.name for stage in made]:
+        raise CourseError(f"{where}: {name!r} is no name for a folder of its own.")
+    if made:
+        model = str(made[-1].made)
+    earlier = tuple(f"{stage.options.method} {stage.options.data}" for stage in made)
+    options = Options(**values, model=model, out=out / name, earlier=earlier)
+    try:
+        settings_of.check(options)
+    except CourseError as error:
+        raise CourseError(f"{where}: {error}") from None
+    for before in made:
+        _check_comparable(before, options, where)
+    return Stage(name, replace(options, hand_on=options.method != "full"), None if target is None else float(target))
+
+
+def _check_comparable(before: Stage, options: Options, where: str) -> None:
+    """Raises CourseError when a stage would measure what the one before taught on other rows, or on rows cut elsewhere.
+
+    The two scores would not be the same model's, and a larger test would hold rows that were trained on.
+    """
+    first = before.options
+    asked = [recipes.Recipe(replace(first, held_out=each.held_out), None).held_out for each in (first, options)]
+    # Exact matches and preferences are not cut, raw text is always cut at one length, and GRPO takes no max_length.
+    cut = first.lesson in ("full", "lora") and first.data != POCKET and options.method != "grpo"
+    differ = ["held_out"] if asked[0] != asked[1] else []
+    differ += ["max_length"] if cut and first.max_length != options.max_length else []
+    if differ:
+        raise CourseError(
+            f"{where}: {differ[0]} is not that of stage {before.name}, and what that stage taught is measured again "
+            "here, in the same way. Give both stages the same one."
+        )
+
+
+def run(path: Path, out: Path | None = None, resume: bool = False, say: Callable[[str], None] = print) -> Outcome:
+    """Runs the stages of a file and returns the scoreboard; it is written to chain.json in the chain's folder.
+
+    resume: leave out the stages that are done, and go on with the next where it was stopped. Raises CourseError when a
+    stage fails or its receipt says "not trained", as no later stage can be built on it, and KeyboardInterrupt after
+    Ctrl-C or SIGTERM, once the stage has saved and ended.
+    """
+    stages, out = read(path, out)
+    verdicts: dict[str, str] = {}
+    seconds: dict[str, float] = {}
+    rows: list[Row] = []
+    for number, stage in enumerate(stages, 1):
+        started = time.monotonic()
+        found = _done(stage) if resume else None
+        if found is None:
+            say(f"stage {number} of {len(stages)}: {stage.name}")
+            _run_stage(stage, resume)
+            found = _results(stage)
+            if resume:  # what the later stages have left was built on another model than this one
+                resume = False
+                for later in stages[number:]:
+                    checkpoints.discard(later.options.out / "checkpoints")
+            seconds[stage.name] = round(time.monotonic() - started, 1)
+        else:
+            say(f"stage {number} of {len(stages)}: {stage.name} is done")
+            seconds[stage.name] = found["wall_seconds"]
+        verdicts[stage.name] = found["receipt"]["verdict"]
+        _check_handed_on(stage, rows, found)
+        for row, measured in zip(rows, found["earlier"], strict=True):
+            row.scores[stage.name] = measured["after"]
+        score = found["stands"]
+        rows.append(Row(stage.name, score["metric"], score["before"], {stage.name: score["after"]}, stage.target))
+    outcome = Outcome(rows, verdicts, seconds, out, [stages[-1].options.out, out / RESULTS])
+    (out / RESULTS).write_text(outcome.to_json() + "\n", encoding="utf-8")
+    return outcome
+
+
+def _check_handed_on(stage: Stage, rows: list[Row], found: Mapping[str, Any]) -> None:
+    """Raises CourseError unless the stage began with the scores that the one before had ended with."""
+    for row, measured in zip(rows, found["earlier"], strict=True):
+        off = abs(measured["before"] / row.last - 1) if row.lower else abs(measured["before"] - row.last)
+        if off > 0.03:
+            raise CourseError(
+                f"Stage {stage.name} began with {row.metric} {_shown(row, measured['before'])} on what stage "
+                f"{row.stage} taught, and the stage before had ended with {_shown(row, row.last)}: it got another "
+                "model."
+            )
+
+
+def _run_stage(stage: Stage, resume: bool) -> None:
+    options = stage.options
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        config = options.out / "stage.toml"
+        config.write_text(settings_of.text(options), encoding="utf-8")
+    except OSError as error:
+        raise CourseError(f"{options.out} cannot be made ({error.strerror}); choose another --out.") from None
+    command = [sys.executable, "-m", "unsloth_course", "finetune", "--config", str(config)]
+    # What was begun is gone on with; a stage without a checkpoint begins at its first step.
+    process = subprocess.Popen([*command, *(["--resume"] * resume)], env=os.environ | {"PYTHONUNBUFFERED": "1"})
+    try:
+        with _sigterm_goes_to(process) as told:
+            status = process.wait()
+    except KeyboardInterrupt:
+        process.wait()  # it got the signal too, saves, and ends
+        raise
+    if told:
+        raise KeyboardInterrupt
+    if status:
+        raise CourseError(
+            f"Stage {stage.name} did not come to its end; above it says why. The stages before it are in "
+            f"{options.out.parent}: mend it, and go on with --resume."
+        )
+
+
+@contextmanager
+def _sigterm_goes_to(process: subprocess.Popen) -> Iterator[list[int]]:
+    """Passes SIGTERM, which a scheduler sends to the chain alone, on to its stage, and notes it in the list."""
+    told: list[int] = []
+    before = signal.getsignal(signal.SIGTERM)
+    if before in (signal.SIG_IGN, None) or threading.current_thread() is not threading.main_thread():
+        yield told
+        return
+
+    def passed_on(number: int, frame: Any) -> None:
+        told.append(number)
+        process.terminate()
+
+    signal.signal(signal.SIGTERM, passed_on)
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def interrupted(path: Path, out: Path | None = None) -> str:
+    """What to say of a chain that was stopped: where its stages are, and how it goes on."""
+    return f"Stopped. The stages so far are in {read(path, out)[1]}; the same command with --resume goes on from there."
+
+
+def _results(stage: Stage) -> dict[str, Any]:
+    path = stage.options.out / f"{stage.options.lesson}.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise CourseError(f"Stage {stage.name} left no results in {path}; run the chain again.") from None
+
+
+def _done(stage: Stage) -> dict[str, Any] | None:
+    """The results of a stage that came to its end with these options, and learned something.
+
+    The options are those in the results: finetune.toml may be that of a later run, which was stopped.
+    """
+    try:
+        found = _results(stage)
+        said = {name: value for name, value in found["options"].items() if value is not None}
+        before = Options(**settings_of.checked(said, "the results"))
+        trained = found["receipt"]["verdict"] != "not trained"
+    except (CourseError, KeyError, TypeError, AttributeError):
+        return None
+    same = not settings_of.changed(before, stage.options) and before.earlier == stage.options.earlier
+    return found if trained and same and before.out == stage.options.out and stage.made.is_dir() else None

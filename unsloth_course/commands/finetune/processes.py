@@ -1,0 +1,316 @@
+"""Several processes of one training, as torchrun starts them: which one this is, taking turns, and the end of all.
+
+torchrun starts the processes, gives each its number in the environment, and ends all of them when one has died; Unsloth
+and accelerate share the rows and average the gradients. Here is only what they leave open: who prints and saves, that
+the others wait for it, and a sentence where a run ends because one process did. Used by the room `finetune`; the
+commands are in docs/several-gpus.md. Follows torch's documentation of torchrun (Elastic Launch).
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+from unsloth_course.core.errors import CourseError
+
+HUNG = 180
+"""Seconds that a process waits for another one in the midst of a step before it gives the run up."""
+ENDED_FROM_OUTSIDE = 128 + signal.SIGTERM
+INTERRUPTED = 128 + signal.SIGINT
+NOTICED = 5.0  # seconds within which torchrun has noticed that a process died
+_LOST = "nothing of this run was saved yet"
+_AGAIN = f"start the same command again; {_LOST}"
+
+
+@dataclass(frozen=True)
+class Process:
+    """Which process of a run this is. `number` of `count` over all hosts; `here` of `count_here` on this host."""
+
+    number: int = 0
+    count: int = 1
+    here: int = 0
+    count_here: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that prints, evaluates and saves."""
+        return self.number == 0
+
+    @property
+    def several(self) -> bool:
+        """Whether there are others."""
+        return self.count > 1
+
+    def __str__(self) -> str:
+        return f"Process {self.number} of {self.count} on host {socket.gethostname()}"
+
+
+def current() -> Process:
+    """This process as torchrun numbered it; without torchrun the only one.
+
+    Raises CourseError when the environment holds numbers that cannot be.
+    """
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    if "WORLD_SIZE" not in os.environ:
+        return Process()
+    try:
+        found = Process(*(int(os.environ[name]) for name in names))
+    except (KeyError, ValueError):
+        found = None
+    if found is None or not (0 <= found.number < found.count and 0 <= found.here < found.count_here <= found.count):
+        shown = ", ".join(f"{name}={os.environ.get(name, 'not set')}" for name in names)
+        raise CourseError(
+            f"The environment numbers this process in a way that cannot be: {shown}. Start the command with torchrun, "
+            "which sets all four, or unset WORLD_SIZE to train in one process."
+        )
+    return found
+
+
+def share(rows: int, process: Process) -> int:
+    """How many of an update's rows each process takes. Raises CourseError when they cannot be shared evenly."""
+    if rows % process.count:
+        nearest = max(process.count, round(rows / process.count) * process.count)
+        raise CourseError(
+            f"{rows} rows of an update cannot be shared evenly by {process.count} processes. Choose --batch {nearest}, "
+            "or another number of processes."
+        )
+    return rows // process.count
+
+
+def take_gpu(process: Process) -> None:
+    """Has this process use its own GPU of the host. Call it before anything else touches CUDA.
+
+    Raises CourseError when the host has fewer GPUs than processes.
+    """
+    import torch
+
+    found = torch.cuda.device_count()
+    if process.count_here > found:
+        raise CourseError(
+            f"{process.count_here} processes were started on host {socket.gethostname()}, which has {found} GPUs that "
+            f"torch can use; each process needs one of its own. Start it with --nproc-per-node {max(1, found)}."
+        )
+    torch.cuda.set_device(process.here)
+
+
+def arguments(process: Process, on_gpu: bool) -> dict[str, Any]:
+    """The training arguments that several processes need beside those of one; none for one process."""
+    if not process.several:
+        return {}
+    # Every weight that is trained takes part in every step, so DDP need not search for ones that did not.
+    settings: dict[str, Any] = {"ddp_find_unused_parameters": False, "ddp_timeout": HUNG}
+    return settings if on_gpu else settings | {"ddp_backend": "gloo"}
+
+
+@contextmanager
+def before_the_others(process: Process, what: str, on_each_host: bool = False) -> Iterator[None]:
+    """The first process goes through the block before the others do; with `on_each_host` the first one of each host.
+
+    what: a name for the block, used once in a run. The others wait as long as it takes.
+    """
+    leads = process.here == 0 if on_each_host else process.first
+    if not process.several or (on_each_host and process.count_here == 1):
+        yield
+        return
+    key = f"{what} on {os.environ.get('GROUP_RANK', '0')}" if on_each_host else what
+    store = _store()
+    if not leads:
+        # In small pieces, so that Ctrl-C is heard.
+        while not store.check([key]):
+            time.sleep(0.2)
+    yield
+    if leads:
+        store.set(key, "done")
+
+
+def after_the_first(process: Process, what: str) -> None:
+    """Returns on the other processes when the first one has come to this call."""
+    with before_the_others(process, what):
+        pass
+
+
+def _store() -> Any:
+    """torchrun's own table of names and values, which all processes reach."""
+    from torch import distributed
+
+    store, *_ = next(distributed.rendezvous("env://"))
+    return distributed.PrefixStore("course", store)
+
+
+@contextmanager
+def together(process: Process) -> Iterator[None]:
+    """Inside the block only the first process prints, and a process that fails or dies ends all with a sentence.
+
+    The sentence names the process and its host and says what to do. It comes from the process itself when that can
+    still speak, and otherwise from another one on its host, since torchrun sends these SIGTERM. A thread of its own
+    takes that signal: the main one may be waiting inside a library for an answer that will never come.
+    """
+    if not process.several:
+        yield
+        return
+    _note(process, "pid", str(os.getpid()))
+    _listen(process)
+    try:
+        if process.first:
+            yield
+        else:
+            with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+                yield
+        after_the_first(process, "the end")
+        _part()
+    except CourseError as error:
+        if process.here:  # all of them may have found the same; then the first one says it, and torchrun ends this one
+            time.sleep(NOTICED)
+        _fail(process, str(error))
+    except Exception as error:
+        if _lost(process, NOTICED):  # not a failure of its own: it waited for one that is gone
+            _leave(process, signal.SIGTERM)
+        import traceback
+
+        traceback.print_exc()
+        _fail(process, _explained(error))
+    _note(process, "left")
+
+
+def _part() -> None:
+    """Takes this process out of the group, if it ever joined one; a GPU's library complains otherwise."""
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def _explained(error: Exception) -> str:
+    """An error that is nobody's sentence yet, as one."""
+    text = shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...").rstrip(" .")
+    if "OutOfMemory" in type(error).__name__:
+        return f"{text}. Lower --batch, or use more processes, and {_AGAIN}."
+    if any(word in str(error).lower() for word in ("timed out", "timeout")):
+        return f"{text}. Another process hangs: look for it on the other hosts, end what is left, and {_AGAIN}."
+    if any(word in str(error).lower() for word in ("closed by peer", "connection reset", "nccl", "gloo")):
+        return f"{text}. A process on another host is gone; see what it said there, and {_AGAIN}."
+    return f"{text}. The lines above say where; mend that, and {_AGAIN}."
+
+
+def _fail(process: Process, sentence: str) -> None:
+    """Says why this process stops, notes it for the others and for torchrun's report, and stops at once.
+
+    Leaving the ordinary way would wait for the others, which wait for this one.
+    """
+    sentence = f"{process} stopped: {sentence}"
+    _note(
+        process,
+        "error.json",
+        json.dumps(
+            {
+                "message": {
+                    "message": sentence,
+                    "extraInfo": {"py_callstack": sentence, "timestamp": str(int(time.time()))},
+                }
+            }
+        ),
+    )
+    _say(sentence)
+    os._exit(1)
+
+
+def _say(sentence: str) -> None:
+    sys.stdout.flush()
+    print(f"\n{sentence}\n", file=sys.stderr, flush=True)
+
+
+def _listen(process: Process) -> None:
+    """A thread that takes SIGTERM and SIGINT, whatever the main thread is doing."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(writing)
+
+    def wait() -> None:
+        _leave(process, os.read(reading, 1)[0])
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _leave(process: Process, number: int) -> None:
+    """Ends this process because it was told to, and says why if no other one does."""
+    if number == signal.SIGINT:
+        _note(process, "left")
+        if process.first:
+            _say(f"Stopped by Ctrl-C; {_LOST}.")
+        os._exit(INTERRUPTED)
+    dead = _lost(process)
+    speaks = process.here == min(set(range(process.count_here)) - {sibling for sibling, _ in dead}, default=0)
+    _note(process, "left")
+    silent = [(sibling, pid) for sibling, pid in dead if not _noted(sibling, "error.json")]
+    if dead and not silent:
+        os._exit(ENDED_FROM_OUTSIDE)  # it has said why
+    if speaks and silent:
+        sibling, pid = silent[0]
+        other = Process(process.number - process.here + sibling, process.count, sibling, process.count_here)
+        _say(
+            f"{other} (pid {pid}) died without a word, so the whole run was ended. Most often the system killed it "
+            "because memory ran out (`dmesg` says so on Linux): lower --batch. Then "
+            f"{_AGAIN}."
+        )
+    elif speaks:
+        _say(
+            f"{process} was told to end (SIGTERM), by hand, by a scheduler, or because a process on another host "
+            f"ended; see what was said there, and {_AGAIN}."
+        )
+    os._exit(ENDED_FROM_OUTSIDE)
+
+
+def _folder(here: int) -> Path | None:
+    """The folder that torchrun keeps for a process of this host, beside that of this process; None without torchrun."""
+    own = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    return Path(own).parent.parent / str(here) if own else None
+
+
+def _note(process: Process, name: str, text: str = "") -> None:
+    folder = _folder(process.here)
+    if folder is not None and folder.is_dir():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def _noted(here: int, name: str) -> str | None:
+    folder = _folder(here)
+    try:
+        return (folder / name).read_text(encoding="utf-8") if folder else None
+    except OSError:
+        return None
+
+
+def _lost(process: Process, within: float = 0.0) -> list[tuple[int, int]]:
+    """The processes of this host that ended before their time: number on the host, and pid. Looks for so many seconds.
+
+    One that failed by itself is among them as soon as it has noted so, which is just before it ends.
+    """
+    import psutil
+
+    end = time.monotonic() + within
+    while True:
+        found = []
+        for sibling in set(range(process.count_here)) - {process.here}:
+            pid = _noted(sibling, "pid")
+            if not pid or _noted(sibling, "left") is not None:
+                continue
+            try:
+                gone = psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE
+            except psutil.NoSuchProcess:
+                gone = True
+            if gone or _noted(sibling, "error.json") is not None:
+                found.append((sibling, int(pid)))
+        if found or time.monotonic() >= end:
+            return found
+        time.sleep(0.1)

@@ -1,0 +1,337 @@
+"""How each method trains: the lessons' recipes for a learner's own rows, model and options.
+
+A recipe loads the model, makes it trainable and builds TRL's trainer; all numbers that an option leaves open are the
+lesson's: the first of a pair for the bundled model and its kin, the second for a model from elsewhere.
+"""
+
+import math
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from unsloth_course.commands.finetune import tasks
+from unsloth_course.commands.finetune.options import Options
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson import models
+from unsloth_course.lesson.profile import POCKET
+
+STEPS = {"lora": (200, 120), "full": (200, 120), "dpo": (80, 120), "grpo": (28, 80)}
+LEARNING_RATES = {
+    "lora": (1e-3, 2e-4),
+    "full": (1e-4, 5e-5),
+    "dpo": (5e-4, 1e-4),
+    "grpo": (1e-3, 2e-4),
+    "cpt": (8e-4, 5e-5),
+}
+# Unsloth keeps all weights in bfloat16 where the GPU has it; updates smaller than its last digit are lost.
+FULL_RATE_IN_BFLOAT16 = (2e-4, 5e-5)
+HELD_OUT = {"cpt": 100}
+RANKS = {"cpt": 64}
+WARM_UP = {"dpo": (300, 0), "grpo": (60, 100)}
+WARM_ROWS = 16  # of each step of it, of GRPO
+WORKED = (0.25, 0.5)  # the share of them that shows its steps
+WARM_UP_RATES = (1e-3, 2e-4)
+BETA = (5.0, 0.1)
+COMPLETION = (64, 96)  # tokens
+PROMPTS, GENERATIONS = (4, 8), 8  # of GRPO, for each update
+BLOCKS = 600  # of continued pretraining
+REPLAY = 0.4
+SHORT_RUN = 50  # steps; up to so many, each one's loss is logged
+
+
+@dataclass
+class Recipe:
+    """A method for one run: its numbers, with the options' own in place of the lesson's."""
+
+    options: Options
+    machine: Any
+
+    @property
+    def lesson(self) -> str:
+        return self.options.lesson
+
+    def own(self, pair: Any) -> Any:
+        """Of a pair the value for this model."""
+        return pair[not self.machine.bundled] if isinstance(pair, tuple) else pair
+
+    @property
+    def batch(self) -> int:
+        """Rows of one update; of GRPO completions."""
+        if self.lesson == "grpo":
+            return (self.options.batch or self.own(PROMPTS)) * self.generations
+        return self.options.batch or self.machine.arguments["per_device_train_batch_size"]
+
+    @property
+    def generations(self) -> int:
+        """Completions of a prompt, of GRPO."""
+        return self.options.generations or GENERATIONS
+
+    @property
+    def completion(self) -> int | None:
+        """Tokens of the longest completion, of GRPO."""
+        return self.options.completion_length or self.own(COMPLETION)
+
+    @property
+    def beta(self) -> float:
+        """The price of leaving the reference, of DPO."""
+        return self.own(BETA) if self.options.beta is None else self.options.beta
+
+    @property
+    def rank(self) -> int:
+        return self.options.rank or RANKS.get(self.lesson, 16)
+
+    @property
+    def held_out(self) -> int:
+        """Rows kept for testing."""
+        return self.options.held_out or HELD_OUT.get(self.lesson, 200)
+
+    @property
+    def warm_up(self) -> int:
+        """Supervised steps before the method itself."""
+        asked = self.options.warm_up
+        return self.own(WARM_UP.get(self.lesson, 0)) if asked is None else asked
+
+    @property
+    def learning_rate(self) -> float:
+        rounded = self.lesson == "full" and self.machine.bfloat16
+        rates = FULL_RATE_IN_BFLOAT16 if rounded else LEARNING_RATES[self.lesson]
+        return self.options.learning_rate or self.own(rates)
+
+    def wanted_rows(self) -> int:
+        """How many rows to learn from are asked for: all of them where epochs decide the steps."""
+        options = self.options
+        every = options.epochs and self.machine.data != POCKET  # what is generated has no end
+        if self.lesson == "cpt":
+            return options.max_samples or (tasks.ALL if every else 2 * BLOCKS)
+        if every:
+            return options.max_samples or tasks.ALL
+        most = self.warm_up * self.warm_up_batch + self.default_steps * self.rows_each
+        return min(options.max_samples or most, most)
+
+    @property
+    def rows_each(self) -> int:
+        """Rows of the data in one update; of GRPO prompts, each with its group of completions."""
+        return self.batch // self.generations if self.lesson == "grpo" else self.batch
+
+    @property
+    def default_steps(self) -> int:
+        """Updates as asked for, or as in the lesson."""
+        return self.options.steps or self.own(STEPS[self.lesson])
+
+    @property
+    def warm_up_batch(self) -> int:
+        return WARM_ROWS if self.lesson == "grpo" else self.machine.arguments["per_device_train_batch_size"]
+
+    def task(self) -> tasks.Task:
+        """The rows, and what is measured on them."""
+        more = {"grpo": {"completion": self.completion}, "dpo": {"beta": self.beta}}.get(self.lesson, {})
+        return tasks.MAKE[self.options.method](
+            self.machine, self.wanted_rows(), self.held_out, self.options.seed, **more
+        )
+
+    def steps(self, rows: int) -> int:
+        """Updates of the run, of so many rows to learn from."""
+        options = self.options
+        if options.steps is None and (options.epochs or self.lesson == "cpt"):
+            return max(1, math.ceil((options.epochs or 1) * rows / self.rows_each))
+        return self.default_steps
+
+    # The model
+
+    @property
+    def target_modules(self) -> list[str]:
+        """The layers that get an adapter; of continued pretraining the embeddings, too."""
+        tables = ("embed_tokens", "lm_head") if self.lesson == "cpt" else ()
+        return [*(self.options.target_modules or models.PROJECTIONS), *tables]
+
+    def load(self, folder: str) -> tuple[Any, Any]:
+        """The model and its tokenizer, from a folder. Raises CourseError for an optimizer that there is none of."""
+        from unsloth import FastLanguageModel
+
+        _check_optim(self.options.optim)
+        # Unsloth's loader on a CPU does not know the argument.
+        exact = {"float32_mixed_precision": True} if self.machine.mixed_precision else {}
+        return FastLanguageModel.from_pretrained(
+            model_name=folder,
+            max_seq_length=self.machine.max_length,
+            dtype=self.machine.torch_dtype,
+            load_in_4bit=self.options.method == "qlora",
+            full_finetuning=self.options.method == "full",
+            use_gradient_checkpointing=False,
+            **exact,
+        )
+
+    def made_trainable(self, model: Any, checkpointing: bool = False) -> tuple[Any, models.Count]:
+        """The model with what is trained, and the count of it."""
+        if self.options.method == "full":
+            return model, models.require_full(model)
+        from unsloth import FastLanguageModel
+
+        cpt = {"use_rslora": True, "ensure_weight_tying": True} if self.lesson == "cpt" else {}
+        model = FastLanguageModel.get_peft_model(
+            model,
+            r=self.rank,
+            lora_alpha=self.options.lora_alpha or self.rank,
+            lora_dropout=self.options.lora_dropout,
+            target_modules=self.target_modules,
+            use_gradient_checkpointing=checkpointing,
+            random_state=self.options.seed,
+            **cpt,
+        )
+        if self.options.target_modules:
+            return model, models.count(model)
+        return model, (models.require_cpt if cpt else models.require_lora)(model, self.rank)
+
+    def warmed_up(self, folder: str, warm: Any, earlier: list[tasks.Task]) -> tuple[str, list[Any]]:
+        """The folder of a model that was taught to answer first, before DPO: the adapter is merged into it.
+
+        warm: rows for it. earlier: tasks of stages before; what they measure on the model as it came is returned, too.
+        A run that is resumed finds the folder there.
+        """
+        from unsloth_course.lesson import data
+
+        start = self.options.out.resolve() / "start"
+        there = self.options.resume and (start / "config.json").is_file()
+        if there and not earlier:
+            return str(start), []
+        recipe = Recipe(replace(self.options, method="lora", rank=16, lora_alpha=16), self.machine)
+        model, tokenizer = recipe.load(folder)
+        handed = [task.measure(model, tokenizer) for task in earlier]
+        if there:
+            return str(start), handed
+        print(f"{self.warm_up} supervised steps first: the model learns to answer in both ways")
+        model, _ = recipe.made_trainable(model)
+        self.supervise(model, tokenizer, data.preference.warm_up(warm, share=0.33, seed=self.options.seed))
+        unfinished = Path(f"{start}.unfinished")
+        for old in (start, unfinished):
+            shutil.rmtree(old, ignore_errors=True)
+        model.save_pretrained_merged(str(unfinished), tokenizer, save_method="merged_16bit")
+        unfinished.rename(start)
+        return str(start), handed
+
+    def supervise(self, model: Any, tokenizer: Any, rows: Any) -> None:
+        """The supervised steps of a warm-up. rows: TRL's columns prompt and completion."""
+        from unsloth_course.lesson import training
+
+        first = rows[0]
+        models.in_chat_form(tokenizer, [*first["prompt"], *first["completion"]], tokenize=False)  # or a sentence
+        with tempfile.TemporaryDirectory() as out:  # it keeps nothing
+            training.supervised(
+                model,
+                tokenizer,
+                rows,
+                self.machine,
+                steps=self.warm_up,
+                learning_rate=self.own(WARM_UP_RATES),
+                seed=self.options.seed,
+                out=out,
+                per_device_train_batch_size=self.warm_up_batch,
+            )
+
+    def warm_rows(self, task: tasks.Task) -> Any:
+        """Takes the rows of the warm-up out of those to learn from, and returns them; None without a warm-up."""
+        wanted = self.warm_up * self.warm_up_batch
+        if not wanted:
+            return None
+        whole, all_wanted = len(task.train), wanted + self.default_steps * self.rows_each
+        if whole < 2:
+            raise CourseError(
+                f"{self.machine.data} has {whole} rows to learn from, and the warm-up needs some of its own."
+            )
+        # Few rows are shared out as many would have been; both sides then see theirs more often.
+        cut = wanted if whole >= all_wanted else min(max(1, whole * wanted // all_wanted), whole - 1)
+        warm, task.train = task.train.select(range(cut)), task.train.select(range(cut, whole))
+        return warm
+
+    # The trainer
+
+    def arguments(self, steps: int, test: bool, saving: dict[str, Any]) -> dict[str, Any]:
+        """Training arguments that the options set, in place of the recipe's own."""
+        options = self.options
+        found: dict[str, Any] = {
+            "learning_rate": self.learning_rate,
+            "weight_decay": options.weight_decay,
+            "report_to": options.report_to,
+            "run_name": options.out.name,
+            "output_dir": str(options.out / "checkpoints"),
+            **saving,
+        }
+        if options.report_to == "tensorboard":
+            os.environ["TENSORBOARD_LOGGING_DIR"] = str(options.out / "tensorboard")  # transformers 5 reads it there
+        for name in ("lr_scheduler_type", "warmup_steps", "optim"):
+            if (value := getattr(options, name)) is not None:
+                found[name] = value
+        if options.warmup_ratio is not None:
+            found["warmup_steps"] = round(options.warmup_ratio * steps)
+        if steps <= SHORT_RUN:
+            found["logging_steps"] = 1
+        if test and self.lesson != "grpo":
+            every = options.eval_steps or max(1, steps // 4)
+            found |= {"eval_strategy": "steps", "eval_steps": every, "eval_on_start": True}
+            found |= {"per_device_eval_batch_size": 8}
+            if options.early_stopping:
+                # The weights of the best measurement are taken back at the end, so each has to be saved.
+                found |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "save_steps": every}
+        return found
+
+    def trainer(
+        self,
+        model: Any,
+        tokenizer: Any,
+        rows: Any,
+        held_out: Any,
+        steps: int,
+        settings: dict[str, Any],
+        callbacks: list[Any],
+    ) -> Any:
+        """TRL's trainer for the method. rows, held_out: as `task.rows` gives them."""
+        from unsloth_course.lesson import training
+
+        common = {
+            "steps": steps,
+            "seed": self.options.seed,
+            "out": self.options.out / "checkpoints",
+            "held_out": held_out,
+            "callbacks": callbacks,
+        }
+        lesson = (model, tokenizer, rows, self.machine)
+        if self.lesson == "dpo":
+            return training.preference_trainer(*lesson, beta=self.beta, **common, **settings)
+        if self.lesson == "grpo":
+            common.pop("held_out")
+            more = {"generations": self.generations, "completion": self.completion}
+            return training.reward_trainer(*lesson, **more, **common, **settings)
+        if self.lesson == "cpt":
+            rate = self.options.embedding_learning_rate or self.learning_rate / self.own((2, 5))
+            return training.continued_trainer(*lesson, embedding_learning_rate=rate, **common, **settings)
+        return training.supervised_trainer(*lesson, **common, **settings)
+
+    def blocks(self, task: tasks.Task, tokenizer: Any) -> tuple[Any, Any]:
+        """Blocks of text to learn from, with replay mixed in, and blocks of the held-out text."""
+        from unsloth_course.lesson import data
+
+        length = self.machine.max_length
+        packed = data.corpus.blocks(task.train["text"], tokenizer, length)
+        print(packed)
+        # With neither a number of rows nor of epochs a run takes as much as the lesson does.
+        most = len(packed.dataset) if self.options.epochs or self.options.max_samples else BLOCKS
+        domain = packed.dataset.select(range(min(most, len(packed.dataset))))
+        share = REPLAY if self.options.replay is None else self.options.replay
+        replay = data.corpus.blocks(task.general, tokenizer, length).dataset
+        mixed = data.corpus.mix(domain, replay, share, self.options.seed)
+        print(f"{len(mixed):,} blocks of {length} tokens, {len(mixed) - len(domain):,} of them general text")
+        return mixed, data.corpus.blocks(task.held_out["text"], tokenizer, length).dataset
+
+
+def _check_optim(name: str | None) -> None:
+    """Raises CourseError for a name of no optimizer. Unsloth has to be imported before, as always."""
+    if name is None:
+        return
+    from transformers.training_args import OptimizerNames
+
+    known = [one.value for one in OptimizerNames]
+    if name not in known:
+        raise CourseError(f"--optim is {name!r}; choose one of transformers' optimizers: {', '.join(known)}.")

@@ -1,0 +1,421 @@
+"""What a run is tested on: one class for each shape of data, with its rows, its held-out score, and its samples.
+
+The measures are those of the lessons: of instructions the likelihood of the answers and, of short ones, exact match; of
+pairs the preference accuracy and what is written; of problems the verified answers and several tries; of conversations
+and raw text the perplexity. Taught in the lessons of the methods.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unsloth_course.commands.export import held_out as asked_later
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.profile import ENGLISH, POCKET
+from unsloth_course.pocket.english.tasks import is_short
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from unsloth_course.lesson.evaluation import Answers, Score
+    from unsloth_course.lesson.profile import Profile
+
+ALL = 10**9  # rows: as many as there are
+
+
+@dataclass
+class Task:
+    """The rows of a run, those to learn from and those to test on, in the columns of their shape.
+
+    `checked` is the report of what was set aside.
+    """
+
+    machine: "Profile"
+    train: "Dataset"
+    held_out: "Dataset"
+    checked: Any
+
+    def measure(self, model: Any, tokenizer: Any) -> Any:
+        """What the model does on the held-out rows."""
+        raise NotImplementedError
+
+    def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
+        """The held-out score before and after; the trained model is there for what is measured of it alone."""
+        raise NotImplementedError
+
+    STANDS = "share"
+
+    def stands(self, found: Any) -> float:
+        """What a chain follows over its stages, under the name `STANDS`: as a rule the score itself."""
+        return found.share
+
+    def answers(self, found: Any) -> "Answers | None":
+        """The answers that were given, if any were."""
+        return found
+
+    def shown(self, found: Any) -> str:
+        """What was measured before the training, in words."""
+        return str(found)
+
+    def rows(self) -> tuple["Dataset", "Dataset"]:
+        """The rows to learn from, and those to test on, in the columns that TRL takes."""
+        raise NotImplementedError
+
+    def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
+        """Some held-out rows as `export` asks them: turns up to the answer and the answer, or raw text."""
+        raise NotImplementedError
+
+    def sizes(self, tokenizer: Any) -> dict[str, Any]:
+        """What memory depends on in the rows to learn from: `longest`, `completion` and `together` of `memory.plan`."""
+        raise NotImplementedError
+
+    def kept(self, model: Any, tokenizer: Any) -> Any:
+        """What the model still knows of what is not trained."""
+        from unsloth_course.lesson import evaluation
+
+        return evaluation.recall(model, tokenizer, evaluation.probes(self.machine))
+
+    def retention(self, before: Any, after: Any) -> Any:
+        """The two as the scores' Retention."""
+        from unsloth_course.lesson import evaluation
+
+        return evaluation.Retention("exact_match", before.share, after.share)
+
+
+class Surprise(Task):
+    """Text of any length: how surprising the held-out tokens are."""
+
+    STANDS = "perplexity"
+
+    def stands(self, found: Any) -> float:
+        return found.perplexity
+
+    def answers(self, found: Any) -> None:
+        return None
+
+
+class Instructions(Task):
+    """Questions with an answer: how likely the answers are, and of short ones the share of exact ones.
+
+    A later stage may teach another manner of answering. So what has to stand is that the short answer is right, alone
+    or at the end of one sentence; where no answer is short, their perplexity.
+    """
+
+    @property
+    def STANDS(self) -> str:
+        return "right answers" if any(map(is_short, self.held_out["output"])) else "perplexity"
+
+    def stands(self, found: Any) -> float:
+        from unsloth_course.lesson import evaluation
+
+        if not found.right:
+            return found.likelihood.perplexity
+        right = [
+            evaluation.is_correct(given, wanted) for given, wanted in zip(found.given, found.expected, strict=True)
+        ]
+        return sum(right) / len(right)
+
+    def measure(self, model: Any, tokenizer: Any) -> Any:
+        from unsloth_course.lesson import evaluation
+
+        return evaluation.answered(model, tokenizer, self.held_out, self.machine.max_length)
+
+    def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
+        from unsloth_course.lesson import evaluation
+
+        return evaluation.instruction_score(before, after)
+
+    def answers(self, found: Any) -> "Answers":
+        return found.asked
+
+    def rows(self) -> tuple["Dataset", "Dataset"]:
+        from unsloth_course.lesson.data import instruction
+
+        return tuple(
+            rows.map(instruction.to_prompt_completion, batched=True, remove_columns=rows.column_names)
+            for rows in (self.train, self.held_out)
+        )
+
+    def sizes(self, tokenizer: Any) -> dict[str, Any]:
+        from unsloth_course.lesson.data import instruction
+
+        lengths = instruction.lengths(self.train, tokenizer, self.machine.max_length)
+        print(lengths)
+        return lengths.sizes
+
+    def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
+        from unsloth_course.lesson.data import chat, instruction
+
+        questions = [instruction.question(row["instruction"], row["input"]) for row in rows]
+        return [
+            {"messages": [chat.turn("user", text)], "answer": row["output"]}
+            for text, row in zip(questions, rows, strict=True)
+        ]
+
+
+class Conversations(Surprise):
+    """Turns of any length: the perplexity of the assistant's held-out turns, given what was said before."""
+
+    def measure(self, model: Any, tokenizer: Any) -> Any:
+        from unsloth_course.lesson import evaluation
+
+        return evaluation.answer_perplexity(model, tokenizer, self.held_out, self.machine.max_length)
+
+    def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
+        from unsloth_course.lesson import evaluation
+
+        return evaluation.perplexity_score(before, after)
+
+    def rows(self) -> tuple["Dataset", "Dataset"]:
+        return self.train, self.held_out
+
+    def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
+        return [{"messages": row["prompt"], "answer": row["completion"][0]["content"]} for row in rows]
+
+    def sizes(self, tokenizer: Any) -> dict[str, Any]:
+        from unsloth_course.lesson.data.instruction import Lengths
+        from unsloth_course.lesson.models import in_chat_form
+
+        counts = [
+            len(in_chat_form(tokenizer, [*row["prompt"], *row["completion"]], return_dict=True)["input_ids"])
+            for row in self.train
+        ]
+        lengths = Lengths.of(counts, self.machine.max_length)
+        cut = round(lengths.share_over * lengths.rows)
+        if cut:
+            print(
+                f"{cut:,} of {lengths.rows:,} rows are longer than {lengths.max_length} tokens and are cut; the "
+                f"longest has {lengths.longest:,}. Raise it with --max-length."
+            )
+        return lengths.sizes
+
+
+@dataclass
+class Pairs(Task):
+    """Prompts with a chosen and a rejected answer: which of the two gained more, and the share written as preferred.
+
+    What is measured is a pair: the answers that were written, and the likelihood of the known ones.
+    """
+
+    STANDS = "preference_rate"
+
+    beta: float = 0.1
+    fitted: bool = False
+
+    def fit(self, tokenizer: Any) -> None:
+        """Leaves out the pairs whose prompt fills the length, once, and says how many."""
+        from unsloth_course.lesson import evaluation
+        from unsloth_course.lesson.data import preference
+
+        for side in () if self.fitted else ("train", "held_out"):
+            rows = getattr(self, side)
+            left, told = preference.fitting(rows, tokenizer, self.machine.max_length, evaluation.LONGEST_PREFERRED)
+            if len(left) < len(rows):
+                print(told)
+            setattr(self, side, left)
+        self.fitted = True
+
+    def stands(self, found: Any) -> float:
+        return found[0].share
+
+    def measure(self, model: Any, tokenizer: Any) -> Any:
+        from unsloth_course.lesson import evaluation
+
+        self.fit(tokenizer)
+        likelihood = evaluation.pair_likelihood(model, tokenizer, self.held_out, self.machine.max_length)
+        return evaluation.prefer(model, tokenizer, self.held_out), likelihood
+
+    def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
+        from unsloth_course.lesson import evaluation
+
+        both = before[1], after[1]
+        return evaluation.preference_score(before[0], after[0], likelihood=both, beta=self.beta)
+
+    def answers(self, found: Any) -> "Answers":
+        return found[0].as_answers()
+
+    def shown(self, found: Any) -> str:
+        return str(found[0])
+
+    def rows(self) -> tuple["Dataset", "Dataset"]:
+        from unsloth_course.lesson.data import preference
+
+        return tuple(
+            rows.map(preference.to_chat, batched=True, remove_columns=rows.column_names)
+            for rows in (self.train, self.held_out)
+        )
+
+    def sizes(self, tokenizer: Any) -> dict[str, Any]:
+        from unsloth_course.lesson.data import preference
+
+        self.fit(tokenizer)
+        longest, completion = preference.longest(self.train, tokenizer)
+        return {"longest": longest, "completion": completion}
+
+    def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
+        return [{"messages": row["prompt"], "answer": row["chosen"]} for row in rows]
+
+
+@dataclass
+class Problems(Task):
+    """Problems whose answer can be verified: the share solved, and what several tries of some of them are.
+
+    What is measured is a pair: the answers, and the tries.
+    """
+
+    STANDS = "accuracy"
+
+    TRIED = 40  # problems, each several times
+
+    completion: int = 64
+
+    def stands(self, found: Any) -> float:
+        return found[0].share
+
+    def measure(self, model: Any, tokenizer: Any) -> Any:
+        from unsloth_course.lesson import evaluation
+
+        few = self.held_out.select(range(min(self.TRIED, len(self.held_out))))
+        tries = evaluation.attempt(model, tokenizer, few, max_new_tokens=self.completion)
+        return evaluation.solve(model, tokenizer, self.held_out, self.completion), tries
+
+    def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
+        from unsloth_course.lesson import evaluation
+
+        return evaluation.accuracy_score(before[0], after[0], tries=(before[1], after[1]))
+
+    def answers(self, found: Any) -> "Answers":
+        return found[0]
+
+    def shown(self, found: Any) -> str:
+        from unsloth_course.lesson import evaluation
+
+        return "\n".join(map(str, (*found, evaluation.gate(found[1]))))
+
+    def rows(self) -> tuple["Dataset", "Dataset"]:
+        from unsloth_course.lesson.data import problems
+
+        return tuple(rows.map(problems.to_grpo, batched=True) for rows in (self.train, self.held_out))
+
+    def sizes(self, tokenizer: Any) -> dict[str, Any]:
+        from unsloth_course.lesson.data import problems
+
+        longest = problems.longest_prompt(self.train, tokenizer) + self.completion
+        return {"longest": longest, "completion": self.completion}
+
+    def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
+        from unsloth_course.lesson.data import chat
+
+        return [{"messages": [chat.turn("user", row["question"])], "answer": row["answer"]} for row in rows]
+
+
+@dataclass
+class Text(Surprise):
+    """Raw text of a domain: its perplexity, and that of general text and the known facts as what should stay.
+
+    What is measured is a pair: the perplexity of the domain, and what is recalled.
+    """
+
+    READ = 256  # tokens of a text that are looked at
+    general: Sequence[str] = ()
+    stories: Sequence[str] = ()
+
+    def stands(self, found: Any) -> float:
+        return found[0].perplexity
+
+    def measure(self, model: Any, tokenizer: Any) -> Any:
+        from unsloth_course.lesson import evaluation
+
+        facts = evaluation.recall(model, tokenizer, evaluation.probes(self.machine))
+        return evaluation.perplexity(model, tokenizer, self.held_out["text"], self.READ), facts
+
+    def shown(self, found: Any) -> str:
+        return f"{found[0]}; {found[1]}"
+
+    def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
+        from unsloth_course.lesson import evaluation
+
+        mixed = evaluation.shuffled(self.held_out["text"])
+        chance = evaluation.perplexity(model, tokenizer, mixed, self.READ)
+        facts = before[1], after[1]
+        return evaluation.perplexity_score(before[0], after[0], chance=chance, facts=facts)
+
+    def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
+        return [{"text": text} for text in rows["text"]]
+
+    def kept(self, model: Any, tokenizer: Any) -> Any:
+        from unsloth_course.lesson import evaluation
+
+        return evaluation.perplexity(model, tokenizer, self.stories, self.READ)
+
+    def retention(self, before: Any, after: Any) -> Any:
+        from unsloth_course.lesson import evaluation
+
+        return evaluation.Retention("perplexity", before.perplexity, after.perplexity)
+
+    def sizes(self, tokenizer: Any) -> dict[str, Any]:
+        return {"longest": self.machine.max_length}
+
+
+def scored(task: Task, before: Sequence[Any], after: Sequence[Any], model: Any, tokenizer: Any) -> "Score":
+    """The score with its retention. before, after: what `measure` and `kept` found, first of all."""
+    score = task.score(before[0], after[0], model, tokenizer)
+    return replace(score, retention=task.retention(before[1], after[1]))
+
+
+def supervised(machine: "Profile", train: int, held_out: int, seed: int) -> Task:
+    """The task of full, LoRA and QLoRA."""
+    from unsloth_course.lesson.data import sources
+
+    if sources.kind(machine.data) in (POCKET, ENGLISH, "instruction", "problems"):
+        return Instructions(machine, *sources.instructions(machine.data, train, held_out, seed))
+    return Conversations(machine, *sources.conversations(machine.data, train, held_out, seed))
+
+
+def preferences(machine: "Profile", train: int, held_out: int, seed: int, beta: float = 0.1) -> Task:
+    """The task of DPO. beta: that of the training, for the margin."""
+    from unsloth_course.lesson.data import sources
+
+    return Pairs(machine, *sources.preferences(machine.data, train, held_out, seed), beta=beta)
+
+
+def problems(machine: "Profile", train: int, held_out: int, seed: int, completion: int = 64) -> Task:
+    """The task of GRPO. completion: tokens of the longest answer."""
+    from unsloth_course.lesson.data import sources
+
+    return Problems(machine, *sources.problems(machine.data, train, held_out, seed), completion=completion)
+
+
+def text(machine: "Profile", train: int, held_out: int, seed: int) -> Task:
+    """The task of continued pretraining."""
+    from unsloth_course.lesson.data import sources
+
+    found = sources.corpus(machine.data, train, held_out, seed)
+    kin = POCKET if machine.bundled else machine.model
+    general, stories = sources.general_text(kin, 6 * min(train, 600), held_out, seed)
+    return Text(machine, *found, general=general["text"], stories=stories["text"])
+
+
+MAKE = {
+    "full": supervised,
+    "lora": supervised,
+    "qlora": supervised,
+    "dpo": preferences,
+    "grpo": problems,
+    "cpt": text,
+}
+"""By method: what makes its task."""
+
+
+def write_lines(task: Task, out: Path) -> Path:
+    """Writes `held-out.jsonl` into the folder. Raises CourseError where it cannot."""
+    path, rows = out / asked_later.FILE, task.held_out
+    lines = task.asked_later(rows.select(range(min(asked_later.MOST, len(rows)))))
+    try:
+        with path.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    except OSError as error:
+        raise CourseError(f"{path} cannot be written ({error.strerror}); choose another --out.") from None
+    return path

@@ -1,0 +1,148 @@
+"""What the command `memory` prints: a plan for a run that nobody has started yet, without loading a model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.memory.planning import Plan, plan
+from unsloth_course.lesson.memory.prediction import GPUS, METHODS, Shape, fits
+
+# Sizes of the models that the course names, so that they can be planned for without a network.
+_SMOLLM2 = Shape(hidden=576, layers=30, heads=9, kv_heads=3, intermediate=1536, vocabulary=49_152, tied=True)
+KNOWN = {"HuggingFaceTB/SmolLM2-135M": _SMOLLM2, "HuggingFaceTB/SmolLM2-135M-Instruct": _SMOLLM2, "smollm2": _SMOLLM2}
+_GRAPHS = ("H100", "H200")
+_NO_BFLOAT16 = ("T4", "V100")
+
+
+@dataclass(frozen=True)
+class Report:
+    """A plan on one machine, and which named GPUs its predicted peak fits."""
+
+    model: str
+    where: str
+    plan: Plan
+    gpus: dict[str, bool]
+
+    def to_json(self) -> str:
+        """One JSON object: predicted_bytes, parts, fits, micro_batch, accumulation, reasons and more."""
+        made = self.plan
+        found = {
+            "model": self.model,
+            "where": self.where,
+            "method": made.method,
+            "predicted_bytes": made.prediction.total,
+            "parts": made.prediction.parts,
+            "fits": made.fits,
+            "micro_batch": made.micro_batch,
+            "accumulation": made.accumulation,
+            "checkpointing": made.checkpointing,
+            "rows": made.rows,
+            "steps": made.steps,
+            "learning_rate": made.learning_rate,
+            "gpus": self.gpus,
+            "reasons": [f"{reason.what} {reason.value}: {reason.why}" for reason in made.reasons],
+        }
+        return json.dumps(found, indent=2)
+
+    def __str__(self) -> str:
+        large = [name for name, room in self.gpus.items() if room]
+        small = [name for name, room in self.gpus.items() if not room]
+        lines = [f"{self.plan.method} of {self.model} on {self.where}", "", str(self.plan), ""]
+        lines.append(f"fits       {', '.join(large) or 'none of the GPUs that are listed'}")
+        if small:
+            lines.append(f"too small  {', '.join(small)}")
+        return "\n".join(lines)
+
+
+def report(
+    method: str,
+    *,
+    model: str | None = None,
+    gpu: str | None = None,
+    length: int = 512,
+    rows: int | None = None,
+    micro_batch: int | None = None,
+    rank: int = 16,
+    free: bool = False,
+    steps: int | None = None,
+    learning_rate: float | None = None,
+) -> Report:
+    """Plans a run of `method` with rows of `length` tokens, and predicts its memory.
+
+    model: "pocket", "smollm2", a folder, or a name on the Hub, of which only config.json is fetched; without it the
+    model that the lessons take on that machine. gpu: a name of GPUS; without it the machine at hand. rows: of one
+    update. micro_batch: rows at a time, in place of the plan's own choice. The other arguments are those of
+    `memory.plan`.
+
+    Raises CourseError for unknown methods, GPUs and models, and for sizes that do not go together.
+    """
+    from unsloth_course.lesson import profile
+
+    if method not in METHODS:
+        raise CourseError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
+    for name, value in (("length", length), ("rows", rows or 1), ("micro-batch", micro_batch or 1), ("rank", rank)):
+        if value < 1:
+            raise CourseError(f"--{name} is {value}; give a whole number of at least 1.")
+    if free and micro_batch:
+        raise CourseError(
+            "--free has the plan choose the rows of an update, and --micro-batch says how many go through at a time; "
+            "give one of them."
+        )
+    lesson = "lora" if method == "qlora" else method
+    machine = profile.decide(_facts(gpu), model=model, data=profile.POCKET, lesson=lesson)
+    machine = replace(machine, max_length=max(length, machine.max_length))
+    shape = _shape(machine.model)
+    made = plan(
+        shape,
+        machine,
+        method,
+        longest=length,
+        rows=rows,
+        rank=rank,
+        micro_batch=micro_batch,
+        free=free,
+        steps=steps,
+        learning_rate=learning_rate,
+    )
+    return Report(machine.model, machine.device, made, {name: fits(made.prediction, name)[0] for name in GPUS})
+
+
+def _facts(gpu: str | None) -> Any:
+    from unsloth_course.lesson import profile
+
+    if gpu is None:
+        return profile.look()
+    names = {name.lower(): name for name in GPUS}
+    if gpu.lower() not in names:
+        raise CourseError(f"No GPU named {gpu!r} is known; choose one of {', '.join(GPUS)}.")
+    name = names[gpu.lower()]
+    return profile.Machine(
+        cuda_name=name,
+        cuda_bytes=GPUS[name],
+        bfloat16=name not in _NO_BFLOAT16,
+        cores=1,
+        memory_bytes=0,
+        apple_silicon=False,
+        capability=(9, 0) if name in _GRAPHS else (0, 0),
+    )
+
+
+def _shape(name: str) -> Shape:
+    from unsloth_course.core import hub
+    from unsloth_course.lesson import models, profile
+
+    if name in KNOWN:
+        return KNOWN[name]
+    folder = Path(models.folder(name) if name == profile.POCKET else name).expanduser()
+    path = folder / "config.json" if folder.is_dir() else hub.fetch_config(name)
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise CourseError(f"{name} has no config.json that can be read; give the folder of a whole model.") from None
+    if not isinstance(config, dict):
+        raise CourseError(f"The config.json of {name} is no JSON object; give the folder of a whole model.")
+    return Shape.checked(config)

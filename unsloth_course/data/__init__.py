@@ -1,5 +1,0 @@
-"""Data sets, one file per shape: each is checked on the way in and converted to the columns that a trainer takes."""
-
-from unsloth_course.data import chat, corpus, files, function_calling, instruction, preference, problems, sources
-
-__all__ = ["chat", "corpus", "files", "function_calling", "instruction", "preference", "problems", "sources"]

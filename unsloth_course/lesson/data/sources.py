@@ -1,0 +1,359 @@
+"""Where a lesson's rows come from: made on this machine, a file of the learner's, or the Hub.
+
+Made are those of the pocket model ("pocket") and, for a real model without the Hub, those in plain English ("english").
+What is not made here may be in any form that the command `data` knows, and is read by the same code (`reading`).
+"""
+
+import itertools
+import random
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.data import chat, instruction, reading, tables
+from unsloth_course.lesson.data.files import Checked, key_of
+from unsloth_course.lesson.profile import ENGLISH, HUB_DATA, POCKET, SMOLLM2, is_pocket
+from unsloth_course.pocket.english import library
+from unsloth_course.pocket.english.tasks import is_short
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from unsloth_course.lesson.profile import Profile
+
+# The held-out questions are always the same ones, whatever the seed of a run: runs can then be compared.
+HELD_OUT_SEED = 20_000
+# So many rows of the Hub's sets are never trained on, however few a run tests: the scoreboard asks them of every model.
+RESERVED = 240
+# Of a set of texts on the Hub so many are checked, and more only where a run asks for more.
+HUB_TEXTS = 20_000
+# The only files that are fetched of a large set: 13,914 Python functions of 17 MB, from repositories of their own. All
+# six languages would be 1 GB.
+HUB_FILES = {HUB_DATA["cpt"]: ("python/validation-*.parquet",)}
+# What the course's own sets hold, so that nobody has to be asked.
+HUB_KINDS = {HUB_DATA["lora"]: "instruction", HUB_DATA["dpo"]: "preference", HUB_DATA["cpt"]: "text"}
+# General text of the Hub: answers of Alpaca that are at least so many characters long, and mostly letters and spaces.
+PROSE_CHARACTERS = 300
+PROSE_SHARE = 0.92
+
+
+def _maker(source: str) -> Any:
+    """The room that makes the rows of a source, side by side, or None."""
+    if source == POCKET:
+        from unsloth_course.pocket import datasets
+
+        return datasets
+    if source == ENGLISH:
+        from unsloth_course.pocket import english
+
+        return english
+    return None
+
+
+def reserved(source: str, held_out: int) -> int:
+    """How many held-out rows to keep out of training: those of the test, and in the course's own sets at least 240."""
+    return max(held_out, RESERVED) if source in HUB_DATA.values() else held_out
+
+
+def instructions(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset", Checked]:
+    """Instruction rows for training and for the held-out test: (train, held out, report of the check).
+
+    source: "pocket" or "english", or a file, a folder or a Hub name, of rows that are a question with one answer in any
+    form. train, held_out: numbers of rows.
+
+    What is not made here is checked, split by question and drawn with the seed, and at most half of it is held out.
+    Answers are of any length. Where there are such, every other held-out row has a short answer (at most 24 characters,
+    on one line), which exact match can mark; as many short answers are left to learn from. Raises CourseError as
+    `reading.load` does, and when the test leaves no row to learn from. Taught in lesson colab2.
+    """
+    if maker := _maker(source):
+        checked = instruction.load(maker.instructions(train, held_out=False, seed=seed), name="generated rows")
+        return checked.dataset, maker.instructions(held_out, held_out=True, seed=HELD_OUT_SEED), checked
+    checked = reading.load(source, "instruction")
+    rows = checked.dataset.shuffle(seed=HELD_OUT_SEED)
+    short = [n for n, text in enumerate(rows["output"]) if is_short(text)]
+    marked = short[: (len(short) + 1) // 2]
+    others = sorted({*range(len(rows))} - {*short}) + short[len(marked) :]
+    order = [n for pair in itertools.zip_longest(marked, others) for n in pair if n is not None]
+    return *_by_question(rows.select(order), instruction.keys, source, train, held_out, seed), checked
+
+
+def problems(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset", Checked]:
+    """Problems with a verifiable answer, to train and to test on: (train, held out, report of the check).
+
+    source: "pocket" or "english", or a file, a folder or a Hub name, with the columns question and answer as GSM8K has
+    them, or in another form whose answers end in `#### number`. train, held_out: numbers of rows. Of what is not made
+    here at most half is held out, and no held-out question is trained on. Raises CourseError as `reading.load` does,
+    and when the test leaves no row to learn from. Taught in lesson colab4 (GRPO).
+    """
+    from unsloth_course.lesson.data import problems as shape
+
+    if maker := _maker(source):
+        checked = shape.load(maker.problems(train, held_out=False, seed=seed), name="generated rows")
+        return checked.dataset, maker.problems(held_out, held_out=True, seed=HELD_OUT_SEED), checked
+    checked = reading.load(source, "problems")
+    rows = checked.dataset.shuffle(seed=HELD_OUT_SEED)
+    return *_by_question(rows, shape.keys, source, train, held_out, seed), checked
+
+
+def preferences(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset", Checked]:
+    """Prompts with a chosen and a rejected answer, to train and to test on: (train, held out, report of the check).
+
+    source: "pocket" or "english", or a file, a folder or a Hub name, in one of the forms that `preference.load` reads.
+    train, held_out: numbers of rows. Of what is not made here at most half is held out, and no held-out question is
+    trained on. Raises CourseError as `reading.load` does, and when the test leaves no row to learn from. Taught in
+    lesson colab3 (DPO).
+    """
+    from unsloth_course.lesson.data import preference as shape
+
+    if maker := _maker(source):
+        checked = shape.load(maker.preferences(train, held_out=False, seed=seed), name="generated rows")
+        test = shape.load(maker.preferences(held_out, held_out=True, seed=HELD_OUT_SEED), name="generated rows")
+        return checked.dataset, test.dataset, checked
+    checked = reading.load(source, "preference")
+    rows = checked.dataset.shuffle(seed=HELD_OUT_SEED)
+    return *_by_question(rows, shape.keys, source, train, held_out, seed), checked
+
+
+def _by_question(
+    rows: "Dataset", keys: Callable[["Dataset"], list[str]], source: str, train: int, held_out: int, seed: int
+) -> tuple["Dataset", "Dataset"]:
+    """(train, held out): split by question; the test takes the first rows, and the seed draws from the rest."""
+    questions = keys(rows)
+    half = max(1, len(rows) // 2)
+    test = range(min(held_out, half))
+    tested = set(questions[: min(reserved(source, held_out), half)])
+    rest = [n for n, question in enumerate(questions) if question not in tested]
+    if not rest:
+        raise CourseError(f"{source}: all {len(rows):,} rows ask what the test asks. Add rows to learn from.")
+    training = rows.select(rest).shuffle(seed=seed)
+    return training.select(range(min(train, len(training)))), rows.select(test)
+
+
+def conversations(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset", Checked]:
+    """Conversations to learn the assistant's turns of, and to test on: (train, held out, report of the check).
+
+    source: "pocket" or "english", or a file, a folder or a Hub name, in any form with questions and answers: ShareGPT,
+    messages, prompt and completion, Glaive's function calls; also instructions, problems, and pairs with their chosen
+    answer. train, held_out: numbers of rows.
+
+    A row is one turn of the assistant: `completion` is a list with that turn, `prompt` the turns before it, each with
+    role and content. So a conversation gives as many rows as the assistant has turns in it, each of them is learned
+    once, and `checked.dataset` has the whole conversations, in the column messages. The test takes all turns of a
+    conversation, of at most half of the questions: no conversation is on both sides, and none that begins with the same
+    question. Held-out rows are the same for every seed, which draws the rows to train on.
+
+    Raises CourseError as `reading.load` does, and when the test leaves nothing to learn from. The columns are TRL's
+    conversational prompt-completion type, as in lesson colab2.
+    """
+    if _maker(source):
+        learned, test, checked = instructions(source, train, held_out, seed)
+        return _turns(learned), _turns(test), checked
+    checked = reading.load(source, "chat")
+    spoken = checked.dataset.shuffle(seed=HELD_OUT_SEED)
+    turns: dict[str, list[tuple[int, int]]] = {}  # by question: conversation, and the assistant's turn in it
+    for number, messages in enumerate(spoken["messages"]):
+        places = [(number, place) for place, turn in enumerate(messages) if turn["role"] == "assistant"]
+        turns.setdefault(key_of(chat.question(messages)), []).extend(places)
+    by_question = list(turns.values())
+    half, wanted = len(by_question) // 2, reserved(source, held_out)
+    if not half:
+        raise CourseError(
+            f"{source}: all {len(spoken):,} conversations begin with the same question, and the test needs another. "
+            "Add rows to learn from."
+        )
+    enough = next((n for n, rows in enumerate(itertools.accumulate(map(len, by_question)), 1) if rows >= wanted), half)
+    kept_back = min(enough, half)
+    test = [place for places in by_question[:kept_back] for place in places][:held_out]
+    rest = [place for places in by_question[kept_back:] for place in places]
+    random.Random(seed).shuffle(rest)
+    return _answers(spoken, rest[:train]), _answers(spoken, test), checked
+
+
+def _turns(rows: "Dataset") -> "Dataset":
+    return rows.map(instruction.to_prompt_completion, batched=True, remove_columns=rows.column_names)
+
+
+def _answers(spoken: "Dataset", places: list[tuple[int, int]]) -> "Dataset":
+    """The turns at these places, (conversation, turn), each with what was said before it."""
+    from datasets import Features, Value
+
+    turns = [{"role": Value("string"), "content": Value("string")}]
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for start in range(0, len(places), reading.BATCH_ROWS):
+            batch = places[start : start + reading.BATCH_ROWS]
+            messages = spoken[[number for number, _ in batch]]["messages"]
+            for said, (_, place) in zip(messages, batch, strict=True):
+                yield {"prompt": said[:place], "completion": [said[place]]}
+
+    return reading.in_batches(rows(), Features({"prompt": turns, "completion": turns}))
+
+
+def kind(source: str) -> str:
+    """What rows these are, one of `convert.TARGETS`, told from the first of them; "pocket" and "english" are all kinds.
+
+    source: "pocket", "english", a file, a folder or a Hub name. Of a set on the Hub that is not in the cache only the
+    first rows are fetched. Raises CourseError as `reading.form` does.
+    """
+    if _maker(source):
+        return source
+    return HUB_KINDS.get(source) or reading.form(source).target
+
+
+def corpus(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset", Checked]:
+    """Raw text of a domain, to train and to test on: (train, held out, report of the check), with the column text.
+
+    source: "pocket" (functions of the small world); "english" (functions of Python's own library, as this machine has
+    it: the report says which Python); a folder or document as `corpus.load` takes them; a file of rows with a text, of
+    any kind that the command `data` reads; or a Hub name. train, held_out: numbers of texts.
+
+    Of what is not made here at most half of the different texts are held out, the same for every seed, and no text
+    that is held out is trained on (capitals and white space aside). Where a folder or file has fewer different texts
+    than twice the test, they are cut into passages first, and these are what is split: then a test passage and a
+    training passage may come from one text. Of a Hub set 20,000 texts are checked and drawn from, or as many as are
+    asked for. Raises CourseError as `corpus.load` and `hub.fetch_dataset` do, and when there
+    are not two different texts. Taught in lesson colab5 (continued pretraining).
+    """
+    from datasets import Dataset
+
+    from unsloth_course.lesson.data import corpus as shape
+
+    if maker := _maker(source):
+        checked = shape.load(maker.functions(train, held_out=False, seed=seed), name="generated functions")
+        checked.note = f"functions of {library.NAME}" if source == ENGLISH else ""
+        test = shape.load(maker.functions(held_out, held_out=True, seed=HELD_OUT_SEED)).dataset
+        return checked.dataset.select_columns(["text"]), test.select_columns(["text"]), checked
+    if not tables.on_the_hub(source):
+        rows_are_in_it = source.lower().endswith(tables.ROWS)
+        checked = reading.load(source, "text") if rows_are_in_it else shape.load(source)
+        rows = checked.dataset
+        if len(set(shape.keys(rows))) < 2 * held_out:
+            rows = Dataset.from_dict({"text": [piece for text in rows["text"] for piece in shape.passages(text)]})
+        rows = rows.shuffle(seed=HELD_OUT_SEED)
+    else:
+        from unsloth_course.core import hub
+
+        found = hub.fetch_dataset(source, files=HUB_FILES.get(source, ()))
+        pool = max(HUB_TEXTS, 2 * (train + reserved(source, held_out)))
+        # Shuffled before the cut: a larger pool begins with the rows of a smaller one, so the test stays the same.
+        drawn = found.shuffle(seed=HELD_OUT_SEED).select(range(min(pool, len(found))))
+        checked = shape.load(drawn, name=source)
+        rows = checked.dataset
+    rows = rows.select_columns(["text"])
+    return *_split(rows, shape.keys(rows), source, train, held_out, seed), checked
+
+
+def unread(train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset", Checked]:
+    """As `corpus`, of a domain that no model from the Hub has read: functions of a library that the course made up.
+
+    A real model knows Python and has never seen this package, so what it learns of it is new to it. Taught in lesson
+    colab5 (continued pretraining).
+    """
+    return corpus(POCKET, train, held_out, seed)
+
+
+def chat_text(
+    model: str, train: int, held_out: int, seed: int, tokenizer: "PreTrainedTokenizerBase"
+) -> tuple["Dataset", "Dataset"]:
+    """Questions with their answers, to read again in continued pretraining so that the chat is not forgotten.
+
+    model: its name, as in `general_text`: "smollm2" takes the rows of "english", the pocket model its own, a model of
+    the Hub those of yahma/alpaca-cleaned. The rows are those of `instructions`, to which `train` and `held_out` go.
+    Returns (train, held out): train has the column text, each row as the tokenizer's chat template writes it, for
+    `corpus.blocks(..., control_tokens=True)`; held out has the columns prompt and completion, for
+    `evaluation.answer_perplexity`. Raises CourseError as `instructions` and `instruction.render` do. Taught in lesson
+    colab5 (continued pretraining).
+    """
+    source = POCKET if is_pocket(model) else ENGLISH if model in (ENGLISH, SMOLLM2) else HUB_DATA["lora"]
+    learned, test, _ = instructions(source, train, held_out, seed)
+    return instruction.render(learned, tokenizer).select_columns(["text"]), _turns(test)
+
+
+def domains(
+    machine: "Profile", train: int, held_out: int, seed: int
+) -> tuple[dict[str, tuple["Dataset", "Dataset"]], Checked]:
+    """What the lesson on continued pretraining reads: by name (train, held out), and the report of the check.
+
+    "domain" is that of the machine's data. A real model half knows it, as it has read Python; beside it stands
+    "unread", which it has not. Raises CourseError as `corpus` does. Taught in lesson colab5 (continued pretraining).
+    """
+    texts, test, checked = corpus(machine.data, train, held_out, seed)
+    found = {"domain": (texts, test)}
+    return found if machine.bundled else found | {"unread": unread(train, held_out, seed)[:2]}, checked
+
+
+def known(
+    machine: "Profile", train: int, held_out: int, seed: int, tokenizer: "PreTrainedTokenizerBase"
+) -> tuple["Dataset", "Dataset"]:
+    """What the model knows, to read again and to test what became of it: `general_text` of the bundled model,
+    `chat_text` of a model that can chat. Taught in lesson colab5 (continued pretraining)."""
+    if machine.bundled:
+        return general_text(machine.model, train, held_out, seed)
+    return chat_text(machine.model, train, held_out, seed, tokenizer)
+
+
+def _split(
+    rows: "Dataset", keys: list[str], source: str, train: int, held_out: int, seed: int
+) -> tuple["Dataset", "Dataset"]:
+    """(train, held out): the held-out rows have different keys, the first of `rows`, and no training row has these."""
+    first: dict[str, int] = {}
+    for number, key in enumerate(keys):
+        first.setdefault(key, number)
+    different = list(first)
+    half = len(different) // 2
+    if not half:
+        raise CourseError(
+            f"{source}: all its texts are one and the same, and the test needs another. Add texts, or cut it up."
+        )
+    kept_back = set(different[: min(reserved(source, held_out), half)])
+    test = [first[key] for key in different[: min(held_out, half)]]
+    training = rows.select([n for n, key in enumerate(keys) if key not in kept_back]).shuffle(seed=seed)
+    return training.select(range(min(train, len(training)))), rows.select(test)
+
+
+def general_text(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset"]:
+    """General text, to read again in training and to measure forgetting on: (train, held out), with the column text.
+
+    source: "pocket" for the pocket model, whatever its domain, or a folder with a model of its shape; "english" or
+    "smollm2" for a real model without the Hub; anything else for a model of the Hub. train, held_out: numbers of texts.
+
+    For the pocket model: documents of the mixture that it was pretrained on, and, held out, stories. Without the Hub:
+    paragraphs of the documentation that comes with Python, about 500. It speaks of Python, so a model that reads Python
+    gains on it as well: the answers of `chat_text` tell better what was forgotten. For a model of the Hub: prose among
+    the answers of yahma/alpaca-cleaned, which are long and mostly letters and spaces. No held-out text is in training,
+    and the held-out texts are the same for every seed. Raises CourseError as `hub.fetch_dataset` does. Taught in lesson
+    colab5 (continued pretraining).
+    """
+    from datasets import Dataset
+
+    if is_pocket(source):
+        from unsloth_course.pocket import datasets, text
+
+        test = datasets.stories(held_out, seed=HELD_OUT_SEED)
+        tested, rng = set(test["text"]), random.Random(f"general-{seed}")
+        documents: list[str] = []
+        while len(documents) < train:
+            document = text.document(rng)
+            if document not in tested:
+                documents.append(document)
+        return Dataset.from_dict({"text": documents}), test
+    from unsloth_course.lesson.data import corpus as shape
+
+    if source in (ENGLISH, SMOLLM2):
+        name, texts = library.NAME, library.prose()
+    else:
+        from unsloth_course.core import hub
+
+        name = HUB_DATA["lora"]
+        answers = instruction.load(hub.fetch_dataset(name, columns=instruction.COLUMNS), name=name).dataset["output"]
+        texts = [answer for answer in answers if is_prose(answer)]
+    rows = Dataset.from_dict({"text": texts}).shuffle(seed=HELD_OUT_SEED)
+    return _split(rows, shape.keys(rows), name, train, held_out, seed)
+
+
+def is_prose(text: str) -> bool:
+    """Whether a text is at least 300 characters long and at least 92 % of it letters and white space; code is not."""
+    plain = sum(letter.isalpha() or letter.isspace() for letter in text)
+    return len(text) >= PROSE_CHARACTERS and plain >= PROSE_SHARE * len(text)

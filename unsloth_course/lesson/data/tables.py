@@ -1,0 +1,231 @@
+"""Rows from CSV and Parquet files, and from any other file, folder or Hub data set: one stream for the command `data`.
+
+What cannot be read comes as a `Broken` with its reason wherever the next row can still be found, so that no row is
+lost unseen. The lessons read their files through `files.read_rows`, which stops at the first such row.
+"""
+
+import csv
+import io
+import itertools
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.data import corpus, files
+from unsloth_course.lesson.data.files import ENDINGS, Broken, Row, listed, quoted, read_rows
+
+TABLES = (".csv", ".parquet")
+ROWS = (*ENDINGS, *TABLES)
+ALL_ENDINGS = (*ROWS, *corpus.DOCUMENTS)
+DELIMITERS = (",", ";", "\t")
+"""What may stand between the fields of a CSV file; the first of them that is in its first line does."""
+BATCH_ROWS = 1000
+PARQUET_BYTES = 2**16  # of a column are read at once
+HEAD_BYTES = 2**20  # are fetched at once of a file on the Hub, to look at its first rows
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def stream(source: str, column: str | None = None) -> Iterator[Row | Broken]:
+    """The rows of a file, a folder of raw text or a data set on the Hub (`owner/name`, its split "train").
+
+    Files are JSON, JSON lines (also gzipped), CSV, Parquet and documents, which are one row each with the column
+    `text`. Memory does not grow with the rows. column: where the rows of files in a folder keep their text.
+
+    Raises CourseError for a file that cannot be read to its end, with the place; for what is no such file; and as
+    `hub.fetch_dataset` does.
+    """
+    path = Path(os.path.expanduser(source))
+    name = path.name.lower()
+    if is_folder(path):
+        yield from corpus.stream(path, column)
+        return
+    if on_the_hub(source):
+        from unsloth_course.core import hub
+
+        yield from files.rows_of(hub.fetch_dataset(source), source)
+        return
+    shown = corpus.shown(path)
+    if not name.endswith(ALL_ENDINGS):
+        raise CourseError(
+            f"{shown} has none of the endings {', '.join(ALL_ENDINGS)}, and it is no folder and no name on the Hub. "
+            "Convert it, or give it the right name."
+        )
+    _check_plain(path, shown)
+    if name.endswith(corpus.DOCUMENTS):
+        yield from corpus.stream(path, column)
+    else:
+        yield from _rows_of_file(path)
+
+
+def rows_in(folder: Path) -> Iterator[Row | Broken]:
+    """The rows of all files of rows below a folder, as they stand there; everything else in it comes as a `Broken`.
+
+    A file that cannot be read to its end gives the rows before that place, and a `Broken` for the rest.
+    """
+    for path, reason in corpus.files_in(folder):
+        shown, number = corpus.shown(path), 0
+        if reason is None and not path.name.lower().endswith(ROWS):
+            reason = f"it has none of the endings {', '.join(ROWS)}"
+        if reason is None:
+            try:
+                _check_plain(path, shown)
+                for row in _rows_of_file(path):
+                    number = row.number
+                    yield row
+            except CourseError as error:
+                reason = files.without_place(error, shown)
+        if reason:
+            yield Broken(shown, number + 1, reason, None)
+
+
+def _rows_of_file(path: Path) -> Iterator[Row | Broken]:
+    name, shown = path.name.lower(), corpus.shown(path)
+    if name.endswith(".csv"):
+        yield from _csv_rows(path, shown)
+    elif name.endswith(".parquet"):
+        yield from _parquet_rows(path, shown)
+    else:
+        yield from read_rows(path, tolerant=True)
+
+
+def first_rows(name: str, count: int) -> list[Row | Broken]:
+    """The first rows of a data set on the Hub, without fetching the rest of it where it is not in the cache.
+
+    Raises CourseError as `hub.fetch_dataset` does.
+    """
+    from unsloth_course.core import hub
+
+    found = hub.look_up(name, "dataset")
+    if found.missing and not found.reason:
+        try:
+            return _head(name, _first_file(found.sizes), count)
+        except Exception:  # one file alone may be what the library reads otherwise; the whole of it has the last word
+            pass
+    return list(itertools.islice(files.rows_of(hub.fetch_dataset(name), name), count))
+
+
+def _first_file(names: Iterable[str]) -> str:
+    rows = sorted(name for name in names if name.lower().endswith(ROWS))
+    return next((name for name in rows if "train" in name), rows[0])
+
+
+def _head(name: str, file: str, count: int) -> list[Row | Broken]:
+    from huggingface_hub import HfFileSystem, constants
+
+    system = HfFileSystem(endpoint=constants.ENDPOINT, skip_instance_cache=True)
+    with system.open(f"datasets/{name}/{file}", "rb", block_size=HEAD_BYTES) as remote:
+        stream = io.BufferedReader(remote)  # which can read a line of at most so many bytes
+        rows = _parquet_rows(stream, name) if file.lower().endswith(".parquet") else files.rows_in_stream(stream, name)
+        return list(itertools.islice(rows, count))
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder of that name; a name that no file can have is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def on_the_hub(source: str) -> bool:
+    """Whether this is to be looked for on the Hub: a name like owner/dataset that nothing on this machine has."""
+    if not HUB_NAME.fullmatch(source) or source.lower().endswith(ALL_ENDINGS):
+        return False
+    try:
+        return not Path(os.path.expanduser(source)).exists()
+    except (OSError, ValueError):
+        return True
+
+
+def _check_plain(path: Path, shown: str) -> None:
+    """Refuses what is no plain file: to read a pipe can take for ever."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        folder = "" if path.is_absolute() else f" in {os.getcwd()}"
+        raise CourseError(f"There is no file {shown}{folder}. Check the name and the folder.") from None
+    except OSError as error:
+        raise CourseError(f"{shown} cannot be read: {error.strerror or error}.") from None
+    if not stat.S_ISREG(mode):
+        raise CourseError(f"{shown} is not a plain file. Name one.")
+
+
+def _csv_rows(path: Path, shown: str) -> Iterator[Row | Broken]:
+    csv.field_size_limit(files.MAX_LINE_BYTES)
+    try:
+        # Bytes that are not UTF-8 come through as surrogates, so that only the rows that hold them are set aside.
+        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+            head = stream.readline(files.MAX_LINE_BYTES)
+            stream.seek(0)
+            mark = next((mark for mark in DELIMITERS if mark in head), ",")
+            reader = csv.reader(stream, strict=True, delimiter=mark)
+            columns = _header(reader, shown)
+            number, line = 0, reader.line_num
+            while (cells := _cells(reader)) is not None:
+                first, line = line + 1, reader.line_num
+                if cells == []:  # a blank line
+                    continue
+                number += 1
+                yield _csv_row(shown, number, columns, cells, (first, line))
+    except OSError as error:
+        raise CourseError(f"{shown} cannot be read: {error.strerror or error}.") from None
+    if not number:
+        raise CourseError(f"{shown} is empty: it has no rows. Write or download it again.")
+
+
+def _cells(reader: Iterator[list[str]]) -> list[str] | csv.Error | None:
+    try:
+        return next(reader, None)
+    except csv.Error as error:
+        return error
+
+
+def _header(reader: Iterator[list[str]], shown: str) -> list[str]:
+    columns = _cells(reader)
+    if columns is None:
+        raise CourseError(f"{shown} is empty: it has no rows. Write or download it again.")
+    if isinstance(columns, csv.Error):
+        raise CourseError(f"{shown}, line 1: the CSV is broken ({columns}). Mend it there.")
+    columns = [column.strip() for column in columns]
+    twice = [column for column in dict.fromkeys(columns) if columns.count(column) > 1]
+    if twice:
+        raise CourseError(f"{shown}, line 1 names the columns {listed(twice)} more than once. Rename them.")
+    return columns
+
+
+def _csv_row(
+    shown: str, number: int, columns: list[str], cells: list[str] | csv.Error, lines: tuple[int, int]
+) -> Row | Broken:
+    if isinstance(cells, csv.Error):
+        where = f"line {lines[0]}" if lines[1] <= lines[0] else f"lines {lines[0]} to {lines[1]}"
+        return Broken(shown, number, f"{where}: the CSV is broken ({cells})", None)
+    if len(cells) != len(columns):
+        return Broken(shown, number, f"it has {len(cells)} fields, and the first line names {len(columns)}", cells)
+    for column, cell in zip(columns, cells, strict=True):
+        if not cell.isascii() and not files.is_unicode(cell):
+            return Broken(shown, number, f"column {quoted(column)} holds bytes that are not UTF-8", cells)
+    return Row(shown, number, None, dict(zip(columns, cells, strict=True)))
+
+
+def _parquet_rows(file: Path | BinaryIO, shown: str) -> Iterator[Row | Broken]:
+    import pyarrow
+    from pyarrow import parquet
+
+    number = 0
+    try:
+        # Otherwise the whole file is read ahead, and more than one group of rows is held.
+        with parquet.ParquetFile(file, pre_buffer=False, buffer_size=PARQUET_BYTES) as table:
+            for group in range(table.num_row_groups):
+                for batch in table.iter_batches(BATCH_ROWS, row_groups=[group]):
+                    for values in batch.to_pylist():
+                        number += 1
+                        yield Row(shown, number, None, values)
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CourseError(f"{shown} is not a whole Parquet file ({reason}). Download or write it again.") from None
+    if not number:
+        raise CourseError(f"{shown} is empty: it has no rows. Write or download it again.")

@@ -1,0 +1,27 @@
+"""Dials: one thing to turn per lesson, with a static picture of the same where nobody can turn it.
+
+Each has `show()`: the widget where a person can turn it, the picture elsewhere.
+"""
+
+from unsloth_course.lesson.dials.forgetting import replay
+from unsloth_course.lesson.dials.group import GroupDial, advantages
+from unsloth_course.lesson.dials.preference_loss import Pair, PreferenceDial, preference
+from unsloth_course.lesson.dials.scale import FACTORS, AdapterDial, Setting, adapter
+from unsloth_course.lesson.dials.sweeps import Sweep, SweepDial, Trial, learning_rate
+
+__all__ = [
+    "FACTORS",
+    "AdapterDial",
+    "GroupDial",
+    "Pair",
+    "PreferenceDial",
+    "Setting",
+    "Sweep",
+    "SweepDial",
+    "Trial",
+    "adapter",
+    "advantages",
+    "learning_rate",
+    "preference",
+    "replay",
+]

@@ -1,0 +1,246 @@
+"""Dials over recorded sweeps: one knob at several values, each of them a whole training that was run beforehand.
+
+Nobody can wait for seven trainings while turning a slider. So a script in `benchmarks/` ran them once, and what they
+measured is shipped in `recorded/sweeps/`, with the device, the versions and the settings. The dial shows that record.
+"""
+
+import html
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unsloth_course.core import frontend, places, writing
+from unsloth_course.core.errors import CourseError
+from unsloth_course.core.writing import Wrong, need
+from unsloth_course.lesson import plots, results
+from unsloth_course.lesson.dials.tables import row
+
+RECORDED = places.RECORDED / "sweeps"
+METRICS = ("share", "perplexity")
+LAST = 0.1  # share of the logged losses that count as the end of a run
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of a sweep.
+
+    value: of the knob. loss: pairs (step, training loss) as logged. scores: by name, after training, the same names in
+    every trial. seconds: of training. A loss or score that became infinite or not a number is nan.
+    """
+
+    value: float
+    seed: int
+    loss: list[tuple[int, float]]
+    scores: dict[str, float]
+    seconds: float
+
+    @property
+    def last_loss(self) -> float:
+        """The mean of the last tenth of the logged losses, at least of five."""
+        end = [loss for _, loss in self.loss][-max(5, round(LAST * len(self.loss))) :]
+        return sum(end) / len(end)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A recorded sweep: a knob, and what was measured at each of its values.
+
+    name: of the file, such as "full-learning-rate". knob: in words, such as "learning rate". metric: of the scores,
+    "share" (0 to 1, higher is better) or "perplexity" (lower is better). before: the scores of the base model.
+    settings: what all trials share.
+    """
+
+    name: str
+    knob: str
+    metric: str
+    before: dict[str, float]
+    device: str
+    model: str
+    versions: dict[str, str]
+    settings: dict[str, Any] = field(default_factory=dict)
+    trials: list[Trial] = field(default_factory=list)
+
+    @property
+    def values(self) -> list[float]:
+        """The values of the knob, ascending."""
+        return sorted({trial.value for trial in self.trials})
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds that were run, in the order of the record."""
+        return list(dict.fromkeys(trial.seed for trial in self.trials))
+
+    def at(self, value: float) -> list[Trial]:
+        """The trials at one value, one for each seed."""
+        return [trial for trial in self.trials if trial.value == value]
+
+    def scores(self, name: str, value: float) -> list[float]:
+        """One score at one value, seed by seed."""
+        return [trial.scores[name] for trial in self.at(value)]
+
+    def write(self, folder: Path = RECORDED) -> Path:
+        """Writes the record as `<name>.json`; for the scripts that run sweeps."""
+        path = folder / f"{self.name}.json"
+        writing.write_text(path, json.dumps(results._plain(asdict(self)), indent=1, allow_nan=False) + "\n")
+        return path
+
+
+def read(name: str, folder: Path = RECORDED) -> Sweep:
+    """The recorded sweep of this name.
+
+    Raises CourseError when there is none, and when the file is not a sweep: it says which part is missing or wrong.
+    """
+    path = folder / f"{name}.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.json"))) or "none"
+        raise CourseError(f"There is no recorded sweep {name!r}; recorded are: {known}.") from None
+    except ValueError as error:
+        raise CourseError(f"{path.name} is not JSON ({error}). Fetch the file again.") from None
+    try:
+        return _sweep(found)
+    except Wrong as wrong:
+        raise CourseError(f"{path.name} is not a recorded sweep: {wrong}. Fetch the file again.") from None
+
+
+def _sweep(found: Any) -> Sweep:
+    plain = {"name": str, "knob": str, "metric": str, "device": str, "model": str, "versions": dict, "settings": dict}
+    need(found, {**plain, "before": dict, "trials": list}, "the file")
+    if found["metric"] not in METRICS:
+        raise Wrong(f"its metric is {found['metric']!r}, not one of {', '.join(METRICS)}")
+    if not found["trials"]:
+        raise Wrong("it holds no trial")
+    before = _scores(found["before"], "before")
+    trials = [_trial(trial, f"trial {number}") for number, trial in enumerate(found["trials"], 1)]
+    for number, trial in enumerate(trials, 1):
+        if trial.scores.keys() != before.keys():
+            raise Wrong(f"trial {number} has other scores ({', '.join(trial.scores)}) than before training")
+    return Sweep(**{key: found[key] for key in plain}, before=before, trials=trials)
+
+
+def _trial(found: Any, where: str) -> Trial:
+    need(found, {"value": (int, float), "seed": int, "loss": list, "scores": dict, "seconds": (int, float)}, where)
+    if not found["loss"] or any(not isinstance(pair, list) or len(pair) != 2 for pair in found["loss"]):
+        raise Wrong(f"the loss of {where} is not a list of pairs of step and loss")
+    if any(step is None for step, _ in found["loss"]):
+        raise Wrong(f"{where} has a loss without a step")
+    loss = [(int(_float(step, where)), _float(value, where)) for step, value in found["loss"]]
+    scores = _scores(found["scores"], where)
+    return Trial(float(found["value"]), found["seed"], loss, scores, float(found["seconds"]))
+
+
+def _scores(found: Mapping[str, Any], where: str) -> dict[str, float]:
+    if not found:
+        raise Wrong(f"{where} has no scores")
+    return {str(name): _float(value, where) for name, value in found.items()}
+
+
+def _float(value: Any, where: str) -> float:
+    if value is None:  # what JSON can say of nan and infinity
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Wrong(f"{where} holds {value!r} where a number is due")
+    return float(value)
+
+
+@dataclass(frozen=True)
+class SweepDial:
+    """A recorded sweep to turn: loss curve and scores at each value of the knob.
+
+    log: the knob's axis is logarithmic. mark: a value to point out in the picture, such as the lesson's own.
+    """
+
+    sweep: Sweep
+    log: bool = False
+    mark: float | None = None
+
+    def picture(self) -> plots.Picture:
+        """The static twin: scores, and the loss at the end, against the knob; every seed a dot, a line through the
+        means."""
+        sweep = self.sweep
+        scores = {name: [sweep.scores(name, value) for value in sweep.values] for name in sweep.before}
+        losses = [[trial.last_loss for trial in sweep.at(value)] for value in sweep.values]
+        return plots.sweep(
+            sweep.values,
+            scores,
+            losses,
+            xlabel=sweep.knob,
+            metric=sweep.metric,
+            log=self.log,
+            mark=self.mark,
+            about=self.about(),
+        )
+
+    def curve(self, value: float) -> plots.Picture:
+        """The loss curves at one value, before those of all others."""
+        curves = {other: [trial.loss for trial in self.sweep.at(other)] for other in self.sweep.values}
+        return plots.picked(curves, value, label=f"{self.sweep.knob} {value:g}")
+
+    def table(self, value: float) -> str:
+        """HTML of the scores at one value, as mean and range over the seeds, beside those of the base."""
+        rows = "".join(
+            row(html.escape(name), self._number(was), self._number(*self.sweep.scores(name, value)))
+            for name, was in self.sweep.before.items()
+        )
+        return f"<table>{row('', 'before', 'after', tag='th')}{rows}</table><p>{html.escape(self.about())}</p>"
+
+    def about(self) -> str:
+        """Where the record comes from, in a sentence."""
+        seeds = self.sweep.seeds
+        return (
+            f"Recorded on {self.sweep.device}, model {self.sweep.model}, "
+            f"{len(seeds)} seed{'s' * (len(seeds) > 1)}, unsloth {self.sweep.versions.get('unsloth', 'unknown')}."
+        )
+
+    def _number(self, *found: float) -> str:
+        good = [value for value in found if math.isfinite(value)]
+        if not good:
+            return "not a number"
+        shown = "{:.1f} %" if self.sweep.metric == "share" else "{:.2f}"
+        low, mean, high = (
+            shown.format(value * (100 if self.sweep.metric == "share" else 1))
+            for value in (min(good), sum(good) / len(good), max(good))
+        )
+        return mean if low == high else f"{mean} ({low} to {high})"
+
+    def show(self) -> Any:
+        """The dial as a widget where a person can turn it, and its picture elsewhere."""
+        return self.widget() if frontend.is_interactive() else self.picture()
+
+    def widget(self) -> Any:
+        """The dial as an ipywidgets box (7.7 and 8): a slider over the recorded values, the curve, the scores."""
+        import ipywidgets
+
+        values = self.sweep.values
+        start = self.mark if self.mark in values else values[len(values) // 2]
+        slider = ipywidgets.SelectionSlider(
+            options=[(f"{value:g}", value) for value in values],
+            value=start,
+            description=self.sweep.knob,
+            continuous_update=True,
+            style={"description_width": "initial"},
+        )
+        # Left to itself, the box would stretch the picture to its own width.
+        curve = ipywidgets.Image(
+            value=self.curve(start)._repr_png_(), format="png", layout={"align_self": "flex-start"}
+        )
+        table = ipywidgets.HTML(self.table(start))
+
+        def turned(change: Mapping[str, Any]) -> None:
+            curve.value = self.curve(change["new"])._repr_png_()
+            table.value = self.table(change["new"])
+
+        slider.observe(turned, names="value")
+        return ipywidgets.VBox([slider, curve, table])
+
+
+def learning_rate(mark: float | None = None) -> SweepDial:
+    """The full fine-tuning lesson's dial: learning rates from far too low to far too high, on the pocket model.
+
+    mark: the learning rate to point out. Taught in lesson colab1 (full fine-tuning).
+    """
+    return SweepDial(read("full-learning-rate"), log=True, mark=mark)

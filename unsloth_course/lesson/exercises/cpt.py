@@ -1,0 +1,262 @@
+"""Exercises of the continued pretraining lesson (colab5): perplexity, packing, and a replay mix."""
+
+import math
+import random
+from collections import Counter
+from typing import Any
+
+from unsloth_course.lesson.exercises.asking import Given, Learner, brief
+from unsloth_course.lesson.exercises.exercise import Exercise, source
+
+
+def _perplexities(learner: Learner) -> None:
+    rng = random.Random("cpt.1")
+    learner([[math.log(2)] * 3]).expect(2.0, "and a model in doubt between 2 tokens at every step has the perplexity 2")
+    learner([[0.0] * 5, [0.0]]).expect(1.0, "and a model that is never surprised has the perplexity 1")
+    for _ in range(25):
+        texts = [[round(rng.uniform(0, 6), 3) for _ in range(rng.randint(1, 40))] for _ in range(rng.randint(2, 6))]
+        given, joined = learner(texts), learner([[loss for text in texts for loss in text]])
+        if not math.isclose(given.number(), joined.number(), rel_tol=1e-6):
+            given.wrong(
+                f"and {joined.number():.6g} when the same {sum(map(len, texts))} tokens come as one text: "
+                "where a text ends must not matter"
+            )
+        mean = sum(map(sum, texts)) / sum(map(len, texts))
+        given.expect(
+            math.exp(mean), f"where a token costs {mean:.4f} nats on average, and the perplexity is exp of that"
+        )
+
+
+def _packs(learner: Learner) -> None:
+    rng = random.Random("cpt.2")
+    cases = [([[5, 6, 7, 8]], 0, 2), ([[5, 6, 7], [8], [9, 10]], 0, 3), ([[5], [6]], 0, 9), ([], 0, 4)]
+    for _ in range(25):
+        texts = [[rng.randint(3, 99) for _ in range(rng.randint(1, 30))] for _ in range(rng.randint(1, 8))]
+        cases.append((texts, rng.choice([0, 2]), rng.randint(2, 16)))
+    for texts, end, length in cases:
+        given = learner(texts, end, length)
+        blocks = given.items()
+        for block in blocks:
+            if not isinstance(block, list) or len(block) != length:
+                given.wrong(f"and every block has to hold {length} tokens")
+        stream = [token for text in texts for token in [*text, end]]
+        whole = len(stream) // length
+        if len(blocks) != whole:
+            given.wrong(f"that is {len(blocks)} blocks; {len(stream)} tokens, each text's end included, fill {whole}")
+        flat = [token for block in blocks for token in block]
+        for position, (found, wanted) in enumerate(zip(flat, stream, strict=False)):
+            if found != wanted:
+                given.wrong(
+                    f"where token {position} of the stream is {wanted}"
+                    + (", the end of a text," if wanted == end else "")
+                    + f" and yours is {found}"
+                )
+
+
+def _mixes(learner: Learner) -> None:
+    rng = random.Random("cpt.3")
+    general = [[1, number] for number in range(1000)]
+    for count, share in [(30, 0.25), (400, 0.2), (300, 0.5), (50, 0.0), (240, 0.4), (90, 0.1), (600, 0.05)]:
+        domain = [[0, number] for number in range(count)]
+        seed = rng.randint(0, 9999)
+        given = learner(domain, general, share, seed)
+        blocks = given.items()
+        given.unchanged(0, "domain", "and the data has to stay as it was")
+        given.unchanged(1, "general", "and the data has to stay as it was")
+        replay = _counted(given, blocks, domain, general)
+        if abs(replay - share * len(blocks)) > 1:
+            found = f"{replay} of {len(blocks)} blocks are general ones, a share of {replay / len(blocks):.3f}"
+            given.wrong(f"where {found} and not {share}")
+        if learner(domain, general, share, seed).items() != blocks:
+            given.wrong("and something else when it was called again: the seed has to decide everything")
+        if learner(domain, general, share, seed + 1).items() == blocks:
+            given.wrong(f"and the same for the seed {seed + 1}: another seed has to give another order")
+        early = sum(block in general for block in blocks[: len(blocks) // 2])
+        if replay > 60 and not 0.2 < early / replay < 0.8:
+            given.wrong(f"where {early} of the {replay} general blocks come in the first half: spread them all over")
+
+
+def _counted(given: Given, blocks: list[Any], domain: list[Any], general: list[Any]) -> int:
+    """How many blocks are general ones. Raises `Wrong` for a stranger, a block twice, and a domain block missing."""
+    kinds = {repr(block): "domain" for block in domain} | {repr(block): "general" for block in general}
+    found = [repr(block) for block in blocks]
+    strange = [block for block, name in zip(blocks, found, strict=True) if name not in kinds]
+    if strange:
+        given.wrong(f"where {brief(strange[0])} is none of the blocks")
+    if len(set(found)) < len(found):
+        given.wrong("where a block stands twice")
+    counts = Counter(kinds[name] for name in found)
+    if counts["domain"] < len(domain):
+        given.wrong(f"where {counts['domain']} of the {len(domain)} domain blocks are left")
+    return counts["general"]
+
+
+EXERCISES = (
+    Exercise(
+        id="cpt.1",
+        title="Perplexity of several texts",
+        task=source("""
+            `losses` holds a list for each text: the loss of each of its tokens, in
+            nats. Return the perplexity of all of them together. Every token counts
+            the same, whether its text is long or short.
+        """),
+        function="perplexity_of",
+        stub=source("""
+            def perplexity_of(losses):
+                return ...  # losses: [[2.1, 0.3, ...], ...]
+        """),
+        solution=source("""
+            import math
+
+
+            def perplexity_of(losses):
+                tokens = [loss for text in losses for loss in text]
+                return math.exp(sum(tokens) / len(tokens))
+        """),
+        hints=(
+            "Perplexity is the exponential of a mean. The mean over what?",
+            "Add up the losses of all texts, divide by the number of all tokens, and only then take `math.exp`.",
+        ),
+        wrong={
+            "the mean of perplexities": source("""
+                import math
+
+
+                def perplexity_of(losses):
+                    each = [math.exp(sum(text) / len(text)) for text in losses]
+                    return sum(each) / len(each)
+            """),
+            "the mean of means": source("""
+                import math
+
+
+                def perplexity_of(losses):
+                    means = [sum(text) / len(text) for text in losses]
+                    return math.exp(sum(means) / len(means))
+            """),
+            "bits taken for nats": source("""
+                def perplexity_of(losses):
+                    tokens = [loss for text in losses for loss in text]
+                    return 2 ** (sum(tokens) / len(tokens))
+            """),
+        },
+        properties=_perplexities,
+    ),
+    Exercise(
+        id="cpt.2",
+        title="Pack texts into blocks",
+        task=source("""
+            Each text is a list of token ids. Put them one after the other, with the
+            token `end` after each, and cut that stream into blocks of `length`
+            tokens. Nothing may be lost but what does not fill the last block. Return
+            the blocks, a list of lists.
+        """),
+        function="pack_texts",
+        stub=source("""
+            def pack_texts(texts, end, length):
+                return ...  # [[...], [...], ...]
+        """),
+        solution=source("""
+            def pack_texts(texts, end, length):
+                stream = []
+                for text in texts:
+                    stream += [*text, end]
+                whole = len(stream) - len(stream) % length
+                return [stream[i : i + length] for i in range(0, whole, length)]
+        """),
+        hints=(
+            "Make one long list first. A block may begin inside a text, and hold parts of several.",
+            "`stream += [*text, end]` for each text; then `stream[i : i + length]` for `i` in steps of `length`, "
+            "the last one only if it is full.",
+        ),
+        wrong={
+            "no end between texts": source("""
+                def pack_texts(texts, end, length):
+                    stream = [token for text in texts for token in text]
+                    whole = len(stream) - len(stream) % length
+                    return [stream[i : i + length] for i in range(0, whole, length)]
+            """),
+            "every text cut by itself": source("""
+                def pack_texts(texts, end, length):
+                    blocks = []
+                    for text in texts:
+                        row = [*text, end]
+                        for i in range(0, len(row) - length + 1, length):
+                            blocks.append(row[i : i + length])
+                    return blocks
+            """),
+            "the last block kept short": source("""
+                def pack_texts(texts, end, length):
+                    stream = [token for text in texts for token in [*text, end]]
+                    starts = range(0, len(stream), length)
+                    return [stream[i : i + length] for i in starts]
+            """),
+        },
+        properties=_packs,
+    ),
+    Exercise(
+        id="cpt.3",
+        title="Mix in replay",
+        task=source("""
+            Both `domain` and `general` are lists of blocks of the same length. Return
+            a new list with all domain blocks and so many of the general ones that
+            they make up `share` of the result, none of them twice, all in random
+            order. The same `seed` gives the same list. `share` is below 1, and there
+            are enough general blocks.
+        """),
+        function="mix_replay",
+        stub=source("""
+            def mix_replay(domain, general, share, seed):
+                return ...  # a new list of blocks
+        """),
+        solution=source("""
+            import random
+
+
+            def mix_replay(domain, general, share, seed):
+                rng = random.Random(seed)
+                count = round(len(domain) * share / (1 - share))
+                blocks = domain + rng.sample(general, count)
+                rng.shuffle(blocks)
+                return blocks
+        """),
+        hints=(
+            "The share is one of the result, not of the domain blocks: a half means as many general blocks as others.",
+            "From g / (d + g) = share follows g = d * share / (1 - share). A `random.Random(seed)` of your own can "
+            "`sample` and `shuffle`, and follows the seed.",
+        ),
+        wrong={
+            "a share of the domain blocks": source("""
+                import random
+
+
+                def mix_replay(domain, general, share, seed):
+                    rng = random.Random(seed)
+                    blocks = domain + rng.sample(general, round(len(domain) * share))
+                    rng.shuffle(blocks)
+                    return blocks
+            """),
+            "the seed not used": source("""
+                import random
+
+
+                def mix_replay(domain, general, share, seed):
+                    count = round(len(domain) * share / (1 - share))
+                    blocks = domain + random.sample(general, count)
+                    random.shuffle(blocks)
+                    return blocks
+            """),
+            "replay at the end": source("""
+                import random
+
+
+                def mix_replay(domain, general, share, seed):
+                    rng = random.Random(seed)
+                    count = round(len(domain) * share / (1 - share))
+                    first = rng.sample(domain, len(domain))
+                    return first + rng.sample(general, count)
+            """),
+        },
+        properties=_mixes,
+    ),
+)

@@ -1,0 +1,306 @@
+"""Exercises of the full fine-tuning lesson (colab1): its memory, a fair comparison, and the rank of a change."""
+
+import random
+
+from unsloth_course.lesson.exercises.asking import Learner
+from unsloth_course.lesson.exercises.exercise import Exercise, source
+
+FLOAT32 = 4  # bytes
+# (all, trained): SmolLM2-135M with all of it trained, and with a LoRA of rank 16 beside it.
+SMOLLM2 = ((134_515_008, 134_515_008), (134_515_008 + 4_884_480, 4_884_480))
+
+
+def _memory(learner: Learner) -> None:
+    rng = random.Random("full.1")
+    cases = [(1, 1), (10, 0), *SMOLLM2]
+    for _ in range(20):
+        total = rng.randint(1, 10**9)
+        cases.append((total, rng.randint(0, total)))
+    for total, trained in cases:
+        weights, rest = FLOAT32 * total, 3 * FLOAT32 * trained
+        learner(total, trained).expect(
+            weights + rest,
+            f"where the weights take {weights:,} bytes, and gradients and optimizer {rest:,} besides",
+            tolerance=1e-12,
+        )
+
+
+QUESTIONS = 400
+
+
+def _marks(seed: int, first: float, changed: float) -> tuple[list[int], list[int]]:
+    """Marks of two models that mostly agree: a share `first` right, and a share `changed` turned the other way."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    lora = (rng.random(QUESTIONS) < first).astype(int)
+    turned = rng.random(QUESTIONS) < changed
+    full = np.where(turned, rng.random(QUESTIONS) < 0.8, lora).astype(int)
+    return lora.tolist(), full.tolist()
+
+
+def _intervals(learner: Learner) -> None:
+    import numpy as np
+
+    def ask(lora, full, seed=0):
+        given = learner(lora, full, np.random.default_rng(seed))
+        low, high = given.numbers(2)
+        if not low <= high:
+            given.wrong("and the lower end comes first")
+        return given, low, high
+
+    same, _ = _marks(1, 0.5, 0.0)
+    given, low, high = ask(same, same)
+    if max(abs(low), abs(high)) > 1e-9:
+        given.wrong("for two models that are right at the same questions: every draw has the difference 0")
+    given, low, high = ask([0] * 30, [1] * 30)
+    if abs(low - 1) + abs(high - 1) > 1e-9:
+        given.wrong("for a model that is always wrong and one that is always right: every draw has the difference 1")
+    ratios = []
+    for seed, (first, changed) in enumerate(
+        [(0.5, 0.3), (0.8, 0.2), (0.3, 0.5), (0.6, 0.4), (0.9, 0.3), (0.5, 0.6)], 2
+    ):
+        lora, full = _marks(seed, first, changed)
+        change = np.subtract(full, lora)
+        given, low, high = ask(lora, full)
+        if not low - 1e-9 <= change.mean() <= high + 1e-9:
+            given.wrong(f"and the difference of the shares, {change.mean():.4f}, is not inside")
+        if high - low < 1e-9:
+            given.wrong("so every draw was the same: draw with replacement, so that a question may come twice or never")
+        again = learner(lora, full, np.random.default_rng(0))
+        if again.numbers(2) != [low, high]:
+            again.wrong(f"and ({low:.6g}, {high:.6g}) from the same rng a moment ago: draw from `rng` and nothing else")
+        ratios.append((high - low) / (2 * 1.96 * change.std() / len(change) ** 0.5))
+    ratio = sum(ratios) / len(ratios)
+    if abs(ratio - 1) > 0.08:
+        given.wrong(f"and over six pairs of models your intervals are {ratio:.2f} times as wide as 95 % ones")
+
+
+def _ranks(learner: Learner) -> None:
+    import numpy as np
+
+    rng = np.random.default_rng(3)
+
+    def ask(matrix, share, rank, what):
+        learner(matrix, share).expect(rank, f"and {what}")
+
+    for energies, share in [
+        ([50, 30, 15, 5], 0.9),
+        ([90, 6, 4], 0.85),
+        ([30, 28, 22, 20], 0.7),
+        ([60, 25, 10, 5], 0.98),
+    ]:
+        values = np.sqrt(energies)
+        rank = int(np.argmax(np.cumsum(energies) / sum(energies) >= share)) + 1
+        matrix = _matrix(rng, values, len(values) + 2, len(values) + 1)
+        what = f"its singular values, squared, are {energies}: the first {rank} hold that share"
+        ask(matrix, share, rank, what)
+        ask(1e-3 * matrix, share, rank, f"{what} (scaled by 0.001, which changes no share)")
+        ask(matrix.T, share, rank, f"{what} (of the transposed matrix)")
+    for rows, columns, rank in [(12, 30, 3), (40, 16, 5), (20, 20, 1)]:
+        product = rng.normal(size=(rows, rank)) @ rng.normal(size=(rank, columns))
+        ask(product, 1 - 1e-9, rank, f"the matrix is a product of {rows} x {rank} and {rank} x {columns}")
+    for _ in range(5):
+        matrix = rng.normal(size=(24, 18)) * np.exp(-rng.uniform(0, 0.4) * np.arange(18))
+        for share in (0.35, 0.62, 0.93):
+            given = learner(matrix, share)
+            rank, held = given.number(), _held(matrix)
+            if rank not in range(1, 19):
+                given.wrong("and a rank from 1 to 18 is wanted")
+            if held[int(rank) - 1] < share:
+                given.wrong(f"and that rank keeps only {held[int(rank) - 1]:.4f} of the energy")
+            if rank > 1 and held[int(rank) - 2] >= share:
+                given.wrong(f"and one rank less is enough: it keeps {held[int(rank) - 2]:.4f} of the energy")
+
+
+def _matrix(rng, values, rows: int, columns: int):
+    """A random matrix with these singular values."""
+    import numpy as np
+
+    left, _ = np.linalg.qr(rng.normal(size=(rows, len(values))))
+    right, _ = np.linalg.qr(rng.normal(size=(columns, len(values))))
+    return left * values @ right.T
+
+
+def _held(matrix):
+    """The share of the energy that the best approximation of rank 1, 2, ... keeps: 1 - |M - M_r|^2 / |M|^2."""
+    import numpy as np
+
+    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    kept = []
+    for rank in range(1, len(values) + 1):
+        rest = matrix - left[:, :rank] * values[:rank] @ right[:rank]
+        kept.append(1 - (rest**2).sum() / (matrix**2).sum())
+    return kept
+
+
+EXERCISES = (
+    Exercise(
+        id="full.1",
+        title="What training keeps in memory",
+        task=source("""
+            A model holds `total` numbers, of which `trained` are trained with AdamW;
+            the others are frozen. Everything is kept in float32. Return the bytes
+            that lie in memory from the second step to the last, activations left
+            aside. Full fine-tuning is the case where the two are equal; LoRA is the
+            same formula.
+        """),
+        function="memory_bytes",
+        stub=source("""
+            def memory_bytes(total, trained):
+                return ...  # bytes
+        """),
+        solution=source("""
+            def memory_bytes(total, trained):
+                weights = 4 * total
+                gradients = 4 * trained
+                moments = 2 * 4 * trained
+                return weights + gradients + moments
+        """),
+        hints=(
+            "There are weights, gradients, and two numbers that AdamW keeps. Which of them does a frozen weight need?",
+            "A frozen weight costs its own four bytes. A trained one also has a gradient and two moving averages.",
+        ),
+        wrong={
+            "the optimizer forgotten": source("""
+                def memory_bytes(total, trained):
+                    return 4 * total + 4 * trained
+            """),
+            "gradients of frozen weights": source("""
+                def memory_bytes(total, trained):
+                    return 8 * total + 8 * trained
+            """),
+            "one moving average": source("""
+                def memory_bytes(total, trained):
+                    return 4 * total + 4 * trained + 4 * trained
+            """),
+        },
+        properties=_memory,
+    ),
+    Exercise(
+        id="full.2",
+        title="Is the difference real",
+        task=source("""
+            Two models answered the same questions: `lora` and `full` hold a 1 (right)
+            or a 0 for each of them, in the same order. Return `(low, high)`, the 95 %
+            interval of the share right of `full` minus that of `lora`: draw as many
+            questions as there are, with replacement, at least 1,000 times. Take all
+            randomness from `rng`, a numpy Generator, such as
+            `rng.integers(n, size=n)`.
+        """),
+        function="paired_interval",
+        stub=source("""
+            def paired_interval(lora, full, rng):
+                return ...  # (low, high)
+        """),
+        solution=source("""
+            import numpy as np
+
+
+            def paired_interval(lora, full, rng):
+                change = np.array(full) - np.array(lora)
+                n = len(change)
+                drawn = rng.integers(n, size=(2000, n))
+                means = change[drawn].mean(axis=1)
+                low, high = np.percentile(means, [2.5, 97.5])
+                return low, high
+        """),
+        hints=(
+            "A question that is drawn brings both of its marks along. Which one number per question could you draw?",
+            "Draw from the differences `full[i] - lora[i]`, take the mean of each draw, and cut 2.5 % off either end.",
+        ),
+        wrong={
+            "each model drawn by itself": source("""
+                import numpy as np
+
+
+                def paired_interval(lora, full, rng):
+                    n, means = len(full), []
+                    for _ in range(1000):
+                        one = np.array(full)[rng.integers(n, size=n)].mean()
+                        two = np.array(lora)[rng.integers(n, size=n)].mean()
+                        means.append(one - two)
+                    return tuple(np.percentile(means, [2.5, 97.5]))
+            """),
+            "drawn without replacement": source("""
+                import numpy as np
+
+
+                def paired_interval(lora, full, rng):
+                    change = np.array(full) - np.array(lora)
+                    means = [rng.permutation(change).mean() for _ in range(1000)]
+                    return tuple(np.percentile(means, [2.5, 97.5]))
+            """),
+            "five per cent cut off either end": source("""
+                import numpy as np
+
+
+                def paired_interval(lora, full, rng):
+                    change = np.array(full) - np.array(lora)
+                    n = len(change)
+                    means = change[rng.integers(n, size=(1000, n))].mean(axis=1)
+                    return tuple(np.percentile(means, [5, 95]))
+            """),
+        },
+        properties=_intervals,
+    ),
+    Exercise(
+        id="full.3",
+        title="The rank that a change needs",
+        task=source("""
+            `change` is a weight after training minus the same weight before, a numpy
+            array. Return the smallest rank whose best approximation keeps at least
+            `share` of its energy, the sum of its squared entries. If that number is
+            small, a LoRA of that rank could have learned it.
+        """),
+        function="rank_needed",
+        stub=source("""
+            def rank_needed(change, share):
+                return ...  # a whole number
+        """),
+        solution=source("""
+            import numpy as np
+
+
+            def rank_needed(change, share):
+                energy = np.linalg.svd(change, compute_uv=False) ** 2
+                kept = np.cumsum(energy) / energy.sum()
+                return int(np.argmax(kept >= share)) + 1
+        """),
+        hints=(
+            "The best approximation of rank r keeps the r largest singular values. What is its energy then?",
+            "Square the singular values (`np.linalg.svd(change, compute_uv=False)`), add them up from the largest "
+            "(`np.cumsum`), and count how many it takes to reach `share` of the sum.",
+        ),
+        wrong={
+            "singular values not squared": source("""
+                import numpy as np
+
+
+                def rank_needed(change, share):
+                    values = np.linalg.svd(change, compute_uv=False)
+                    kept = np.cumsum(values) / values.sum()
+                    return int(np.argmax(kept >= share)) + 1
+            """),
+            "one too few": source("""
+                import numpy as np
+
+
+                def rank_needed(change, share):
+                    energy = np.linalg.svd(change, compute_uv=False) ** 2
+                    kept = np.cumsum(energy) / energy.sum()
+                    return int((kept < share).sum())
+            """),
+            "rows in place of directions": source("""
+                import numpy as np
+
+
+                def rank_needed(change, share):
+                    energy = np.sort((change**2).sum(axis=1))[::-1]
+                    kept = np.cumsum(energy) / energy.sum()
+                    return int(np.argmax(kept >= share)) + 1
+            """),
+        },
+        properties=_ranks,
+    ),
+)

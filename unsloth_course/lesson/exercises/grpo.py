@@ -1,0 +1,293 @@
+"""Exercises of the GRPO lesson (colab4): advantages, a reward that cannot be fooled, and pass@k."""
+
+import itertools
+import math
+import random
+import statistics
+
+from unsloth_course.lesson.exercises.asking import Learner
+from unsloth_course.lesson.exercises.exercise import Exercise, source
+
+EPSILON = 1e-4
+
+
+def _advantages(learner: Learner) -> None:
+    rng = random.Random("grpo.1")
+    cases = [([0.0, 0.0, 0.0, 1.0], 4), ([0.5] * 4, 4), ([1.0] * 4 + [0.0, 1.0, 0.0, 1.0], 4)]
+    for _ in range(20):
+        size, groups = rng.choice([2, 4, 8]), rng.randint(1, 4)
+        # Each group is on its own scale, as an easy question is beside a hard one; some have no spread.
+        rewards = []
+        for _ in range(groups):
+            low, spread = rng.uniform(-1, 3), rng.choice([0.0, 0.3, 1.0])
+            rewards += [round(20 * (low + spread * rng.random())) / 20 for _ in range(size)]
+        cases.append((rewards, size))
+    for rewards, size in cases:
+        given = learner(rewards, size)
+        found = given.numbers(len(rewards))
+        for start in range(0, len(rewards), size):
+            _one_group(given, rewards[start : start + size], found[start : start + size])
+
+
+def _one_group(given, rewards: list[float], found: list[float]) -> None:
+    spread = statistics.stdev(rewards)
+    shown = [round(reward, 3) for reward in rewards]
+    if spread < 1e-9:
+        if any(not abs(one) < 0.01 for one in found):  # in float32 a mean may be off by a last digit; NaN is refused
+            given.wrong(f"where the group {shown} has no spread: nobody did better, so all its advantages are 0")
+        return
+    if abs(sum(found)) > 1e-4 * len(found):
+        given.wrong(
+            f"and in the group {shown} the advantages add up to {sum(found):.4g}; the group's own mean makes it 0"
+        )
+    for reward, one in zip(rewards, found, strict=True):
+        wanted = (reward - statistics.fmean(rewards)) / (spread + EPSILON)
+        if not math.isclose(one, wanted, rel_tol=5e-5, abs_tol=1e-5):
+            given.wrong(
+                f"where in the group {shown} with the standard deviation {spread:.4f} the reward {reward:g} has the "
+                f"advantage {wanted:.4f}, not {one:.4f}"
+            )
+
+
+def _completion(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+def _rewards(learner: Learner) -> None:
+    rng = random.Random("grpo.2")
+    everything = " ".join(map(str, range(1000)))
+    marked = " ".join(f"#### {number}" for number in range(1000))
+    cases = [
+        ("3 + 4 = 7\n#### 7", "7", 1.0, "the answer is right and in its place"),
+        ("#### 8", "7", 0.0, "the answer is wrong"),
+        ("####   -12 \n", "-12", 1.0, "white space around the answer does not count"),
+        ("#### 17", "7", 0.0, "17 is not 7"),
+        ("The answer is 7.", "7", 0.0, "there is no `####`"),
+        ("", "7", 0.0, "there is nothing"),
+        ("####", "7", 0.0, "nothing follows"),
+        ("#### seven", "7", 0.0, "that is no number"),
+        ("#### __import__('os').getcwd()", "7", 0.0, "that is code, and no answer"),
+        ("#### 3+4", "7", 0.0, "that is a sum, and not the answer"),
+        (everything, "7", 0.0, "who lists every number has answered nothing"),
+        (marked, "999", 0.0, "who marks every number has answered nothing"),
+        (marked, "0", 0.0, "who marks every number has answered nothing"),
+        ("#### 7 or 8", "7", 0.0, "that is two answers"),
+    ]
+    for _ in range(60):
+        number = rng.randint(-200, 200)
+        other = number + rng.choice([-10, -1, 1, 10, 1000])
+        written = rng.choice([number, other])
+        text = f"{rng.randint(1, 99)} steps, {other} of them odd.\n#### {written}"
+        cases.append((text, str(number), float(written == number), "only what follows `####` counts"))
+    for _ in range(60):
+        junk = "".join(rng.choices("#0123456789 \n-+*/().,abcé∑😀\x00\\'\"", k=rng.randint(0, 40)))
+        if junk.partition("####")[2].strip() != "7":
+            cases.append((junk, "7", 0.0, "that is noise"))
+    for text, answer, reward, why in cases:
+        given = _asked(learner, [text], [answer])
+        if given.numbers(1) != [reward]:
+            given.wrong(f"where {[reward]} is due: {why}")
+    rng.shuffle(cases)
+    for start in range(0, len(cases), 8):
+        group = cases[start : start + 8]
+        given = _asked(learner, [case[0] for case in group], [case[1] for case in group])
+        if given.numbers(len(group)) != [case[2] for case in group]:
+            given.wrong(f"where {[case[2] for case in group]} is due: one reward per completion, in their order")
+
+
+def _asked(learner: Learner, texts: list[str], answers: list[str]):
+    """As TRL calls it: by keyword, and with more than is asked for."""
+    return learner(completions=[_completion(text) for text in texts], answer=answers, trainer_state=None)
+
+
+def _passes(learner: Learner) -> None:
+    rng = random.Random("grpo.3")
+    learner(1, [[True, False, False, False]]).expect(0.25, "and at one try the chance is the share that is right")
+    learner(4, [[True, False, False, False]]).expect(1.0, "and whoever takes all four tries takes the right one")
+    learner(3, [[False] * 5]).expect(0.0, "and no try is right")
+    learner(5, [[True] * 6]).expect(1.0, "and every try is right")
+    for _ in range(25):
+        tries = rng.choice([4, 6, 8])
+        k = rng.randint(1, tries)
+        right = [[rng.random() < chance for _ in range(tries)] for chance in (rng.random(), 0.2, 0.7)][
+            : rng.randint(1, 3)
+        ]
+        # By counting, without a formula: every choice of k tries is as likely as any other.
+        shares = []
+        for marks in right:
+            chosen = list(itertools.combinations(marks, k))
+            shares.append(sum(map(any, chosen)) / len(chosen))
+        wanted = sum(shares) / len(shares)
+        learner(k, right).expect(
+            wanted,
+            f"and of all ways to choose {k} of {tries} tries the share {wanted:.6g} holds a right one, on average",
+        )
+
+
+EXERCISES = (
+    Exercise(
+        id="grpo.1",
+        title="From rewards to advantages",
+        task=source("""
+            `rewards` holds the rewards of several groups, one after the other, each of
+            `size` completions of one prompt. Return their advantages as TRL computes
+            them: reward minus the mean of its group, divided by the standard
+            deviation of its group (with n - 1, as torch has it) plus 0.0001.
+        """),
+        function="group_advantages",
+        stub=source("""
+            def group_advantages(rewards, size):
+                return ...  # as many numbers as rewards
+        """),
+        solution=source("""
+            import statistics
+
+
+            def group_advantages(rewards, size):
+                found = []
+                for start in range(0, len(rewards), size):
+                    group = rewards[start : start + size]
+                    mean, std = statistics.mean(group), statistics.stdev(group)
+                    found += [(reward - mean) / (std + 1e-4) for reward in group]
+                return found
+        """),
+        hints=(
+            "A completion competes only with the others of its own prompt. Where does each group begin and end?",
+            "`rewards[start : start + size]` is a group, for `start` in `range(0, len(rewards), size)`. "
+            "`statistics.stdev` divides by n - 1; the 0.0001 keeps a group without spread from dividing by zero.",
+        ),
+        wrong={
+            "one group of all": source("""
+                import statistics
+
+
+                def group_advantages(rewards, size):
+                    mean, std = statistics.mean(rewards), statistics.stdev(rewards)
+                    return [(reward - mean) / (std + 1e-4) for reward in rewards]
+            """),
+            "not divided": source("""
+                def group_advantages(rewards, size):
+                    found = []
+                    for start in range(0, len(rewards), size):
+                        group = rewards[start : start + size]
+                        mean = sum(group) / size
+                        found += [reward - mean for reward in group]
+                    return found
+            """),
+            "divided by zero": source("""
+                import statistics
+
+
+                def group_advantages(rewards, size):
+                    found = []
+                    for start in range(0, len(rewards), size):
+                        group = rewards[start : start + size]
+                        mean, std = statistics.mean(group), statistics.stdev(group)
+                        found += [(reward - mean) / std for reward in group]
+                    return found
+            """),
+        },
+        properties=_advantages,
+    ),
+    Exercise(
+        id="grpo.2",
+        title="A reward that cannot be fooled",
+        task=source("""
+            Write a reward function for TRL. Each completion is a list with one chat
+            turn, `[{"role": "assistant", "content": text}]`; `answer` holds the right
+            answers as text. Give 1.0 where `####` stands exactly once in the text and
+            what follows it, white space aside, is the answer; else 0.0. Any text may
+            come by: do not raise, and never run what a model wrote.
+        """),
+        function="exact_reward",
+        stub=source("""
+            def exact_reward(completions, answer, **kwargs):
+                return ...  # one number per completion
+        """),
+        solution=source("""
+            def exact_reward(completions, answer, **kwargs):
+                found = []
+                for completion, right in zip(completions, answer):
+                    parts = completion[0]["content"].split("####")
+                    exact = len(parts) == 2 and parts[1].strip() == right
+                    found.append(1.0 if exact else 0.0)
+                return found
+        """),
+        hints=(
+            'The text is `completion[0]["content"]`. How many parts has `text.split("####")` where `####` is once?',
+            "Two parts; then compare text with text: `parts[1].strip() == right`. A conversion to a number may raise.",
+        ),
+        wrong={
+            "the answer anywhere in the text": source("""
+                def exact_reward(completions, answer, **kwargs):
+                    texts = [completion[0]["content"] for completion in completions]
+                    return [float(a in text) for text, a in zip(texts, answer)]
+            """),
+            "raises where there is no number": source("""
+                def exact_reward(completions, answer, **kwargs):
+                    texts = [completion[0]["content"] for completion in completions]
+                    given = [int(text.split("####")[1]) for text in texts]
+                    return [float(g == int(a)) for g, a in zip(given, answer)]
+            """),
+            "the last mark counts": source("""
+                def exact_reward(completions, answer, **kwargs):
+                    texts = [completion[0]["content"] for completion in completions]
+                    given = [t.rpartition("####")[2].strip() for t in texts]
+                    return [float(g == a) for g, a in zip(given, answer)]
+            """),
+        },
+        properties=_rewards,
+    ),
+    Exercise(
+        id="grpo.3",
+        title="pass@k without bias",
+        task=source("""
+            Each list in `right` belongs to one problem and says which of its n tries
+            were right. Return pass@k: the chance that at least one of k tries, chosen
+            from these n without replacement, is right, averaged over the problems.
+            Nothing has to be drawn: it can be counted.
+        """),
+        function="pass_at_k",
+        stub=source("""
+            def pass_at_k(k, right):
+                return ...  # from 0 to 1; right: [[True, False, ...], ...]
+        """),
+        solution=source("""
+            from math import comb
+
+
+            def pass_at_k(k, right):
+                missed = [
+                    comb(len(tries) - sum(tries), k) / comb(len(tries), k)
+                    for tries in right
+                ]
+                return 1 - sum(missed) / len(missed)
+        """),
+        hints=(
+            "Ask for the opposite: in how many ways can you choose k tries that are all wrong?",
+            "With c of n tries right there are `comb(n - c, k)` such ways, of `comb(n, k)` in all. Average over the "
+            "problems last.",
+        ),
+        wrong={
+            "as if tries were drawn with replacement": source("""
+                def pass_at_k(k, right):
+                    found = [1 - (1 - sum(t) / len(t)) ** k for t in right]
+                    return sum(found) / len(found)
+            """),
+            "the first k tries": source("""
+                def pass_at_k(k, right):
+                    return sum(any(tries[:k]) for tries in right) / len(right)
+            """),
+            "all problems in one pot": source("""
+                from math import comb
+
+
+                def pass_at_k(k, right):
+                    tries = [one for problem in right for one in problem]
+                    wrong = len(tries) - sum(tries)
+                    return 1 - comb(wrong, k) / comb(len(tries), k)
+            """),
+        },
+        properties=_passes,
+    ),
+)

@@ -1,0 +1,402 @@
+"""A plan for the batch, from predicted memory, in place of a copied default.
+
+Public notebooks copy 2 rows x 4 accumulation steps with gradient checkpointing from one another, whatever the model and
+the GPU. A model of 135 million parameters leaves most of a GPU waiting with that: a step costs what it takes to launch
+its kernels, and that setting launches them four times, and a third more to compute each layer twice. `plan` picks what
+launches least and still fits. The LoRA lesson prints one; `benchmarks/README.md` has what it gains.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.memory import paging
+from unsloth_course.lesson.memory.prediction import Prediction, Shape, fits, parameters, predict, size
+from unsloth_course.lesson.profile import Choice, lined_up
+
+# For comparing ways to go through the same rows, not for telling the time: seconds to launch a forward pass, and
+# multiplications and additions a second, as measured on an H200 at the shape of SmolLM2-135M.
+LAUNCH_SECONDS = 0.015
+ARITHMETIC = 2e14
+# Rows are padded to a multiple of this, so that the lengths that a GPU sees are few.
+STEP = 64
+MOST_ROWS = 256
+
+
+@dataclass(frozen=True, repr=False)
+class Plan:
+    """How an update goes through the model: `rows` = `micro_batch` x `accumulation` x `processes`.
+
+    `arguments` are those of the profile with the plan's own: pass them to `SFTConfig`, `DPOConfig`, `GRPOConfig` or
+    `UnslothTrainingArguments`. `prediction` is the predicted peak, `fits` whether it is within the memory, and
+    `reasons` holds a Choice for each decision. `steps` and `learning_rate` are those that were given; of a plan that
+    was asked to choose the rows too, those that follow from its choice.
+    """
+
+    method: str
+    micro_batch: int
+    accumulation: int
+    checkpointing: bool
+    processes: int
+    arguments: dict[str, Any]
+    prediction: Prediction
+    fits: bool
+    reasons: tuple[Choice, ...]
+    steps: int | None = None
+    learning_rate: float | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of one update, in all processes together: the effective batch."""
+        return self.micro_batch * self.accumulation * self.processes
+
+    def __str__(self) -> str:
+        return f"{lined_up(self.reasons)}\n\n{self.prediction}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        cell = '<td style="text-align:left;padding:2px 10px">'
+        rows = "".join(
+            "<tr>" + "".join(f"{cell}{html.escape(text)}</td>" for text in (r.what, r.value, r.why)) + "</tr>"
+            for r in self.reasons
+        )
+        head = "".join(f'<th style="text-align:left">{name}</th>' for name in ("decision", "value", "why"))
+        return f"<table><tr>{head}</tr>{rows}</table>{self.prediction._repr_html_()}"
+
+    def guard(self, trainer: Any) -> None:
+        """Has `trainer.train()` start over once, with a smaller micro-batch, when it runs out of memory.
+
+        And say so when it slows down instead, as where a driver pages a full GPU (`memory.paging`).
+        The effective batch, the order of the rows and the weights that the training began with stay the same, so
+        nothing is lost but the time until then. A second time it raises CourseError. Taught in lesson colab2 (LoRA).
+        """
+        trainer.add_callback(paging.Watch())
+        _guard(trainer)
+
+
+@dataclass(frozen=True)
+class _Ground:
+    """What a plan is made on: the run and the machine. Sizes in rows, tokens and bytes."""
+
+    shape: Shape
+    method: str
+    length: int
+    budget: int
+    processes: int
+    sizes: dict[str, Any] = field(default_factory=dict)  # further arguments of `predict`
+    together: Callable[[int], int] | None = None  # tokens of so many rows, where they are not padded
+
+
+def plan(
+    model: Any,
+    machine: Any,
+    method: str,
+    *,
+    longest: int,
+    rows: int | None = None,
+    rank: int = 16,
+    completion: int | None = None,
+    together: Callable[[int], int] | None = None,
+    processes: int = 1,
+    micro_batch: int | None = None,
+    free: bool = False,
+    steps: int | None = None,
+    learning_rate: float | None = None,
+) -> Plan:
+    """Picks micro-batch, accumulation, checkpointing and padding for a lesson's training.
+
+    model: the model to train, loaded; or a Shape. machine: the profile. longest: tokens of the longest row (of a GRPO
+    run: prompt and completion), which is cut at the profile's `max_length`. rows: of one update, the effective batch;
+    without it the profile's. It is kept, unless `free` has the plan choose it too: then `steps` and `learning_rate`,
+    given for `rows`, follow. rank, completion: as for `predict`. together: tokens of the largest batch of so many rows
+    strung together; without it all rows count as the longest, also where Unsloth does not pad. `Lengths.sizes` has
+    longest and together. processes: how many share the rows of an update, one for each GPU. micro_batch: rows at a
+    time, in place of the plan's own choice.
+
+    Raises CourseError when the rows cannot be shared or taken evenly, and as `predict` does. Taught in lesson colab2
+    (LoRA).
+    """
+    shape = model if isinstance(model, Shape) else Shape.of(model)
+    on_gpu = machine.name == "gpu"
+    rows = rows or machine.arguments["per_device_train_batch_size"] * machine.arguments["gradient_accumulation_steps"]
+    if rows < 1 or processes < 1 or rows % processes:
+        raise CourseError(
+            f"{rows} rows cannot be shared evenly by {processes} processes; give a number of rows that is a multiple "
+            "of the number of processes."
+        )
+    length = min(longest, machine.max_length) if method != "grpo" else longest
+    if not _strung(machine, method):
+        together = None
+    settings, padding = _padding(machine, method, length, together)
+    graphs = on_gpu and machine.graphs and method != "grpo"  # also where a profile is made for another lesson
+    ground = _Ground(
+        shape,
+        method,
+        settings.get("pad_to_multiple_of", length),
+        machine.memory_bytes,
+        processes,
+        {
+            "rank": rank,
+            "completion": completion,
+            "device": "cuda" if on_gpu else "cpu",
+            "dtype": _dtype(model, machine, method),
+            "graphs": graphs,
+        },
+        together,
+    )
+    reasons = []
+    if free:
+        rows, steps, learning_rate, reason = _choose_rows(ground, rows, steps, learning_rate)
+        reasons.append(reason)
+    else:
+        reasons.append(Choice("rows of an update", str(rows), "as asked for; the plan keeps them"))
+    if micro_batch:
+        micro, accumulation, checkpointing, prediction, enough = _taken(ground, rows // processes, micro_batch)
+        reasons += [*padding, Choice("micro-batch", f"{micro} x {accumulation}", "as asked for")]
+    else:
+        micro, accumulation, checkpointing, prediction, enough = _split(ground, rows // processes)
+        reasons += [*_why(ground, rows, micro, accumulation, checkpointing, prediction, enough), *padding]
+    arguments = machine.arguments | settings
+    arguments |= {
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_checkpointing": checkpointing,
+    }
+    return Plan(
+        method,
+        micro,
+        accumulation,
+        checkpointing,
+        processes,
+        arguments,
+        prediction,
+        enough,
+        tuple(reasons),
+        steps,
+        learning_rate,
+    )
+
+
+def _dtype(model: Any, machine: Any, method: str) -> str:
+    """Of the weights: the model's, or the one that Unsloth loads them in."""
+    found = getattr(model, "dtype", None)
+    if found is not None:
+        return str(found).removeprefix("torch.")
+    if method == "full" and machine.mixed_precision:
+        return "float32"
+    if machine.dtype:
+        return machine.dtype
+    if machine.bfloat16:
+        return "bfloat16"
+    return "float32" if method == "full" else "float16"  # trained weights are not kept in float16
+
+
+def _strung(machine: Any, method: str) -> bool:
+    """Whether Unsloth strings the rows of a batch together: with answers to learn, where it compiles no blocks."""
+    return method in ("full", "lora", "qlora") and machine.environment.get("UNSLOTH_BLOCK_COMPILE") == "0"
+
+
+def _padding(
+    machine: Any, method: str, length: int, together: Callable[[int], int] | None
+) -> tuple[dict[str, Any], list[Choice]]:
+    """Trainer arguments on padding, and why. A CPU pads every batch to its longest row, as TRL does."""
+    if machine.name != "gpu":
+        return {}, []
+    fused = {"optim": "adamw_torch_fused"}
+    if method == "grpo":
+        return fused, []
+    if together:
+        why = "Unsloth strings the rows of a batch together where it compiles no blocks; predicted for a large batch"
+        return fused, [Choice("padding", "none", why)]
+    if not machine.graphs:
+        why = "not measured on this kind of GPU; where Unsloth strings rows together, the peak is below the predicted"
+        return fused, [Choice("padding", "Unsloth's choice", why)]
+    padded = -(-length // STEP) * STEP
+    why = (
+        "all batches have one shape, so that the blocks can be compiled and recorded as CUDA graphs; Unsloth leaves "
+        "that away for padding-free batches, its own choice on this GPU"
+    )
+    reasons = [Choice("padding", f"to {padded} tokens", why)]
+    settings = fused | {"pad_to_multiple_of": padded}
+    if method == "dpo":
+        settings["precompute_ref_log_probs"] = True
+        why = "the reference never changes: once over the data, and every update is spared a forward pass"
+        reasons.append(Choice("reference", "computed beforehand", why))
+    else:
+        settings["padding_free"] = False
+    return settings, reasons
+
+
+def _predicted(ground: _Ground, micro: int, accumulation: int, checkpointing: bool) -> Prediction:
+    # Checkpointing computes layers again in the backward pass, which Unsloth does without its compiled blocks.
+    sizes = ground.sizes | ({"graphs": False} if checkpointing else {})
+    rows, length = (1, ground.together(micro)) if ground.together else (micro, ground.length)
+    return predict(
+        ground.shape,
+        method=ground.method,
+        micro_batch=rows,
+        accumulation=accumulation,
+        checkpointing=checkpointing,
+        length=length,
+        **sizes,
+    )
+
+
+def _seconds(ground: _Ground, micro: int, accumulation: int, checkpointing: bool) -> float:
+    """A rough cost of an update: a backward pass costs two forward passes, checkpointing one more."""
+    rows = micro * (2 if ground.method == "dpo" else 1)
+    forward = max(LAUNCH_SECONDS, 2 * parameters(ground.shape) * rows * ground.length / ARITHMETIC)
+    return accumulation * (4 if checkpointing else 3) * forward
+
+
+def _divisors(rows: int) -> Iterator[int]:
+    """The whole numbers that divide `rows`, the largest first."""
+    return (n for n in range(rows, 0, -1) if rows % n == 0)
+
+
+def _way(ground: _Ground, rows: int, micro: int, checkpointing: bool) -> tuple[int, int, bool, Prediction, bool]:
+    """One way through `rows` rows: micro-batch, accumulation, checkpointing, predicted peak, whether that fits."""
+    prediction = _predicted(ground, micro, rows // micro, checkpointing)
+    return micro, rows // micro, checkpointing, prediction, fits(prediction, ground.budget)[0]
+
+
+def _taken(ground: _Ground, rows: int, micro: int) -> tuple[int, int, bool, Prediction, bool]:
+    """The way with a micro-batch that was asked for. Raises CourseError when it does not divide the rows."""
+    if rows % micro:
+        raise CourseError(
+            f"{rows} rows of an update cannot be taken {micro} at a time; give a --micro-batch that divides them, "
+            "or another number of rows (--rows; of finetune it is --batch)."
+        )
+    return _way(ground, rows, micro, False)
+
+
+def _split(ground: _Ground, rows: int) -> tuple[int, int, bool, Prediction, bool]:
+    """The cheapest way through `rows` rows that fits the budget; if none does, the one that needs least."""
+    ways = [_way(ground, rows, micro, on) for micro in _divisors(rows) for on in (False, True)]
+    fitting = [way for way in ways if way[4]]
+    if not fitting:
+        return min(ways, key=lambda way: way[3].total)
+    return min(fitting, key=lambda way: _seconds(ground, *way[:3]))
+
+
+def _choose_rows(
+    ground: _Ground, rows: int, steps: int | None, learning_rate: float | None
+) -> tuple[int, int | None, float | None, Choice]:
+    """As many rows as one pass takes before arithmetic, and no longer the launching of kernels, decides its cost."""
+    most = rows
+    while most < MOST_ROWS:
+        more = 2 * most
+        micro, _, checkpointing, _, enough = _split(ground, more // ground.processes)
+        if not enough or checkpointing or micro * ground.processes < more:
+            break
+        if _seconds(ground, most // ground.processes, 1, False) > 3 * LAUNCH_SECONDS:
+            break
+        most = more
+    factor = most / rows
+    why = "as many as go through the GPU in about the time that launching the kernels takes"
+    if factor > 1 and learning_rate:
+        learning_rate *= math.sqrt(factor)
+        why += f"; the learning rate times {math.sqrt(factor):.3g} (Malladi et al. 2022 for Adam)"
+    if factor > 1 and steps:
+        steps = max(1, math.ceil(steps / factor))
+        why += f", {steps} steps, so that as many rows are read"
+    return most, steps, learning_rate, Choice("rows of an update", str(most), why)
+
+
+def _why(
+    ground: _Ground,
+    rows: int,
+    micro: int,
+    accumulation: int,
+    checkpointing: bool,
+    prediction: Prediction,
+    enough: bool,
+) -> Iterator[Choice]:
+    share = f"{size(prediction.total)} predicted, of {size(ground.budget)}"
+    if not enough:
+        why = f"the least that is possible, and still too much: {share}; shorten the rows or take a smaller model"
+    elif accumulation == 1:
+        why = f"all of them at once: {share}"
+    else:
+        why = f"{size(_predicted(ground, rows // ground.processes, 1, False).total)} for all of them at once; {share}"
+    each = f", {rows // ground.processes} in each of {ground.processes} processes" if ground.processes > 1 else ""
+    yield Choice("micro-batch", f"{micro} x {accumulation}{each}", why)
+    if checkpointing:
+        why = "each layer is computed twice, and only its input is kept: "
+        most = _most_without_checkpointing(ground, rows // ground.processes)
+        why += f"without it, {most} at a time would fit" if most else "without it, not one row fits"
+        yield Choice("checkpointing", "on", why)
+    else:
+        saved = prediction.total - _predicted(ground, micro, accumulation, True).total
+        why = f"it would save {size(max(0, saved))} that is not short, and compute each layer twice"
+        yield Choice("checkpointing", "off", why)
+
+
+def _most_without_checkpointing(ground: _Ground, rows: int) -> int:
+    return next((micro for micro in _divisors(rows) if _way(ground, rows, micro, False)[4]), 0)
+
+
+def _guard(trainer: Any) -> None:
+    import torch
+
+    train = trainer.train
+    began = {name: p.detach().to("cpu", copy=True) for name, p in trainer.model.named_parameters() if p.requires_grad}
+
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return train(*args, **kwargs)
+        except torch.OutOfMemoryError:
+            micro = trainer.args.per_device_train_batch_size
+            smaller = next((n for n in _divisors(micro) if n < micro), 0)
+            if not smaller:
+                raise CourseError(
+                    "The GPU ran out of memory with one row at a time. Close what else uses it (nvidia-smi lists it), "
+                    "shorten the rows (max_length), or switch gradient checkpointing on."
+                ) from None
+        # Outside the except block, so that the tensors of the failed step are let go first.
+        print(
+            f"Out of memory with {micro} rows at a time. Starting over with {smaller} x {micro // smaller} times the "
+            "accumulation: the same rows in every update, from the same weights.",
+            flush=True,
+        )
+        _shrink(trainer, smaller)
+        with torch.no_grad():
+            for name, parameter in trainer.model.named_parameters():
+                if name in began:
+                    parameter.copy_(began[name].to(parameter.device))
+        try:
+            return train(*args, **kwargs)
+        except torch.OutOfMemoryError:
+            raise CourseError(
+                f"The GPU ran out of memory again with {smaller} rows at a time. Close what else uses it (nvidia-smi "
+                "lists it), then restart the kernel; shorter rows (max_length) or gradient checkpointing need less."
+            ) from None
+
+    trainer.train = guarded
+
+
+def _shrink(trainer: Any, micro: int) -> None:
+    """Gives a trainer that has failed a smaller micro-batch and as much more accumulation, as if it were new."""
+    import gc
+
+    import torch
+
+    more = trainer.args.per_device_train_batch_size // micro
+    trainer.args.per_device_train_batch_size = trainer._train_batch_size = micro
+    trainer.args.gradient_accumulation_steps *= more
+    trainer.accelerator.gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
+    if getattr(trainer.args, "steps_per_generation", None):  # GRPO: one generation still serves one update
+        trainer.args.steps_per_generation *= more
+        trainer._buffered_inputs, trainer._step = None, 0
+    trainer.optimizer = trainer.lr_scheduler = None
+    for parameter in trainer.model.parameters():
+        parameter.grad = None
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,214 @@
+"""The results file of a run: `results/<lesson>.json`, the same keys for every lesson."""
+
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from unsloth_course.core.writing import write_text
+
+if TYPE_CHECKING:
+    from unsloth_course.lesson.diagnosis import Receipt, Watch
+    from unsloth_course.lesson.evaluation import Score
+    from unsloth_course.lesson.memory import Plan, Prediction
+    from unsloth_course.lesson.models import Count
+    from unsloth_course.lesson.profile import Profile
+
+NAMED = ("unsloth", "torch", "transformers", "trl", "peft", "datasets")
+CURVES = (
+    "loss",
+    "eval_loss",
+    "reward",
+    "reward_std",
+    "reward_std_in_groups",
+    "frac_reward_zero_std",
+    "completions/mean_length",
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/margins",
+    "rewards/accuracies",
+)
+"""What is kept of a trainer's log, step by step, where it was logged."""
+SAMPLES = 6
+SAMPLE_CHARACTERS = 600
+
+
+def versions(names: Sequence[str] = NAMED) -> dict[str, str]:
+    """The installed versions of the packages that decide what a run does."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def build(
+    lesson: str,
+    machine: "Profile",
+    parameters: "Count",
+    watching: "Watch",
+    score: "Score",
+    receipt: "Receipt",
+    plan: "Plan | Prediction",
+    wall_seconds: float,
+    battery: Mapping[str, Any] | None = None,
+    file_bytes: int = 0,
+    samples: Sequence[Mapping[str, str]] = (),
+) -> dict[str, Any]:
+    """The results of a run, as the keys of the results file.
+
+    plan: that of `memory.plan`, whose reasons are kept; or a prediction of memory alone. battery: the scores of
+    `scoreboard.battery`. file_bytes: the size of what was learned, as `models.disk_bytes` has it for the saved adapter
+    or model. The scoreboard needs both. samples: what it wrote before and after, as `samples` gives it; the first six
+    are kept.
+    """
+    from unsloth_course.lesson.fingerprint import fingerprint
+
+    trainer, history = watching.trainer, watching.trainer.state.log_history
+    batch, accumulation = trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps
+    steps = trainer.state.global_step
+    summary = next((row for row in reversed(history) if "train_runtime" in row), {})
+    examples = steps * batch * accumulation
+    found = versions()
+    prediction, reasons = getattr(plan, "prediction", plan), list(machine.reasons)
+    if prediction is not plan:
+        reasons += plan.reasons
+    return {
+        "lesson": lesson,
+        "profile": machine.name,
+        "device": machine.device,
+        "model": machine.model,
+        "data": machine.data,
+        "fingerprint": fingerprint(machine.model, machine.data, lesson),
+        "backend": f"unsloth {found['unsloth']}",
+        "versions": found,
+        "seed": trainer.args.seed,
+        "parameters": {"total": parameters.total, "trainable": parameters.trainable},
+        "training": {
+            "steps": steps,
+            "learning_rate": float(trainer.args.learning_rate),
+            "examples": examples,
+            "tokens": _tokens(history, trainer.train_dataset, examples),
+            "seconds": float(summary.get("train_runtime", 0.0)),
+            "loss": [float(row["loss"]) for row in history if "loss" in row],
+            "curves": curves(history),
+            "peak_memory_bytes": watching.meter.peak_bytes,
+            "predicted_memory_bytes": prediction.total,
+            "micro_batch": batch,
+            "accumulation": accumulation,
+            "reasons": [f"{choice.what} {choice.value}: {choice.why}" for choice in reasons],
+        },
+        "evaluation": asdict(score),
+        "receipt": receipt.to_dict(),
+        "battery": dict(battery or {}),
+        "file_bytes": file_bytes,
+        "samples": [dict(sample) for sample in samples][:SAMPLES],
+        "wall_seconds": round(wall_seconds, 1),
+    }
+
+
+def curves(history: Sequence[Mapping[str, Any]]) -> dict[str, list[list[float]]]:
+    """The learning curves in a trainer's log: pairs of step and value by name, with the finite numbers alone."""
+    found: dict[str, list[list[float]]] = {}
+    for row in history:
+        for name in CURVES:
+            value, step = row.get(name), row.get("step")
+            if all(isinstance(number, int | float) and math.isfinite(number) for number in (value, step)):
+                found.setdefault(name, []).append([int(step), float(value)])
+    return found
+
+
+def samples(before: Any, after: Any, texts: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """What a model wrote to the same prompts before and after training, for the results file: six, each cut to 600
+    characters.
+
+    before, after: the `evaluation.Answers`. Then the samples are of each kind that there is, and say its name and how
+    many answers of how many are of it: the newly right ones alone would flatter. Of text without marks instead the
+    prompts, the texts before, and as `texts` those after.
+    """
+    from unsloth_course.lesson import evaluation
+
+    if texts is not None:
+        return [_sample(*row) for row in list(zip(before, after, texts, strict=True))[:SAMPLES]]
+    found = evaluation.changed(before, after, dict.fromkeys(evaluation.KINDS, SAMPLES))
+    kinds = [[row for row in found.shown if row[0] == kind] for kind in (found.counts or ("",))]
+    # By turns of each kind, and shown in the order of the kinds.
+    turns = [row for several in itertools.zip_longest(*kinds) for row in several if row][:SAMPLES]
+    counts, whole = found.counts, len(after.right)
+    return [
+        _sample(prompt, old, new) | ({"kind": kind, "count": counts[kind], "of": whole} if kind else {})
+        for kind, prompt, _, old, new in sorted(turns, key=found.shown.index)
+    ]
+
+
+def _sample(prompt: str, before: str, after: str) -> dict[str, Any]:
+    return {name: text[:SAMPLE_CHARACTERS] for name, text in (("prompt", prompt), ("before", before), ("after", after))}
+
+
+def costs(watching: "Watch") -> dict[str, str]:
+    """What a finished training cost, in words, to lay runs side by side: parameters, memory, time.
+
+    Gradients and activations are one figure: the ones grow while the others are released. Time is that of training
+    alone: measuring the loss on unseen rows in between is taken off. A step's is the median, since the first ones may
+    have to compile. Taught in lesson colab1 (full fine-tuning).
+    """
+    from unsloth_course.lesson import models
+    from unsloth_course.lesson.memory import size
+
+    trainer, meter = watching.trainer, watching.meter
+    count, spent = models.count(trainer.model), seconds(trainer.state.log_history)
+    return {
+        "trained parameters": f"{count.trainable:,} ({count.share:.1%})",
+        "peak memory": size(meter.peak_bytes),
+        "of it, optimizer": size(meter.parts["optimizer"]),
+        "of it, gradients and activations": size(meter.parts["gradients"] + meter.parts["activations"]),
+        "seconds of training": f"{spent:.1f}",
+        "milliseconds per step": f"{1000 * median(meter.step_seconds or [spent]):.0f}",
+    }
+
+
+def seconds(history: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds that the last training in a trainer's log took, the evaluations inside it taken off; 0 without one."""
+    ends = [number for number, row in enumerate(history) if "train_runtime" in row]
+    if not ends:
+        return 0.0
+    begin = ends[-2] + 1 if len(ends) > 1 else 0
+    evaluated = sum(float(row.get("eval_runtime", 0.0)) for row in history[begin : ends[-1]])
+    return max(0.0, float(history[ends[-1]]["train_runtime"]) - evaluated)
+
+
+def _tokens(history: list[dict], dataset: Any, examples: int) -> int:
+    """Tokens that the run read: TRL's own count where it logs one, else the rows' mean length times the rows read."""
+    counted = [int(row["num_tokens"]) for row in history if "num_tokens" in row]
+    if counted:
+        return max(counted)
+    if "input_ids" not in dataset.column_names or not len(dataset):
+        return 0
+    return round(sum(map(len, dataset["input_ids"])) / len(dataset) * examples)
+
+
+def write(results: Mapping[str, Any], folder: str | Path) -> Path:
+    """Writes results as `<lesson>.json` into a folder, whole or not at all, and returns the path.
+
+    Numbers that JSON does not know (a loss that became infinite) are written as null.
+    """
+    path = Path(folder) / f"{results['lesson']}.json"
+    write_text(path, json.dumps(_plain(results), indent=2, allow_nan=False) + "\n")
+    return path
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,301 @@
+"""All runs side by side: as a table in text, HTML and a terminal, as JSON, as a picture and as a page."""
+
+import base64
+import html
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unsloth_course.core.errors import CourseError
+from unsloth_course.core.writing import write_text
+from unsloth_course.lesson import plots
+from unsloth_course.lesson.memory import size
+from unsloth_course.lesson.scoreboard.measuring import SCORES
+
+LESSONS = ("base", "full", "lora", "dpo", "grpo", "cpt")
+MARK = "†"  # beside the name of a row that something has to be said about
+AIM = "*"  # beside a score that the lesson trained for
+NOT_MEASURED = "–"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run as the scoreboard shows it.
+
+    `scores` holds for each name of the battery value, interval and n, as `battery` gives them; `target` the lesson's
+    own held-out score (metric, n, before, after, and the interval of the difference), None for the base. Memory and
+    file in bytes, time in seconds of training. `notes` says what speaks against comparing it with the others.
+    """
+
+    lesson: str
+    model: str
+    data: str
+    profile: str
+    device: str
+    seed: int | None
+    versions: dict[str, str]
+    verdict: str | None
+    scores: dict[str, dict[str, Any]]
+    target: dict[str, Any] | None
+    peak_memory_bytes: int
+    seconds: float
+    trainable: int
+    total: int
+    file_bytes: int
+    notes: tuple[str, ...] = ()
+    comparable: bool = True
+
+    @property
+    def name(self) -> str:
+        """The lesson, with a mark where the row has notes."""
+        return self.lesson + (MARK if self.notes else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row of `scoreboard --json`; among the scores, `target` is the lesson's own."""
+        scores = {**self.scores, **({"target": self.target} if self.target else {})}
+        return {
+            "lesson": self.lesson,
+            "scores": scores,
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "seconds": self.seconds,
+            "trainable": self.trainable,
+            "total": self.total,
+            "file_bytes": self.file_bytes,
+            "verdict": self.verdict,
+            "model": self.model,
+            "data": self.data,
+            "profile": self.profile,
+            "device": self.device,
+            "seed": self.seed,
+            "comparable": self.comparable,
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True, repr=False)
+class Scoreboard:
+    """The rows of the runs that were found, the lessons not run yet, and a sentence for each file left out.
+
+    A notebook shows it as a table, `print` as text, `picture()` as a picture.
+    """
+
+    rows: list[Row]
+    missing: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def sentences(self) -> list[str]:
+        """What the table's marks mean and what is not in it, in words."""
+        said = [f"{MARK} {row.lesson}: {note}" for row in self.rows for note in row.notes]
+        if self.missing:
+            said.append(f"Not run yet: {', '.join(self.missing)}.")
+        return said + self.left_out
+
+    @property
+    def key(self) -> list[str]:
+        """How to read the table: what each score is, and the marks."""
+        return [
+            "; ".join(f"{measure.title}: {measure.meaning}" for measure in SCORES.values()) + ".",
+            f"Shares in %, under each value its 95 % interval. {AIM} marks what a lesson trains for. "
+            "Every model was asked the same questions, where no note says otherwise.",
+        ]
+
+    def tables(self) -> list[tuple[list[str], list[list[tuple[str, str]]]]]:
+        """The scores and the costs, as headers and rows; a cell is its value and the line under it."""
+        scores = [[(row.name, ""), *(_cell(row, name) for name in SCORES)] for row in self.rows]
+        costs = {row.lesson: [(row.name, ""), *_costs(row)] for row in self.rows}
+        costs |= {lesson: [(lesson, ""), ("not run yet", "")] for lesson in self.missing}
+        titles = ["lesson", *(measure.title for measure in SCORES.values())]
+        shown = [(titles, scores)] if scores else []
+        return [*shown, (list(COSTS), [costs[lesson] for lesson in LESSONS if lesson in costs])]
+
+    def __str__(self) -> str:
+        parts = [_text(headers, rows) for headers, rows in self.tables()]
+        return "\n\n".join([*parts, "\n".join([*self.key, *self.sentences])])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        tables = "".join(_html(headers, rows) for headers, rows in self.tables())
+        key = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in self.key)
+        said = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.sentences)
+        return tables + key + (f"<ul>{said}</ul>" if said else "")
+
+    def to_json(self) -> str:
+        """`{"rows": [...], "not_run_yet": [...], "left_out": [...]}`; the rows as `Row.to_dict` gives them."""
+        found = {
+            "rows": [row.to_dict() for row in self.rows],
+            "not_run_yet": self.missing,
+            "left_out": self.left_out,
+        }
+        return json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False)
+
+    def picture(self) -> plots.Picture:
+        """Every score with its interval, and what each run cost: one small panel for each. See `plots.scoreboard`.
+
+        Raises CourseError when there is no row.
+        """
+        panels = [
+            plots.Panel(
+                title=measure.title,
+                kind="share" if measure.share else "log",
+                points={row.name: _point(row.scores.get(name)) for row in self.rows},
+                aims=tuple(row.name for row in self.rows if row.lesson in measure.trained_by),
+                labelled=None if measure.share else digits,
+            )
+            for name, measure in SCORES.items()
+        ]
+        panels += [
+            plots.Panel(title, "amount", {row.name: _amount(row, name) for row in self.rows}, labelled=label)
+            for title, name, label in (
+                ("peak memory of training", "peak_memory_bytes", size),
+                ("seconds of training", "seconds", "{:,.0f} s".format),
+                ("trained parameters", "trainable", "{:,}".format),
+                ("size of the file", "file_bytes", size),
+            )
+        ]
+        colours = {row.name: plots.RUN_COLOURS[LESSONS.index(row.lesson)] for row in self.rows}
+        return plots.scoreboard(panels, colours=colours, notes=self.sentences)
+
+
+def _amount(row: Row, name: str) -> tuple[float, None] | None:
+    value = getattr(row, name)
+    return (value, None) if value else None
+
+
+def _point(score: Mapping[str, Any] | None) -> tuple[float, tuple[float, float] | None] | None:
+    if score is None or score["value"] is None:
+        return None
+    return score["value"], tuple(score["interval"]) if score["interval"] else None
+
+
+# Showing
+
+COSTS = ("lesson", "verdict", "its own test", "memory, time", "trained, file")
+
+
+def _cell(row: Row, name: str) -> tuple[str, str]:
+    """A score and its interval, as two lines."""
+    score, measure = row.scores.get(name), SCORES[name]
+    if score is None or score["value"] is None:
+        return NOT_MEASURED, ""
+    value, (low, high) = score["value"], score["interval"]
+    aim = AIM if row.lesson in measure.trained_by else ""
+    if measure.share:
+        return f"{100 * value:.1f}{aim}", f"{100 * low:.0f}–{100 * high:.0f}"
+    return f"{digits(value)}{aim}", f"{digits(low)}–{digits(high)}"
+
+
+def digits(value: float) -> str:
+    """A perplexity with about three digits, as a power of ten where it is beyond all measure."""
+    if value >= 1e6:
+        return f"{value:.0e}"
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _costs(row: Row) -> list[tuple[str, str]]:
+    """Verdict, own test, memory and time, trained parameters and file, each as two lines."""
+    file = size(row.file_bytes) if row.file_bytes else NOT_MEASURED
+    if row.lesson == "base":
+        return [(NOT_MEASURED, ""), (NOT_MEASURED, ""), (NOT_MEASURED, ""), ("0", file)]
+    costs = (size(row.peak_memory_bytes), f"{row.seconds:,.0f} s")
+    return [(row.verdict, ""), _own_test(row.target), costs, (f"{row.trainable:,}", file)]
+
+
+def _own_test(target: Mapping[str, Any]) -> tuple[str, str]:
+    """The lesson's own held-out score before and after, and the interval of the change."""
+    share = target["metric"] != "perplexity"
+
+    def number(value: float | None) -> str:
+        return NOT_MEASURED if value is None else f"{100 * value:.1f}" if share else digits(value)
+
+    unit = " %" if share else ""
+    name = target["metric"].replace("_", " ")
+    change = f"{name} {number(target['before'])} → {number(target['after'])}{unit}"
+    if target["interval"] is None:
+        return change, ""
+    low, high = (f"{100 * end:+.1f}" if share else f"{end:+,.2f}" for end in target["interval"])
+    return change, f"change {low} to {high}"
+
+
+def _text(headers: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]]) -> str:
+    """An aligned table in plain text, two lines a row; the last cell of a short row runs on."""
+    heads = [(head.partition(", ")[0], head.partition(", ")[2]) for head in headers]
+    widths = [
+        max(len(line) for row in (heads, *rows) if len(row) == len(heads) for line in row[n])
+        for n, _ in enumerate(heads)
+    ]
+    lines = []
+    for row in (heads, *rows):
+        for line in (0, 1):
+            cells = [f"{cell[line]:<{width}}" for cell, width in zip(row, widths, strict=False)]
+            lines.append("  ".join(cells).rstrip())
+    return "\n".join(filter(None, lines))
+
+
+def _html(headers: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]]) -> str:
+    left = ' style="text-align:left;vertical-align:top;padding:2px 8px"'
+    head = "".join(f"<th{left}>{html.escape(header)}</th>" for header in headers)
+    body = ""
+    for row in rows:
+        cells = [
+            html.escape(value) + (f"<br><small>{html.escape(under)}</small>" if under else "") for value, under in row
+        ]
+        wide = len(headers) - len(cells) + 1  # "not run yet" goes on to the end
+        body += "<tr>" + "".join(f"<td{left}>{cell}</td>" for cell in cells[:-1])
+        body += f'<td colspan="{wide}"{left}>{cells[-1]}</td></tr>'
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+# A page shows what it carries, and nothing else: no script runs, nothing is fetched.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def page(board: Scoreboard, picture: plots.Picture | None = None) -> str:
+    """The scoreboard as one HTML page that fetches nothing: tables, notes, and its picture, if not given drawn anew."""
+    picture = picture or board.picture()
+    png = base64.b64encode(picture._repr_png_()).decode()
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f'<meta name="viewport" content="width=device-width"><title>Scoreboard</title></head>'
+        f'<body style="font-family:sans-serif"><h1>Scoreboard</h1>{board._repr_html_()}'
+        f'<img style="max-width:100%" alt="{html.escape(picture.caption)}" src="data:image/png;base64,{png}">'
+        "</body></html>\n"
+    )
+
+
+def write(board: Scoreboard, out: str | Path) -> list[Path]:
+    """Writes `scoreboard.json`, `.html` and `.png` into a folder and returns their paths.
+
+    Raises CourseError when one cannot be written, and when there is no row to draw.
+    """
+    json_path, page_path, png_path = (Path(out).expanduser() / f"scoreboard.{kind}" for kind in ("json", "html", "png"))
+    picture = board.picture()
+    write_text(json_path, board.to_json() + "\n")
+    write_text(page_path, page(board, picture))
+    try:
+        png_path.write_bytes(picture._repr_png_())
+    except OSError as error:
+        raise CourseError(f"{png_path} cannot be written ({error.strerror}); choose another folder.") from None
+    return [json_path, page_path, png_path]
+
+
+def show(board: Scoreboard) -> None:
+    """Prints the tables to the terminal with rich, and the sentences under them."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    for headers, rows in board.tables():
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        for header in headers:
+            table.add_column(Text(header.replace(", ", "\n")), overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(f"{value}\n{under}" if under else value) for value, under in row))
+        console.print(table, "")
+    for sentence in (*board.key, *board.sentences):
+        console.print(sentence, markup=False, highlight=False)

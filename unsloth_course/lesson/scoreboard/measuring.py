@@ -1,0 +1,263 @@
+"""The battery: the same questions for every model, whatever it was trained for."""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson import evaluation, models, results, rewards
+from unsloth_course.lesson.data import preference, problems, sources
+from unsloth_course.lesson.evaluation.scores import RESAMPLES, wilson
+from unsloth_course.lesson.profile import ENGLISH, HUB_DATA, POCKET, SMOLLM2
+from unsloth_course.pocket import datasets
+from unsloth_course.pocket.english.tasks import is_short
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from unsloth_course.lesson.profile import Profile
+
+VERSION = 1  # goes into every fingerprint: raise it when a change here moves a score of an unchanged model
+ANSWERS, PREFERENCES, PROBLEMS, TEXTS = 120, 96, 80, 60  # how many of each; ten, or eight, of each taught skill
+TEXT_LENGTH = 256  # tokens of a text that are looked at
+SEED = 20_000
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One score: what it is called, what it means, whether it is a share (else a perplexity), and who trains for it."""
+
+    title: str
+    meaning: str
+    share: bool = True
+    trained_by: tuple[str, ...] = ()
+
+
+SCORES = {
+    "answers": Measure("answers", "held-out questions in chat, answered exactly", trained_by=("full", "lora")),
+    "retention": Measure("retention", "skills that no lesson trains, asked as plain text"),
+    "preference": Measure("preference", "held-out questions answered in the preferred way", trained_by=("dpo",)),
+    "format": Measure("format", "word problems answered with steps and #### number at the end", trained_by=("grpo",)),
+    "accuracy": Measure("accuracy", "the same word problems solved", trained_by=("grpo",)),
+    "perplexity_domain": Measure(
+        "perplexity, domain", "held-out Python functions; lower is better", share=False, trained_by=("cpt",)
+    ),
+    "perplexity_general": Measure("perplexity, general", "stories; lower is better", share=False),
+}
+
+
+def battery(model: Any, tokenizer: Any, machine: "Profile") -> dict[str, dict[str, Any]]:
+    """Puts a model through the battery: for each name in `SCORES` its value, interval, n and questions.
+
+    `value` is a share from 0 to 1 or a perplexity; `interval` its 95 % interval, [low, high]: Wilson's (1927) for a
+    share, the percentile bootstrap over texts for a perplexity; `n` the number of questions or texts; `questions` a
+    fingerprint of exactly what was asked: two values can be compared when theirs agree. A score that cannot be had
+    has the value None and says why in `reason`.
+
+    The questions are held out, the same in every run, and asked greedily. The bundled model gets the bundled sets,
+    "smollm2" those in plain English, any other model those of `profile.HUB_DATA`, whatever it learned from, and all of
+    them the same stories. Taught in all five lessons.
+    """
+    return _measured(model, tokenizer, _drawn(machine))
+
+
+def base(machine: "Profile", out: str | Path) -> dict[str, Any]:
+    """The untouched model's row, from `base.json` in the folder `out`, or measured now and kept there.
+
+    What is kept is used again when model, profile, package versions and questions are still the same. The results
+    have those keys of a lesson's that apply to a model that nobody trained. Raises CourseError as `models.folder` and
+    `results.write` do. Taught in all five lessons.
+    """
+    folder, found, drawn = models.folder(machine.model), results.versions(), _drawn(machine)
+    size = models.disk_bytes(folder)
+    asked = {name: part.mark for part in drawn for name in part.kind.names}
+    key = {
+        "model": machine.model,
+        "profile": machine.name,
+        "file_bytes": size,
+        "versions": found,
+        "questions": asked,
+    }
+    kept = _kept(Path(out) / "base.json")
+    if kept.get("key") == key:
+        return kept
+    from unsloth import FastLanguageModel
+
+    model, tokenizer = FastLanguageModel.from_pretrained(
+        model_name=folder, max_seq_length=machine.max_length, dtype=machine.torch_dtype, load_in_4bit=False
+    )
+    made = {
+        "lesson": "base",
+        "profile": machine.name,
+        "device": machine.device,
+        "model": machine.model,
+        "data": machine.data,
+        "backend": f"unsloth {found['unsloth']}",
+        "versions": found,
+        "parameters": {"total": models.count(model).total, "trainable": 0},
+        "battery": _measured(model, tokenizer, drawn),
+        "file_bytes": size,
+        "key": key,
+    }
+    results.write(made, out)
+    return made
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """The JSON object in a file, or an empty one where there is none: then it is measured anew."""
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of question that gives one score or two, `names`.
+
+    `draw(machine)` gives the rows, `measure(model, tokenizer, rows)` the scores, in the order of the names.
+    """
+
+    names: tuple[str, ...]
+    draw: Callable[["Profile"], "Dataset"]
+    measure: Callable[[Any, Any, "Dataset"], list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """The rows of one kind and their fingerprint, or the reason why they cannot be had."""
+
+    kind: _Kind
+    rows: "Dataset | None"
+    mark: str | None
+    reason: str = ""
+
+
+def _drawn(machine: "Profile") -> list[_Drawn]:
+    found = []
+    for kind in _KINDS:
+        try:
+            rows = kind.draw(machine)
+        except CourseError as error:
+            found.append(_Drawn(kind, None, None, f"not measured: {error}"))
+        else:
+            found.append(_Drawn(kind, rows, _fingerprint(kind, rows)))
+    return found
+
+
+def _fingerprint(kind: _Kind, rows: "Dataset") -> str:
+    """Twelve hexadecimal digits that change with whatever is asked or expected."""
+    text = json.dumps([VERSION, kind.names, rows.to_dict()], sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def _measured(model: Any, tokenizer: Any, drawn: Sequence[_Drawn]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for part in drawn:
+        if part.rows is None:
+            made = [_none(part.reason) for _ in part.kind.names]
+        else:
+            made = part.kind.measure(model, tokenizer, part.rows)
+        found |= {name: {**score, "questions": part.mark} for name, score in zip(part.kind.names, made, strict=True)}
+    return {name: found[name] for name in SCORES}
+
+
+# The scores of each kind
+
+
+def _share(marks: Sequence[bool]) -> dict[str, Any]:
+    low, high = wilson(sum(marks), len(marks))
+    return {"value": sum(marks) / len(marks), "interval": [low, high], "n": len(marks)}
+
+
+def _perplexity(model: Any, tokenizer: Any, rows: "Dataset") -> list[dict[str, Any]]:
+    import numpy as np
+
+    found = evaluation.perplexity(model, tokenizer, list(rows["text"]), TEXT_LENGTH)
+    if not math.isfinite(found.loss):
+        return [_none("not measured: the model's loss on this text is not a number.")]
+    losses, tokens = np.asarray(found.losses), np.asarray(found.tokens)
+    drawn = np.random.default_rng(0).integers(0, len(losses), size=(RESAMPLES, len(losses)))
+    each = np.exp(np.minimum(losses[drawn].sum(axis=1) / tokens[drawn].sum(axis=1), 700))
+    low, high = np.percentile(each, [2.5, 97.5])
+    return [{"value": found.perplexity, "interval": [float(low), float(high)], "n": len(losses)}]
+
+
+def _none(reason: str) -> dict[str, Any]:
+    return {"value": None, "interval": None, "n": 0, "reason": reason}
+
+
+# "3 * 5 = 15", or "3 x 5 apples = 15"
+_STEP = re.compile(r"\d *[-+*/x×] *\d[^\n=]*= *-?\d")
+
+
+def is_worked(given: str) -> bool:
+    """Whether an answer shows a step of arithmetic and ends in `#### number`, as GSM8K's solutions do."""
+    return bool(rewards.form([given])[0] and _STEP.search(given.partition(problems.MARK)[0]))
+
+
+def _solved(model: Any, tokenizer: Any, rows: "Dataset") -> list[dict[str, Any]]:
+    answers = evaluation.solve(model, tokenizer, rows)
+    return [_share([*map(is_worked, answers.given)]), _share(answers.right)]
+
+
+def _held_out(draw: Callable[..., tuple], machine: "Profile", lesson: str, rows: int) -> "Dataset":
+    """The held-out rows of a lesson's own set: the bundled one, that in English, or the Hub's."""
+    source = POCKET if machine.bundled else ENGLISH if machine.model == SMOLLM2 else HUB_DATA[lesson]
+    return draw(source, train=1, held_out=_many(machine, rows), seed=SEED)[1]
+
+
+def _many(machine: "Profile", rows: int) -> int:
+    """How many rows are asked: a quarter where a real model runs on a CPU, which would need minutes for all."""
+    return machine.pick(bundled=rows, gpu=rows, cpu=rows // 4)
+
+
+def _marked(machine: "Profile") -> "Dataset":
+    """Held-out questions whose answer exact match can mark: all of the bundled model's, half of the others'."""
+    rows = _held_out(sources.instructions, machine, "lora", ANSWERS if machine.bundled else 2 * ANSWERS)
+    short = [number for number, answer in enumerate(rows["output"]) if is_short(answer)][:ANSWERS]
+    if not short:
+        raise CourseError("No held-out question has an answer of at most 24 characters, which exact match could mark.")
+    return rows.select(short)
+
+
+def _fitting(model: Any, tokenizer: Any, rows: "Dataset") -> "Dataset":
+    """The pairs whose prompt leaves room for an answer: the same ones for every model of this length."""
+    length = getattr(model, "max_seq_length", None)
+    return preference.fitting(rows, tokenizer, length, evaluation.LONGEST_PREFERRED)[0] if length else rows
+
+
+_KINDS = (
+    _Kind(
+        ("answers",),
+        _marked,
+        lambda model, tokenizer, rows: [_share(evaluation.ask(model, tokenizer, rows).right)],
+    ),
+    _Kind(
+        ("retention",),
+        evaluation.probes,
+        lambda model, tokenizer, rows: [_share(evaluation.recall(model, tokenizer, rows).right)],
+    ),
+    _Kind(
+        ("preference",),
+        lambda machine: _held_out(sources.preferences, machine, "dpo", PREFERENCES),
+        lambda *lesson: [_share(evaluation.prefer(*lesson[:2], _fitting(*lesson)).preferred)],
+    ),
+    _Kind(
+        ("format", "accuracy"),
+        lambda machine: _held_out(sources.problems, machine, "grpo", PROBLEMS),
+        _solved,
+    ),
+    _Kind(
+        ("perplexity_domain",),
+        lambda machine: _held_out(sources.corpus, machine, "cpt", TEXTS),
+        _perplexity,
+    ),
+    _Kind(("perplexity_general",), lambda machine: datasets.stories(_many(machine, TEXTS), SEED), _perplexity),
+)

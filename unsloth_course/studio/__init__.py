@@ -1,0 +1,95 @@
+"""Recording a walkthrough of a lesson: script, chapters, recording copy, slides, teleprompter, checklist."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+
+from unsloth_course.core import lessons
+from unsloth_course.core.errors import CourseError
+from unsloth_course.core.writing import write_text
+from unsloth_course.studio import clock, deck, recorded_run, recording_copy, script, teleprompter
+from unsloth_course.studio.clock import PACE, Board
+
+NOTHING_SHOWN = "no outputs and no replays: name a run of the {0.profile} profile with --run"
+
+
+@dataclass(frozen=True)
+class Storyboard:
+    """What `storyboard` made of a lesson: its times and the files."""
+
+    board: Board
+    files: tuple[Path, ...]
+    shown: str = ""  # the run whose outputs are shown and replayed; empty where there is none
+
+    def to_dict(self) -> dict:
+        """Lesson, minutes, the segments with their first moment, the files, and what is out of range."""
+        segments = [
+            {"name": stretch.name, "minutes": round(stretch.minutes, 2), "chapter": clock.stamp(stretch.start)}
+            for stretch in self.board.segments
+        ]
+        return {
+            "lesson": self.board.lesson,
+            "minutes": round(self.board.minutes, 2),
+            "segments": segments,
+            "files": [str(path) for path in self.files],
+            "shown": self.shown,
+            "faults": self.board.faults(),
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{self.board.lesson} lesson: {self.board.minutes:.1f} minutes at {self.board.pace:g} words a minute"]
+        for stretch in self.board.segments:
+            wanted = "{} to {}".format(*clock.SEGMENTS.get(stretch.name, ("?", "?")))
+            start = clock.stamp(stretch.start)
+            lines.append(f"  {start}  {stretch.name:<17}{stretch.minutes:5.1f} min  (wanted {wanted})")
+        lines.append(f"  shown {self.shown or NOTHING_SHOWN.format(self.board)}")
+        lines += [f"  file  {path}" for path in self.files]
+        return "\n".join(lines)
+
+
+def read(lesson: str, profile: str = "cpu", pace: float = PACE) -> Board:
+    """The storyboard of a lesson as its notebook says; raises CourseError for an unknown lesson or pace."""
+    return clock.board(lesson, nbformat.read(lessons.notebook_path(lesson), 4), profile, pace)
+
+
+def write(
+    lesson: str,
+    out: Path = Path("results/storyboards"),
+    profile: str | None = None,
+    pace: float = PACE,
+    run: Path | None = None,
+) -> Storyboard:
+    """Writes all that a recording of a lesson needs into `out/LESSON/`.
+
+    run: folder of a finished run, whose outputs and times are shown; without it those of the stored notebook, which are
+    of the cpu profile. profile: whose recorded running times count; that of the run, or cpu. Raises CourseError for an
+    unknown lesson, a pace that is none, a folder without that run, a run of another profile.
+    """
+    notebook = nbformat.read(lessons.notebook_path(lesson), 4)
+    recorded = recorded_run.read(lesson, run) if run else recorded_run.stored(lesson, profile or "cpu")
+    if profile not in (None, recorded.profile):
+        raise CourseError(f"{run} holds a run of the {recorded.profile} profile; leave --profile {profile} out.")
+    times = {"device": recorded.label, "cells": recorded.seconds} if run else None
+    board = clock.board(lesson, notebook, recorded.profile, pace, times)
+    texts = {
+        "script.md": script.markdown(board, recorded),
+        "script.html": script.page(board, recorded),
+        "chapters.txt": script.chapters(board),
+        "checklist.md": script.checklist(board, recorded),
+        "slides.html": deck.page(board, recorded),
+        "teleprompter.html": teleprompter.page(board, recorded),
+        lessons.LESSONS[lesson]: nbformat.writes(recording_copy.notebook(board, recorded)) + "\n",
+        recording_copy.TAKE: recording_copy.take(board, recorded),
+    }
+    files = [out / lesson / name for name in texts]
+    for path, text in zip(files, texts.values(), strict=True):
+        write_text(path, text)
+    return Storyboard(board, tuple(files), recorded.label)
+
+
+def to_json(boards: list[Storyboard]) -> str:
+    """One object for one lesson, a list for several."""
+    found = [board.to_dict() for board in boards]
+    return json.dumps(found[0] if len(found) == 1 else found, indent=2)

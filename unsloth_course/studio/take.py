@@ -1,0 +1,132 @@
+"""In the kernel of a recording copy: cells show what they showed in the recorded run, and say so.
+
+`begin(True)` puts itself between the notebook and IPython. From then on a cell that the recorded run knows is not
+executed: a label says that this is a replay, of which machine and how long it took there, and then its outputs appear.
+A cell that was changed, or that the run does not know, is executed as always. `begin(False)` executes everything.
+
+Where the whole lesson has run for real in this kernel, the cells with a dial or an exercise are live also in a replay,
+unless they take long: the names that they need are there.
+"""
+
+import html
+import json
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unsloth_course.core.errors import CourseError
+from unsloth_course.studio.clock import REPLAY_SECONDS
+from unsloth_course.studio.recording_copy import TAKE
+
+LIVE = re.compile(r"\b(dials|exercises)\.")
+LETTERS = "<style>:root { --jp-code-font-size: 20px; --jp-content-font-size1: 20px; --jp-ui-font-size1: 16px; }</style>"
+
+
+class Take:
+    """The state of a take: what can be replayed, and which cells have run for real in this kernel."""
+
+    def __init__(self, recorded: Mapping[str, Any], longest: float = REPLAY_SECONDS) -> None:
+        self.know(recorded)
+        self.longest = longest
+        self.replaying = False
+        self.ran: set[str] = set()
+
+    def know(self, recorded: Mapping[str, Any]) -> None:
+        """Takes what the file of a recorded run holds; nothing of an empty one."""
+        self.device, self.date = str(recorded.get("device", "")), str(recorded.get("date", ""))
+        self.cells: dict[str, Any] = dict(recorded.get("cells", {}))
+        self.by_source = {cell["source"].strip(): id for id, cell in self.cells.items()}
+
+    def transform(self, lines: list[str]) -> list[str]:
+        """IPython's hook: the lines of a cell in, what is executed in their place out."""
+        id = self.by_source.get("".join(lines).strip())
+        if id is None:
+            return lines
+        if not self.replaying or self.is_live(id):
+            self.ran.add(id)
+            return lines
+        return [f"__import__('unsloth_course.studio.take', fromlist=['_']).play({id!r})\n"]
+
+    def is_live(self, id: str) -> bool:
+        """Whether the cell runs for real in a replay, too."""
+        cell = self.cells[id]
+        rehearsed = self.ran >= self.cells.keys()
+        return rehearsed and bool(LIVE.search(cell["source"])) and cell["seconds"] <= self.longest
+
+    def play(self, id: str) -> None:
+        """Shows the label, waits as long as the cell took but not longer than a take shows, and shows the outputs."""
+        from IPython.display import display
+
+        cell = self.cells[id]
+        shortened = cell["seconds"] > self.longest
+        said = ["Replay of the recorded run", self.device, self.date]
+        if shortened:
+            said.append(f"this cell took {cell['seconds']:.0f} s, shown after {self.longest:g}")
+        elif cell["seconds"] >= 0.5:
+            said.append(f"this cell took {cell['seconds']:.1f} s")
+        label = " · ".join(filter(None, said))
+        display({"text/html": _banner(label, shortened), "text/plain": f"[{label}]"}, raw=True)
+        time.sleep(min(cell["seconds"], self.longest))
+        for output in cell["outputs"]:
+            if output["output_type"] == "stream":
+                print(output["text"], end="")
+            elif "data" in output:
+                display(output["data"], metadata=output.get("metadata") or {}, raw=True)
+
+
+_now: Take | None = None
+
+
+def begin(replay: bool, file: str | Path = TAKE, longest: float = REPLAY_SECONDS) -> None:
+    """Starts or ends replaying in this kernel, and enlarges the letters. Call it again to switch.
+
+    file: what `storyboard` wrote beside the copy. longest: seconds that a replay lasts at most. Raises CourseError
+    outside a notebook, and where the file is missing although replays are wanted.
+    """
+    global _now
+    from IPython import get_ipython
+    from IPython.display import display
+
+    shell = get_ipython()
+    if shell is None:
+        raise CourseError("A take runs in a notebook; open the recording copy in JupyterLab.")
+    try:
+        recorded = _read(Path(file))
+    except CourseError:
+        if replay:
+            raise
+        recorded = None
+    if _now is None:
+        _now = Take({}, longest)
+        shell.input_transformers_cleanup.append(_now.transform)
+    if recorded is not None:
+        _now.know(recorded)
+    _now.replaying, _now.longest = replay, longest
+    said = f"Replays are on: {len(_now.cells)} cells show the recorded run." if replay else "Everything runs for real."
+    display({"text/html": f"{LETTERS}<p>{said}</p>", "text/plain": said}, raw=True)
+
+
+def play(id: str) -> None:
+    """What a replayed cell executes."""
+    if _now is not None:
+        _now.play(id)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not all(isinstance(cell["source"], str) for cell in found["cells"].values()):
+            raise ValueError("no text")
+        return found
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CourseError(
+            f"{path.name} is not beside this notebook or cannot be read ({type(error).__name__}); it is written by "
+            "`storyboard` together with the copy. With REPLAY = False nothing is needed."
+        ) from None
+
+
+def _banner(label: str, large: bool) -> str:
+    size = "padding:10px 16px;font-size:20px;font-weight:bold" if large else "padding:2px 10px;font-size:14px"
+    return f'<div style="background:#f2dca6;color:#1b1b1b;{size}">{html.escape(label)}</div>'
