@@ -41,7 +41,7 @@ MEMORY += [
 PIECE = 10_000  # rows of a Parquet file that are made at once
 MEASURED = r"""
 import json, pathlib, re, resource, sys, time
-from unsloth_course.data import convert
+from unsloth_course.commands.convert import convert
 started = time.perf_counter()
 report = convert.run(sys.argv[1], out=sys.argv[2])
 seconds = time.perf_counter() - started

@@ -142,7 +142,7 @@ if os.environ.get("RANK") == "1":
     class Breaks:
         def find_spec(self, name, path=None, target=None):
             if name == "unsloth_course.core.progress":
-                from unsloth_course.memory import Meter
+                from unsloth_course.lesson.memory import Meter
                 def broken(self, args, state, control, **_):
                     if state.global_step == 2:
                         raise ValueError("the disk of this host is full")

@@ -78,7 +78,7 @@ def test_the_image_has_the_pins_of_requirements_txt(modal):
     modal_app.build("T4")
     (first, _), (second, how) = modal.image.named("pip_install")
     torch = [pin for pin in first if pin.startswith("torch==")]
-    text = (modal_app.ROOT / "requirements.txt").read_text()
+    text = (modal_app.REPOSITORY / "requirements.txt").read_text()
     assert len(torch) == 1 and f"#cuda {torch[0]}" in text
     assert any(pin.startswith("trl==") for pin in first) and not any(pin.startswith("unsloth") for pin in first)
     assert {pin.partition("==")[0] for pin in second} == {"unsloth", "unsloth_zoo"}

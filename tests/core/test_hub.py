@@ -674,7 +674,7 @@ def run(code: str, environment: dict[str, str], folder: Path) -> str:
 
 
 FETCH_BOTH = f"""
-from unsloth_course.hub import fetch_dataset, fetch_model
+from unsloth_course.core.hub import fetch_dataset, fetch_model
 folder = fetch_model({MODEL!r})
 print(fetch_dataset({DATASET!r}, columns={COLUMNS!r}).num_rows, folder)
 """

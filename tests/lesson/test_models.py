@@ -14,6 +14,7 @@ from conftest import unsloth_source
 
 from unsloth_course import evaluation, memory, models
 from unsloth_course.core.errors import CourseError
+from unsloth_course.core.places import BUNDLED_MODEL, REPOSITORY
 
 QUESTIONS = ["What is 41 plus 17?", "Even or odd?\n\n7", "Sort the letters of QZB.", "Name the number after 99."]
 
@@ -29,7 +30,7 @@ def base(load):
 
 def test_the_bundled_model_is_in_the_package():
     folder = Path(models.folder("pocket"))
-    assert folder.parent.parent == Path(models.__file__).parent
+    assert folder == BUNDLED_MODEL
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in folder.iterdir()}
 
 
@@ -468,7 +469,7 @@ def test_a_saved_adapter_names_its_base_and_no_path_of_this_machine(saved):
     settings = json.loads((saved / "adapter_config.json").read_text())
     assert settings["base_model_name_or_path"] == "pocket"
     assert "base_model: pocket" in (saved / "README.md").read_text()
-    home = str(Path(models.__file__).parent.parent)
+    home = str(REPOSITORY)
     texts = [path for path in saved.iterdir() if path.suffix != ".safetensors"]
     assert len(texts) >= 4
     assert not [path.name for path in texts if home in path.read_text() or str(saved.parent) in path.read_text()]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from unsloth_course import evaluation, memory, models, results
 from unsloth_course.core.errors import CourseError
+from unsloth_course.core.places import REPOSITORY
 
 # From the design, word for word; a results file may have more keys and never fewer.
 DESIGN = {
@@ -121,7 +122,7 @@ def test_the_figures_are_those_of_the_run(built, healthy, machine):
 
 
 def test_nothing_of_this_machine_is_in_it_but_its_device(built):
-    assert os.path.dirname(os.path.dirname(results.__file__)) not in json.dumps(built)
+    assert str(REPOSITORY) not in json.dumps(built)
 
 
 def test_versions_of_what_is_installed_and_what_is_not():

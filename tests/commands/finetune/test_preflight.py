@@ -16,6 +16,7 @@ from unsloth_course import profile
 from unsloth_course.commands.finetune import preflight
 from unsloth_course.core import hub
 from unsloth_course.core.errors import CourseError
+from unsloth_course.core.places import BUNDLED_MODEL
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKED = "unsloth/SmolLM2-135M-Instruct-bnb-4bit"
@@ -367,7 +368,7 @@ ANYTHING = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max
 )
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_config_is_planned_for_or_a_sentence(tmp_path, spoilt):
-    config = json.loads((Path(preflight.memory.__file__).parent.parent / "pocket/base/config.json").read_text())
+    config = json.loads((BUNDLED_MODEL / "config.json").read_text())
     folder = tmp_path / "spoilt"
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config | spoilt))

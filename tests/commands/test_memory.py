@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unsloth_course import cli, memory
+from unsloth_course import cli
+from unsloth_course import memory as room
+from unsloth_course.commands import memory
 from unsloth_course.core.errors import CourseError
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -127,22 +129,22 @@ def test_the_models_that_the_course_names_are_known_without_fetching_anything(co
     from unsloth_course import smollm2
     from unsloth_course.core import hub
 
-    for room, fetching in ((hub, "fetch_config"), (smollm2, "fetch")):
-        monkeypatch.setattr(room, fetching, lambda *_: pytest.fail("it was fetched"))
+    for place, fetching in ((hub, "fetch_config"), (smollm2, "fetch")):
+        monkeypatch.setattr(place, fetching, lambda *_: pytest.fail("it was fetched"))
     status, out, _ = command("--method", "lora", "--gpu", "T4", "--model", name, "--json")
     assert status == 0 and json.loads(out)["parts"]["weights"] >= 134_515_008 * 2
 
 
 @given(
-    method=st.sampled_from(memory.METHODS),
-    gpu=st.sampled_from(sorted(memory.GPUS)),
+    method=st.sampled_from(room.METHODS),
+    gpu=st.sampled_from(sorted(room.GPUS)),
     length=st.integers(1, 8192),
     rows=st.integers(1, 64),
 )
 def test_any_run_gets_a_report(method, gpu, length, rows):
     found = memory.report(method, gpu=gpu, length=length, rows=rows)
     assert json.loads(found.to_json())["rows"] == rows
-    assert found.gpus[gpu] == memory.fits(found.plan.prediction, gpu)[0] and str(found)
+    assert found.gpus[gpu] == room.fits(found.plan.prediction, gpu)[0] and str(found)
 
 
 def test_no_method_is_unknown_to_the_report():
