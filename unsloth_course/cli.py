@@ -253,7 +253,7 @@ def memory(
 
     Nothing is loaded or trained. The exit status is 0 only when the run fits the machine.
     """
-    from unsloth_course.lesson import memory as room
+    from unsloth_course.commands import memory as room
 
     with _beside(as_json):
         found = room.report(
