@@ -219,7 +219,8 @@ def main() -> int:
     options = parser.parse_args()
     import torch
 
-    from unsloth_course import models, smollm2
+    from unsloth_course import models
+    from unsloth_course.lesson import smollm2
     from unsloth_course.lesson.profile import SMOLLM2
     from unsloth_course.lesson.results import versions
 

@@ -126,8 +126,8 @@ def test_of_a_model_on_the_hub_only_its_config_is_fetched(command, monkeypatch):
 
 @pytest.mark.parametrize("name", ["smollm2", SMOLLM2])
 def test_the_models_that_the_course_names_are_known_without_fetching_anything(command, monkeypatch, name):
-    from unsloth_course import smollm2
     from unsloth_course.core import hub
+    from unsloth_course.lesson import smollm2
 
     for place, fetching in ((hub, "fetch_config"), (smollm2, "fetch")):
         monkeypatch.setattr(place, fetching, lambda *_: pytest.fail("it was fetched"))

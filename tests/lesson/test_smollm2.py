@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from conftest import TWO_CORES, chat
 
-from unsloth_course import memory, models, profile, smollm2
+from unsloth_course import memory, models, profile
 from unsloth_course.commands.memory import KNOWN
 from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson import smollm2
 from unsloth_course.setup import install
 
 ROOT = Path(__file__).parents[2]
