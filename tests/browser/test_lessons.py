@@ -1,17 +1,20 @@
-"""The five lessons in JupyterLab, in a real browser: run all cells, turn the dial, answer an exercise.
+"""The LoRA lesson in JupyterLab, in a real browser: run all cells, turn the dial, answer an exercise.
 
-They run with few steps; with the variable FULL_LESSONS as a reader has them.
+It runs with few steps; with the variable FULL_LESSONS all five run, as a reader has them. The dials of the others are
+turned in test_dials.py, and their exercises answered here, in a notebook that trains nothing.
 """
 
 import os
 
 import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 from shortened import SHORTER, shorten
 
 from browser import lab
 from unsloth_course import exercises
 from unsloth_course.commands import runner
+from unsloth_course.commands.runner import cleaning
 from unsloth_course.core import lessons
 
 FULL = bool(os.environ.get("FULL_LESSONS"))
@@ -19,11 +22,11 @@ FULL = bool(os.environ.get("FULL_LESSONS"))
 
 def copy_of(lesson):
     """The lesson in the cpu profile, as short as it can be."""
-    notebook = runner.with_parameters(nbformat.read(lessons.notebook_path(lesson), as_version=4), {"PROFILE": "cpu"})
+    notebook = runner.parameters.with_parameters(nbformat.read(lessons.notebook_path(lesson), as_version=4), {"PROFILE": "cpu"})
     return notebook if FULL else shorten(notebook, **SHORTER[lesson])
 
 
-@pytest.fixture(params=list(exercises.LESSONS))
+@pytest.fixture(params=list(exercises.LESSONS) if FULL else ["lora"])
 def lesson(request, browser, server, pictures):
     """A lesson that has run to its end, with its name."""
     name = request.param
@@ -46,14 +49,36 @@ def test_a_lesson_in_the_browser(lesson):
     assert notebook.drawn(dial) != before
     notebook.picture(f"{name}-dial", dial)
 
-    one = next(one for one in exercises.ALL.values() if one.lesson == name)
+    answer_first(notebook, name)
+    assert notebook.complaints == []
+
+
+def answer_first(notebook, lesson):
+    """Answers the lesson's first exercise wrongly, and then right."""
+    one = next(one for one in exercises.ALL.values() if one.lesson == lesson)
     number = notebook.find(f'exercises.check("{one.id}"')
     source = notebook.source(number)
     assert one.stub in source
     said = notebook.answer(number, source.replace(one.stub, next(iter(one.wrong.values()))))
     assert f"{one.title}: wrong." in said and "Hint 1" in said
-    notebook.picture(f"{name}-wrong")
+    notebook.picture(f"{lesson}-wrong")
     said = notebook.answer(number, source.replace(one.stub, one.solution))
     assert f"{one.title}: right." in said and "1 of 3 solved" in said
-    notebook.picture(f"{name}-right")
-    assert notebook.complaints == []
+    notebook.picture(f"{lesson}-right")
+
+
+def test_the_exercises_of_the_other_lessons_are_answered(browser, server, pictures):
+    cells = [new_code_cell("from unsloth_course import exercises")]
+    for name in exercises.LESSONS:
+        source = nbformat.read(lessons.notebook_path(name), as_version=4)
+        one = next(one for one in exercises.ALL.values() if one.lesson == name)
+        (cell,) = [cell for cell in source.cells if f'exercises.check("{one.id}"' in cell.source]
+        cells.append(new_code_cell(cell.source))
+    nbformat.write(cleaning.with_clean_metadata(new_notebook(cells=cells)), server.folder / "exercises.ipynb")
+    notebook = lab.Notebook(browser, server, "exercises.ipynb", pictures)
+    notebook.run_all()
+    for name in exercises.LESSONS:
+        if name != "lora":
+            answer_first(notebook, name)
+    assert notebook.errors() == notebook.complaints == []
+    notebook.close()
