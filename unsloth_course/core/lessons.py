@@ -17,6 +17,13 @@ LESSONS = {  # in learning order, which is not that of the file names
     "dpo": "colab3_dpo_reinforcement_learning.ipynb",
     "grpo": "colab4_grpo_reasoning_model.ipynb",
 }
+NAMES = {
+    "lora": "LoRA",
+    "full": "full fine-tuning",
+    "cpt": "continued pretraining",
+    "dpo": "DPO",
+    "grpo": "GRPO",
+}
 VERDICTS = ("trained", "suspicious", "not trained")
 HEADING = re.compile(r"^(#{1,6}) +(.+?)[ #]*$", re.MULTILINE)
 FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)

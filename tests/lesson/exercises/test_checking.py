@@ -1,10 +1,8 @@
-"""check, show, progress and reset, as a learner calls them."""
+"""check and progress, as a learner calls them."""
 
 import json
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from lesson.exercises.sources import ALL, build, solution
 from unsloth_course import exercises
@@ -67,40 +65,12 @@ def test_what_is_solved_stays_solved():
     assert exercises.progress("lora").solved == 1
 
 
-@settings(deadline=None)
-@given(answers=st.lists(st.tuples(st.sampled_from(["lora.1", "full.1"]), st.booleans()), max_size=12))
-def test_attempts_are_counted_one_by_one(answers):
-    exercises.reset()
-    failed, solved = {"lora.1": 0, "full.1": 0}, {}
-    for name, right in answers:
-        if right:
-            solved.setdefault(name, failed[name] + 1)
-        failed[name] += not right
-        tries = exercises.check(name, solution(name) if right else lambda *_: -1).tries
-        assert tries == Tries(failed[name], solved.get(name))
-    found = {one.id: tries for one, tries in exercises.progress().exercises if one.id in failed}
-    assert found == {name: Tries(failed[name], solved.get(name)) for name in failed}
-
-
 @pytest.mark.parametrize("name", ["lora.4", "lora", "", "LoRA.1", 3, None, ["lora.1"]])
 def test_an_unknown_exercise_is_a_sentence_with_the_ids(name, file):
-    for call in (exercises.show, exercises.check, exercises.find):
+    for call in (exercises.check, exercises.find):
         with pytest.raises(CourseError, match=r"There is no exercise .*; the exercises are lora\.1, .*, grpo\.3\.$"):
             call(name)
     assert not file.exists()
-
-
-def test_show_gives_the_task_and_the_help_that_was_earned():
-    one = exercises.find("dpo.2")
-    card = str(exercises.show("dpo.2"))
-    assert one.title in card and one.stub.splitlines()[0] in card and 'exercises.check("dpo.2", split_pair)' in card
-    assert "Hint" not in card
-    exercises.check("dpo.2", lambda a, b: "no")
-    card = str(exercises.show("dpo.2"))
-    assert f"Hint 1: {one.hints[0]}" in card and "Hint 2" not in card and "tried 1 time." in card
-    for _ in range(2):
-        exercises.check("dpo.2", lambda a, b: "no")
-    assert "return prompt + turn, good, bad" in str(exercises.show("dpo.2"))
 
 
 def test_progress_is_a_bar_for_each_lesson():
@@ -147,24 +117,8 @@ def test_progress_as_json(file):
 
 
 def test_an_unknown_lesson_is_a_sentence():
-    for call in (exercises.progress, exercises.reset):
-        with pytest.raises(CourseError, match=r"There is no lesson named 'qlora'; .* are lora, full, cpt, dpo, grpo"):
-            call("qlora")
-    with pytest.raises(CourseError, match="There is no exercise"):
-        exercises.reset("lora.9")
-
-
-@pytest.mark.parametrize(
-    ("what", "left"),
-    [("lora.1", {"lora.2", "dpo.1"}), ("lora", {"dpo.1"}), (None, set()), ("grpo", {"lora.1", "lora.2", "dpo.1"})],
-)
-def test_reset_forgets_what_it_is_told(what, left):
-    for name in ("lora.1", "lora.2", "dpo.1"):
-        exercises.check(name, solution(name))
-    said = exercises.reset(what)
-    assert said.solved == sum(name.startswith("lora") for name in left) * (what == "lora.1")
-    found = exercises.progress()
-    assert {one.id for one, tries in found.exercises if tries != Tries()} == left
+    with pytest.raises(CourseError, match=r"There is no lesson named 'qlora'; .* are lora, full, cpt, dpo, grpo"):
+        exercises.progress("qlora")
 
 
 # Shown in a notebook
@@ -199,19 +153,15 @@ def test_every_html_is_well_formed():
 
     for one in ALL:
         for _ in range(4):
-            shown = [exercises.show(one.id), exercises.check(one.id, lambda *_, **__: "a < b & c")]
+            shown = [exercises.check(one.id, lambda *_, **__: "a < b & c")]
             for page in (thing._repr_html_() for thing in [*shown, exercises.progress(one.lesson)]):
                 checker = Checker()
                 checker.feed(page)
                 checker.close()
                 assert checker.open == [] and checker.seen <= {"p", "b", "code", "pre"}
-    assert "<code>" in exercises.show("lora.2")._repr_html_()
 
 
 def test_what_is_shown_is_plain_text_in_a_terminal():
     for one in ALL:
-        text = (
-            str(exercises.show(one.id)) + str(exercises.check(one.id, lambda *_, **__: 0)) + str(exercises.progress())
-        )
+        text = str(exercises.check(one.id, lambda *_, **__: 0)) + str(exercises.progress())
         assert text.isascii() or set(text) - set(map(chr, range(128))) <= set("·")
-        assert repr(exercises.show(one.id)) == str(exercises.show(one.id))

@@ -1,5 +1,19 @@
 """Data sets, one file per shape: each is checked on the way in and converted to the columns that a trainer takes."""
 
-from unsloth_course.lesson.data import chat, corpus, files, function_calling, instruction, preference, problems, sources
+from typing import TYPE_CHECKING
 
-__all__ = ["chat", "corpus", "files", "function_calling", "instruction", "preference", "problems", "sources"]
+from unsloth_course.core import lazy
+
+if TYPE_CHECKING:
+    from unsloth_course.lesson.data import (
+        chat,
+        corpus,
+        files,
+        function_calling,
+        instruction,
+        preference,
+        problems,
+        sources,
+    )
+
+__getattr__, __dir__, __all__ = lazy.names(__name__, __file__)

@@ -37,17 +37,6 @@ class Shown:
         return "".join(parts)
 
 
-def paragraphs(markdown: str) -> list[tuple[str, str]]:
-    """Markdown of paragraphs and indented code, as blocks; the lines of a paragraph are joined."""
-    blocks = []
-    for block in re.split(r"\n{2,}", markdown):
-        if block.startswith("    "):
-            blocks.append(("code", "\n".join(line[4:] for line in block.split("\n"))))
-        else:
-            blocks.append(("text", " ".join(block.split())))
-    return blocks
-
-
 def _indented(code: str) -> str:
     return "\n".join(f"    {line}".rstrip() for line in code.split("\n"))
 
@@ -61,27 +50,6 @@ def helped(exercise: Exercise, failed: int) -> list[tuple[str, str]]:
             ("code", exercise.solution),
         ]
     return hints[:failed]
-
-
-@dataclass(frozen=True, repr=False)
-class Card(Shown):
-    """An exercise to read: its task, where to begin, and the help that was earned so far."""
-
-    exercise: Exercise
-    tries: Tries
-    note: str = ""
-
-    def _blocks(self) -> list[tuple[str, str]]:
-        task = paragraphs(self.exercise.task)
-        state = [("text", f"You have {described(self.tries)}.")] if self.tries != Tries() else []
-        return [
-            ("title", f"{self.exercise.id} · {self.exercise.title}"),
-            *task,
-            ("code", self.exercise.cell),
-            *state,
-            *helped(self.exercise, self.tries.failed),
-            *([("text", self.note)] if self.note else []),
-        ]
 
 
 @dataclass(frozen=True, repr=False)

@@ -56,13 +56,6 @@ class Record:
         self._write()
         return self._tries[exercise]
 
-    def forget(self, exercises: set[str]) -> None:
-        """Forgets these exercises, and writes the file if that changes anything."""
-        kept = {name: tries for name, tries in self._tries.items() if name not in exercises}
-        if kept != self._tries:
-            self._tries = kept
-            self._write()
-
     def _read(self) -> dict[str, Tries]:
         if self.path is None:
             self.note = self._not_kept()

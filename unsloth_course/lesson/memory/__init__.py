@@ -5,45 +5,29 @@ measures, `paging` notices a training that slows down. All lessons plan and
 measure; the LoRA lesson explains it.
 """
 
-from unsloth_course.lesson.memory.meter import Meter, graph_bytes, process_peak
-from unsloth_course.lesson.memory.planning import Plan, plan
-from unsloth_course.lesson.memory.prediction import (
-    BYTES,
-    GIB,
-    GPUS,
-    HEADROOM,
-    METHODS,
-    PARTS,
-    PROJECTIONS,
-    Prediction,
-    Shape,
-    fits,
-    lora_parameters,
-    parameters,
-    predict,
-    predict_run,
-    size,
-)
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "BYTES",
-    "GIB",
-    "GPUS",
-    "HEADROOM",
-    "METHODS",
-    "PARTS",
-    "PROJECTIONS",
-    "Meter",
-    "Plan",
-    "Prediction",
-    "Shape",
-    "fits",
-    "graph_bytes",
-    "lora_parameters",
-    "parameters",
-    "plan",
-    "predict",
-    "predict_run",
-    "process_peak",
-    "size",
-]
+from unsloth_course.core import lazy
+
+if TYPE_CHECKING:
+    from unsloth_course.lesson.memory.meter import Meter, graph_bytes, process_peak
+    from unsloth_course.lesson.memory.planning import Plan, plan
+    from unsloth_course.lesson.memory.prediction import (
+        BYTES,
+        GIB,
+        GPUS,
+        HEADROOM,
+        METHODS,
+        PARTS,
+        PROJECTIONS,
+        Prediction,
+        Shape,
+        fits,
+        lora_parameters,
+        parameters,
+        predict,
+        predict_run,
+        size,
+    )
+
+__getattr__, __dir__, __all__ = lazy.names(__name__, __file__)

@@ -10,8 +10,13 @@ and then shows `board = scoreboard.read(OUT)` and `board.picture()`. What is ask
 are checked and compared in `reading`, how they are shown in `board`.
 """
 
-from unsloth_course.lesson.scoreboard.board import LESSONS, Row, Scoreboard, page, show, write
-from unsloth_course.lesson.scoreboard.measuring import SCORES, base, battery
-from unsloth_course.lesson.scoreboard.reading import read
+from typing import TYPE_CHECKING
 
-__all__ = ["LESSONS", "SCORES", "Row", "Scoreboard", "base", "battery", "page", "read", "show", "write"]
+from unsloth_course.core import lazy
+
+if TYPE_CHECKING:
+    from unsloth_course.lesson.scoreboard.board import LESSONS, Row, Scoreboard, page, show, write
+    from unsloth_course.lesson.scoreboard.measuring import SCORES, base, battery
+    from unsloth_course.lesson.scoreboard.reading import read
+
+__getattr__, __dir__, __all__ = lazy.names(__name__, __file__)
