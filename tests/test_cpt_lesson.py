@@ -1,7 +1,8 @@
-"""The continued-pretraining lesson itself, in processes of its own: a run that cannot learn, a learner's folder of
-text, and the Hub path over real HTTP.
+"""The continued-pretraining lesson itself, in processes of its own: a learner's folder of text, and the Hub path over
+real HTTP.
 
-That the unchanged lesson trains on the bundled model is what nbmake runs.
+That the unchanged lesson trains on the bundled model is what nbmake runs; that it says so where it cannot learn,
+lesson/colab/test_rehearsal.py.
 """
 
 import json
@@ -16,46 +17,6 @@ from lesson_runs import Finished, with_knobs
 from unsloth_course import models
 from unsloth_course.lesson.profile import HUB_DATA, HUB_MODEL
 from unsloth_course.pocket import datasets, library
-
-
-def names(run):
-    return {finding["name"] for finding in run.results["receipt"]["findings"]}
-
-
-# A run that cannot learn
-
-
-@pytest.fixture(scope="module")
-def without_a_learning_rate(tmp_path_factory):
-    knobs = {"LEARNING_RATE": 0, "BLOCKS": 48, "HELD_OUT": 12}
-    return Finished("cpt", tmp_path_factory.mktemp("sick"), with_knobs("cpt", knobs))
-
-
-def test_a_lesson_that_did_not_learn_says_so(without_a_learning_rate):
-    run = without_a_learning_rate
-    assert run.results["receipt"]["verdict"] == "not trained"
-    assert {"learning rate 0", "weights unchanged", "no held-out effect"} <= names(run)
-    assert "cpt.json written: This run did not train." in run.outputs
-    assert "Not trained." in run.page
-
-
-def test_it_runs_to_its_end_and_ends_with_status_1(without_a_learning_rate):
-    run = without_a_learning_rate
-    assert run.errors == []
-    assert run.status == 1
-    assert "its verdict is 'not trained'" in run.complained and "Traceback" not in run.complained
-
-
-def test_its_figures_are_those_of_a_model_that_did_not_change(without_a_learning_rate):
-    found = without_a_learning_rate.results
-    score = found["evaluation"]
-    assert (score["metric"], score["n"]) == ("perplexity", 12)
-    assert score["before"] == score["after"] > 1000 and score["interval"] == [0.0, 0.0]
-    assert score["retention"]["before"] == score["retention"]["after"]
-    assert found["training"]["steps"] == 5  # 48 blocks of the domain and 32 of replay, 16 at a time
-    assert set(found["battery"]) >= {"perplexity_domain", "perplexity_general"}
-    assert "0 parameters at a rate" not in without_a_learning_rate.outputs
-
 
 # A folder of the learner's
 
