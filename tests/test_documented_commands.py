@@ -18,7 +18,7 @@ from shortened import shorten
 
 from unsloth_course.core.places import REPOSITORY
 from unsloth_course.pocket import datasets
-from unsloth_course.setup import install
+from unsloth_course.setup import llama_cpp
 
 PAGES = ("README.md", "VENV_SETUP.md", "CONTRIBUTING.md")
 PYTHON = "venv/bin/python"
@@ -60,8 +60,8 @@ NOT_HERE = {
     "./setup_venv.sh --test": "this is it",
     "./setup_venv.sh --run lora": "the set-up of --test, then the command `run lora` of this file",
     "./setup_venv.sh --gguf": "7 minutes of compiling; what it builds is used by tests/commands/export",
-    "./setup_venv.sh --prepare wheels": "test_install.py, with an index of its own",
-    "./setup_venv.sh --offline wheels": "test_install.py, with an index of its own",
+    "./setup_venv.sh --prepare wheels": "test_offline.py, with an index of its own",
+    "./setup_venv.sh --offline wheels": "test_offline.py, with an index of its own",
     "venv/bin/jupyter lab notebooks": "tests/browser, in a real browser",
     f"{PYTHON} -m pytest tests -x -n 2": "the tests themselves",
     f"{COURSE} run lora --store": "test_runner.py, with a notebook of its own",
@@ -76,8 +76,8 @@ NOT_HERE = {
     "pyenv shell 3.12": "pyenv",
     "sudo apt install python3 python3-venv": "an administrator",
     "sudo apt install python3-venv": "an administrator",
-    "powershell -ExecutionPolicy Bypass -File .\\setup_venv.ps1": "Windows: test_install.py, where PowerShell is there",
-    "powershell -ExecutionPolicy Bypass -File .\\setup_venv.ps1 --run lora": "Windows: test_install.py, likewise",
+    "powershell -ExecutionPolicy Bypass -File .\\setup_venv.ps1": "Windows: test_shims.py, where PowerShell is there",
+    "powershell -ExecutionPolicy Bypass -File .\\setup_venv.ps1 --run lora": "Windows: test_shims.py, likewise",
 }
 FIRST = r"(?:\./setup_venv|venv/bin/\w+ |python3? |sudo |git |grep |powershell |pyenv |brew |source |uv )"
 
@@ -156,7 +156,7 @@ def shell(command, folder, **more):
 @pytest.mark.skipif(os.name == "nt", reason="The commands are those of Linux and macOS.")
 @pytest.mark.parametrize("command", IN_THE_COPY)
 def test_the_command_does_what_it_says(command, copy, request):
-    if "gguf" in command and install.llama_cpp_missing(install.llama_cpp_folder()):
+    if "gguf" in command and llama_cpp.missing(llama_cpp.home()):
         pytest.skip("llama.cpp is not built: ./setup_venv.sh --gguf")
     if "xray_picture" in command:
         request.getfixturevalue("chromium")

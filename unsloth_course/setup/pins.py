@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 13)
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,11 @@ class Pins:
     def all(self) -> tuple[str, ...]:
         """Every line that pip itself would read, in order."""
         return tuple(line for lines in self.sections.values() for line in lines)
+
+    def around_torch(self, flavour: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """For a torch built for "cpu" or "cuda": all lines but torch's, and torch with what belongs to that build."""
+        torch = self.cuda if flavour == "cuda" else (pinned(self.all, "torch"),)
+        return tuple(pin for pin in self.all if name_and_version(pin)[0] not in versions_of(torch)), torch
 
 
 def read_pins(text: str) -> Pins:
@@ -47,6 +53,11 @@ def name_and_version(pin: str) -> tuple[str, str]:
     """`Hf_Xet==1.8.0 ; python_version < "3.12"` in, `("hf-xet", "1.8.0")` out; a pin without a version gives ""."""
     name, _, version = pin.partition(";")[0].strip().partition("==")
     return re.sub(r"[-_.]+", "-", name).lower(), version.strip()
+
+
+def versions_of(pins: Iterable[str]) -> dict[str, str]:
+    """The versions that pins name, by the normalised name of the package."""
+    return dict(map(name_and_version, pins))
 
 
 def applies(pin: str, system: str, python: Sequence[int]) -> bool:

@@ -1,10 +1,10 @@
 """A machine that has the tested packages, as facts."""
 
 from unsloth_course.commands.doctor import Facts
-from unsloth_course.setup import install, pins
+from unsloth_course.setup.pins import tested, versions_of
 
-PINS = pins.tested()
-TESTED = {name: version for name, version in map(install.name_and_version, (*PINS.all, *PINS.no_deps))}
+PINS = tested()
+TESTED = versions_of((*PINS.all, *PINS.no_deps))
 LIMITS = {
     "torch": "<2.15.0,>=2.4.0",
     "transformers": "!=5.0.0,<=5.17.0,>=4.52.4",

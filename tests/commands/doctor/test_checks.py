@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from unsloth_course.commands import doctor
 from unsloth_course.commands.doctor import Check, Facts
-from unsloth_course.setup.install import GB, Pins
+from unsloth_course.setup.looking import GB
+from unsloth_course.setup.pins import Pins
 
 from .made import HEALTHY, TESTED
 
@@ -26,13 +27,13 @@ def without(*names: str, **changes) -> Facts:
 
 
 def failures(facts: Facts, profile: str = "cpu") -> dict[str, Check]:
-    return {check.name: check for check in doctor.judge(facts, profile) if not check.ok}
+    return {check.name: check for check in doctor.run_checks(facts, profile) if not check.ok}
 
 
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
 def test_the_tested_set_is_healthy(profile):
     assert failures(HEALTHY, profile) == {}
-    assert len(doctor.judge(HEALTHY, profile)) > 20
+    assert len(doctor.run_checks(HEALTHY, profile)) > 20
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_a_wrong_version_fails_with_the_reason_and_what_to_do(name, version, wor
 def test_another_version_inside_the_limits_is_a_note(name, version, note):
     facts = with_version(name, version)
     assert failures(facts) == {}
-    check = next(check for check in doctor.judge(facts, "cpu") if check.name == name)
+    check = next(check for check in doctor.run_checks(facts, "cpu") if check.name == name)
     assert note in check.advice
     assert bool(note) == bool(check.advice)
 
@@ -86,7 +87,7 @@ def test_the_cpu_backend_is_not_asked_for_on_a_gpu():
 
 def test_the_cuda_pin_is_the_tested_one_for_a_cuda_torch():
     facts = with_version("torch", "2.11.0+cu130", cuda_of_torch="13.0", nvidia_driver=True)
-    check = next(check for check in doctor.judge(facts, "gpu") if check.name == "torch")
+    check = next(check for check in doctor.run_checks(facts, "gpu") if check.name == "torch")
     assert (check.tested, check.ok, check.advice) == ("2.11.0", True, "")
 
 
@@ -163,7 +164,7 @@ def test_little_disk_fails_sooner_for_a_gpu():
 
 def test_a_half_built_venv_fails():
     assert "setup_venv" in failures(sick(set_up_finished=False))["set-up"].advice
-    assert "set-up" not in {check.name for check in doctor.judge(sick(course_venv=False), "cpu")}
+    assert "set-up" not in {check.name for check in doctor.run_checks(sick(course_venv=False), "cpu")}
 
 
 def test_an_unwritable_hub_cache_matters_to_the_gpu_profile_alone():
@@ -203,11 +204,11 @@ def test_colab_as_last_published_is_told_of_its_datasets_and_the_missing_trl():
 def test_without_a_requirements_file_unsloths_limits_still_hold():
     facts = replace(with_version("trl", "1.16.0", course_venv=False), pins=Pins({}))
     assert list(failures(facts)) == ["trl"]
-    assert doctor.judge(replace(HEALTHY, pins=Pins({})), "cpu")
+    assert doctor.run_checks(replace(HEALTHY, pins=Pins({})), "cpu")
 
 
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(TESTED)), st.text(max_size=12)), st.sampled_from(["cpu", "gpu"]))
 def test_any_versions_are_judged(installed, profile):
-    for check in doctor.judge(sick(installed=installed), profile):
+    for check in doctor.run_checks(sick(installed=installed), profile):
         assert check.ok or check.advice

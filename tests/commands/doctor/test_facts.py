@@ -5,7 +5,7 @@ from pathlib import Path
 from unsloth_course.commands import doctor
 from unsloth_course.commands.doctor import Check
 from unsloth_course.setup import pins
-from unsloth_course.setup.install import Pins
+from unsloth_course.setup.pins import Pins
 
 
 def test_the_hub_cache_is_where_huggingface_hub_looks():
@@ -29,7 +29,7 @@ def test_this_machine_can_be_looked_at(tmp_path, monkeypatch):
     assert facts.hub_repositories == 1
     assert facts.free_bytes > 0
     assert facts.installed["rich"]
-    assert all(isinstance(check, Check) for check in doctor.judge(facts, "cpu"))
+    assert all(isinstance(check, Check) for check in doctor.run_checks(facts, "cpu"))
 
 
 def test_a_copy_of_the_pins_inside_the_package_is_enough(tmp_path, monkeypatch):

@@ -10,21 +10,24 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from setup.made import a_wheel
 
+from unsloth_course.lesson.colab import needs
 from unsloth_course.lesson.profile import HUB_MODEL
-from unsloth_course.setup import install, pins
+from unsloth_course.setup import looking
+from unsloth_course.setup.deciding import KERNEL
+from unsloth_course.setup.pins import ROOT, applies, versions_of
+
+from .made import PINS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the planted machines are Linux")
 
-PINS = pins.tested()
-HERE = [pin for pin in (*PINS.all, *PINS.no_deps) if install.applies(pin, "Linux", sys.version_info)]
-TESTED = dict(map(install.name_and_version, HERE))
+TESTED = versions_of(pin for pin in (*PINS.all, *PINS.no_deps) if applies(pin, "Linux", sys.version_info))
 ASKING = ("unsloth", "unsloth-zoo", "transformers", "trl", "peft", "datasets", "accelerate", "torch")
 # What the doctor itself imports; linked in, without metadata.
 TOOLS = ("rich", "typer", "click", "packaging", "psutil", "pygments", "markdown_it", "mdurl", "shellingham", "pip")
@@ -130,9 +133,9 @@ class PlantedMachine:
         """What the set-up leaves in its venv."""
         venv = self.root / "venv"
         stamp = {"folder": folder or str(venv), "fingerprint": "0123"}
-        self.file(f"venv/{install.STAMP}", json.dumps(stamp))
+        self.file(f"venv/{looking.STAMP}", json.dumps(stamp))
         kernel = {"argv": [str(self.python), "-m", "ipykernel_launcher"]}
-        self.file(f"venv/share/jupyter/kernels/{install.KERNEL}/kernel.json", json.dumps(kernel))
+        self.file(f"venv/share/jupyter/kernels/{KERNEL}/kernel.json", json.dumps(kernel))
 
     def ask(self, *before: str, program: str = f'-c "{DOCTOR}"') -> subprocess.CompletedProcess:
         """Runs commands in a shell and then, in the same one, the doctor."""
@@ -170,8 +173,7 @@ def commands(advice: str) -> list[str]:
 
 def asked_by(name: str) -> str:
     """What a package really asks of others, as its metadata says it."""
-    lines = metadata.requires(name) or []
-    return "".join(f"Requires-Dist: {line}\n" for line in lines if "extra ==" not in line)
+    return "".join(f"Requires-Dist: {line}\n" for line in needs.asked_by(name))
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +185,7 @@ def healthy_machine(tmp_path_factory) -> Path:
     here = Path(metadata.distribution("rich").locate_file(""))
     for name in filter(lambda name: (here / name).exists(), TOOLS):
         (root / "tools" / name).symlink_to(here / name)
-    (root / "tools" / "unsloth_course").symlink_to(install.ROOT / "unsloth_course")
+    (root / "tools" / "unsloth_course").symlink_to(ROOT / "unsloth_course")
     made = PlantedMachine(root)
     for name, version in TESTED.items():
         made.package(name, version, asked_by(name) if name in ASKING else "")
@@ -199,21 +201,14 @@ def machine(healthy_machine, tmp_path) -> PlantedMachine:
     shutil.copytree(healthy_machine, root, symlinks=True)
     made = PlantedMachine(root)
     (made.packages / "tools.pth").write_text(f"{root / 'tools'}\n")
-    if install.nvidia_driver():  # of the machine that the tests run on
+    if looking.nvidia_driver():  # of the machine that the tests run on
         made.environment["UNSLOTH_FORCE_CPU"] = "1"
     return made
 
 
 def wheel(machine: PlantedMachine, name: str) -> None:
     """The tested version of a package, as a wheel that an index could offer."""
-    stem = f"{name.replace('-', '_')}-{TESTED[name]}"
-    with zipfile.ZipFile(machine.root / f"wheels/{stem}-py3-none-any.whl", "w") as file:
-        info = f"{stem}.dist-info"
-        file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {TESTED[name]}\n")
-        file.writestr(
-            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        file.writestr(f"{info}/RECORD", f"{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
+    a_wheel(machine.root / "wheels", f"{name}=={TESTED[name]}")
 
 
 @pytest.mark.parametrize("plant", ["nothing", "card", "set_up", "absent", "download"])
@@ -399,12 +394,12 @@ def no_kernel(machine: PlantedMachine) -> None:
 def kernel_of_another(machine: PlantedMachine) -> None:
     machine.ready_to_set_up()
     kernel = {"argv": ["/usr/bin/python3", "-m", "ipykernel_launcher"]}
-    machine.file(f"venv/share/jupyter/kernels/{install.KERNEL}/kernel.json", json.dumps(kernel))
+    machine.file(f"venv/share/jupyter/kernels/{KERNEL}/kernel.json", json.dumps(kernel))
 
 
 def stopped_set_up(machine: PlantedMachine) -> None:
     machine.ready_to_set_up()
-    machine.file(f"venv/{install.STAMP}", json.dumps({"folder": str(machine.root / "venv"), "fingerprint": None}))
+    machine.file(f"venv/{looking.STAMP}", json.dumps({"folder": str(machine.root / "venv"), "fingerprint": None}))
 
 
 def no_tool(machine: PlantedMachine) -> None:

@@ -5,7 +5,7 @@ import json
 
 from unsloth_course.commands import doctor
 from unsloth_course.commands.doctor import Check, Report
-from unsloth_course.setup import install
+from unsloth_course.setup.pins import ROOT
 
 from .made import HEALTHY, TESTED
 
@@ -67,9 +67,9 @@ def test_a_command_is_not_broken_over_lines():
 
 
 def test_the_guide_lists_every_check():
-    guide = (install.ROOT / "VENV_SETUP.md").read_text(encoding="utf-8")
+    guide = (ROOT / "VENV_SETUP.md").read_text(encoding="utf-8")
     table = guide[guide.index("## What doctor finds") :]
     listed = {line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")}
-    checks = {check.name for check in doctor.judge(HEALTHY, "cpu")} - TESTED.keys()
+    checks = {check.name for check in doctor.run_checks(HEALTHY, "cpu")} - TESTED.keys()
     assert checks <= listed
     assert listed - checks == {"line of the report", "a package's name", "profile"}

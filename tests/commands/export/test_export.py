@@ -13,10 +13,10 @@ from unsloth_course import cli, models
 from unsloth_course.commands import chat, export
 from unsloth_course.commands.export import llama, own_process, proof
 from unsloth_course.core.errors import CourseError
-from unsloth_course.setup import install
+from unsloth_course.setup import llama_cpp
 
 needs_llama = pytest.mark.skipif(
-    bool(install.llama_cpp_missing(install.llama_cpp_folder())),
+    bool(llama_cpp.missing(llama_cpp.home())),
     reason="llama.cpp is not built (./setup_venv.sh --gguf)",
 )
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from unsloth_course.lesson.colab import needs
 from unsloth_course.lesson.colab.decisions import KEPT, decide
 from unsloth_course.setup import pins
-from unsloth_course.setup.install import Pins
+from unsloth_course.setup.pins import Pins
 
 PINS = Pins(
     {

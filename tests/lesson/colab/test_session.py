@@ -25,7 +25,7 @@ def in_colab(monkeypatch):
 
 @pytest.fixture
 def pip(monkeypatch):
-    """Records the pips that would have run: `calls`. `decisions` are what a look finds, one after the other."""
+    """Records the pips that would have run: `calls`. `decisions` are what is decided, one after the other."""
     found = types.SimpleNamespace(calls=[], decisions=[], status=0, said="")
 
     def run(command, **_):
@@ -33,7 +33,7 @@ def pip(monkeypatch):
         return type("Done", (), {"returncode": found.status, "stdout": "", "stderr": found.said})
 
     monkeypatch.setattr(session.subprocess, "run", run)
-    monkeypatch.setattr(session, "look", lambda: found.decisions.pop(0))
+    monkeypatch.setattr(session, "decide_here", lambda: found.decisions.pop(0))
     return found
 
 
@@ -116,7 +116,7 @@ def test_a_pip_that_lied_is_told(in_colab, pip):
 
 
 def test_looking_at_this_very_environment_finds_nothing_to_do():
-    found = session.look()
+    found = session.decide_here()
     assert found.pins == () and not found.conflicts
     assert {row.verdict for row in found.rows} == {"kept"}
 

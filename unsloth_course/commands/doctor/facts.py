@@ -1,4 +1,4 @@
-"""What the doctor looks at: packages, torch's build, environment, Hub cache, disk. Nothing here is judged."""
+"""What the doctor looks at: packages, torch's build, environment, Hub cache, disk. Nothing is decided here."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from importlib import metadata
 from pathlib import Path
 
 from unsloth_course.lesson.colab.decisions import NOT_NEEDED, requirements
-from unsloth_course.setup import install
-from unsloth_course.setup import pins as tested
-from unsloth_course.setup.install import GB
-from unsloth_course.setup.pins import Pins
+from unsloth_course.setup import looking
+from unsloth_course.setup.deciding import KERNEL
+from unsloth_course.setup.looking import GB
+from unsloth_course.setup.pins import Pins, name_and_version, tested, versions_of
 
 SWITCHES = ("UNSLOTH_ALLOW_CPU", "UNSLOTH_FORCE_CPU", "UNSLOTH_DISABLE_CPU_FALLBACK", "UNSLOTH_FORCE_GPU_PATH")
 ENVIRONMENT = (*SWITCHES, "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
@@ -66,6 +66,11 @@ class Facts:
     encoding: str = "utf-8"
     cuda_works: bool | None = None  # None: torch was not asked
     numpy_problem: str = ""  # why torch and numpy do not understand each other
+
+    @property
+    def windows(self) -> bool:
+        """Whether commands are typed into PowerShell."""
+        return self.system == "Windows"
 
 
 def hub_cache(environment: Mapping[str, str], home: Path) -> Path:
@@ -140,7 +145,7 @@ def _damaged(names: set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     for folder in {Path(place) for place in sys.path if place and Path(place).is_dir()}:
         seen = set()
         for info in folder.glob("*.dist-info"):
-            name = install.name_and_version(info.name[: -len(".dist-info")].replace("-", "==", 1))[0]
+            name = name_and_version(info.name[: -len(".dist-info")].replace("-", "==", 1))[0]
             if name in names and not (info / "RECORD").exists() and not (info / "INSTALLER").exists():
                 unfinished.add(name)
             if name in names and name in seen:
@@ -169,7 +174,7 @@ def shadows(folders: Iterable[Path], home: Path | None) -> dict[str, str]:
 def _kernel(prefix: Path) -> str:
     """The Python that the course's Jupyter kernel starts, "" if it is not registered."""
     try:
-        spec = json.loads((prefix / "share/jupyter/kernels" / install.KERNEL / "kernel.json").read_text("utf-8"))
+        spec = json.loads((prefix / "share/jupyter/kernels" / KERNEL / "kernel.json").read_text("utf-8"))
         return str(spec["argv"][0])
     except (OSError, ValueError, LookupError, TypeError):
         return ""
@@ -251,12 +256,12 @@ def one_line(error: Exception) -> str:
 
 def gather(folder: Path | None = None) -> Facts:
     """The facts of this machine and this Python; `folder` is where the lessons write (the current one by default)."""
-    pins = tested.tested()
+    pins = tested()
     folder = (folder or Path.cwd()).absolute()
-    names = {install.name_and_version(pin)[0] for pin in (*pins.all, *pins.no_deps)} | {*UNPINNED}
+    names = {*versions_of((*pins.all, *pins.no_deps)), *UNPINNED}
     prefix = Path(sys.prefix)
-    course_venv = (prefix / install.STAMP).exists()
-    venv = install.look_at(prefix) if course_venv else install.Venv()
+    course_venv = (prefix / looking.STAMP).exists()
+    venv = looking.state_of(prefix) if course_venv else looking.Venv()
     cache = hub_cache(os.environ, Path.home())
     installed, needs = installed_and_needs(names)
     packages = Path(metadata.distribution("torch").locate_file("")) if "torch" in installed else None
@@ -272,12 +277,12 @@ def gather(folder: Path | None = None) -> Facts:
         installed=installed,
         needs=needs,
         limits=limits_of(needs),
-        cuda_of_torch=install.cuda_of_torch(packages) if packages else None,
+        cuda_of_torch=looking.cuda_of_torch(packages) if packages else None,
         files=_version_in_files(packages) if packages else {},
         twice=twice,
         unfinished=unfinished,
         shadows=shadows((folder, folder / "notebooks", *python_path), packages),
-        nvidia_driver=install.nvidia_driver(),
+        nvidia_driver=looking.nvidia_driver(),
         environment={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
         course_venv=course_venv,
         prefix=str(prefix),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.setup import install
+from unsloth_course.setup import llama_cpp
 
 LOADING_SECONDS = 300
 SLOTS = 8  # prompts that the server works on side by side
@@ -23,8 +23,8 @@ AHEAD = 8  # tokens that `follow` asks for at a time
 
 def folder() -> Path:
     """The folder of the built llama.cpp. Raises CourseError when `./setup_venv.sh --gguf` was not run to its end."""
-    place = install.llama_cpp_folder()
-    if missing := install.llama_cpp_missing(place):
+    place = llama_cpp.home()
+    if missing := llama_cpp.missing(place):
         raise CourseError(
             f"llama.cpp is not built: {place} lacks {', '.join(missing)}. Run ./setup_venv.sh --gguf once "
             "(about 7 minutes), then this again."
@@ -55,7 +55,7 @@ class Llama:
         self.file = Path(file)
         if not self.file.is_file():
             raise CourseError(f"There is no file {self.file}.")
-        program = install.llama_cpp_program(folder(), "llama-server")
+        program = llama_cpp.program(folder(), "llama-server")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from unsloth_course.setup.pins import Pins, applies, name_and_version
+from unsloth_course.setup.pins import Pins, applies, name_and_version, versions_of
 
 # Asked for by Unsloth's metadata, but not needed: see requirements.txt.
 NOT_NEEDED = ("certifi", "torchvision", "xformers", "diffusers")
@@ -30,6 +30,17 @@ def requirements(lines: Iterable[str]) -> list[tuple[str, str]]:
         if requirement.marker is None or requirement.marker.evaluate():
             found.append((name_and_version(requirement.name)[0], str(requirement.specifier)))
     return found
+
+
+def accepts(specifier: str, version: str) -> bool | None:
+    """Whether a specifier such as "<2,>=1.4" takes a version, be it a pre-release; None when that is no version."""
+    from packaging.specifiers import SpecifierSet
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return SpecifierSet(specifier).contains(Version(version), prereleases=True)
+    except InvalidVersion:
+        return None
 
 
 @dataclass(frozen=True)
@@ -81,25 +92,28 @@ def decide(
     versions. needs: the requirement lines of those, as `needs.recorded` has them. loaded: names of packages that the
     running kernel has imported.
     """
-    tested = _tested(pins)
+    lines = {
+        name_and_version(pin)[0]: pin
+        for pin in (*pins.all, *pins.no_deps)
+        if applies(pin, platform.system(), sys.version_info)
+    }
+    tested = versions_of(lines.values())
     taken: set[str] = set()  # in the tested version
-    active = [name for section in SECTIONS for name in _names(pins.sections.get(section, ()))]
-    active += [name for name in _names(pins.no_deps) if name not in active]
-    active = [name for name in active if name in tested]
+    course = [pin for section in SECTIONS for pin in pins.sections.get(section, ())]
+    direct = [name for name in versions_of((*course, *pins.no_deps)) if name in tested]
+    active = list(direct)
     # Unsloth itself has to be the tested one: the caps on everything else are those of that version.
-    exact = {name: [("the course", f"=={tested[name]}")] for name in _names(pins.no_deps)}
+    exact = {name: [("the course", f"=={version}")] for name, version in versions_of(pins.no_deps).items()}
     while new := _to_take(active, taken, wanted := _wanted(active, taken, asks, needs, exact), installed, tested):
         taken.update(new)
         for name, _ in (found for pin in new for found in requirements(needs.get(pin, ()))):
             if name not in active and name not in NOT_NEEDED:
                 active.append(name)
-    direct = set(_tested(pins, SECTIONS))
     if "+cu" in installed.get("torch", ""):  # tested with CUDA, too, in another version
-        tested |= {name: version for name, version in map(name_and_version, pins.cuda) if name not in taken}
+        tested |= {name: version for name, version in versions_of(pins.cuda).items() if name not in taken}
     rows = [_row(name, installed.get(name, ""), tested.get(name, ""), name in taken, wanted) for name in active]
     rows = [row for row in rows if row.name in direct or row.verdict != "kept"]
     replaced = [row.name for row in rows if row.verdict == "replaced"]
-    lines = {name_and_version(pin)[0]: pin for pin in (*_here(pins.all), *pins.no_deps)}
     return Decision(
         tuple(rows),
         tuple(lines[row.name].partition(";")[0].strip() for row in rows if row.name in taken),
@@ -114,49 +128,39 @@ def _to_take(
     installed: Mapping[str, str],
     tested: Mapping[str, str],
 ) -> set[str]:
-    """What has to go to its tested version next: a package that is missing or refused, or else who refuses it there."""
+    """The packages that are put to their tested version in this round.
 
-    def free(name: str) -> bool:
+    First those that are missing, or that another package refuses as they are. Where none of them can be moved, the
+    packages that refuse even the tested version of another one are.
+    """
+
+    def movable(name: str) -> bool:
         there = installed.get(name, "")
         new = name in tested and name not in taken and _public(there) != tested[name]
         return new and not (name in KEPT and there)
 
-    refused = [
-        name
-        for name in active
-        if not _fits((tested if name in taken else installed).get(name, ""), wanted.get(name, ()))
-    ]
-    if found := {name for name in refused if free(name)}:
+    def fits(name: str) -> bool:
+        asked = ",".join(what for _, what in wanted.get(name, ()))
+        return bool(accepts(asked, (tested if name in taken else installed).get(name, "")))
+
+    refused = [name for name in active if not fits(name)]
+    if found := {name for name in refused if movable(name)}:
         return found
-    askers = {
-        who for name in refused for who, what in wanted.get(name, ()) if not _fits(tested.get(name, ""), [(who, what)])
-    }
-    return {who for who in askers if free(who)}
+    asked = [(who, what, tested.get(name, "")) for name in refused for who, what in wanted.get(name, ())]
+    return {who for who, what, version in asked if not accepts(what, version) and movable(who)}
 
 
 def _row(name: str, found: str, tested: str, taken: bool, wanted: Mapping[str, Sequence[tuple[str, str]]]) -> Row:
-    asked = wanted.get(name, ())
-    against = [f"{who} asks for {what}" for who, what in asked if not _fits(tested if taken else found, [(who, what)])]
+    def refusals(version: str) -> list[str]:
+        return [f"{who} asks for {what}" for who, what in wanted.get(name, ()) if not accepts(what, version)]
+
+    against = refusals(tested if taken else found)
     if taken and not against:
-        refusals = [f"{who} asks for {what}" for who, what in asked if found and not _fits(found, [(who, what)])]
-        return Row(name, found, tested, "replaced" if found else "installed", (refusals or [""])[0])
+        why = refusals(found)[0] if found and refusals(found) else ""
+        return Row(name, found, tested, "replaced" if found else "installed", why)
     if against or not found:
         return Row(name, found, tested, "conflict", "; ".join(against) or "missing, and no tested version is known")
     return Row(name, found, tested, "kept", "" if _public(found) == tested else "accepted")
-
-
-def _tested(pins: Pins, sections: Iterable[str] | None = None) -> dict[str, str]:
-    """Tested versions by name, of the pins that apply to this Python and system; of some sections, or of all."""
-    lines = pins.all if sections is None else [pin for name in sections for pin in pins.sections.get(name, ())]
-    return dict(map(name_and_version, (*_here(lines), *pins.no_deps)))
-
-
-def _here(pins: Iterable[str]) -> list[str]:
-    return [pin for pin in pins if applies(pin, platform.system(), sys.version_info)]
-
-
-def _names(pins: Iterable[str]) -> list[str]:
-    return [name_and_version(pin)[0] for pin in pins]
 
 
 def _wanted(
@@ -173,16 +177,6 @@ def _wanted(
             if versions and name not in NOT_NEEDED:
                 wanted.setdefault(name, []).append((who, versions))
     return wanted
-
-
-def _fits(version: str, asked: Sequence[tuple[str, str]]) -> bool:
-    from packaging.specifiers import SpecifierSet
-    from packaging.version import InvalidVersion, Version
-
-    try:
-        return bool(version) and all(SpecifierSet(w).contains(Version(version), prereleases=True) for _, w in asked)
-    except InvalidVersion:
-        return False
 
 
 def _public(version: str) -> str:

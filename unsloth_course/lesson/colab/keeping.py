@@ -24,16 +24,16 @@ class Kept:
     def last(self, trainer: Any) -> str | None:
         """The checkpoint for `trainer.train(resume_from_checkpoint=...)`, or None to begin at the beginning.
 
-        Has the trainer save three checkpoints on its way and keep the last two, each with checksums, so that one that
-        was cut off while it was written is passed over. The end is not saved: the lesson saves its result itself.
+        Has the trainer save three checkpoints on its way and keep the last two, each with its files' sizes, so that one
+        that was cut off while it was written is passed over. The end is not saved: the lesson saves its result itself.
         Without a folder nothing is changed. Raises CourseError when the checkpoints are of a run with other knobs.
         """
         if self.folder is None:
             return None
-        from unsloth_course.core import checkpoints
+        from unsloth_course.core import checkpoints, whole
 
         _same_knobs(self.folder, trainer)
-        found = checkpoints.last_good(self.folder)
+        found = whole.last_good(self.folder)
         if found:
             print(f"going on from {found.name}; to begin anew, delete {self.folder}")
         else:

@@ -9,8 +9,7 @@ from importlib import metadata
 
 from unsloth_course.core import places
 from unsloth_course.lesson.colab.decisions import KEPT, SECTIONS
-from unsloth_course.setup import pins as tested
-from unsloth_course.setup.install import name_and_version
+from unsloth_course.setup.pins import name_and_version, tested, versions_of
 
 RECORD = places.RECORDED / "needs.json"
 
@@ -22,9 +21,8 @@ def recorded() -> dict[str, list[str]]:
 
 def gathered() -> dict[str, list[str]]:
     """The same, from the metadata of the packages installed here: those a lesson needs, and what these pull in."""
-    pins = tested.tested()
-    names = [name_and_version(pin)[0] for section in SECTIONS for pin in pins.sections[section]]
-    names += [name_and_version(pin)[0] for pin in pins.no_deps]
+    pins = tested()
+    names = [*versions_of(pin for section in SECTIONS for pin in pins.sections[section]), *versions_of(pins.no_deps)]
     found: dict[str, list[str]] = {}
     for name in names:  # grows
         if name in found or name in KEPT:

@@ -10,8 +10,7 @@ from importlib import metadata
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.colab.decisions import Decision, decide
-from unsloth_course.setup.install import NEWEST_PYTHON, OLDEST_PYTHON, name_and_version
-from unsloth_course.setup.pins import tested
+from unsloth_course.setup.pins import NEWEST_PYTHON, OLDEST_PYTHON, name_and_version, tested
 
 VARIABLES = ("COLAB_RELEASE_TAG", "COLAB_BACKEND_VERSION", "COLAB_JUPYTER_TRANSPORT")
 
@@ -31,7 +30,7 @@ def install() -> None:
     if not present():
         return
     started = time.monotonic()
-    decision = look()
+    decision = decide_here()
     print(decision)
     if not OLDEST_PYTHON <= sys.version_info[:2] <= NEWEST_PYTHON:
         found = ".".join(map(str, sys.version_info[:3]))
@@ -55,7 +54,7 @@ def install() -> None:
         )
 
 
-def look() -> Decision:
+def decide_here() -> Decision:
     """The decision for this very session."""
     from unsloth_course.lesson.colab import needs
 
@@ -112,7 +111,7 @@ def carry_out(decision: Decision) -> None:
             "the session has a network."
         )
     importlib.invalidate_caches()
-    left = look().pins
+    left = decide_here().pins
     if left:
         raise CourseError(f"pip ended well, and yet these are not in place: {_listed(left)}. Restart the session.")
 
