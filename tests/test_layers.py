@@ -28,10 +28,10 @@ def test_the_contracts_hold():
 @pytest.mark.parametrize(
     ("room", "planted", "broken"),
     [
-        ("lesson/plots.py", "from unsloth_course.commands import chat", "layers BROKEN"),
+        ("lesson/plots/logs.py", "from unsloth_course.commands import chat", "layers BROKEN"),
         ("core/errors.py", "from unsloth_course.lesson import models", "layers BROKEN"),
         ("studio/clock.py", "from unsloth_course.commands import runner", "layers BROKEN"),
-        ("lesson/plots.py", "from unsloth_course.lesson import recordings", "no circles BROKEN"),
+        ("lesson/plots/logs.py", "from unsloth_course.lesson import recordings", "no circles BROKEN"),
     ],
 )
 def test_a_planted_import_breaks_them(tmp_path, room, planted, broken):

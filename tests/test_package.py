@@ -4,11 +4,15 @@ import importlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import nbformat
 import pytest
 
 import unsloth_course
+from unsloth_course.core import lessons
 from unsloth_course.core.errors import CourseError
+from unsloth_course.core.places import REPOSITORY
 
 HEAVY = ("torch", "transformers", "datasets", "matplotlib", "unsloth", "trl", "peft", "pandas", "numpy")
 
@@ -34,6 +38,30 @@ def test_a_lesson_reaches_the_profile_before_the_libraries_that_it_prepares():
         "from unsloth_course import data, diagnosis, dials, evaluation, memory, models, plots, profile, results, xray"
     )
     assert not {"unsloth", "trl", "peft", "transformers", "datasets"} & set(loaded_after(lesson))
+
+
+def test_what_the_import_cell_of_a_lesson_loads_of_the_course_stays_small():
+    """So that a learner who looks behind a name is soon there, and the cell is quick."""
+    notebook = nbformat.read(lessons.notebook_path("lora"), as_version=4)
+    (cell,) = [cell.source for cell in notebook.cells if "profile.detect(" in cell.source and cell.cell_type == "code"]
+    script = (
+        f"PROFILE, MODEL, DATA = 'cpu', None, None\n{cell}\nimport json, sys\n"
+        "own = {m.__file__ for n, m in sys.modules.items() if n.partition('.')[0] == 'unsloth_course'}\n"
+        "print(json.dumps(sorted(own)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    files = json.loads(done.stdout.splitlines()[-1])
+    assert len(files) <= 40, files
+    assert sum(len(Path(file).read_text().splitlines()) for file in files) <= 8000
+
+
+@pytest.mark.parametrize("package", ["data", "dials", "evaluation", "exercises", "memory", "plots", "scoreboard"])
+def test_every_name_of_a_lazy_package_is_there(package):
+    room = getattr(unsloth_course, package)
+    assert room.__all__ == dir(room)
+    assert all(getattr(room, name) is not None for name in room.__all__)
+    with pytest.raises(AttributeError, match=f"{package}' has no attribute 'cellar'"):
+        _ = room.cellar
 
 
 @pytest.mark.parametrize("room", unsloth_course.ROOMS)

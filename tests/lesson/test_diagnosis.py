@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from unsloth_course import diagnosis
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.diagnosis import NOT_TRAINED, SUSPICIOUS, TRAINED, Evidence, Receipt, judge
+from unsloth_course.lesson.diagnosis import NOT_TRAINED, SUSPICIOUS, TRAINED, Evidence, Receipt, judge, watching
 from unsloth_course.lesson.evaluation import Changed, Measure, Retention, Score
 
 NAN = float("nan")
@@ -425,7 +425,7 @@ def test_an_adapter_scale_counts(with_adapter):
             if ".lora_B." in name:
                 parameter.normal_(std=0.01)
     after = {name: p.detach() for name, p in model.named_parameters() if name in before}
-    for layer, share in diagnosis._layer_change(model, before, after).items():
+    for layer, share in watching._layer_change(model, before, after).items():
         assert share == pytest.approx(direct_change(model, layer), rel=1e-4)
 
 
@@ -440,7 +440,7 @@ def test_the_change_by_layer_of_all_weights(load):
     after = {name: p.detach() for name, p in model.named_parameters()}
     squares = {name: float((tensor**2).sum()) for name, tensor in before.items() if ".layers.1." in name}
     moved = 0.25 * squares["model.layers.1.mlp.up_proj.weight"]
-    change = diagnosis._layer_change(model, before, after)
+    change = watching._layer_change(model, before, after)
     assert change[1] == pytest.approx(math.sqrt(moved / sum(squares.values())), rel=1e-4)
     assert {layer: share for layer, share in change.items() if layer != 1} == dict.fromkeys((0, 2, 3), 0.0)
 
@@ -449,10 +449,10 @@ def test_updates_are_counted_by_the_parameter_that_had_most():
     def optimizer(*states):
         return SimpleNamespace(state=dict(enumerate(states)))
 
-    assert diagnosis._updates(optimizer({"step": 3.0}, {"step": 5.0}, {})) == 5
-    assert diagnosis._updates(optimizer({"momentum_buffer": 1})) is None  # SGD does not count
-    assert diagnosis._updates(optimizer()) is None
-    assert diagnosis._updates(None) is None
+    assert watching._updates(optimizer({"step": 3.0}, {"step": 5.0}, {})) == 5
+    assert watching._updates(optimizer({"momentum_buffer": 1})) is None  # SGD does not count
+    assert watching._updates(optimizer()) is None
+    assert watching._updates(None) is None
 
 
 def rows_with_labels(labels):
@@ -468,14 +468,14 @@ def rows_with_labels(labels):
 
 def test_labels_are_counted_as_the_loss_counts_them():
     """The first token of a row is predicted from nothing, so its label does not count."""
-    assert diagnosis._trained_tokens(rows_with_labels([[-100, 5, 6], [7, -100, -100], [7, 8, -100]])) == (3, 3)
+    assert watching._trained_tokens(rows_with_labels([[-100, 5, 6], [7, -100, -100], [7, 8, -100]])) == (3, 3)
 
 
 def test_rows_from_everywhere_are_looked_at():
     """The first thousand rows of a data set may be too long and the rest well."""
     labels = [[-100, -100]] * 1000 + [[-100, 5]] * 1000
-    trained, looked_at = diagnosis._trained_tokens(rows_with_labels(labels))
-    assert looked_at == diagnosis.SAMPLED_ROWS and trained == looked_at // 2
+    trained, looked_at = watching._trained_tokens(rows_with_labels(labels))
+    assert looked_at == watching.SAMPLED_ROWS and trained == looked_at // 2
 
 
 def test_a_trainer_without_rows_is_a_sentence():
@@ -605,7 +605,7 @@ def test_equal_rewards_have_no_spread_whatever_rounding_makes_of_them():
         {"frac_reward_zero_std": 0.5},
         {"loss": 1.0},
     ]
-    assert diagnosis._spreadless(log) == [1.0, 0.25, 1.0, 0.5]
+    assert watching._spreadless(log) == [1.0, 0.25, 1.0, 0.5]
 
 
 def test_completions_that_are_cut_off_are_suspicious():

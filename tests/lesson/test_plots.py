@@ -12,8 +12,12 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 from unsloth_course import dials, plots
+from unsloth_course.commands.export.picture import formats
 from unsloth_course.core.errors import CourseError
+from unsloth_course.core.history import moving_average
+from unsloth_course.lesson.dials import sweep_pictures
 from unsloth_course.lesson.recordings import Recording, Run
+from unsloth_course.lesson.scoreboard import picture
 
 MIB = 2**20
 
@@ -51,7 +55,7 @@ def test_loss_draws_every_step_and_a_smoothed_line_that_says_how():
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50), st.integers(1, 20))
 def test_a_moving_average_stays_within_what_it_averages(values, span):
-    averages = plots._moving_average(values, span)
+    averages = moving_average(values, span)
     assert len(averages) == len(values)
     assert all(min(values) - 1e-6 <= average <= max(values) + 1e-6 for average in averages)
 
@@ -369,9 +373,9 @@ def every_picture():
         plots.before_after(score() | {"measures": measures()}),
         plots.by_skill({"add": 0.1}, {"add": 0.9}),
         plots.curve([0, 1], {"score": [0, 1]}, xlabel="x", ylabel="y", mark=1.0),
-        plots.scoreboard(panels(), notes=["† dpo: no battery."]),
+        picture.side_by_side(panels(), notes=["† dpo: no battery."]),
         a_sweep(mark=2, about="Recorded on 2 CPU cores."),
-        plots.picked({1.0: [[(1, 2.0), (2, 1.0)]], 2.0: [[(1, 3.0), (2, 2.5)]]}, 1.0, label="rate 1"),
+        sweep_pictures.picked({1.0: [[(1, 2.0), (2, 1.0)]], 2.0: [[(1, 3.0), (2, 2.5)]]}, 1.0, label="rate 1"),
         plots.layers({"0.q_proj": 0.01, "0.k_proj": 0.02, "1.q_proj": 0.03}),
         plots.spectrum({"full": [3.0, 1.0], "none": [0.0, 0.0]}, rank=1),
     ]
@@ -478,7 +482,7 @@ def test_the_reader_s_style_changes_nothing_and_stays():
 
 def a_sweep(**how):
     scores = {"questions": [[0.1, 0.3], [0.9, 0.9], [math.nan, 0.5]]}
-    return plots.sweep([1, 2, 4], scores, [[2.0, 1.0], [0.1, 0.1], [math.inf, 3.0]], xlabel="rate", **how)
+    return sweep_pictures.sweep([1, 2, 4], scores, [[2.0, 1.0], [0.1, 0.1], [math.inf, 3.0]], xlabel="rate", **how)
 
 
 def test_a_sweep_draws_each_seed_and_the_means_of_the_finite_ones():
@@ -494,24 +498,24 @@ def test_a_sweep_draws_each_seed_and_the_means_of_the_finite_ones():
 def test_a_sweep_says_which_value_was_best():
     assert a_sweep().caption == "questions: best at 2 (90.0%)."
     assert a_sweep(metric="perplexity").caption == "questions: best at 1 (0.20)."
-    nothing = plots.sweep([1], {"a": [[math.nan]]}, [[math.nan]], xlabel="x")
+    nothing = sweep_pictures.sweep([1], {"a": [[math.nan]]}, [[math.nan]], xlabel="x")
     assert nothing.caption == "a: never a finite number." and nothing._repr_png_()
 
 
 @pytest.mark.parametrize(("values", "losses"), [([], []), ([1, 2], [[1.0]])])
 def test_a_sweep_wants_scores_for_each_value(values, losses):
     with pytest.raises(CourseError, match="wants the scores and losses of each value"):
-        plots.sweep(values, {"a": [[0.5]] * len(values)}, losses, xlabel="x")
+        sweep_pictures.sweep(values, {"a": [[0.5]] * len(values)}, losses, xlabel="x")
 
 
 def test_the_picked_value_is_strong_and_on_top_of_the_others():
     curves = {1.0: [[(1, 2.0), (2, 1.0)]] * 2, 2.0: [[(1, 3.0), (2, math.inf)]]}
-    (axes,) = plots.picked(curves, 1.0, label="rate 1").axes
+    (axes,) = sweep_pictures.picked(curves, 1.0, label="rate 1").axes
     faint, *strong = axes.get_lines()
     assert faint.get_color() == plots.FAINT and list(faint.get_ydata()) == [3.0]
     assert [line.get_color() for line in strong] == [plots.BLUE] * 2
     with pytest.raises(CourseError, match="no curve for 3; choose one of 1, 2"):
-        plots.picked(curves, 3.0, label="rate 3")
+        sweep_pictures.picked(curves, 3.0, label="rate 3")
 
 
 def test_layers_are_a_table_of_percentages():
@@ -571,16 +575,16 @@ def test_a_curve_may_stand_evenly():
 def panels():
     shares = {"base": (0.0, (0.0, 0.03)), "lora": (0.95, (0.9, 0.98)), "dpo": None}
     return [
-        plots.Panel("answers", "share", shares, aims=("lora",)),
-        plots.Panel("perplexity", "log", {"base": (120.0, (100.0, 150.0)), "lora": (1.5, None), "dpo": None}),
-        plots.Panel(
+        picture.Panel("answers", "share", shares, aims=("lora",)),
+        picture.Panel("perplexity", "log", {"base": (120.0, (100.0, 150.0)), "lora": (1.5, None), "dpo": None}),
+        picture.Panel(
             "memory", "amount", {"base": None, "lora": (2048.0, None), "dpo": None}, labelled="{:.0f} B".format
         ),
     ]
 
 
 def test_the_scoreboard_draws_a_panel_per_score_with_intervals_and_numbers():
-    figure = plots.scoreboard(panels(), notes=["† dpo: no battery."])
+    figure = picture.side_by_side(panels(), notes=["† dpo: no battery."])
     shares, surprise, memory = figure.axes[:3]
     assert [tick.get_text() for tick in shares.get_yticklabels()] == ["base", "lora", "dpo"]
     ends = [bar.get_segments()[0] for container in shares.containers for bar in container[2]]
@@ -596,19 +600,21 @@ def test_the_scoreboard_draws_a_panel_per_score_with_intervals_and_numbers():
 
 
 def test_a_run_keeps_the_colour_that_it_is_given():
-    figure = plots.scoreboard(panels(), colours={"lora": plots.GREEN})
+    figure = picture.side_by_side(panels(), colours={"lora": plots.GREEN})
     base, lora = figure.axes[0].containers
     assert (base[0].get_color(), lora[0].get_color()) == (plots.GREY, plots.GREEN)
 
 
 def test_the_scoreboard_of_nothing_is_a_sentence():
-    for empty in ([], [plots.Panel("answers", "share", {})]):
+    for empty in ([], [picture.Panel("answers", "share", {})]):
         with pytest.raises(CourseError, match="no run to draw"):
-            plots.scoreboard(empty)
+            picture.side_by_side(empty)
 
 
 def test_a_panel_in_which_nothing_was_measured_is_drawn():
-    figure = plots.scoreboard([plots.Panel("answers", kind, {"base": None}) for kind in ("share", "log", "amount")])
+    figure = picture.side_by_side(
+        [picture.Panel("answers", kind, {"base": None}) for kind in ("share", "log", "amount")]
+    )
     assert figure._repr_png_() and figure.caption.startswith("answers: not measured.")
 
 
@@ -617,7 +623,7 @@ def test_a_panel_in_which_nothing_was_measured_is_drawn():
 
 def test_formats_have_a_bar_for_the_size_and_a_dot_for_the_score():
     rows = [("adapter", 1_200_000, 0.95), ("merged", 6_800_000, 0.95), ("q4_k_m", 2_100_000, 0.60)]
-    figure = plots.formats(rows, score="exact answers, 200 held-out prompts")
+    figure = formats(rows, score="exact answers, 200 held-out prompts")
     assert widths(figure) == [1.2, 6.8, 2.1]
     dots = [line for line in figure.axes[1].lines if line.get_marker() == "o"]
     assert [float(dot.get_xdata()[0]) for dot in dots] == [0.95, 0.95, 0.60]
@@ -625,4 +631,4 @@ def test_formats_have_a_bar_for_the_size_and_a_dot_for_the_score():
         assert word in words(figure)
     assert "q4_k_m 2.1 MB, 60.0%" in figure.caption
     with pytest.raises(CourseError, match="no format"):
-        plots.formats([], score="")
+        formats([], score="")

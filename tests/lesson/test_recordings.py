@@ -9,12 +9,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import script
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from unsloth_course import plots, recordings
 from unsloth_course.core.errors import CourseError
+from unsloth_course.core.history import smoothed
 from unsloth_course.core.places import REPOSITORY
 from unsloth_course.lesson.fingerprint import fingerprint
 from unsloth_course.lesson.recordings import Recording, Run
@@ -382,98 +381,9 @@ def test_a_recording_comes_back_as_it_was_written(lora, tmp_path):
     path = recordings.write(lora, tmp_path)
     assert path.name == "lora-cpu.json"
     back = recordings.read("lora", "cpu", tmp_path)
-    assert back.band() == lora.band() and back.steps == 200 and back.runs[1].scores == {"held out": (0.0, 0.9)}
+    assert back.band() == lora.band() and back.steps == 200 and back.runs[1].scores == {"held out": [0.0, 0.9]}
     recordings.write(back, tmp_path)
     assert recordings.read("lora", "cpu", tmp_path) == back
-
-
-def tampered(lora, change):
-    found = json.loads(json.dumps(vars(lora) | {"runs": [vars(run) for run in lora.runs]}))
-    change(found)
-    return found
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda f: f.pop("device"), '"device" of the right kind'),
-        (lambda f: f.update(lesson="full"), "holds the lesson 'full'"),
-        (lambda f: f["runs"].pop(), "at least 3 runs"),
-        (lambda f: f.update(runs=[]), "at least 3 runs"),
-        (lambda f: f["runs"][1].update(seed=3407), "seed of its own"),
-        (lambda f: f["runs"][0]["curves"].pop("loss"), "fewer than 5 points of loss"),
-        (lambda f: f["runs"][0]["curves"]["loss"].pop(3), "at different steps"),
-        (lambda f: [r["curves"]["loss"].reverse() for r in f["runs"]], "do not rise to 200"),
-        (lambda f: f.update(steps=100), "do not rise to 100"),
-        (lambda f: f["runs"][0]["curves"]["loss"].__setitem__(3, [20, math.nan]), "'nan' where a number"),
-        (lambda f: f["runs"][0]["curves"]["loss"].__setitem__(3, [20, None]), "'None' where a number"),
-        (lambda f: f["runs"][0]["curves"]["loss"].__setitem__(3, [20]), "does not hold two numbers"),
-        (lambda f: f["runs"][0]["curves"]["loss"].__setitem__(3, [20.5, 1.0]), "no whole number"),
-        (lambda f: f["runs"][0].update(curves={"loss": 7}), "not a list of pairs"),
-        (lambda f: f["runs"][0].update(peak_memory_bytes=10**400), "where a number"),
-        (lambda f: f["runs"][0].update(scores={"other": [0, 1]}), "scored differently"),
-        (lambda f: f.update(learning_rate="high"), "learning_rate holds 'high' where a number"),
-        (lambda f: f.update(samples=[{"prompt": "a", "before": "b"}]), 'sample 1 has no "after"'),
-        (lambda f: f["runs"][1].update(measures=7), "measures of run 2 are no list"),
-        (lambda f: f["runs"][1].update(measures=[MEASURES[0]]), "measured differently"),
-        (lambda f: [r.update(measures=[MEASURES[0] | {"n": None}]) for r in f["runs"]], "'None' where a number"),
-        (lambda f: f.update(fingerprint={"weights": {}}), 'fingerprint has no "rows"'),
-    ],
-)
-def test_a_tampered_file_is_a_sentence(lora, tmp_path, change, said):
-    (tmp_path / "lora-cpu.json").write_text(json.dumps(tampered(lora, change)))
-    with pytest.raises(CourseError, match=r"^lora-cpu\.json is not a recording") as error:
-        recordings.read("lora", "cpu", tmp_path)
-    assert said in str(error.value) and "\n" not in str(error.value)
-
-
-ANY = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=8,
-)
-PLACES = st.lists(st.integers(0, 10), min_size=1, max_size=6)
-
-
-@settings(deadline=None, max_examples=150)
-@given(PLACES, ANY)
-def test_whatever_replaces_a_part_of_it_the_file_is_read_or_refused_in_a_sentence(tmp_path_factory, places, value):
-    found = tampered(recording_of("grpo", right("grpo")), lambda found: None)
-    inner, last = found, None
-    for place in places:
-        keys = list(inner) if isinstance(inner, dict) else list(range(len(inner)))
-        if not keys:
-            break
-        last = (inner, keys[place % len(keys)])
-        if not isinstance(last[0][last[1]], dict | list):
-            break
-        inner = last[0][last[1]]
-    last[0][last[1]] = value
-    folder = tmp_path_factory.getbasetemp() / "tampered"
-    folder.mkdir(exist_ok=True)
-    (folder / "grpo-cpu.json").write_text(json.dumps(found))
-    try:
-        recording = recordings.read("grpo", "cpu", folder)
-    except CourseError as error:
-        assert "Fetch the file again" in str(error)
-    else:
-        assert recordings.compare(recording, log(curve(recording), "reward", recording.steps)).sentence
-        assert recordings.Shown(recording)._repr_html_()
-
-
-@settings(deadline=None)
-@given(st.binary(max_size=200))
-@example(b"[" * 100_000)
-@example(b'{"steps": ' + b"9" * 5000 + b"}")
-@example(b"\xff\xfe{}")
-@example(json.dumps({"lesson": "lora"}).encode()[:-3])
-def test_any_bytes_are_a_sentence(tmp_path_factory, content):
-    folder = tmp_path_factory.getbasetemp() / "bytes"
-    folder.mkdir(exist_ok=True)
-    (folder / "lora-cpu.json").write_bytes(content)
-    with pytest.raises(CourseError, match="Fetch the file again") as error:
-        recordings.read("lora", "cpu", folder)
-    assert len(str(error.value)) < 300
 
 
 # The script that makes it
@@ -597,4 +507,4 @@ def test_every_notebook_compares_its_curve_and_shows_the_recorded_gpu_run():
 def test_the_smoothed_line_is_that_of_the_picture(lora):
     figure = plots.loss(log(curve(lora), "loss", 200))
     drawn = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
-    assert drawn["smoothed (moving average, span 4)"] == plots.smoothed([value for _, value in curve(lora)])
+    assert drawn["smoothed (moving average, span 4)"] == smoothed([value for _, value in curve(lora)])

@@ -9,7 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.xray import Token, XRay, _decode, _PieceReader, _visible, look
+from unsloth_course.lesson.xray import Token, XRay, look
+from unsloth_course.lesson.xray.showing import _visible
+from unsloth_course.lesson.xray.tokens import PieceReader, _decode
 
 PAD, START, END = 0, 1, 2
 CHATML = (
@@ -129,7 +131,7 @@ class Reader(HTMLParser):
 
 def joined(tokenizer, ids):
     """The text that the tokens spell, with their single bytes put together again."""
-    reader = _PieceReader(tokenizer)
+    reader = PieceReader(tokenizer)
     text = "".join(reader.text(i) for i in ids)
     whole = re.sub(
         r"(?:<0x[0-9A-F]{2}>)+", lambda run: bytes.fromhex(run[0].replace("<0x", "").replace(">", "")).decode(), text
@@ -153,18 +155,18 @@ def test_byte_level_tokens_spell_the_text_exactly(byte_level, text):
 @relaxed
 def test_no_id_breaks_the_reader(tokenizer, byte_level, number):
     for one in (tokenizer, byte_level):
-        assert isinstance(_PieceReader(one).text(number), str)
+        assert isinstance(PieceReader(one).text(number), str)
 
 
 def test_single_tokens_read_sensibly(tokenizer, byte_level):
     def texts(one, text):
-        reader = _PieceReader(one)
+        reader = PieceReader(one)
         return [reader.text(i) for i in one(text)["input_ids"]]
 
     assert texts(tokenizer, "the user\né<|im_end|>") == ["the", " ", "user", "\n", "<0xC3>", "<0xA9>", "<|im_end|>"]
     # "Ġâ" is a space and the first of the three bytes of a dash: half of it is readable.
     assert texts(byte_level, " t —\n") == [" t", " <0xE2>", "<0x80>", "<0x94>", "\n"]
-    assert _PieceReader(tokenizer).text(10**6) == "<id 1000000>"
+    assert PieceReader(tokenizer).text(10**6) == "<id 1000000>"
 
 
 @given(st.binary(max_size=12))

@@ -9,7 +9,8 @@ from typing import Any
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.memory.planning import Plan, plan
-from unsloth_course.lesson.memory.prediction import GPUS, METHODS, Shape, fits
+from unsloth_course.lesson.memory.prediction import GPUS, fits
+from unsloth_course.lesson.memory.shape import METHODS, Shape
 
 # Sizes of the models that the course names, so that they can be planned for without a network.
 _SMOLLM2 = Shape(hidden=576, layers=30, heads=9, kv_heads=3, intermediate=1536, vocabulary=49_152, tied=True)

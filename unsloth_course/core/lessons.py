@@ -3,12 +3,13 @@
 import json
 import re
 from pathlib import Path
-
-import nbformat
-from nbformat import NotebookNode
+from typing import TYPE_CHECKING
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.places import NOTEBOOKS
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 LESSONS = {  # in learning order, which is not that of the file names
     "lora": "colab2_lora_finetuning_smollm2.ipynb",
@@ -47,8 +48,10 @@ def notebook_path(lesson: str) -> Path:
     return path
 
 
-def read_notebook(path: Path) -> NotebookNode:
+def read_notebook(path: Path) -> "NotebookNode":
     """A notebook from a file; CourseError where it is none."""
+    import nbformat
+
     try:
         notebook = nbformat.from_dict(json.loads(path.read_text(encoding="utf-8")))
         nbformat.validate(notebook, version=4)
@@ -58,19 +61,19 @@ def read_notebook(path: Path) -> NotebookNode:
     return nbformat.read(path, as_version=4)
 
 
-def has_tag(cell: NotebookNode, tag: str) -> bool:
+def has_tag(cell: "NotebookNode", tag: str) -> bool:
     """Whether the cell carries the tag in its metadata."""
     return tag in cell.metadata.get("tags", [])
 
 
-def cell_headings(cell: NotebookNode) -> list[tuple[int, str]]:
+def cell_headings(cell: "NotebookNode") -> list[tuple[int, str]]:
     """Level and text of a Markdown cell's headings."""
     if cell.cell_type != "markdown":
         return []
     return [(len(marks), text) for marks, text in HEADING.findall(FENCE.sub("", cell.source))]
 
 
-def headings(notebook: NotebookNode) -> list[str]:
+def headings(notebook: "NotebookNode") -> list[str]:
     """For every cell, the nearest Markdown heading at or above it, without the hashes; "" before the first."""
     current, found = "", []
     for cell in notebook.cells:
@@ -83,6 +86,6 @@ def headings(notebook: NotebookNode) -> list[str]:
 # Execution
 
 
-def is_run(cell: NotebookNode) -> bool:
+def is_run(cell: "NotebookNode") -> bool:
     """Whether a run executes the cell: code that no tag skips."""
     return cell.cell_type == "code" and bool(cell.source.strip()) and not has_tag(cell, "skip-execution")

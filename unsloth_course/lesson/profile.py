@@ -3,7 +3,6 @@
 Every lesson begins here, before `import unsloth`: some of what is decided must be in the environment by then.
 """
 
-import html
 import json
 import logging
 import os
@@ -16,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from unsloth_course.core import markup
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.places import BUNDLED_MODEL
 from unsloth_course.lesson import smollm2
@@ -133,12 +133,7 @@ class Profile:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            "<tr>" + "".join(f'<td style="text-align:left">{html.escape(cell)}</td>' for cell in row) + "</tr>"
-            for row in ((c.what, c.value, c.why) for c in self.reasons)
-        )
-        head = "".join(f'<th style="text-align:left">{name}</th>' for name in ("what", "chosen", "why"))
-        return f"<table><tr>{head}</tr>{rows}</table>"
+        return markup.table(((c.what, c.value, c.why) for c in self.reasons), ("what", "chosen", "why"))
 
 
 def look() -> Machine:

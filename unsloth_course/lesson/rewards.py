@@ -5,7 +5,6 @@ wants one number per completion back. A completion is text, or a list of chat tu
 writes is any text at all: nothing here evaluates it, and nothing raises on it. Taught in lesson colab4 (GRPO).
 """
 
-import html
 import math
 import operator
 import re
@@ -13,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unsloth_course.core import markup
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import problems
 
@@ -225,16 +225,15 @@ class Group:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        cell = '<td style="text-align:right">'
-        head = "".join(f'<th style="text-align:left">{html.escape(name)}</th>' for name in self._head())
-        body = ""
-        for (text, *numbers), advantage in zip(self._rows(), self.advantages, strict=True):
+        rows = []
+        for (text, *numbers, last), advantage in zip(self._rows(), self.advantages, strict=True):
             colour = "rgba(46,160,67,.25)" if advantage > 0 else "rgba(248,81,73,.2)" if advantage < 0 else "none"
-            cells = "".join(f"{cell}{html.escape(number)}</td>" for number in numbers[:-1])
-            last = f'<td style="text-align:right;background:{colour}">{html.escape(numbers[-1])}</td>'
-            body += f'<tr><td style="text-align:left"><code>{html.escape(text)}</code></td>{cells}{last}</tr>'
-        question = f"<p>{html.escape(_shown(self.question, 400))} <b>Right: {html.escape(_shown(self.answer))}</b></p>"
-        return f"{question}<table><tr>{head}</tr>{body}</table><p>{html.escape(self.sentence())}</p>"
+            last = markup.Html(f'<span style="background:{colour}">{markup.escaped(last)}</span>')
+            rows.append([markup.code(text), *numbers, last])
+        right = f"<b>Right: {markup.escaped(_shown(self.answer))}</b>"
+        question = markup.Html(f"{markup.escaped(_shown(self.question, 400))} {right}")
+        parts = markup.paragraphs([question]), markup.table(rows, self._head()), markup.paragraphs([self.sentence()])
+        return "".join(parts)
 
 
 def _two_digits(reward: float | None) -> str:
@@ -367,13 +366,8 @@ class Payoffs:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        def cells(values: list[str], tag: str) -> str:
-            return "".join(f'<{tag} style="text-align:left">{html.escape(value)}</{tag}>' for value in values)
-
         head, *body = self._table()
-        rows = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in body)
-        sentences = "".join(f"<li>{html.escape(run.sentence())}</li>" for run in self.runs)
-        return f"<table><tr>{cells(head, 'th')}</tr>{rows}</table><ul>{sentences}</ul>"
+        return markup.table(body, head) + markup.points(run.sentence() for run in self.runs)
 
 
 def payoffs(runs: Mapping[str, tuple[Any, Any]], before: Any) -> Payoffs:

@@ -109,7 +109,7 @@ def test_the_cell_unpacks_and_imports_the_package_twice(written, tmp_path):
         assert done.returncode == 0, done.stderr
         assert f"at {tmp_path}" in done.stdout and "no weights" in done.stdout
     (folder,) = tmp_path.iterdir()
-    assert (folder / "unsloth_course" / "lesson" / "plots.py").is_file()
+    assert (folder / "unsloth_course" / "lesson" / "profile.py").is_file()
 
 
 def test_twice_in_one_session_puts_one_folder_on_the_path(written, tmp_path):

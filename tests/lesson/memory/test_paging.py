@@ -17,7 +17,7 @@ PAGED = [1.02, 0.98, 1.05, 1.01, 0.97, 1.03, 1.0, 1.02, 79.6, 83.1, 81.7]
 
 
 def test_paging_is_named_with_its_remedies_in_order():
-    found = paging.judge(PAGED[:10], [0.99] * 10)
+    found = paging.slowed(PAGED[:10], [0.99] * 10)
     assert found is not None and found.paging and (found.step, found.seconds) == (10, 83.1)
     assert found.usual == pytest.approx(1.015)
     said = found.sentence(left=110)
@@ -27,7 +27,7 @@ def test_paging_is_named_with_its_remedies_in_order():
 
 
 def test_slow_steps_beside_free_memory_have_another_cause():
-    found = paging.judge(PAGED, [0.4] * len(PAGED))
+    found = paging.slowed(PAGED, [0.4] * len(PAGED))
     assert found is not None and not found.paging and "memory is not the cause" in found.sentence()
 
 
@@ -44,12 +44,12 @@ def test_slow_steps_beside_free_memory_have_another_cause():
     ],
 )
 def test_other_runs_are_left_in_peace(seconds):
-    assert paging.judge(seconds, [1.0] * len(seconds)) is None
+    assert paging.slowed(seconds, [1.0] * len(seconds)) is None
 
 
 @given(st.lists(st.floats(0.01, 100), min_size=8, max_size=40), st.floats(0, 1))
 def test_a_slowdown_is_always_one(seconds, full):
-    found = paging.judge(seconds, [full] * len(seconds))
+    found = paging.slowed(seconds, [full] * len(seconds))
     if found:
         assert min(seconds[-2:]) >= paging.TIMES * found.usual and found.paging == (full >= paging.FULL)
         assert found.sentence(3).count("\n") == 0
@@ -58,7 +58,7 @@ def test_a_slowdown_is_always_one(seconds, full):
 def played(times, full):
     """The watch over steps of these seconds, and what it said."""
     now, said = [0.0], []
-    watch = paging.Watch(in_use=lambda: full, say=said.append, clock=lambda: now[0])
+    watch = paging.Pace(in_use=lambda: full, say=said.append, clock=lambda: now[0])
     state = SimpleNamespace(global_step=0, max_steps=120)
     watch.on_train_begin(None, state, None)
     for seconds in times:
@@ -81,7 +81,7 @@ def test_a_real_training_that_is_held_up_is_noticed(small_trainer):
 
     said = []
     trainer = small_trainer(steps=9)
-    trainer.add_callback(paging.Watch(in_use=lambda: 0.99, say=said.append))
+    trainer.add_callback(paging.Pace(in_use=lambda: 0.99, say=said.append))
     inner = trainer.training_step
 
     def slow(*args, **kwargs):
@@ -97,7 +97,7 @@ def test_a_real_training_that_is_held_up_is_noticed(small_trainer):
 def test_a_real_training_is_left_in_peace(small_trainer):
     said = []
     trainer = small_trainer(steps=8)
-    trainer.add_callback(paging.Watch(in_use=lambda: 0.99, say=said.append))
+    trainer.add_callback(paging.Pace(in_use=lambda: 0.99, say=said.append))
     trainer.train()
     assert said == []
 
@@ -116,7 +116,7 @@ sys.stdin.read()
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="There is no CUDA GPU here to fill.")
 def test_a_gpu_that_another_process_fills_in_the_midst_of_a_training_is_noticed(small_trainer):
     said, trainer = [], small_trainer(steps=9)
-    watch = paging.Watch(say=said.append)
+    watch = paging.Pace(say=said.append)
     trainer.add_callback(watch)
     inner = trainer.training_step
     with subprocess.Popen([sys.executable, "-c", HOG], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as hog:

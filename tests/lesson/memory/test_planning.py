@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from unsloth_course import memory, profile
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data.instruction import Lengths
-from unsloth_course.lesson.memory import GIB, Shape, planning, prediction
+from unsloth_course.lesson.memory import GIB, Shape, formulas, planning
 
 SMOLLM2 = Shape(hidden=576, layers=30, heads=9, kv_heads=3, intermediate=1536, vocabulary=49152, tied=True)
 CPU = profile.Machine(cuda_name=None, cuda_bytes=0, bfloat16=False, cores=2, memory_bytes=24 * GIB, apple_silicon=False)
@@ -95,8 +95,8 @@ def test_mixed_precision_keeps_32_bits_of_all_but_the_products():
     assert (parts["weights"], parts["gradients"], parts["optimizer"]) == tuple(134_515_008 * n for n in (4, 4, 8))
     assert why == "134,515,008 parameters x 4 bytes (float32; products in 16 bits)"
     assert memory.plan(SMOLLM2, machine, "lora", longest=512).prediction == plan("lora").prediction
-    runs = (prediction._Run(SMOLLM2, "full", 16, dtype, True, "cuda", True) for dtype in ("bfloat16", "float32"))
-    layer = [prediction._layer(run) for run in runs]
+    runs = (formulas.Run(SMOLLM2, "full", 16, dtype, True, "cuda", True) for dtype in ("bfloat16", "float32"))
+    layer = [formulas.layer_bytes(run) for run in runs]
     assert layer == [576 * n + (2 * 576 + 2 * 192 + 3 * 1536 + 2 * 576) * 2 + 4 * 9 for n in (2, 4)]
 
 

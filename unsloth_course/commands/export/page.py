@@ -1,20 +1,17 @@
 """The table of an export: sizes and scores of all formats, as text, as a page and as a picture."""
 
-import base64
-import html
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unsloth_course.commands.export import proof
+from unsloth_course.core import markup
 from unsloth_course.core.errors import CourseError
 
 if TYPE_CHECKING:
     from unsloth_course.commands.export import Format
 
 HEADERS = ("format", "size", "score", "same answers", "drift")
-# A page shows what it carries, and nothing else: no script runs, nothing is fetched.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def cells(made: "Format") -> tuple[str, ...]:
@@ -40,10 +37,10 @@ def write(formats: Sequence["Format"], notes: Sequence[str], folder: Path) -> li
 
     Raises CourseError when one cannot be written.
     """
-    from unsloth_course.lesson import plots
+    from unsloth_course.commands.export import picture as drawn
 
     first = formats[0]
-    picture = plots.formats(
+    picture = drawn.formats(
         [(made.name, made.bytes, made.score) for made in formats],
         score=f"{proof.METRICS[first.metric]}, {first.questions} held-out prompts",
         within=proof.MOST_POINTS / 100,
@@ -59,18 +56,5 @@ def write(formats: Sequence["Format"], notes: Sequence[str], folder: Path) -> li
 
 
 def _html(formats: Sequence["Format"], notes: Sequence[str], image: bytes, caption: str) -> str:
-    def row(texts: Sequence[str], tag: str) -> str:
-        inside = "".join(f'<{tag} style="text-align:left;padding:2px 12px">{html.escape(t)}</{tag}>' for t in texts)
-        return f"<tr>{inside}</tr>"
-
-    table = row(HEADERS, "th") + "".join(row(cells(made), "td") for made in formats)
-    below = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences(formats, notes))
-    picture = base64.b64encode(image).decode()
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width"><title>Formats</title></head>'
-        f'<body style="font-family:sans-serif"><h1>Formats</h1><table>{table}</table>{below}'
-        f'<img style="max-width:100%" alt="{html.escape(caption)}" src="data:image/png;base64,{picture}">'
-        "</body></html>\n"
-    )
+    body = markup.table((cells(made) for made in formats), HEADERS) + markup.paragraphs(sentences(formats, notes))
+    return markup.page("Formats", body, image, caption)

@@ -1,13 +1,11 @@
 """The GRPO lesson's dial: the rewards of one group, edited by hand, and the advantages that follow."""
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from unsloth_course.core import frontend
+from unsloth_course.core import frontend, markup
 from unsloth_course.lesson import plots, rewards
-from unsloth_course.lesson.dials.tables import row
 
 MOST = 2.0  # the highest reward that can be set
 
@@ -36,7 +34,7 @@ class GroupDial:
 
     def table(self, group: Sequence[float]) -> str:
         """HTML of a group's advantages as bars to the left and to the right of zero, and what the group teaches."""
-        rows = ""
+        rows = []
         tallest = max(1.0, *(abs(value) for _, value in self.pairs(group)))
         for number, (reward, advantage) in enumerate(self.pairs(group), 1):
             width = f"{100 * abs(advantage) / tallest:.0f}px"
@@ -46,10 +44,9 @@ class GroupDial:
                 'currentColor) 50% 0/1px 100% no-repeat"><span style="position:absolute;top:4px;height:12px;'
                 f'{side};width:{width};background:{colour}"></span></div>'
             )
-            rows += row(str(number), f"{reward:.2f}", bar, f"{advantage:+.2f}")
-        middle = '<div style="width:210px;text-align:center">less likely | more likely</div>'
-        sentence = html.escape(rewards.lesson_of(group))
-        return f"<table>{row('', 'reward', middle, 'advantage', tag='th')}{rows}</table><p>{sentence}</p>"
+            rows.append((str(number), f"{reward:.2f}", markup.Html(bar), f"{advantage:+.2f}"))
+        middle = markup.Html('<div style="width:210px;text-align:center">less likely | more likely</div>')
+        return markup.table(rows, ("", "reward", middle, "advantage")) + markup.paragraphs([rewards.lesson_of(group)])
 
     def show(self) -> Any:
         """The dial as a widget where a person can turn it, and its picture elsewhere."""

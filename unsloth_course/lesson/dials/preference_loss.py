@@ -1,15 +1,13 @@
 """The DPO lesson's dial: what beta and two log-probabilities make of one pair."""
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unsloth_course.core import frontend
+from unsloth_course.core import frontend, markup
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import plots
-from unsloth_course.lesson.dials.tables import row
 
 BETAS = (0.1, 0.5, 5.0)
 SPAN = 10.0  # nats that either log-probability may have moved from the reference's
@@ -114,8 +112,7 @@ class PreferenceDial:
             ("weight in the gradient", f"{pair.weight:.4f}"),
             ("pull of the gradient", f"{pair.pull:.4f}"),
         )
-        cells = "".join(row(html.escape(what), value) for what, value in rows)
-        return f"<table>{cells}</table><p>{html.escape(self.comment(pair))}</p>"
+        return markup.table(rows) + markup.paragraphs([self.comment(pair)])
 
     def comment(self, pair: Pair) -> str:
         """What one setting means, in a sentence."""

@@ -1,14 +1,12 @@
 """The LoRA lesson's dial: how much of the adapter is added to the base."""
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from unsloth_course.core import frontend
+from unsloth_course.core import frontend, markup
 from unsloth_course.lesson import evaluation, models, plots
-from unsloth_course.lesson.dials.tables import row
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -52,14 +50,13 @@ class AdapterDial:
     def table(self, factor: float) -> str:
         """HTML of the answers at one position. Model output is escaped."""
         setting = min(self.settings, key=lambda one: abs(one.factor - factor))
-        rows = "".join(
-            row(html.escape(question), f"<code>{html.escape(answer)}</code>") for question, answer in setting.answers
-        )
+        rows = ((question, markup.code(answer)) for question, answer in setting.answers)
         exact = "" if math.isnan(setting.score) else f"{100 * setting.score:.0f} % given to the letter, "
-        return (
-            f"<p>Held-out answers {100 * setting.likelier:.0f} % likelier than at 0, {exact}"
-            f"untouched skills {100 * setting.retention:.0f} % right</p><table>{rows}</table>"
+        said = (
+            f"Held-out answers {100 * setting.likelier:.0f} % likelier than at 0, {exact}"
+            f"untouched skills {100 * setting.retention:.0f} % right"
         )
+        return markup.paragraphs([said]) + markup.table(rows)
 
     def show(self) -> Any:
         """The dial as a widget where a person can turn it, and its picture elsewhere."""

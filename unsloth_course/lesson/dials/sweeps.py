@@ -4,7 +4,6 @@ Nobody can wait for seven trainings while turning a slider. So a script in `benc
 measured is shipped in `recorded/sweeps/`, with the device, the versions and the settings. The dial shows that record.
 """
 
-import html
 import json
 import math
 from collections.abc import Mapping
@@ -12,14 +11,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unsloth_course.core import frontend, places, writing
+from unsloth_course.core import frontend, markup, places, writing
 from unsloth_course.core.errors import CourseError
-from unsloth_course.core.writing import Wrong, need
 from unsloth_course.lesson import plots, results
-from unsloth_course.lesson.dials.tables import row
+from unsloth_course.lesson.dials import sweep_pictures
 
 RECORDED = places.RECORDED / "sweeps"
-METRICS = ("share", "perplexity")
 LAST = 0.1  # share of the logged losses that count as the end of a run
 
 
@@ -89,62 +86,22 @@ class Sweep:
 
 
 def read(name: str, folder: Path = RECORDED) -> Sweep:
-    """The recorded sweep of this name.
-
-    Raises CourseError when there is none, and when the file is not a sweep: it says which part is missing or wrong.
-    """
+    """The recorded sweep of this name. Raises CourseError when there is none."""
     path = folder / f"{name}.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
+    if not path.is_file():
         known = ", ".join(sorted(file.stem for file in folder.glob("*.json"))) or "none"
-        raise CourseError(f"There is no recorded sweep {name!r}; recorded are: {known}.") from None
-    except ValueError as error:
-        raise CourseError(f"{path.name} is not JSON ({error}). Fetch the file again.") from None
-    try:
-        return _sweep(found)
-    except Wrong as wrong:
-        raise CourseError(f"{path.name} is not a recorded sweep: {wrong}. Fetch the file again.") from None
+        raise CourseError(f"There is no recorded sweep {name!r}; recorded are: {known}.")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    trials = [
+        Trial(**trial | {"loss": [*_numbers(dict(trial["loss"])).items()], "scores": _numbers(trial["scores"])})
+        for trial in found["trials"]
+    ]
+    return Sweep(**found | {"before": _numbers(found["before"]), "trials": trials})
 
 
-def _sweep(found: Any) -> Sweep:
-    plain = {"name": str, "knob": str, "metric": str, "device": str, "model": str, "versions": dict, "settings": dict}
-    need(found, {**plain, "before": dict, "trials": list}, "the file")
-    if found["metric"] not in METRICS:
-        raise Wrong(f"its metric is {found['metric']!r}, not one of {', '.join(METRICS)}")
-    if not found["trials"]:
-        raise Wrong("it holds no trial")
-    before = _scores(found["before"], "before")
-    trials = [_trial(trial, f"trial {number}") for number, trial in enumerate(found["trials"], 1)]
-    for number, trial in enumerate(trials, 1):
-        if trial.scores.keys() != before.keys():
-            raise Wrong(f"trial {number} has other scores ({', '.join(trial.scores)}) than before training")
-    return Sweep(**{key: found[key] for key in plain}, before=before, trials=trials)
-
-
-def _trial(found: Any, where: str) -> Trial:
-    need(found, {"value": (int, float), "seed": int, "loss": list, "scores": dict, "seconds": (int, float)}, where)
-    if not found["loss"] or any(not isinstance(pair, list) or len(pair) != 2 for pair in found["loss"]):
-        raise Wrong(f"the loss of {where} is not a list of pairs of step and loss")
-    if any(step is None for step, _ in found["loss"]):
-        raise Wrong(f"{where} has a loss without a step")
-    loss = [(int(_float(step, where)), _float(value, where)) for step, value in found["loss"]]
-    scores = _scores(found["scores"], where)
-    return Trial(float(found["value"]), found["seed"], loss, scores, float(found["seconds"]))
-
-
-def _scores(found: Mapping[str, Any], where: str) -> dict[str, float]:
-    if not found:
-        raise Wrong(f"{where} has no scores")
-    return {str(name): _float(value, where) for name, value in found.items()}
-
-
-def _float(value: Any, where: str) -> float:
-    if value is None:  # what JSON can say of nan and infinity
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Wrong(f"{where} holds {value!r} where a number is due")
-    return float(value)
+def _numbers(found: Mapping[str, float | None]) -> dict[str, float]:
+    """Scores; what JSON cannot say, nan or infinity, is written as null."""
+    return {name: math.nan if value is None else value for name, value in found.items()}
 
 
 @dataclass(frozen=True)
@@ -164,7 +121,7 @@ class SweepDial:
         sweep = self.sweep
         scores = {name: [sweep.scores(name, value) for value in sweep.values] for name in sweep.before}
         losses = [[trial.last_loss for trial in sweep.at(value)] for value in sweep.values]
-        return plots.sweep(
+        return sweep_pictures.sweep(
             sweep.values,
             scores,
             losses,
@@ -178,15 +135,15 @@ class SweepDial:
     def curve(self, value: float) -> plots.Picture:
         """The loss curves at one value, before those of all others."""
         curves = {other: [trial.loss for trial in self.sweep.at(other)] for other in self.sweep.values}
-        return plots.picked(curves, value, label=f"{self.sweep.knob} {value:g}")
+        return sweep_pictures.picked(curves, value, label=f"{self.sweep.knob} {value:g}")
 
     def table(self, value: float) -> str:
         """HTML of the scores at one value, as mean and range over the seeds, beside those of the base."""
-        rows = "".join(
-            row(html.escape(name), self._number(was), self._number(*self.sweep.scores(name, value)))
+        rows = (
+            (name, self._number(was), self._number(*self.sweep.scores(name, value)))
             for name, was in self.sweep.before.items()
         )
-        return f"<table>{row('', 'before', 'after', tag='th')}{rows}</table><p>{html.escape(self.about())}</p>"
+        return markup.table(rows, ("", "before", "after")) + markup.paragraphs([self.about()])
 
     def about(self) -> str:
         """Where the record comes from, in a sentence."""

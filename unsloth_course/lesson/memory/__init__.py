@@ -1,8 +1,8 @@
 """Memory of a training run: predicted before it, planned with, and measured while it runs.
 
-`prediction` counts bytes from the architecture, `planning` turns them into a micro-batch and what goes with it, `meter`
-measures, `paging` notices a training that slows down. All lessons plan and
-measure; the LoRA lesson explains it.
+`shape` says what it depends on, `formulas` counts bytes from that, `prediction` adds them up, `planning` turns them
+into a micro-batch and what goes with it, `guard` starts over with a smaller one, `meter` measures, `paging` notices a
+training that slows down. All lessons plan and measure; the LoRA lesson explains it.
 """
 
 from typing import TYPE_CHECKING
@@ -10,23 +10,17 @@ from typing import TYPE_CHECKING
 from unsloth_course.core import lazy
 
 if TYPE_CHECKING:
+    from unsloth_course.lesson.memory.formulas import BYTES
     from unsloth_course.lesson.memory.meter import Meter, graph_bytes, process_peak
     from unsloth_course.lesson.memory.planning import Plan, plan
-    from unsloth_course.lesson.memory.prediction import (
-        BYTES,
+    from unsloth_course.lesson.memory.prediction import GPUS, HEADROOM, PARTS, Prediction, fits, predict, predict_run
+    from unsloth_course.lesson.memory.shape import (
         GIB,
-        GPUS,
-        HEADROOM,
         METHODS,
-        PARTS,
         PROJECTIONS,
-        Prediction,
         Shape,
-        fits,
         lora_parameters,
         parameters,
-        predict,
-        predict_run,
         size,
     )
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from unsloth_course.lesson.memory.prediction import PARTS, size
+from unsloth_course.core.callback import Callback
+from unsloth_course.lesson.memory.prediction import PARTS
+from unsloth_course.lesson.memory.shape import size
 
 
-class Meter:
+class Meter(Callback):
     """Trainer callback that measures the peak memory of a training run; it changes nothing in the run.
 
     Pass it as `SFTTrainer(..., callbacks=[meter])`. After training `peak_bytes` is the peak in bytes, `parts` the same
@@ -28,12 +30,6 @@ class Meter:
 
     MOST_RECORDED_STEPS = 16
     RECORDING_STEPS = 3
-
-    def __new__(cls) -> Meter:
-        # transformers must be imported after unsloth, so the base class joins when the first meter is made.
-        from transformers import TrainerCallback
-
-        return object.__new__(type("Meter", (cls, TrainerCallback), {}))
 
     def __init__(self) -> None:
         self.peak_bytes = 0

@@ -1,7 +1,7 @@
 """A training that slows to a crawl without an error, since the driver moves a part of a full GPU into system memory.
 
 Windows' display driver does so rather than let a program fail, and a step of one second then takes eighty. Nothing
-says so; the watch does. It compares each step with the median of those before, and looks at how full the memory is.
+says so; `Pace` does. It compares each step with the median of those before, and looks at how full the memory is.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
+
+from unsloth_course.core.callback import Callback
 
 TIMES = 8.0  # as long as the median before: what no longer batch explains, in rows of at most a few lengths
 STEADY = 5  # steps before, whose median means something
@@ -51,7 +53,7 @@ class Slowdown:
         )
 
 
-def judge(seconds: Sequence[float], full: Sequence[float]) -> Slowdown | None:
+def slowed(seconds: Sequence[float], full: Sequence[float]) -> Slowdown | None:
     """Whether the last steps are slow beside those before, from the seconds of each step and the memory after it.
 
     full: shares of the memory in use, from 0 to 1, one for each step. None while there is nothing to say.
@@ -65,19 +67,13 @@ def judge(seconds: Sequence[float], full: Sequence[float]) -> Slowdown | None:
     return Slowdown(len(seconds), last[-1], usual, max(full[-IN_A_ROW:]))
 
 
-class Watch:
+class Pace(Callback):
     """Trainer callback that says once when a training has slowed down; it changes nothing in the run.
 
     in_use: gives the share of the device's memory that is in use by all programs; by default what CUDA reports.
     say: prints the sentence. The steps of `slowdown` are counted from 1. Evaluations between steps are not timed.
     Put on by `plan.guard`. Taught in lesson colab2 (LoRA).
     """
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Watch:
-        # transformers must be imported after unsloth, so the base class joins when the first watch is made.
-        from transformers import TrainerCallback
-
-        return object.__new__(type("Watch", (cls, TrainerCallback), {}))
 
     def __init__(
         self,
@@ -101,7 +97,7 @@ class Watch:
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._seconds.append(self._clock() - self._began)
         self._full.append(self._in_use())
-        if self.slowdown is None and (found := judge(self._seconds, self._full)):
+        if self.slowdown is None and (found := slowed(self._seconds, self._full)):
             self.slowdown = found
             self._say(found.sentence(max(0, state.max_steps - state.global_step)))
 

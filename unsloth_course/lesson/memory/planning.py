@@ -8,15 +8,17 @@ launches least and still fits. The LoRA lesson prints one; `benchmarks/README.md
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from unsloth_course.core import markup
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.memory import paging
-from unsloth_course.lesson.memory.prediction import Prediction, Shape, fits, parameters, predict, size
+from unsloth_course.lesson.memory.guard import divisors, start_over_smaller
+from unsloth_course.lesson.memory.prediction import Prediction, fits, predict
+from unsloth_course.lesson.memory.shape import Shape, parameters, size
 from unsloth_course.lesson.profile import Choice, lined_up
 
 # For comparing ways to go through the same rows, not for telling the time: seconds to launch a forward pass, and
@@ -61,13 +63,8 @@ class Plan:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        cell = '<td style="text-align:left;padding:2px 10px">'
-        rows = "".join(
-            "<tr>" + "".join(f"{cell}{html.escape(text)}</td>" for text in (r.what, r.value, r.why)) + "</tr>"
-            for r in self.reasons
-        )
-        head = "".join(f'<th style="text-align:left">{name}</th>' for name in ("decision", "value", "why"))
-        return f"<table><tr>{head}</tr>{rows}</table>{self.prediction._repr_html_()}"
+        decisions = markup.table(((r.what, r.value, r.why) for r in self.reasons), ("decision", "value", "why"))
+        return decisions + self.prediction._repr_html_()
 
     def guard(self, trainer: Any) -> None:
         """Has `trainer.train()` start over once, with a smaller micro-batch, when it runs out of memory.
@@ -76,8 +73,8 @@ class Plan:
         The effective batch, the order of the rows and the weights that the training began with stay the same, so
         nothing is lost but the time until then. A second time it raises CourseError. Taught in lesson colab2 (LoRA).
         """
-        trainer.add_callback(paging.Watch())
-        _guard(trainer)
+        trainer.add_callback(paging.Pace())
+        start_over_smaller(trainer)
 
 
 @dataclass(frozen=True)
@@ -255,11 +252,6 @@ def _seconds(ground: _Ground, micro: int, accumulation: int, checkpointing: bool
     return accumulation * (4 if checkpointing else 3) * forward
 
 
-def _divisors(rows: int) -> Iterator[int]:
-    """The whole numbers that divide `rows`, the largest first."""
-    return (n for n in range(rows, 0, -1) if rows % n == 0)
-
-
 def _way(ground: _Ground, rows: int, micro: int, checkpointing: bool) -> tuple[int, int, bool, Prediction, bool]:
     """One way through `rows` rows: micro-batch, accumulation, checkpointing, predicted peak, whether that fits."""
     prediction = _predicted(ground, micro, rows // micro, checkpointing)
@@ -278,7 +270,7 @@ def _taken(ground: _Ground, rows: int, micro: int) -> tuple[int, int, bool, Pred
 
 def _split(ground: _Ground, rows: int) -> tuple[int, int, bool, Prediction, bool]:
     """The cheapest way through `rows` rows that fits the budget; if none does, the one that needs least."""
-    ways = [_way(ground, rows, micro, on) for micro in _divisors(rows) for on in (False, True)]
+    ways = [_way(ground, rows, micro, on) for micro in divisors(rows) for on in (False, True)]
     fitting = [way for way in ways if way[4]]
     if not fitting:
         return min(ways, key=lambda way: way[3].total)
@@ -339,64 +331,4 @@ def _why(
 
 
 def _most_without_checkpointing(ground: _Ground, rows: int) -> int:
-    return next((micro for micro in _divisors(rows) if _way(ground, rows, micro, False)[4]), 0)
-
-
-def _guard(trainer: Any) -> None:
-    import torch
-
-    train = trainer.train
-    began = {name: p.detach().to("cpu", copy=True) for name, p in trainer.model.named_parameters() if p.requires_grad}
-
-    def guarded(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return train(*args, **kwargs)
-        except torch.OutOfMemoryError:
-            micro = trainer.args.per_device_train_batch_size
-            smaller = next((n for n in _divisors(micro) if n < micro), 0)
-            if not smaller:
-                raise CourseError(
-                    "The GPU ran out of memory with one row at a time. Close what else uses it (nvidia-smi lists it), "
-                    "shorten the rows (max_length), or switch gradient checkpointing on."
-                ) from None
-        # Outside the except block, so that the tensors of the failed step are let go first.
-        print(
-            f"Out of memory with {micro} rows at a time. Starting over with {smaller} x {micro // smaller} times the "
-            "accumulation: the same rows in every update, from the same weights.",
-            flush=True,
-        )
-        _shrink(trainer, smaller)
-        with torch.no_grad():
-            for name, parameter in trainer.model.named_parameters():
-                if name in began:
-                    parameter.copy_(began[name].to(parameter.device))
-        try:
-            return train(*args, **kwargs)
-        except torch.OutOfMemoryError:
-            raise CourseError(
-                f"The GPU ran out of memory again with {smaller} rows at a time. Close what else uses it (nvidia-smi "
-                "lists it), then restart the kernel; shorter rows (max_length) or gradient checkpointing need less."
-            ) from None
-
-    trainer.train = guarded
-
-
-def _shrink(trainer: Any, micro: int) -> None:
-    """Gives a trainer that has failed a smaller micro-batch and as much more accumulation, as if it were new."""
-    import gc
-
-    import torch
-
-    more = trainer.args.per_device_train_batch_size // micro
-    trainer.args.per_device_train_batch_size = trainer._train_batch_size = micro
-    trainer.args.gradient_accumulation_steps *= more
-    trainer.accelerator.gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
-    if getattr(trainer.args, "steps_per_generation", None):  # GRPO: one generation still serves one update
-        trainer.args.steps_per_generation *= more
-        trainer._buffered_inputs, trainer._step = None, 0
-    trainer.optimizer = trainer.lr_scheduler = None
-    for parameter in trainer.model.parameters():
-        parameter.grad = None
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    return next((micro for micro in divisors(rows) if _way(ground, rows, micro, False)[4]), 0)

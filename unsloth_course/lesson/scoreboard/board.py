@@ -1,6 +1,5 @@
 """All runs side by side: as a table in text, HTML and a terminal, as JSON, as a picture and as a page."""
 
-import base64
 import html
 import json
 from collections.abc import Mapping, Sequence
@@ -8,13 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unsloth_course.core import lessons, markup
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.writing import write_text
 from unsloth_course.lesson import plots
 from unsloth_course.lesson.memory import size
 from unsloth_course.lesson.scoreboard.measuring import SCORES
+from unsloth_course.lesson.scoreboard.picture import Panel, side_by_side
 
-LESSONS = ("base", "full", "lora", "dpo", "grpo", "cpt")
+LESSONS = ("base", *sorted(lessons.LESSONS, key=lessons.LESSONS.get))  # in the order of the notebooks
 MARK = "†"  # beside the name of a row that something has to be said about
 AIM = "*"  # beside a score that the lesson trained for
 NOT_MEASURED = "–"
@@ -118,10 +119,11 @@ class Scoreboard:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        tables = "".join(_html(headers, rows) for headers, rows in self.tables())
-        key = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in self.key)
-        said = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.sentences)
-        return tables + key + (f"<ul>{said}</ul>" if said else "")
+        tables = "".join(
+            markup.table([[_two_lines(*cell) for cell in row] for row in rows], headers)
+            for headers, rows in self.tables()
+        )
+        return tables + markup.paragraphs(self.key) + markup.points(self.sentences)
 
     def to_json(self) -> str:
         """`{"rows": [...], "not_run_yet": [...], "left_out": [...]}`; the rows as `Row.to_dict` gives them."""
@@ -133,12 +135,12 @@ class Scoreboard:
         return json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False)
 
     def picture(self) -> plots.Picture:
-        """Every score with its interval, and what each run cost: one small panel for each. See `plots.scoreboard`.
+        """Every score with its interval, and what each run cost: one small panel for each. See `picture.side_by_side`.
 
         Raises CourseError when there is no row.
         """
         panels = [
-            plots.Panel(
+            Panel(
                 title=measure.title,
                 kind="share" if measure.share else "log",
                 points={row.name: _point(row.scores.get(name)) for row in self.rows},
@@ -148,7 +150,7 @@ class Scoreboard:
             for name, measure in SCORES.items()
         ]
         panels += [
-            plots.Panel(title, "amount", {row.name: _amount(row, name) for row in self.rows}, labelled=label)
+            Panel(title, "amount", {row.name: _amount(row, name) for row in self.rows}, labelled=label)
             for title, name, label in (
                 ("peak memory of training", "peak_memory_bytes", size),
                 ("seconds of training", "seconds", "{:,.0f} s".format),
@@ -157,7 +159,7 @@ class Scoreboard:
             )
         ]
         colours = {row.name: plots.RUN_COLOURS[LESSONS.index(row.lesson)] for row in self.rows}
-        return plots.scoreboard(panels, colours=colours, notes=self.sentences)
+        return side_by_side(panels, colours=colours, notes=self.sentences)
 
 
 def _amount(row: Row, name: str) -> tuple[float, None] | None:
@@ -235,36 +237,15 @@ def _text(headers: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]]) -> 
     return "\n".join(filter(None, lines))
 
 
-def _html(headers: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]]) -> str:
-    left = ' style="text-align:left;vertical-align:top;padding:2px 8px"'
-    head = "".join(f"<th{left}>{html.escape(header)}</th>" for header in headers)
-    body = ""
-    for row in rows:
-        cells = [
-            html.escape(value) + (f"<br><small>{html.escape(under)}</small>" if under else "") for value, under in row
-        ]
-        wide = len(headers) - len(cells) + 1  # "not run yet" goes on to the end
-        body += "<tr>" + "".join(f"<td{left}>{cell}</td>" for cell in cells[:-1])
-        body += f'<td colspan="{wide}"{left}>{cells[-1]}</td></tr>'
-    return f"<table><tr>{head}</tr>{body}</table>"
-
-
-# A page shows what it carries, and nothing else: no script runs, nothing is fetched.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+def _two_lines(value: str, under: str) -> str:
+    """A cell of a table in HTML."""
+    return markup.Html(f"{html.escape(value)}<br><small>{html.escape(under)}</small>") if under else value
 
 
 def page(board: Scoreboard, picture: plots.Picture | None = None) -> str:
     """The scoreboard as one HTML page that fetches nothing: tables, notes, and its picture, if not given drawn anew."""
     picture = picture or board.picture()
-    png = base64.b64encode(picture._repr_png_()).decode()
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f'<meta name="viewport" content="width=device-width"><title>Scoreboard</title></head>'
-        f'<body style="font-family:sans-serif"><h1>Scoreboard</h1>{board._repr_html_()}'
-        f'<img style="max-width:100%" alt="{html.escape(picture.caption)}" src="data:image/png;base64,{png}">'
-        "</body></html>\n"
-    )
+    return markup.page("Scoreboard", board._repr_html_(), picture._repr_png_(), picture.caption)
 
 
 def write(board: Scoreboard, out: str | Path) -> list[Path]:

@@ -1,0 +1,216 @@
+"""Bars: memory predicted and measured, scores before and after."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
+
+from unsloth_course.core.errors import CourseError
+from unsloth_course.core.history import count, number
+from unsloth_course.lesson.evaluation.scores import Measure, Score
+from unsloth_course.lesson.memory import size
+from unsloth_course.lesson.plots.style import (
+    BLUE,
+    COLOURS,
+    DRAWN_UP_TO,
+    FAINT,
+    GREY,
+    LOWER_IS_BETTER,
+    WIDTH,
+    Picture,
+    empty,
+    score_text,
+    share_axis,
+    styled,
+)
+
+FAR_APART = 20  # perplexities that differ by more than this factor are drawn on a logarithmic axis
+
+
+@styled
+def memory(predicted: Mapping[str, int], measured: int | Mapping[str, int] | None = None) -> Picture:
+    """Predicted memory, part by part, beside what was measured.
+
+    predicted: bytes by part, such as {"weights": 6_000_000, "activations": 2_000_000}.
+    measured: the peak in bytes, or bytes by part.
+    Raises CourseError when a figure is missing, negative or not a number. Taught in lesson colab2 (LoRA).
+    """
+    bars = {"predicted": dict(predicted)}
+    if measured is not None:
+        bars["measured"] = dict(measured) if isinstance(measured, Mapping) else {"measured": measured}
+    for name, parts in bars.items():
+        amounts = [number(amount) for amount in parts.values()]
+        if not amounts or not all(amount is not None and 0 <= amount < math.inf for amount in amounts):
+            raise CourseError(f"The {name} memory wants bytes of 0 or more for each part, and got {parts}.")
+
+    totals = {name: sum(parts.values()) for name, parts in bars.items()}
+    unit, scale = ("GiB", 2**30) if max(totals.values()) >= 2**30 else ("MiB", 2**20)
+    figure, (axes,) = empty(1.9 + 0.85 * len(bars))
+    colours = dict(zip(predicted, COLOURS * (1 + len(predicted) // len(COLOURS)), strict=False))
+    for name, parts in bars.items():
+        left = 0.0
+        for part, amount in parts.items():
+            shown = None if part == "measured" else f"{part} {size(amount)}"
+            if name == "measured" and part in predicted:
+                shown = None  # its colour is in the legend already
+            colour = colours.get(part, GREY)
+            edge = {"edgecolor": "white", "linewidth": 0.5}  # a thicker one would hide a thin part
+            axes.barh(name, amount / scale, left=left, height=0.6, color=colour, label=shown, **edge)
+            left += amount / scale
+        axes.annotate(_total(name, totals), (left, name), (8, 0), textcoords="offset points", va="center")
+    axes.invert_yaxis()
+    axes.grid(False)
+    axes.set(xlim=(0, 1.45 * max(totals.values()) / scale or 1), xlabel=unit)
+    axes.set_title("Memory while training")
+    figure.legend(loc="outside lower left", ncols=2)
+    figure.caption = "Memory: " + ", ".join(f"{name} {_total(name, totals)}" for name in bars) + "."
+    return figure
+
+
+def _total(name: str, totals: Mapping[str, float]) -> str:
+    text = size(totals[name])
+    if name == "predicted" or not totals["predicted"]:
+        return text
+    change = totals["measured"] / totals["predicted"] - 1
+    return f"{text} ({abs(change):.0%} {'more' if change > 0 else 'less'})"
+
+
+@styled
+def before_after(score: Any) -> Picture:
+    """A score before and after training, with the interval of the difference in words.
+
+    score: an object or a mapping with `before`, `after`, `interval` (low and high of after minus before), `metric`
+        and `n`, and maybe `measures`, such as the "evaluation" part of a results file.
+    The bars are those of the measure that judges, and the other measures stand below. Perplexity and loss are better
+    when lower, every other measure when higher; the length of an answer is neither. Raises CourseError when a value is
+    missing. Taught in lesson colab2 (LoRA).
+    """
+    judge, *others = _measures(score)
+    low, high = judge.interval
+    lower = judge.name in LOWER_IS_BETTER
+    share = judge.is_share and not lower
+    verdict = _verdict(low, high, lower)
+    scale, digits, unit = (100, 1, " points") if share else (1, 2, "")
+    change, low, high = (f"{scale * value:+.{digits}f}" for value in (judge.after - judge.before, low, high))
+    words = f"after minus before: {change}{unit}, 95% interval {low} to {high}: {verdict}"
+    before, after = judge.before, judge.after
+    if judge.likelier is not None:
+        words += f"\n{judge.likelier:,} of {judge.n:,} became likelier"
+    figure, (axes, *below) = _two_panels(len(others)) if others else empty(3.2)
+    first = "a coin" if judge.name == "preference_accuracy" else "before"
+    bars = axes.barh([first, "after"], [before, after], height=0.6, color=[FAINT, BLUE])
+    axes.bar_label(bars, [score_text(before, lower), score_text(after, lower)], padding=8, fontsize=16)
+    axes.invert_yaxis()
+    axes.grid(False)
+    direction = "lower is better" if lower else "higher is better"
+    tested = f", n = {judge.n:,}" if below else f" on {judge.n:,} unseen examples"
+    axes.set_title(f"{judge.title}{tested} ({direction})")
+    shown = words.replace(", 95%", ",\n95%") if below else words  # the names of the others take their room
+    axes.set_xlabel(shown[0].upper() + shown[1:], loc="left")
+    if lower and judge.name != "loss" and 1 <= min(before, after) < max(before, after) / FAR_APART:
+        # From 1, where nothing is surprising: on this axis a bar is as long as the loss.
+        axes.set_xscale("log")
+        axes.set_xlim(1, min(DRAWN_UP_TO, max(before, after)) ** 1.35)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        share_axis(axes, lower, max(before, after))
+    said = f"{judge.title}: {score_text(before, lower)} before, {score_text(after, lower)} after; {words}.".replace(
+        "\n", "; "
+    )
+    if below:
+        said += f" Beside it: {_beside(below[0], others)}."
+    figure.caption = said
+    return figure
+
+
+def _two_panels(lines: int) -> tuple[Picture, list[Axes]]:
+    """A panel for the score that judges, and one for so many measures beside it."""
+    figure = Picture(figsize=(WIDTH, 4.2 + 0.42 * lines), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.14, h_pad=0.12)
+    return figure, list(figure.subplots(2, 1, height_ratios=[2.6, 0.5 + 0.42 * lines]))
+
+
+def _measures(score: Any) -> list[Any]:
+    """The measures of a score, the one that judges first; of older results its own metric alone."""
+    before, after, interval, metric, n = (
+        _field(score, name) for name in ("before", "after", "interval", "metric", "n")
+    )
+    found = score.get("measures") if isinstance(score, Mapping) else getattr(score, "measures", ())
+    known = [field.name for field in fields(Measure)]
+    made = [
+        Measure(**{name: one[name] for name in known if name in one}) if isinstance(one, Mapping) else one
+        for one in found or ()
+    ]
+    numbers = [one for one in made if all(isinstance(end, int | float) for end in (one.before, one.after))]
+    return Score(metric, n, before, after, interval, measures=tuple(numbers)).all
+
+
+def _beside(axes: Axes, measures: Sequence[Any]) -> str:
+    """Draws measures on one axis of shares, each from before to after; what is no share is said in numbers alone."""
+    said = []
+    for row, one in enumerate(measures):
+        share = one.is_share and one.name not in LOWER_IS_BETTER
+        if share:
+            axes.plot([one.before, one.after], [row, row], color=FAINT, linewidth=4, zorder=1)
+            axes.scatter([one.before, one.after], [row, row], color=[GREY, BLUE], s=60, zorder=2)
+        text = f"{score_text(one.before, not share)} → {score_text(one.after, not share)}"
+        axes.text(1.03, row, text, va="center", fontsize=13, clip_on=False)
+        said.append(f"{one.title} {text} (n = {one.n:,})")
+    axes.set_yticks(range(len(measures)), [f"{one.title}, n = {one.n:,}" for one in measures])
+    axes.set_ylim(len(measures) - 0.5, -0.5)
+    axes.set_xlim(-0.02, 1.42)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
+    axes.set_title("and the other measures, before (grey) and after", fontsize=14)
+    return "; ".join(said)
+
+
+def _field(score: Any, name: str) -> Any:
+    value = score.get(name) if isinstance(score, Mapping) else getattr(score, name, None)
+    if value is None:
+        raise CourseError(f"The score has no {name}: pass the result of the evaluation before and after training.")
+    return value
+
+
+def _verdict(low: float, high: float, lower: bool) -> str:
+    if low <= 0 <= high:
+        return "no change shown"
+    return "better" if (high < 0) == lower else "worse"
+
+
+@styled
+def by_skill(before: Mapping[str, float], after: Mapping[str, float]) -> Picture:
+    """The score of each skill before and after, as shares from 0 to 1; a skill measured once has one bar.
+
+    Raises CourseError when there is no skill. Taught in lesson colab2 (LoRA).
+    """
+    skills = list(dict.fromkeys([*before, *after]))
+    if not skills:
+        raise CourseError("There is no skill to draw: pass the scores by skill of an evaluation.")
+    figure, (axes,) = empty(1.6 + 0.62 * len(skills))
+    for offset, colour, label, scores in ((-0.2, FAINT, "before", before), (0.2, BLUE, "after", after)):
+        measured = [(place, scores[skill]) for place, skill in enumerate(skills) if skill in scores]
+        if measured:
+            bars = axes.barh(
+                [place + offset for place, _ in measured],
+                [value for _, value in measured],
+                0.38,
+                color=colour,
+                label=label,
+            )
+            axes.bar_label(bars, [f"{value:.0%}" for _, value in measured], padding=5, fontsize=13)
+    axes.set_yticks(range(len(skills)), [skill.replace("_", " ") for skill in skills])
+    axes.invert_yaxis()
+    axes.grid(False)
+    share_axis(axes, False, 1.0)
+    axes.set_title("Score by skill")
+    figure.legend(loc="outside lower left", ncols=2)
+    both = [skill for skill in skills if skill in before and skill in after]
+    fallen = [skill for skill in both if after[skill] < before[skill]]
+    figure.caption = f"{count(both, 'skill')} measured before and after; lower after in: {', '.join(fallen) or 'none'}."
+    return figure
