@@ -30,13 +30,12 @@ def test_packages_that_a_killed_pip_left_are_found(tmp_path):
 
 
 def test_the_cuda_version_of_torch_is_read_without_importing_it(tmp_path):
-    (tmp_path / "torch").mkdir()
-    version = tmp_path / "torch" / "version.py"
-    assert looking.cuda_of_torch(tmp_path) is None
+    version = tmp_path / "version.py"
+    assert looking.noted_in(tmp_path, "cuda") is None
     version.write_text("__version__ = '2.13.0+cpu'\ncuda: Optional[str] = None\nhip: Optional[str] = None\n")
-    assert looking.cuda_of_torch(tmp_path) is None
+    assert looking.noted_in(tmp_path, "cuda") is None
     version.write_text("__version__ = '2.11.0+cu130'\ncuda: Optional[str] = '13.0'\nhip: Optional[str] = None\n")
-    assert looking.cuda_of_torch(tmp_path) == "13.0"
+    assert looking.noted_in(tmp_path, "cuda") == "13.0"
 
 
 def test_a_folder_that_is_no_venv_is_not_ours_to_delete(tmp_path):

@@ -36,21 +36,15 @@ def packed(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
 
     Raises CourseError when a file is named that is not here.
     """
-    changed, files = list(arguments), []
-    for at, option in enumerate(changed):
-        name, equals, value = option.partition("=")
-        if name != "--data":
-            continue
-        if not equals:
-            value = changed[at + 1] if at + 1 < len(changed) else ""
-        file = Path(value).expanduser()
-        if file.is_file():
-            files.append(file)
-            there = f"{DATA}/{file.name}"
-            changed[at if equals else at + 1] = f"--data={there}" if equals else there
-        elif file.suffix in (".json", ".jsonl", ".gz"):
-            raise CourseError(f"There is no file {value} to take along; give the path of one to --data.")
-    return changed, files
+    parser = argparse.ArgumentParser(prog="finetune", add_help=False, allow_abbrev=False)
+    parser.add_argument("--data", default="")
+    found, others = parser.parse_known_args(arguments)
+    file = Path(found.data).expanduser()
+    if file.is_file():
+        return [*others, "--data", f"{DATA}/{file.name}"], [file]
+    if file.suffix in (".json", ".jsonl", ".gz"):
+        raise CourseError(f"There is no file {file} to take along; give the path of one to --data.")
+    return list(arguments), []
 
 
 def packages() -> tuple[list[str], list[str]]:

@@ -227,10 +227,8 @@ def _cuda_torch(machine: Machine, pins: Pins, python: str, cpu: str) -> Step:
     )
 
 
-def driver_notice(torch_version: str | None, cuda: str | None, pins: Pins, python: str) -> str:
-    """What to say on a machine with an NVIDIA driver whose torch was built without CUDA; "" if torch has CUDA."""
-    if cuda or not torch_version:
-        return ""
+def driver_notice(torch_version: str, pins: Pins, python: str) -> str:
+    """What to say on a machine with an NVIDIA driver whose torch was built without CUDA."""
     commands = _uv(python, pins, "auto", "--reinstall", pinned(pins.cuda, "torch"))
     lines = "".join(f"    {shown([word for word in command if word != '-q'])}\n" for command in commands)
     return (

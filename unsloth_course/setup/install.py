@@ -76,10 +76,10 @@ def set_up(root: Path, say: Callable[[str], None] = say_now, wheels: Path | None
         doing.write_stamp(venv, fingerprint(looking.working_python(python)))
         say(f"The course is set up ({time.monotonic() - start:.0f} s). Its Python: {python}")
     if machine.torch_flavour == "cuda":
-        cuda = next(map(looking.cuda_of_torch, looking.site_packages(venv)), None)
-        notice = deciding.driver_notice(looking.installed_versions(venv).get("torch"), cuda, pins, str(python))
-        if notice:
-            say(notice)
+        cuda = any(looking.noted_in(folder / "torch", "cuda") for folder in looking.site_packages(venv))
+        torch = looking.installed_versions(venv).get("torch")
+        if torch and not cuda:
+            say(deciding.driver_notice(torch, pins, str(python)))
     return python
 
 

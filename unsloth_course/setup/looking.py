@@ -104,13 +104,16 @@ def installed_versions(venv: Path) -> dict[str, str]:
     return dict(name_and_version(info[: -len(".dist-info")].replace("-", "==", 1)) for info in infos)
 
 
-def cuda_of_torch(packages: Path) -> str | None:
-    """The CUDA version that the torch in a site-packages folder was built for; None for a CPU build."""
+def noted_in(package: Path, name: str) -> str | None:
+    """What the `version.py` in a package's folder says of `name` (a pattern); None where it says nothing.
+
+    For torch and "cuda": the CUDA version that it was built for, None for a CPU build.
+    """
     try:
-        text = (packages / "torch" / "version.py").read_text(encoding="utf-8")
-    except OSError:
+        text = (package / "version.py").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
         return None
-    found = re.search(r"^cuda\b.*=\s*['\"]([^'\"]+)", text, re.MULTILINE)
+    found = re.search(rf"^(?:{name})\b[^=]*=\s*['\"]([^'\"]+)", text, re.MULTILINE)
     return found[1] if found else None
 
 

@@ -97,12 +97,6 @@ def test_a_missing_package_fails(name):
     assert failed[name].found == "missing"
 
 
-def test_missing_packages_of_unsloth_and_tools_are_named():
-    failed = failures(without("bitsandbytes", "nbmake"))
-    assert "bitsandbytes" in failed["packages Unsloth imports"].found
-    assert "nbmake" in failed["Jupyter and tests"].found
-
-
 def test_tools_may_be_missing_where_the_course_did_not_set_up():
     assert failures(without("nbmake", "ruff", course_venv=False)) == {}
 
@@ -122,18 +116,8 @@ def test_an_unsupported_python_fails(python):
     assert "3.11-3.13" in failed["Python"].advice
 
 
-def test_a_driver_beside_a_cpu_torch_fails_with_the_command():
-    failed = failures(sick(nvidia_driver=True))
-    assert list(failed) == ["torch build"]
-    assert "--torch-backend auto" in failed["torch build"].advice
-
-
 def test_who_asked_for_the_cpu_is_not_scolded():
     assert failures(sick(nvidia_driver=True, environment={"UNSLOTH_FORCE_CPU": "1"})) == {}
-
-
-def test_torchvision_for_cuda_beside_a_cpu_torch_fails():
-    assert "uninstall -y torchvision" in failures(with_version("torchvision", "0.28.0"))["torchvision"].advice
 
 
 @pytest.mark.parametrize(
@@ -149,7 +133,6 @@ def test_a_torchvision_that_fits_is_fine(facts):
 
 
 def test_switches_that_break_a_cpu_run_fail():
-    assert "UNSLOTH_ALLOW_CPU" in failures(sick(environment={"UNSLOTH_ALLOW_CPU": "1"}))["environment"].advice
     disabled = sick(environment={"UNSLOTH_DISABLE_CPU_FALLBACK": "1"})
     assert "environment" in failures(disabled, "cpu")
     assert failures(disabled, "gpu") == {}
@@ -162,8 +145,7 @@ def test_little_disk_fails_sooner_for_a_gpu():
     assert "free disk" in failures(sick(free_bytes=GB // 2), "cpu")
 
 
-def test_a_half_built_venv_fails():
-    assert "setup_venv" in failures(sick(set_up_finished=False))["set-up"].advice
+def test_only_the_course_venv_has_a_set_up():
     assert "set-up" not in {check.name for check in doctor.run_checks(sick(course_venv=False), "cpu")}
 
 

@@ -211,19 +211,15 @@ def wheel(machine: PlantedMachine, name: str) -> None:
     a_wheel(machine.root / "wheels", f"{name}=={TESTED[name]}")
 
 
-@pytest.mark.parametrize("plant", ["nothing", "card", "set_up", "absent", "download"])
+@pytest.mark.parametrize("plant", ["nothing", "card", "set_up"])
 def test_a_healthy_machine_has_no_fault(machine, plant):
+    machine.download(HUB_MODEL)
+    (machine.work / "datasets").mkdir()  # a folder without a module hides nothing
     if plant == "card":
         machine.card()
-        machine.download(HUB_MODEL)
         machine.environment["HF_HUB_OFFLINE"] = "1"
     if plant == "set_up":
         machine.ready_to_set_up()
-    if plant == "absent":  # Unsloth asks for these in its metadata and does without; folders that hide nothing
-        (machine.work / "datasets").mkdir()
-        assert not {"xformers", "torchvision", "diffusers"} & TESTED.keys()
-    if plant == "download":
-        machine.download("some/model")
     assert machine.find() == {}
 
 
@@ -318,13 +314,10 @@ def offline(machine: PlantedMachine) -> None:
     ("plant", "name", "word"),
     [
         (older("trl", "1.16.0"), "trl", "<=1.15.0"),
-        (older("transformers", "5.18.0"), "transformers", "<=5.17.0"),
         (older("transformers", "4.57.6"), "transformers", "another major version"),
         (older("datasets", "4.0.0"), "datasets", "!=4.0.*"),
-        (older("datasets", "5.0.0"), "datasets", "<5.0.0"),
         (older("unsloth", "2026.10.7"), "unsloth", "no CPU backend"),
         (older("ipywidgets", "7.6.5"), "ipywidgets", "7.7.1"),
-        (missing("ipywidgets"), "ipywidgets", "tested version"),
         (missing("bitsandbytes"), "packages Unsloth imports", "bitsandbytes"),
         (older("fsspec", "2020.1.0"), "packages fit together", "fsspec"),
         (half_a_package, "packages are whole", "peft"),
@@ -356,10 +349,6 @@ def full_disk(machine: PlantedMachine) -> None:
     )
     code += "    return os.statvfs_result(found)\n\nos.statvfs = full\n"
     (machine.packages / "sitecustomize.py").write_text(code)
-
-
-def other_ones(machine: PlantedMachine) -> None:
-    machine.driver()
 
 
 def unwritable_cache(machine: PlantedMachine) -> None:
@@ -425,7 +414,7 @@ def there_twice(machine: PlantedMachine) -> None:
 @pytest.mark.parametrize(
     ("plant", "names", "words"),
     [
-        (other_ones, ["torch build"], ["is a CPU build", "--torch-backend auto"]),
+        (PlantedMachine.driver, ["torch build"], ["is a CPU build", "--torch-backend auto"]),
         (old_driver, ["torch build"], ["which torch cannot use", "CUDA 13.0 or newer"]),
         (no_tool, ["Jupyter and tests"], ["missing: nbmake", "./setup_venv.sh"]),
         (unwritable_folder, ["free disk"], ["nothing can be written in /proc/sys", "work in a folder of your own"]),

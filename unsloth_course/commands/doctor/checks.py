@@ -159,7 +159,7 @@ def _torch_build(facts: Facts) -> Check:
         return Check("torch build", tested, found, True)
     if not facts.pins.cuda:
         return Check("torch build", tested, found, False, "put a CUDA build of torch in its place")
-    return Check("torch build", tested, found, False, driver_notice(torch, None, facts.pins, facts.executable))
+    return Check("torch build", tested, found, False, driver_notice(torch, facts.pins, facts.executable))
 
 
 def _unused_card(facts: Facts) -> str:

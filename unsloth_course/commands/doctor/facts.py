@@ -6,7 +6,6 @@ import json
 import locale
 import os
 import platform
-import re
 import shutil
 import sys
 import tempfile
@@ -126,17 +125,9 @@ def _writable(folder: Path) -> bool:
         return False
 
 
-def _version_in_files(packages: Path) -> dict[str, str]:
-    """The versions that torch and numpy name in their own files: another than pip's means mixed installations."""
-    found = {}
-    for name in ("torch", "numpy"):
-        try:
-            text = (packages / name / "version.py").read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            continue
-        if version := re.search(r"^(?:__version__|version)\b[^=]*=\s*['\"]([^'\"]+)", text, re.MULTILINE):
-            found[name] = version[1]
-    return found
+def _own_version(package: Path) -> str | None:
+    """The version that a package names in its own files: another than pip's means mixed installations."""
+    return looking.noted_in(package, "__version__|version")
 
 
 def _damaged(names: set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -277,8 +268,8 @@ def gather(folder: Path | None = None) -> Facts:
         installed=installed,
         needs=needs,
         limits=limits_of(needs),
-        cuda_of_torch=looking.cuda_of_torch(packages) if packages else None,
-        files=_version_in_files(packages) if packages else {},
+        cuda_of_torch=looking.noted_in(packages / "torch", "cuda") if packages else None,
+        files={name: version for name in ("torch", "numpy") if packages and (version := _own_version(packages / name))},
         twice=twice,
         unfinished=unfinished,
         shadows=shadows((folder, folder / "notebooks", *python_path), packages),

@@ -39,7 +39,7 @@ class Kept:
         else:
             print(f"checkpoints go to {self.folder}")
         trainer.args.output_dir = str(self.folder)
-        trainer.args.save_strategy = _strategy(trainer)
+        trainer.args.save_strategy = type(trainer.args.save_strategy)("steps")
         trainer.args.save_steps = max(1, trainer.args.max_steps // 4)
         checkpoints.prepare(trainer, found)
         return str(found) if found else None
@@ -73,19 +73,15 @@ def _drive() -> Path:
     return MOUNT / "MyDrive" / FOLDER
 
 
-def _strategy(trainer: Any) -> Any:
-    return type(trainer.args.save_strategy)("steps")
-
-
 def _same_knobs(folder: Path, trainer: Any) -> None:
     """Notes what decides a run, and refuses checkpoints of another one: they would be trained on without a word."""
     knobs = {name: getattr(trainer.args, name) for name in WATCHED}
-    knobs |= {"rows": len(trainer.train_dataset), "trained": sum(p.numel() for p in _trained(trainer.model))}
-    written = (folder / KNOBS).read_text(encoding="utf-8") if (folder / KNOBS).exists() else ""
+    trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    knobs |= {"rows": len(trainer.train_dataset), "trained": trained}
     if any(folder.glob("checkpoint-*")):
         try:
-            before = dict(json.loads(written))
-        except (ValueError, TypeError):
+            before = dict(json.loads((folder / KNOBS).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
             before = {}
         other = [f"{name} {before.get(name)} then, {now} now" for name, now in knobs.items() if before.get(name) != now]
         if other:
@@ -94,7 +90,3 @@ def _same_knobs(folder: Path, trainer: Any) -> None:
                 "go on with it, or delete that folder to begin anew."
             )
     (folder / KNOBS).write_text(json.dumps(knobs), encoding="utf-8")
-
-
-def _trained(model: Any) -> list[Any]:
-    return [p for p in model.parameters() if p.requires_grad]

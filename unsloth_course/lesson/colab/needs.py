@@ -21,6 +21,8 @@ def recorded() -> dict[str, list[str]]:
 
 def gathered() -> dict[str, list[str]]:
     """The same, from the metadata of the packages installed here: those a lesson needs, and what these pull in."""
+    from packaging.requirements import Requirement
+
     pins = tested()
     names = [*versions_of(pin for section in SECTIONS for pin in pins.sections[section]), *versions_of(pins.no_deps)]
     found: dict[str, list[str]] = {}
@@ -32,19 +34,13 @@ def gathered() -> dict[str, list[str]]:
         except metadata.PackageNotFoundError:
             continue
         found[name] = lines
-        names += [_name(line) for line in lines]
+        names += [name_and_version(Requirement(line).name)[0] for line in lines]
     return dict(sorted(found.items()))
 
 
 def asked_by(name: str) -> list[str]:
     """The requirement lines of an installed package, those of its extras left out, in a fixed order."""
     return sorted(line for line in metadata.requires(name) or [] if "extra ==" not in line)
-
-
-def _name(line: str) -> str:
-    from packaging.requirements import Requirement
-
-    return name_and_version(Requirement(line).name)[0]
 
 
 def text(needs: dict[str, Sequence[str]]) -> str:

@@ -49,8 +49,8 @@ def install() -> None:
     if decision.loaded:
         raise CourseError(
             "Restart this session now (Runtime > Restart session), then run the cells again from the top: "
-            f"{_listed(decision.loaded)} of before the installation is still loaded. All is installed already, so the "
-            "second time takes a moment."
+            f"{', '.join(decision.loaded)} of before the installation is still loaded. All is installed already, so "
+            "the second time takes a moment."
         )
 
 
@@ -80,8 +80,8 @@ def announcement(decision: Decision) -> str:
     if not decision.loaded:
         return f"{text} No restart is needed."
     return (
-        f"{text} A RESTART IS NEEDED afterwards, since {_listed(decision.loaded)} is loaded here already in a version "
-        "that is replaced; this cell will say when. Nothing was downloaded yet."
+        f"{text} A RESTART IS NEEDED afterwards, since {', '.join(decision.loaded)} is loaded here already in a "
+        "version that is replaced; this cell will say when. Nothing was downloaded yet."
     )
 
 
@@ -113,8 +113,4 @@ def carry_out(decision: Decision) -> None:
     importlib.invalidate_caches()
     left = decide_here().pins
     if left:
-        raise CourseError(f"pip ended well, and yet these are not in place: {_listed(left)}. Restart the session.")
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names)
+        raise CourseError(f"pip ended well, and yet these are not in place: {', '.join(left)}. Restart the session.")
