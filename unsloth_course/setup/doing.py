@@ -85,14 +85,10 @@ def uv_settings(environment: Mapping[str, str], pip_config: str) -> dict[str, st
     """
     lines = re.findall(r"^(global|install|:env:)\.([\w-]+)='(.*)'$", pip_config, re.MULTILINE)
     # A variable goes before a file, whatever the order of the list.
-    told = {name: value for where, name, value in sorted(lines, key=lambda line: line[0] == ":env:")}
-    names = {
-        "proxy": ("HTTPS_PROXY", "HTTP_PROXY"),
-        "cert": ("SSL_CERT_FILE",),
-        "default-timeout": ("UV_HTTP_TIMEOUT",),
-    }
-    names["timeout"] = names["default-timeout"]
-    wanted = {name: told[setting] for setting, all_names in names.items() if setting in told for name in all_names}
+    lines.sort(key=lambda line: line[0] == ":env:")
+    told = {name.removeprefix("default-"): value for _, name, value in lines}
+    names = {"HTTPS_PROXY": "proxy", "HTTP_PROXY": "proxy", "SSL_CERT_FILE": "cert", "UV_HTTP_TIMEOUT": "timeout"}
+    wanted = {variable: told[name] for variable, name in names.items() if name in told}
     return {name: value for name, value in wanted.items() if not {name, name.lower()} & environment.keys()}
 
 
@@ -123,14 +119,9 @@ def _run(command: Sequence[str], root: Path, doing: str) -> tuple[int, str]:
     start = time.monotonic()
     with tempfile.TemporaryFile() as log:
         try:
-            process = subprocess.Popen(
-                command,
-                cwd=root,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=_environment_for(command),
-            )
+            environment = _environment_for(command)
+            streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
+            process = subprocess.Popen(command, cwd=root, env=environment, **streams)
         except OSError as error:
             return 1, str(error)
         while True:

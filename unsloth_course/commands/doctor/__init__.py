@@ -14,28 +14,9 @@ from dataclasses import asdict, dataclass, replace
 
 from unsloth_course.commands.doctor.advice import Check, repair
 from unsloth_course.commands.doctor.checks import run_checks
-from unsloth_course.commands.doctor.facts import (
-    Facts,
-    gather,
-    hub_cache,
-    installed_and_needs,
-    limits_of,
-    one_line,
-    tried,
-)
+from unsloth_course.commands.doctor.facts import Facts, gather, one_line, tried
 
-__all__ = [
-    "Check",
-    "Facts",
-    "Report",
-    "examine",
-    "gather",
-    "hub_cache",
-    "installed_and_needs",
-    "limits_of",
-    "run_checks",
-    "show",
-]
+__all__ = ["Check", "Facts", "Report", "examine", "gather", "run_checks", "show"]
 
 
 @dataclass(frozen=True)
@@ -102,9 +83,8 @@ def show(report: Report, console: object | None = None) -> None:
         for advice in check.advice.splitlines():
             command = advice.startswith("    ")
             room = max(console.width - 8, 40)
-            for part in (
-                [advice] if command else textwrap.wrap(advice, room, break_long_words=False, break_on_hyphens=False)
-            ):
+            parts = [advice] if command else textwrap.wrap(advice, room, break_long_words=False, break_on_hyphens=False)
+            for part in parts:
                 console.print(Text(f"       {part}", style="bold" if command else ""), soft_wrap=True)
     failed = [check.name for check in report.checks if not check.ok]
     said = f"{len(failed)} of {len(report.checks)} checks failed: {', '.join(failed)}." if failed else "All is well."

@@ -29,13 +29,10 @@ def run_checks(facts: Facts, profile: str) -> list[Check]:
 
 
 def _python(facts: Facts) -> Check:
-    oldest, newest = OLDEST_PYTHON, NEWEST_PYTHON
-    ok = oldest <= facts.python[:2] <= newest
-    tested = f"{oldest[0]}.{oldest[1]}-{newest[0]}.{newest[1]}"
-    why = f"install Python {tested} (VENV_SETUP.md says how), then let the set-up find it"
-    return Check(
-        "Python", tested, ".".join(map(str, facts.python)), ok, "" if ok else steps(why, set_up_command(facts.system))
-    )
+    ok = OLDEST_PYTHON <= facts.python[:2] <= NEWEST_PYTHON
+    found, oldest, newest = (".".join(map(str, version)) for version in (facts.python, OLDEST_PYTHON, NEWEST_PYTHON))
+    why = f"install Python {oldest}-{newest} (VENV_SETUP.md says how), then let the set-up find it"
+    return Check("Python", f"{oldest}-{newest}", found, ok, "" if ok else steps(why, set_up_command(facts.system)))
 
 
 def _versions(facts: Facts, profile: str) -> list[Check]:
@@ -122,12 +119,8 @@ def _damage(facts: Facts) -> Check:
     pins = " ".join(f"{name}=={tested[name]}" if name in tested else name for name in wrong)
     delete = "Remove-Item -Recurse venv" if facts.windows else "rm -r venv"
     if facts.course_venv:
-        why = "delete venv and set the course up anew"
-        advice = (
-            set_up_again(facts)
-            if wrong.keys() == {*facts.unfinished}
-            else steps(why, delete, set_up_command(facts.system))
-        )
+        advice = steps("delete venv and set the course up anew", delete, set_up_command(facts.system))
+        advice = set_up_again(facts) if wrong.keys() == {*facts.unfinished} else advice
     else:
         remove = [pip(facts, f"uninstall -y {name}") for name in facts.twice for _ in range(2)]
         advice = steps("install them anew", *remove, pip(facts, f"install --no-deps --ignore-installed {pins}"))

@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -88,28 +89,24 @@ def installed_and_needs(names: Iterable[str]) -> tuple[dict[str, str], dict[str,
         except metadata.PackageNotFoundError:
             continue
         versions[name] = about["Version"] or "damaged"
-        if asked := _asked(about.get_all("Requires-Dist") or []):
+        if asked := _joined(requirements(about.get_all("Requires-Dist") or [])):
             needs[name] = asked
     return versions, needs
 
 
-def _asked(lines: Iterable[str]) -> dict[str, str]:
-    """The specifiers of requirements that apply here, by package."""
-    asked: dict[str, list[str]] = {}
-    for name, specifier in requirements(lines):
-        if specifier:
-            asked.setdefault(name, []).append(specifier)
-    return {name: ",".join(specifiers) for name, specifiers in asked.items()}
-
-
 def limits_of(needs: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """Which versions of other packages Unsloth accepts, from what the packages need."""
-    limits: dict[str, list[str]] = {}
-    for package in ("unsloth", "unsloth-zoo"):
-        for name, specifier in needs.get(package, {}).items():
-            if name not in NOT_NEEDED:
-                limits.setdefault(name, []).append(specifier)
-    return {name: ",".join(specifiers) for name, specifiers in limits.items()}
+    asked = [found for package in ("unsloth", "unsloth-zoo") for found in needs.get(package, {}).items()]
+    return _joined((name, specifier) for name, specifier in asked if name not in NOT_NEEDED)
+
+
+def _joined(asked: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Packages and specifiers in, one specifier for each package out; those that accept every version left out."""
+    found: dict[str, str] = {}
+    for name, specifier in asked:
+        if specifier:
+            found[name] = f"{found[name]},{specifier}" if name in found else specifier
+    return found
 
 
 def _first_existing(path: Path) -> Path:
@@ -194,35 +191,27 @@ def _half_downloaded(repository: Path) -> str:
         return "no file of the revision that it names"
     lacking = {path.name for folder in snapshots for path in folder.rglob("*") if not path.exists()}
     for index in repository.glob("snapshots/*/*.safetensors.index.json"):
-        shards = _shards(index)
-        if any((index.parent / shard).exists() for shard in shards):
-            lacking |= {shard for shard in shards if not (index.parent / shard).exists()}
+        with suppress(
+            OSError, ValueError, LookupError, TypeError, AttributeError
+        ):  # not an index as Hugging Face writes
+            shards = {index.parent / str(name) for name in json.loads(index.read_text("utf-8"))["weight_map"].values()}
+            absent = {shard for shard in shards if not shard.exists()}
+            lacking |= {shard.name for shard in absent if absent != shards}
     return f"missing: {', '.join(sorted(lacking)[:3])}" + " ..." * (len(lacking) > 3) if lacking else ""
-
-
-def _shards(index: Path) -> set[str]:
-    try:
-        return set(map(str, json.loads(index.read_text("utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return set()
 
 
 def _memory() -> int:
     """Bytes of memory that this process may have: of the machine, of its container, of `ulimit -v`; 0 if unknown."""
     sizes = []
-    try:
+    with suppress(ImportError):
         import psutil
 
         sizes.append(psutil.virtual_memory().total)
-    except ImportError:
-        pass
-    try:
+    with suppress(ImportError, OSError, ValueError):
         import resource
 
         sizes.append(resource.getrlimit(resource.RLIMIT_AS)[0])
         sizes.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (ImportError, OSError, ValueError):
-        pass
     return min((size for size in sizes if size > 0), default=0)
 
 

@@ -1,10 +1,9 @@
-"""The lessons in Colab: what is installed, notebooks that can be uploaded alone, checkpoints that outlive a session.
+"""The lessons in Colab: what is installed, and checkpoints that outlive a session.
 
     decisions   which package is kept, installed or replaced (pure), from what is there and what the pinned ones ask for
-    session     looks at the session, says what is found, tested and decided, and installs
+    session     says what is found, tested and decided, and installs
+    needs       what the pinned packages ask for, recorded
     keeping     checkpoints in a folder, on Google Drive or anywhere, from which a lost session resumes
-    upload      the five notebooks with this package inside
-    address     the repository that badges and install cells point to
 
 A notebook calls `colab.install()` in its first cell and `colab.checkpoints(...)` before it trains. docs/colab.md tells
 the rest.
