@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import models, smollm2
 from unsloth_course.lesson.data.chat import ROLES
-from unsloth_course.lesson.data.files import is_unicode
+from unsloth_course.lesson.data.rows import is_unicode
 from unsloth_course.lesson.profile import SMOLLM2
 
 Message = Mapping[str, str]

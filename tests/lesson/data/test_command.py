@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from unsloth_course import cli
 from unsloth_course.commands.convert import convert
-from unsloth_course.commands.convert.report import HeldOut, secrets
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import corpus, files, function_calling
-from unsloth_course.lesson.data.files import Row
+from unsloth_course.lesson.data import files, function_calling
+from unsloth_course.lesson.data.rows import Row, shown
 
 any_file = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 USER, ANSWER = {"role": "user", "content": "What is 40 plus 48?"}, {"role": "assistant", "content": "88"}
@@ -330,7 +329,7 @@ def test_a_json_list_is_read_piece_by_piece(tmp_path, monkeypatch):
         (tmp_path / "a.json").write_text(json.dumps(rows, ensure_ascii=False, indent=indent), encoding="utf-8")
         for size in (1, 7, 100):
             monkeypatch.setattr(files, "JSON_CHUNK_BYTES", size)
-            assert [row.values for row in files.read_rows(tmp_path / "a.json")] == rows
+            assert [row.values for row in files.read_rows(tmp_path / "a.json", "a")] == rows
 
 
 @any_file
@@ -346,7 +345,7 @@ def test_pieces_do_not_change_what_is_found(tmp_path, value, broken):
         (tmp_path / "a.json").write_text(text, encoding="utf-8")
         before, files.JSON_CHUNK_BYTES = files.JSON_CHUNK_BYTES, size
         try:
-            found.append(repr([row.values for row in files.read_rows(tmp_path / "a.json")]))
+            found.append(repr([row.values for row in files.read_rows(tmp_path / "a.json", "a")]))
         except CourseError as error:
             found.append(str(error))
         finally:
@@ -387,7 +386,7 @@ def test_of_a_folder_the_first_row_set_aside_is_named_with_its_file(tmp_path, co
     folder.mkdir()
     written(folder, [READY["alpaca"]], "a.jsonl")
     bad = written(folder, [READY["alpaca"] | {"output": ""}], "b.jsonl")
-    assert f"(first: {corpus.shown(bad)}, row 1)" in command(folder)[1]
+    assert f"(first: {shown(bad)}, row 1)" in command(folder)[1]
     written(tmp_path, [READY["alpaca"], READY["alpaca"] | {"output": ""}])
     assert "(first: row 2)" in command(tmp_path / "rows.jsonl")[1]
 
@@ -511,15 +510,6 @@ def test_any_bytes_are_accounted_for_or_refused_with_a_sentence(tmp_path, name, 
         assert str(tmp_path) in str(error)
 
 
-@pytest.mark.parametrize("form", READY)
-@any_file
-@given(values=st.lists(json_values, min_size=1, max_size=4))
-def test_any_json_in_the_columns_of_a_form_is_accounted_for(tmp_path, form, values):
-    columns = list(READY[form])
-    rows = [READY[form], *({column: value for column in columns} for value in values), *values]
-    accounted(convert.run(str(written(tmp_path, rows)), out=tmp_path / "out.jsonl"))
-
-
 # The report
 
 
@@ -546,47 +536,3 @@ def test_lengths_are_those_of_the_instruction_room(tmp_path):
     found = report.lengths
     assert (found["shortest"], found["median"], found["longest"]) == (wanted.shortest, wanted.median, wanted.longest)
     assert found["cut"] / found["measured"] == wanted.share_over
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "sk-" + "aB3" * 10,
-        "AKIA" + "Z7" * 8,
-        "ghp_" + "x1" * 18,
-        "the password: hunter2hunter2",
-        'API_KEY="abcd1234efgh"',
-        "-----BEGIN RSA PRIVATE KEY-----",
-    ],
-)
-def test_what_looks_like_a_secret_is_found_and_never_shown(text):
-    [found] = secrets(f"It is\n{text} I think")
-    assert found["characters"] >= 16 and text not in str(found)
-    assert text[-6:] not in str(found)
-
-
-@pytest.mark.parametrize(
-    "text", ["the task-force of the risk-averse", "a secret: tell nobody", "high key", "password reset"]
-)
-def test_words_are_no_secrets(text):
-    assert secrets(text) == []
-
-
-def test_questions_across_the_split(tmp_path):
-    long = "Name the three largest cities of the country that lies between Spain and the Atlantic ocean"
-    rows = [
-        {"instruction": text, "output": "x"} for text in (long + ", please", "What is 2 plus 3?", "Why", long.upper())
-    ]
-    held_out = written(tmp_path, [{"instruction": text, "output": "y"} for text in ("Where?", long)], "held.jsonl")
-    found = convert.run(str(written(tmp_path, rows)), held_out=str(held_out)).as_dict()["held_out"]
-    assert (found["same"], found["near"]) == (1, 1)
-    assert [(one["row"], one["held_out_row"]) for one in found["examples"]] == [(1, 2), (4, 2)]
-
-
-@settings(deadline=None)
-@given(st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=7), min_size=1, max_size=6), st.data())
-def test_near_questions_are_all_found(held_out, data):
-    asked = data.draw(st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=7))
-    sets = [set(words) for words in held_out]
-    wanted = any(len(set(asked) & other) >= 0.8 * len(set(asked) | other) for other in sets)
-    assert (HeldOut(" ".join(words) for words in held_out).like(" ".join(asked)) is not None) == wanted

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from unsloth_course import models
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import corpus
-from unsloth_course.lesson.data.files import Checked
+from unsloth_course.lesson.data import corpus, documents
+from unsloth_course.lesson.data.rows import Checked
 
-from .test_files import any_file, json_values, written
+from .test_files import any_file, written
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,6 @@ def texts(source, **arguments):
 
 def names(checked, folder):
     """File and reason of all that was set aside, the file as it is called in the folder."""
-    assert all(aside.row is None for aside in checked.set_aside)
     return {os.path.relpath(aside.file, folder).replace(os.sep, "/"): aside.reason for aside in checked.set_aside}
 
 
@@ -63,16 +62,6 @@ def test_where_the_text_is(make, row, column, unused):
     assert list(checked.dataset["text"]) == ["a"] and checked.unused_columns == unused
 
 
-def test_useless_texts_are_set_aside_with_the_reason():
-    checked = corpus.load(["", "one", " \n", "half \ud800"], name="notes")
-    assert list(checked.dataset["text"]) == ["one"]
-    assert [str(aside) for aside in checked.set_aside] == [
-        "notes, row 1: column 'text' is empty",
-        "notes, row 3: column 'text' is empty",
-        "notes, row 4: column 'text' contains half of a surrogate pair, which is not text",
-    ]
-
-
 @given(st.lists(st.text(max_size=60) | st.text("ab\n", max_size=60), max_size=20).map("".join), st.integers(1, 40))
 def test_passages_lose_nothing_and_none_but_the_last_is_short(text, characters):
     pieces = corpus.passages(text, characters)
@@ -97,19 +86,11 @@ def test_the_costliest_words_save_most_tokens(tokenizer):
     assert corpus.costly_words([], tokenizer, 3) == corpus.costly_words(["a b 12"], tokenizer, 3) == []
 
 
-def test_control_tokens_stay_in_the_text():
-    assert texts(["a<|im_end|>b"]) == ["a<|im_end|>b"]
-
-
 @pytest.mark.parametrize(
     ("source", "column", "sentence"),
     [
         ([], None, "the list is empty"),
-        (["a", 3], None, "the list, row 2 is a number, not text"),
-        ([["a"]], None, "the list, row 1 is a list, not text"),
-        ([{"Text": "a"}], None, "column 'text': this column is missing.*Did you mean 'text' by 'Text'"),
-        ([{"text": "a"}], "body", "column 'body': this column is missing"),
-        ([{"text": 7}], None, "found a number, expected text"),
+        ([{"text": "a"}], "body", "nothing is left .* column 'body': this column is missing"),
         (["", " "], None, "nothing is left to train on"),
         (7, None, "The data is of type int"),
     ],
@@ -117,11 +98,6 @@ def test_control_tokens_stay_in_the_text():
 def test_bad_data_in_memory_is_a_sentence(source, column, sentence):
     with pytest.raises(CourseError, match=sentence):
         corpus.load(source, column=column)
-
-
-def test_a_data_set_without_a_text_column_is_a_sentence():
-    with pytest.raises(CourseError, match=r"mine, row 1, column 'text': this column is missing. It has 'body'"):
-        corpus.load(Dataset.from_list([{"body": "a"}]), name="mine")
 
 
 # One file
@@ -140,14 +116,6 @@ def test_utf_16_of_either_byte_order_is_read(tmp_path):
         assert texts(written(tmp_path, "a.txt", mark + "né".encode(encoding))) == ["né"]
 
 
-def test_rows_are_texts_of_their_own(tmp_path):
-    path = written(tmp_path, "a.jsonl", rows({"text": "one"}, {"text": ""}, {"text": "two", "id": 3}))
-    checked = corpus.load(path)
-    assert list(checked.dataset["text"]) == ["one", "two"]
-    assert [str(aside) for aside in checked.set_aside] == [f"{path}, row 2: column 'text' is empty"]
-    assert checked.unused_columns == ["id"]
-
-
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
@@ -157,11 +125,8 @@ def test_rows_are_texts_of_their_own(tmp_path):
         ("a.txt", b"ab\0cd", r"a\.txt: byte 2 \(from 0\) is zero, so it is binary"),
         ("a.txt", "né".encode("utf-16-le"), "UTF-16 without a byte order mark"),
         ("a.txt", "n".encode("utf-32"), "the character zero"),
-        ("a.txt", b"", "is empty: it has no text"),
-        ("a.txt", b"\xef\xbb\xbf \n", "is empty: it has no text"),
-        ("a.csv", b"text\n", r"a\.csv has none of the endings \.txt, \.md, \.py, \.json, \.jsonl"),
-        ("a.jsonl", b'{"txt": "a"}', r"a\.jsonl, row 1 \(line 1\), column 'text': this column is missing"),
-        ("a.jsonl", b'{"text": "caf\xe9"}', r"a\.jsonl, line 1: byte 13 \(from 0\) is not UTF-8"),
+        ("a.txt", b"", "is empty: it has no rows"),
+        ("a.txt", b"\xef\xbb\xbf \n", "is empty: it has no rows"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_a_sentence(tmp_path, name, content, sentence):
@@ -176,7 +141,7 @@ def test_a_file_that_is_not_there_is_a_sentence(tmp_path, name):
 
 
 def test_a_file_above_the_limit_is_a_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus, "MAX_FILE_BYTES", 2**20)
+    monkeypatch.setattr(documents, "MAX_FILE_BYTES", 2**20)
     assert len(texts(written(tmp_path, "a.txt", b"x" * 2**20))[0]) == 2**20
     with pytest.raises(CourseError, match=r"it has 2 MiB, and the limit is 1 MiB. Cut it"):
         corpus.load(written(tmp_path, "a.txt", b"x" * 2**21))
@@ -225,8 +190,7 @@ def test_what_is_hidden_is_left_out(folder):
 
 
 def test_what_cannot_be_used_is_set_aside_by_name(folder, monkeypatch):
-    monkeypatch.setattr(corpus, "MAX_FILE_BYTES", 100)
-    monkeypatch.setattr(corpus, "MAX_ROWS_BYTES", 200)
+    monkeypatch.setattr(documents, "MAX_FILE_BYTES", 100)
     for name, content in {
         "good.txt": "good",
         "picture.png": b"\x89PNG",
@@ -234,22 +198,21 @@ def test_what_cannot_be_used_is_set_aside_by_name(folder, monkeypatch):
         "latin.txt": b"caf\xe9",
         "empty.md": " \n",
         "large.txt": b"x" * 101,
-        "large.jsonl": b"x" * 201,
-        "broken.jsonl": '{"text": "never by half"}\n{"text": ',
+        "broken.jsonl": '{"text": "good row"}\n{"text": ',
         "other.jsonl": rows({"label": 1}),
     }.items():
         written(folder, name, content)
     checked = corpus.load(folder)
-    assert list(checked.dataset["text"]) == ["good"]
+    assert list(checked.dataset["text"]) == ["good row", "good"]
     reasons = names(checked, folder)
     assert list(reasons) == sorted(reasons)
     assert reasons.pop("picture.png").startswith("it has none of the endings .txt, .md, .py, .jsonl")
     assert reasons.pop("binary.txt").startswith("byte 1 (from 0) is zero, so it is binary")
     assert reasons.pop("latin.txt") == "byte 3 (from 0) is not UTF-8. Save the file as UTF-8."
-    assert reasons.pop("empty.md") == "it is empty"
-    assert reasons.pop("large.txt").startswith("it has 0 MiB") and reasons.pop("large.jsonl").startswith("it has 0 MiB")
+    assert reasons.pop("empty.md").startswith("it is empty")
+    assert reasons.pop("large.txt").startswith("it has 0 MiB, and the limit is 0 MiB")
     assert reasons.pop("broken.jsonl").startswith("line 2, column 10: the JSON is broken")
-    assert reasons.pop("other.jsonl").startswith("row 1 (line 1), column 'text': this column is missing")
+    assert reasons.pop("other.jsonl").startswith("column 'text': this column is missing")
     assert reasons == {}
 
 
@@ -280,16 +243,14 @@ def test_links_are_not_followed(folder, tmp_path):
 
 
 def test_a_folder_without_text_says_what_was_found(folder):
-    with pytest.raises(CourseError, match=r"corpus holds no text.*It has no files.*Put \.txt, \.md, \.py, \.jsonl"):
+    written(folder, ".c.txt", "hidden")
+    with pytest.raises(CourseError, match=r"corpus has no files to read; hidden.*Put \.txt, \.md, \.py, \.jsonl"):
         corpus.load(folder)
     written(folder, "a.png", b"\0")
-    written(folder, "b.txt", "")
-    written(folder, ".c.txt", "hidden")
+    written(folder, "b.bin", b"\0")
     written(folder / "sub", "d.jsonl", rows({"text": ""}))
-    found = r"Set aside: 3 \(first: 'a.png'\).*none of the endings.*it is empty.*left out: 1"
-    with pytest.raises(CourseError, match=found) as caught:
+    with pytest.raises(CourseError, match=r"a\.png: nothing is left .* aside: 3, most often \(2\) because it has none"):
         corpus.load(folder)
-    assert "column 'text' is empty" in str(caught.value)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a file name is text there")
@@ -333,25 +294,6 @@ def test_any_bytes_give_texts_or_a_sentence(tmp_path, name, content):
         assert in_folder.dataset.to_dict() == alone.dataset.to_dict()
     if alone and name.endswith(".txt") and content[:2] not in (b"\xff\xfe", b"\xfe\xff"):
         assert alone.dataset["text"][0].encode() == content.removeprefix(b"\xef\xbb\xbf")
-
-
-@any_file
-@given(items=st.lists(json_values | st.fixed_dictionaries({"text": json_values}), max_size=4))
-def test_any_rows_give_texts_or_a_sentence(tmp_path, items):
-    read(written(tmp_path, "a.jsonl", rows(*items)))
-
-
-@given(items=st.lists(st.text(max_size=10), max_size=6))
-@settings(deadline=None)
-def test_every_text_is_kept_or_set_aside(items):
-    if not any(item and not item.isspace() for item in items):
-        with pytest.raises(CourseError):
-            corpus.load(items)
-        return
-    checked = corpus.load(items)
-    aside = {row.row - 1 for row in checked.set_aside}
-    assert list(checked.dataset["text"]) == [item for number, item in enumerate(items) if number not in aside]
-    assert all(not items[number] or items[number].isspace() for number in aside)
 
 
 # Blocks

@@ -1,4 +1,4 @@
-"""The instruction shape: what is kept, what is set aside, what is refused, and what the trainer is given."""
+"""The instruction shape: what comes out of it, and what the trainer is given. Its faults: `test_reading`."""
 
 import json
 import random
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import instruction
 
-from .test_files import any_file, json_values, written
+from .test_files import written
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -41,145 +41,12 @@ def tokenizer():
     )
 
 
-def refusal(source, **options):
-    with pytest.raises(CourseError) as caught:
-        instruction.load(source, **options)
-    message = str(caught.value)
-    message.encode()
-    return message
-
-
-def test_three_text_columns_come_out(tmp_path):
-    path = written(tmp_path, "a.json", json.dumps([{**ROW, "text": "Add. 2 3 5"}]))
-    checked = instruction.load(path)
-    assert checked.dataset.to_list() == [ROW]
-    assert {name: feature.dtype for name, feature in checked.dataset.features.items()} == dict.fromkeys(ROW, "string")
-    assert checked.dataset.column_names == ["instruction", "input", "output"]
-    assert checked.set_aside == [] and checked.unused_columns == ["text"]
-
-
-def test_file_list_and_dataset_give_the_same(tmp_path):
-    rows = [ROW, {**ROW, "output": "five"}]
-    path = written(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)))
-    for source in (path, str(path), rows, Dataset.from_list(rows)):
-        assert instruction.load(source).dataset.to_list() == rows
-
-
 @pytest.mark.parametrize("input", [{}, {"input": None}, {"input": float("nan")}, {"input": ""}])
-def test_no_input_becomes_empty_text(input):
-    rows = [{"instruction": "Hi", "output": "Ho", **input}]
-    assert instruction.load(rows).dataset.to_list() == [{"instruction": "Hi", "input": "", "output": "Ho"}]
-
-
-@pytest.mark.parametrize("column", ["instruction", "output"])
-@pytest.mark.parametrize("nothing", ["", " \n\t", None, float("nan")])
-def test_empty_rows_are_set_aside_and_counted(column, nothing):
-    checked = instruction.load([ROW, {**ROW, column: nothing}, ROW], name="mine")
-    assert len(checked.dataset) == 2
-    [row] = checked.set_aside
-    assert (row.file, row.row, row.reason) == ("mine", 2, f"column '{column}' is empty")
-    assert "rows ready: 2, set aside: 1" in str(checked)
-
-
-@pytest.mark.parametrize("column", ["instruction", "input", "output"])
-@pytest.mark.parametrize("token", instruction.CONTROL_TOKENS)
-def test_text_with_a_control_token_is_set_aside(column, token):
-    checked = instruction.load([ROW, {**ROW, column: f"a{token}\n<|im_start|>system"}])
-    [row] = checked.set_aside
-    assert row.row == 2 and f"column '{column}' contains the control token <|" in row.reason
-
-
-def test_the_control_tokens_are_a_choice():
-    rows = [ROW, {**ROW, "input": "<|im_end|>"}, {**ROW, "input": "[INST]"}]
-    assert [row.row for row in instruction.load(rows, control_tokens=["[INST]"]).set_aside] == [3]
-    assert instruction.load(rows, control_tokens=["", "</s>"]).set_aside == []
-
-
-@pytest.mark.parametrize("column", ["instruction", "input", "output"])
-def test_half_a_surrogate_pair_is_set_aside(tmp_path, column):
-    path = written(tmp_path, "a.json", json.dumps([ROW, {**ROW, column: "\ud800"}]))
-    [row] = instruction.load(path).set_aside
-    assert row.row == 2 and "surrogate" in row.reason
-
-
-def test_nothing_left_is_refused():
-    message = refusal([{**ROW, "output": ""}, {**ROW, "output": ""}, {**ROW, "instruction": ""}], name="mine")
-    assert "mine: nothing is left" in message and "set aside: 3" in message
-    assert "(2) because column 'output' is empty" in message
-
-
-@pytest.mark.parametrize("column", ["instruction", "output"])
-def test_a_missing_column_names_file_row_and_column(tmp_path, column):
-    short = {name: text for name, text in ROW.items() if name != column}
-    path = written(tmp_path, "a.jsonl", f"{json.dumps(ROW)}\n\n{json.dumps(short)}")
-    assert f"{path}, row 2 (line 3), column '{column}': this column is missing" in refusal(path)
-    assert f"row 1, column '{column}': this column is missing" in refusal(Dataset.from_list([short]))
-
-
-def test_an_object_without_columns():
-    assert "It has no columns." in refusal([{}])
-
-
-@pytest.mark.parametrize("wrong", ["ouput", "OUTPUT", "outputs", " output "])
-def test_a_column_name_that_is_nearly_right(wrong):
-    message = refusal([{"instruction": "Hi", wrong: "Ho"}])
-    assert f"Did you mean 'output' by '{wrong}'?" in message
-
-
-@pytest.mark.parametrize("wrong", ["inputs", "INPUT", "imput"])
-def test_a_misspelt_input_is_not_lost(wrong):
-    assert f"Did you mean 'input' by '{wrong}'?" in refusal([{"instruction": "Hi", "output": "Ho", wrong: "2 3"}])
-
-
-def test_an_unlike_column_name_is_no_guess():
-    assert "Did you mean" not in refusal([{"instruction": "Hi", "completion": "Ho"}])
-    assert instruction.load([{"instruction": "Hi", "output": "Ho", "source": "x"}]).unused_columns == ["source"]
-
-
-@pytest.mark.parametrize("column", ["instruction", "input", "output"])
-@pytest.mark.parametrize(
-    ("value", "words"), [(5, "a number"), (["5"], "a list"), ({}, "an object"), (True, "true or false")]
-)
-def test_a_wrong_type_names_file_row_and_column(tmp_path, column, value, words):
-    path = written(tmp_path, "a.json", json.dumps([ROW, {**ROW, column: value}]))
-    assert f"{path}, row 2, column '{column}': found {words}, expected text" in refusal(path)
-
-
-def test_a_deeply_nested_value_is_refused_in_words(tmp_path):
-    deep = "[" * 900 + "]" * 900
-    path = written(tmp_path, "a.jsonl", '{"instruction": "Hi", "output": ' + deep + "}")
-    with pytest.raises(CourseError, match=r"found a list|nested too deeply"):
-        instruction.load(path)
-
-
-@any_file
-@given(content=st.binary())
-def test_any_bytes_never_give_a_traceback(tmp_path, content):
-    path = written(tmp_path, "a.jsonl", content)
-    with pytest.raises(CourseError):
-        instruction.load(path)
-
-
-@settings(any_file, max_examples=200)
-@given(
-    values=st.lists(
-        st.fixed_dictionaries(
-            {"instruction": st.text() | json_values, "output": st.text() | json_values},
-            optional={"input": st.text() | json_values, "Input": json_values, "note": json_values},
-        )
-        | st.dictionaries(st.text(), json_values, max_size=3),
-        max_size=4,
-    )
-)
-def test_any_json_is_kept_set_aside_or_refused(tmp_path, values):
-    path = written(tmp_path, "a.json", json.dumps(values))
-    try:
-        checked = instruction.load(path)
-    except CourseError as error:
-        str(error).encode()
-        return
-    assert len(checked.dataset) + len(checked.set_aside) == len(values)
-    assert all(row["instruction"].strip() and row["output"].strip() for row in checked.dataset)
+def test_three_text_columns_come_out(input):
+    checked = instruction.load([{"instruction": "Hi", "output": "Ho", "text": "Hi Ho", **input}])
+    assert checked.dataset.to_list() == [{"instruction": "Hi", "input": "", "output": "Ho"}]
+    assert {name: feature.dtype for name, feature in checked.dataset.features.items()} == dict.fromkeys(ROW, "string")
+    assert checked.set_aside == [] and checked.unused_columns == ["text"]
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"])).filter(
@@ -238,7 +105,6 @@ def test_a_data_set_of_another_shape_is_refused(tokenizer):
         lambda: other.map(instruction.to_prompt_completion, batched=True),
         lambda: instruction.render(other, tokenizer),
         lambda: instruction.lengths(other, tokenizer, 10),
-        lambda: instruction.split(other, 1, 0),
     ):
         with pytest.raises(CourseError, match="no column 'instruction'; it has 'question', 'output'"):
             use()
@@ -310,55 +176,11 @@ def test_lengths_of_nothing(tokenizer):
         instruction.lengths(instruction.load([ROW]).dataset.select([]), tokenizer, 8)
 
 
-def numbered(count):
-    return [{"instruction": "Double.", "input": str(number), "output": str(2 * number)} for number in range(count)]
-
-
-@settings(deadline=None)
-@given(repeats=st.lists(st.integers(1, 4), min_size=2, max_size=12), seed=st.integers(0, 2**32), data=st.data())
-def test_split_keeps_a_question_on_one_side(repeats, seed, data):
-    rows = [row for row, times in zip(numbered(len(repeats)), repeats, strict=True) for _ in range(times)]
-    dataset = Dataset.from_list(rows)
-    held_out = data.draw(st.integers(1, len(repeats) - 1))
-    train, evaluation = instruction.split(dataset, held_out, seed)
-    assert len(set(evaluation["input"])) == held_out
-    assert not set(train["input"]) & set(evaluation["input"])
-    key = "input"
-    assert sorted([*train[key], *evaluation[key]]) == sorted(dataset[key])
-
-
-def test_split_knows_a_question_by_its_whole_text():
-    rows = [
-        {"instruction": "Double. 3", "input": "", "output": "6"},
-        {"instruction": "Double.", "input": "3", "output": "six"},
-        {"instruction": "double.\n", "input": " 3 ", "output": "VI"},
-        {"instruction": "Halve.", "input": "3", "output": "1.5"},
-    ]
-    sides = [[row["output"] for row in side] for side in instruction.split(Dataset.from_list(rows), 1, 0)]
-    assert sorted(sides) == [["1.5"], ["6", "six", "VI"]]
-
-
-def test_split_follows_the_seed():
-    dataset = Dataset.from_list(numbered(50))
-    first, again, other = (instruction.split(dataset, 10, seed)[1]["input"][:] for seed in (1, 1, 2))
-    assert first == again != other
-    assert first == sorted(first, key=int)
-
-
-@pytest.mark.parametrize("held_out", [0, -1, 5, 6])
-def test_too_few_questions_to_split(held_out):
-    dataset = Dataset.from_list(numbered(5) * 3)
-    with pytest.raises(CourseError, match=f"hold out {held_out} questions: the data set has 5 distinct"):
-        instruction.split(dataset, held_out, 0)
-
-
 @pytest.mark.skipif(not SAMPLE.exists(), reason="the sample lies beside the repository on the author's machine only")
 def test_the_real_sample(tokenizer):
     checked = instruction.load(SAMPLE)
     written_rows = json.loads(SAMPLE.read_text(encoding="utf-8"))
     assert checked.dataset.to_list() == written_rows and checked.set_aside == []
-    train, held_out = instruction.split(checked.dataset, 50, 3407)
-    assert (len(train), len(held_out)) == (350, 50)
     texts = instruction.render(checked.dataset, tokenizer)["text"]
     for row, text in zip(written_rows, texts, strict=True):
         assert text.startswith("<|im_start|>user\n" + row["instruction"]) and text.endswith(

@@ -1,18 +1,14 @@
 """The preference shape: its three forms, what is set aside and why, and what the trainer is given."""
 
-import gzip
-import json
-
 import pytest
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import preference
-from unsloth_course.lesson.data.preference import conversation, load
-
-from .test_files import any_file, json_values, written
+from unsloth_course.lesson.data import pairs, preference
+from unsloth_course.lesson.data.pairs import conversation
+from unsloth_course.lesson.data.preference import load
 
 ORCA = {"system": "", "question": "What is 3 + 4?", "chosen": "It is 7.", "rejected": "7"}
 TEXT = {"prompt": "What is 3 + 4?", "chosen": "It is 7.", "rejected": "7"}
@@ -27,16 +23,8 @@ def said(role, content):
 CHAT = {"prompt": [USER], "chosen": [said("assistant", "It is 7.")], "rejected": [said("assistant", "7")]}
 ASKED = "\n\nHuman: What is 3 + 4?\n\nAssistant:"
 NESTED = {"chosen": f"{ASKED} It is 7.", "rejected": f"{ASKED} 7"}
-WHOLE = {column: [USER, said("assistant", MADE[column])] for column in preference.ANSWERS}
+WHOLE = {column: [USER, said("assistant", MADE[column])] for column in pairs.ANSWERS}
 FORMS = {"orca": ORCA, "text": TEXT, "chat": CHAT, "nested": NESTED, "whole": WHOLE}
-
-
-def refusal(source, **options):
-    with pytest.raises(CourseError) as caught:
-        load(source, **options)
-    message = str(caught.value)
-    message.encode()
-    return message
 
 
 def reason(row, good=MADE):
@@ -52,19 +40,10 @@ def reason(row, good=MADE):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_gives_the_same_row(tmp_path, form):
-    rows = [FORMS[form]] * 2
-    jsonl = "\n".join(map(json.dumps, rows))
-    sources = [
-        rows,
-        Dataset.from_list(rows),
-        written(tmp_path, "a.json", json.dumps(rows)),
-        written(tmp_path, "a.jsonl", jsonl),
-        written(tmp_path, "a.jsonl.gz", gzip.compress(jsonl.encode())),
-    ]
-    for source in sources:
+def test_every_form_gives_the_same_row(form):
+    for source in ([FORMS[form]] * 2, Dataset.from_list([FORMS[form]] * 2)):
         checked = load(source)
-        assert checked.dataset.column_names == list(preference.COLUMNS)
+        assert checked.dataset.column_names == list(pairs.COLUMNS)
         assert checked.dataset.to_list() == [MADE, MADE]
         assert checked.set_aside == [] and checked.unused_columns == []
 
@@ -105,7 +84,7 @@ def test_what_was_not_read_is_named():
     assert load([row]).unused_columns == ["id", "generations"]
     turn = said("assistant", "It is 7.")
     checked = load([CHAT | {"chosen": [turn | {"name": "Ada", "tool_calls": None}], "score": 1.0}])
-    assert checked.unused_columns == ["score", "chosen: name"]
+    assert checked.unused_columns == ["chosen: name", "score"]
     assert load([TEXT | {"system": "Be brief."}]).unused_columns == ["system"]
     assert load([ORCA | {"sytem": "Be brief."}]).unused_columns == ["sytem"]
 
@@ -145,7 +124,7 @@ def test_histories_that_differ_are_set_aside(form):
         (None, "is empty"),
     ],
 )
-@pytest.mark.parametrize("column", preference.ANSWERS)
+@pytest.mark.parametrize("column", pairs.ANSWERS)
 def test_what_is_no_conversation_with_an_answer_is_set_aside(column, text, words):
     assert reason(NESTED | {column: text}).startswith(f"column '{column}' {words}")
 
@@ -154,7 +133,7 @@ def test_a_prompt_has_to_end_with_the_user():
     doubled = "\n\nHuman: A\n\nAssistant: one\n\nAssistant:"
     row = {"chosen": f"{doubled} two", "rejected": f"{doubled} three"}
     assert reason(row) == "column 'chosen': the prompt does not end in a turn of the user"
-    alone = {column: [said("assistant", column)] for column in preference.ANSWERS}
+    alone = {column: [said("assistant", column)] for column in pairs.ANSWERS}
     assert reason(alone) == "column 'chosen' has no prompt"
 
 
@@ -221,20 +200,10 @@ def test_a_huge_text_is_split_at_once(text):
 # What else is set aside
 
 
-@pytest.mark.parametrize("nothing", ["", " \n", None, float("nan")])
-def test_empty_text_is_set_aside(nothing):
-    for row, column in [
-        (ORCA, "question"),
-        (TEXT, "prompt"),
-        *[(r, c) for r in (ORCA, TEXT) for c in preference.ANSWERS],
-    ]:
-        assert reason(row | {column: nothing}) == f"column '{column}' is empty"
-
-
-@pytest.mark.parametrize("column", preference.COLUMNS)
+@pytest.mark.parametrize("column", pairs.COLUMNS)
 def test_empty_turns_are_set_aside(column):
     assert reason(CHAT | {column: []}) == f"column '{column}' is empty"
-    for nothing in ("", " \n", None):
+    for nothing in ("", " \n"):
         words = "is empty" if column == "prompt" else "ends in an empty answer"
         assert reason(CHAT | {column: [CHAT[column][0] | {"content": nothing}]}) == f"column '{column}' {words}"
 
@@ -245,27 +214,19 @@ def test_two_answers_that_are_the_same_are_set_aside(same):
         assert reason(FORMS[form] | {"chosen": value}) == "'chosen' and 'rejected' are the same"
 
 
-@pytest.mark.parametrize("column", preference.ORCA_COLUMNS)
-def test_control_tokens_and_half_characters_are_set_aside(column):
-    row = ORCA | {column: f"a<|im_end|> {ORCA[column]}"}
-    assert reason(row) == f"column '{column}' contains the control token <|im_end|>"
-    assert "half of a surrogate pair" in reason(ORCA | {column: f"\ud800 {ORCA[column]}"})
-    assert len(load([row], control_tokens=["</s>"]).dataset) == 1
-
-
 @pytest.mark.parametrize("spoilt", ["a<|im_start|>", "\ud800"])
 def test_they_are_found_in_every_turn_and_form(spoilt):
     history = [said("user", "Hello."), said("assistant", f"Hello. {spoilt}"), USER]
     assert reason(CHAT | {"prompt": history}).startswith("column 'prompt, turn 2' contains")
-    for column in preference.ANSWERS:
+    for column in pairs.ANSWERS:
         assert reason(CHAT | {column: [said("assistant", spoilt)]}).startswith(f"column '{column}' contains")
         assert reason(NESTED | {column: f"{ASKED} {spoilt}"}).startswith(f"column '{column}' contains")
     asked = joined([said("user", spoilt)])
-    row = {column: f"{asked}\n\nAssistant: {column}" for column in preference.ANSWERS}
+    row = {column: f"{asked}\n\nAssistant: {column}" for column in pairs.ANSWERS}
     assert reason(row).startswith("column 'chosen' contains")
 
 
-@pytest.mark.parametrize("role", ["tool", "User", "", None, "user<|im_end|>", "\ud800"])
+@pytest.mark.parametrize("role", ["tool", "Users", "", "user<|im_end|>", "\ud800"])
 def test_a_role_that_no_template_has_to_know_is_set_aside(role):
     words = reason(CHAT | {"prompt": [USER, said(role, "x")]})
     words.encode()
@@ -315,126 +276,40 @@ def test_whole_conversations_may_have_other_columns_beside_them():
     assert checked.dataset[1] == {"prompt": CHAT["prompt"], "chosen": "yes", "rejected": "no"}
 
 
-# What is refused
+# Columns and values
 
 
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"question": "Q", "choosen": "a", "rejected": "b"}, "'chosen': this column is missing. It has 'question',"),
         ({"question": "Q", "choosen": "a", "rejected": "b"}, "Did you mean 'chosen' by 'choosen'? Rename it."),
         ({"Prompt": "Q", "chosen": "a", "rejected": "b"}, "Did you mean 'prompt' by 'Prompt'?"),
         ({"questions": "Q", "chosen": "a", "rejected": "b"}, "Did you mean 'question' by 'questions'?"),
         ({"sytem": "S", "question": "Q", "chosen": "a", "rejected": "b"}, "Did you mean 'system' by 'sytem'?"),
         ({"prompt": "Q", "chosen": "a", "reject": "b"}, "Did you mean 'rejected' by 'reject'?"),
         ({"chosen": "a"}, "column 'rejected': this column is missing. It has 'chosen'."),
-        ({}, "this column is missing. It has no columns."),
         (
             {"instruction": "Q", "chosen": "a", "rejected": "b"},
-            "column 'prompt': this column is missing. It has 'instr",
+            "column 'prompt': this column is missing. It has",
         ),
         ({"id": 1, "chosen": "a", "rejected": "b"}, "or let 'chosen' and 'rejected' be whole conversations."),
         ({"id": 1} | NESTED | {"rejected": "b"}, "or let 'chosen' and 'rejected' be whole conversations."),
+        (CHAT | {"prompt": ["Q"]}, "column 'prompt': turn 1 is text, not an object"),
+        (CHAT | {"prompt": [USER, None]}, "column 'prompt': turn 2 is null, not an object"),
+        (CHAT | {"chosen": [{"role": "assistant"}]}, "column 'chosen': turn 1 has no 'content'"),
+        (CHAT | {"chosen": [{}]}, "column 'chosen': turn 1 has no 'role' or 'from'; it has nothing"),
+        (CHAT | {"prompt": [said("user", ["Q"])]}, "column 'prompt': turn 1 has a list as 'content', not text"),
+        (CHAT | {"prompt": [said(1, "Q")]}, "column 'prompt': turn 1 has the role a number"),
     ],
 )
-def test_a_column_that_is_missing_or_misspelt_is_a_sentence(row, words):
-    message = refusal([row], name="mine")
-    assert message.startswith("mine, row 1, column '") and words in message
+def test_a_row_that_cannot_be_read_is_set_aside(row, words):
+    assert words in reason(row)
 
 
-def test_a_file_row_and_line_are_named(tmp_path):
-    path = written(tmp_path, "a.jsonl", f"{json.dumps(ORCA)}\n\n{json.dumps({'question': 'Q', 'chosen': 'a'})}")
-    assert f"{path}, row 2 (line 3), column 'rejected': this column is missing." in refusal(path)
-
-
-@pytest.mark.parametrize(
-    ("row", "words"),
-    [
-        (ORCA | {"chosen": 7}, "column 'chosen': found a number, expected text"),
-        (ORCA | {"question": [USER]}, "column 'question': found a list, expected text"),
-        (TEXT | {"prompt": 7}, "column 'prompt': found a number, expected text or a list of turns"),
-        (TEXT | {"prompt": 7.5}, "column 'prompt': found a number, expected text"),
-        (TEXT | {"rejected": USER}, "column 'rejected': found an object, expected text or a list of turns"),
-        (NESTED | {"rejected": True}, "column 'rejected': found true or false, expected text or a list of turns"),
-        (CHAT | {"prompt": ["Q"]}, "column 'prompt': turn 1 is text, expected an object with 'role' and 'content'"),
-        (CHAT | {"prompt": [USER, None]}, "column 'prompt': turn 2 is null, expected an object"),
-        (CHAT | {"chosen": [{"from": "gpt", "value": "7"}]}, "turn 1 has no 'role'; it has 'from', 'value'. Rename"),
-        (CHAT | {"chosen": [{"role": "assistant"}]}, "column 'chosen': turn 1 has no 'content'; it has 'role'."),
-        (CHAT | {"chosen": [{}]}, "column 'chosen': turn 1 has no 'role'; it has nothing."),
-        (CHAT | {"prompt": [said("user", ["Q"])]}, "column 'prompt, turn 1, content': found a list, expected text"),
-        (CHAT | {"prompt": [said(1, "Q")]}, "column 'prompt, turn 1, role': found a number, expected text"),
-    ],
-)
-def test_a_value_that_is_neither_text_nor_turns_is_a_sentence(row, words):
-    message = refusal([MADE, row], name="mine")
-    assert message.startswith("mine, row 2, column '") and words in message
-
-
-def test_nothing_left_is_a_sentence():
-    message = refusal([ORCA | {"chosen": "7"}] * 3, name="mine")
-    assert "mine: nothing is left to train on. Rows set aside: 3, most often (3) because 'chosen' and" in message
-
-
-# Any rows
-
-turns_like_these = st.lists(
-    st.fixed_dictionaries(
-        {"role": st.sampled_from(["system", "user", "assistant"]) | json_values, "content": st.text() | json_values},
-        optional={"name": json_values},
-    )
-    | json_values,
-    max_size=3,
-)
-nested_like_these = st.lists(st.sampled_from(["\n\nHuman:", "\n\nAssistant:", " ", "a", "b"]), max_size=6).map("".join)
-values_like_these = st.text() | turns_like_these | nested_like_these | json_values
-answers_like_these = {"chosen": values_like_these, "rejected": values_like_these}
-rows_like_these = st.lists(
-    st.fixed_dictionaries(answers_like_these)
-    | st.fixed_dictionaries({"prompt": values_like_these} | answers_like_these, optional={"id": json_values})
-    | st.fixed_dictionaries({"question": values_like_these} | answers_like_these, optional={"system": json_values})
-    | st.dictionaries(st.text(), json_values, max_size=3),
-    max_size=4,
-)
-
-
-def check_any(source, rows):
-    try:
-        checked = load(source)
-    except CourseError as error:
-        str(error).encode()
-        return
-    assert len(checked.dataset) + len(checked.set_aside) == rows
-    str(checked).encode()
-    for row in checked.dataset:
-        assert row["prompt"][-1]["role"] == "user" and {turn["role"] for turn in row["prompt"]} <= set(preference.ROLES)
-        assert row["chosen"].strip() and row["rejected"].strip() and row["chosen"] != row["rejected"]
-    assert len(preference.keys(checked.dataset)) == len(checked.dataset)
-
-
-@settings(any_file, max_examples=300)
-@given(values=rows_like_these)
-def test_any_json_is_kept_set_aside_or_refused(tmp_path, values):
-    check_any(written(tmp_path, "a.json", json.dumps(values)), len(values))
-
-
-@settings(any_file, max_examples=100)
-@given(
-    values=st.lists(
-        st.dictionaries(
-            st.sampled_from([*preference.ORCA_COLUMNS, "prompt"]),
-            values_like_these | st.binary() | st.tuples(st.text()),
-        )
-    )
-)
-def test_any_rows_from_memory_are_kept_set_aside_or_refused(values):
-    check_any(values, len(values))
-
-
-@any_file
-@given(content=st.binary())
-def test_any_bytes_never_give_a_traceback(tmp_path, content):
-    with pytest.raises(CourseError):
-        load(written(tmp_path, "a.jsonl", content))
+def test_turns_are_read_as_in_a_chat():
+    """In ShareGPT's words too."""
+    told = {"prompt": [{"from": "human", "value": USER["content"]}], "chosen": [{"from": "gpt", "value": "It is 7."}]}
+    assert load([TEXT | told]).dataset.to_list() == [MADE]
 
 
 # For the trainer

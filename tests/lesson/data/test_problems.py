@@ -1,4 +1,4 @@
-"""The problem shape: the number that a solution ends in, what is kept and set aside, and what the trainer is given."""
+"""The problem shape: the number that a solution ends in, and what the trainer is given. Its faults: `test_reading`."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from unsloth_course.core import hub
@@ -16,7 +16,7 @@ from unsloth_course.lesson.data import problems, sources
 from unsloth_course.lesson.data.problems import final
 from unsloth_course.pocket import datasets
 
-from .test_files import any_file, json_values, written
+from .test_files import written
 
 ROW = {"question": "What is 3 times 4?", "answer": "3 * 4 = 12\n#### 12"}
 SAMPLE = Path(__file__).parents[4] / "shared" / "data" / "gsm8k_problems.jsonl"
@@ -113,82 +113,11 @@ def test_a_huge_text_is_read_at_once(text):
 # Loading
 
 
-def refusal(source, **options):
-    with pytest.raises(CourseError) as caught:
-        problems.load(source, **options)
-    message = str(caught.value)
-    message.encode()
-    return message
-
-
-def test_two_text_columns_come_out(tmp_path):
+def test_two_text_columns_come_out():
     rows = [{**ROW, "id": 7}, {"question": "Q", "answer": "#### 1,000"}]
-    jsonl = written(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)))
-    for source in (jsonl, written(tmp_path, "a.json", json.dumps(rows)), rows):
-        checked = problems.load(source)
-        assert checked.dataset.to_list() == [ROW, rows[1]]
-        assert checked.set_aside == [] and checked.unused_columns == ["id"]
-    assert problems.load(Dataset.from_list([ROW])).dataset.to_list() == [ROW]
-
-
-@pytest.mark.parametrize("answer", ["12", "#### ", "#### twelve", "#### 11 or 12", "3 * 4 = 12"])
-def test_a_row_without_a_final_number_is_set_aside(answer):
-    checked = problems.load([ROW, {**ROW, "answer": answer}, ROW], name="mine")
-    assert len(checked.dataset) == 2
-    assert [str(row) for row in checked.set_aside] == ["mine, row 2: column 'answer' ends in no number behind ####"]
-
-
-@pytest.mark.parametrize("column", problems.COLUMNS)
-@pytest.mark.parametrize("nothing", ["", " \n", None, float("nan")])
-def test_empty_rows_are_set_aside(column, nothing):
-    [row] = problems.load([ROW, {**ROW, column: nothing}]).set_aside
-    assert (row.row, row.reason) == (2, f"column '{column}' is empty")
-
-
-@pytest.mark.parametrize("column", problems.COLUMNS)
-def test_control_tokens_and_half_characters_are_set_aside(column):
-    spoilt = [{**ROW, column: f"a<|im_end|> {ROW[column]}"}, {**ROW, column: f"\ud800 {ROW[column]}"}]
-    reasons = [row.reason for row in problems.load([ROW, *spoilt]).set_aside]
-    assert "contains the control token <|im_end|>" in reasons[0] and "surrogate" in reasons[1]
-    assert len(problems.load([ROW, spoilt[0]], control_tokens=["</s>"]).dataset) == 2
-
-
-def test_what_cannot_be_used_is_a_sentence(tmp_path):
-    path = written(tmp_path, "a.jsonl", f"{json.dumps(ROW)}\n{json.dumps({'question': 'Q'})}")
-    assert f"{path}, row 2 (line 2), column 'answer': this column is missing. It has 'question'." in refusal(path)
-    assert "Did you mean 'answer' by 'answers'?" in refusal([{"question": "Q", "answers": "#### 1"}])
-    assert "column 'answer': found a number, expected text" in refusal([{"question": "Q", "answer": 12}])
-    assert "nothing is left to train on. Rows set aside: 2" in refusal([{"question": "Q", "answer": "12"}] * 2)
-
-
-rows_like_these = st.lists(
-    st.fixed_dictionaries(
-        {"question": st.text() | json_values, "answer": st.text("#0123456789 ,.\n") | st.text() | json_values},
-        optional={"id": json_values},
-    )
-    | st.dictionaries(st.text(), json_values, max_size=3),
-    max_size=4,
-)
-
-
-@settings(any_file, max_examples=200)
-@given(values=rows_like_these)
-def test_any_json_is_kept_set_aside_or_refused(tmp_path, values):
-    path = written(tmp_path, "a.json", json.dumps(values))
-    try:
-        checked = problems.load(path)
-    except CourseError as error:
-        str(error).encode()
-    else:
-        assert len(checked.dataset) + len(checked.set_aside) == len(values)
-        assert all(final(answer) is not None for answer in checked.dataset["answer"])
-
-
-@any_file
-@given(content=st.binary())
-def test_any_bytes_never_give_a_traceback(tmp_path, content):
-    with pytest.raises(CourseError):
-        problems.load(written(tmp_path, "a.jsonl", content))
+    checked = problems.load(rows)
+    assert checked.dataset.to_list() == [ROW, rows[1]]
+    assert checked.set_aside == [] and checked.unused_columns == ["id"]
 
 
 @pytest.mark.skipif(not SAMPLE.exists(), reason="the sample lies beside the repository on the author's machine only")

@@ -54,7 +54,7 @@ def test_nothing_is_found_where_nothing_is_planted(tmp_path):
     assert (found["rows"], found["converted"], found["set_aside"]) == (900, 900, [])
     assert (found["duplicates"], found["same_question"], found["empty"], found["identical_answers"]) == (0, 0, 0, 0)
     assert found["secrets"] == {"rows": 0, "examples": []} and found["lengths"]["cut"] == 0
-    assert found["held_out"] == {"same": 0, "near": 0, "examples": []}
+    assert found["held_out"] == {"same": 0, "examples": []}
 
 
 def test_repeated_rows_and_questions(tmp_path):
@@ -68,41 +68,25 @@ def test_repeated_rows_and_questions(tmp_path):
 
 
 def test_rows_across_the_split(tmp_path):
-    tested = rows_of(400, seed=1)
-    rows = rows_of(1500)
-    wanted = {}
-    for place, (number, change) in {
-        10: (0, "same"),
-        20: (1, "spelt"),
-        30: (2, "near"),
-        40: (3, "far"),
-        50: (4, "order"),
-    }.items():
-        words = tested[number]["instruction"].split()
-        if change == "spelt":
-            words = [word.upper() for word in words]
-        elif change == "near":
-            words = [*words[1:], "another"]  # 9 of 11 words in common: 0.82
-        elif change == "far":
-            words = [*words[2:], "another"]  # 8 of 11: 0.73
-        elif change == "order":
-            words = words[::-1]
-        rows[place]["instruction"] = "  ".join(words)
-        if change != "far":
-            wanted[place + 1] = (number + 1, change in ("same", "spelt"))
-    found = reported(tmp_path, rows, held_out=written(tmp_path, tested, "held.jsonl"))["held_out"]
-    assert (found["same"], found["near"]) == (2, 2)
-    assert {one["row"]: (one["held_out_row"], one["same"]) for one in found["examples"]} == wanted
+    tested, rows = rows_of(400, seed=1), rows_of(1500)
+    rows[10]["instruction"] = tested[0]["instruction"]
+    rows[20]["instruction"] = f" {tested[1]['instruction'].upper()}\n"
+    rows[30]["instruction"] = tested[2]["instruction"] + " or not"
+    report = convert.run(written(tmp_path, rows), held_out=written(tmp_path, tested, "held.jsonl"))
+    wanted = [(11, 1), (21, 2)]
+    found = report.as_dict()["held_out"]
+    assert found["same"] == 2 and [(one["row"], one["held_out_row"]) for one in found["examples"]] == wanted
+    assert "asked in the held-out file too: 2 rows (rows 11, 21)" in str(report)
 
 
 def test_the_held_out_file_may_be_in_another_form(tmp_path):
     rows = rows_of(50)
     told = [
-        {"conversations": [{"from": "human", "value": rows[7]["instruction"]}, {"from": "gpt", "value": "b"}]},
         {"conversations": 3},
+        {"conversations": [{"from": "human", "value": rows[7]["instruction"]}, {"from": "gpt", "value": "b"}]},
     ]
     found = reported(tmp_path, rows, held_out=written(tmp_path, told, "held.jsonl"))["held_out"]
-    assert (found["same"], found["near"], found["examples"][0]["row"]) == (1, 0, 8)
+    assert found["same"] == 1 and found["examples"][0] | {"file": ""} == {"file": "", "row": 8, "held_out_row": 2}
 
 
 def test_empty_answers_and_answers_that_are_the_same(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from unsloth_course.core import hub
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import corpus, instruction, preference, problems, sources
+from unsloth_course.lesson.data import corpus, instruction, pairs, preference, problems, sources
 from unsloth_course.lesson.profile import HUB_DATA
 from unsloth_course.pocket.english.tasks import is_short
 
@@ -251,7 +251,7 @@ def pair(number, **changes):
 def test_generated_preferences_are_prompts_with_two_answers_and_the_test_is_always_the_same():
     train, held_out, checked = sources.preferences("pocket", train=60, held_out=30, seed=1)
     other, again, _ = sources.preferences("pocket", train=60, held_out=30, seed=2)
-    assert train.column_names == held_out.column_names == list(preference.COLUMNS)
+    assert train.column_names == held_out.column_names == list(pairs.COLUMNS)
     assert (len(train), len(held_out), checked.set_aside) == (60, 30, [])
     assert held_out.to_dict() == again.to_dict() and train.to_dict() != other.to_dict()
     many = sources.preferences("pocket", train=2000, held_out=200, seed=3407)

@@ -6,18 +6,17 @@ converted or set aside with a reason; none is guessed at and none is dropped in 
 
 import contextlib
 import gzip
-import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from unsloth_course.commands.convert.report import HeldOut, Report, Template
+from unsloth_course.commands.convert.report import Report, Template
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import chat, detect, preference, reading, tables
-from unsloth_course.lesson.data.files import Aside, Broken, Row, SetAside, dumps
+from unsloth_course.lesson.data import chat, detect, documents, files, pairs, reading
+from unsloth_course.lesson.data.rows import Aside, Broken, Row, SetAside, key_of
 from unsloth_course.lesson.profile import POCKET
 
 TARGETS = ("instruction", "chat", "preference", "function-calling", "problems", "text")
@@ -26,7 +25,7 @@ SHAPES = {"function-calling": "chat"}
 OUT_ENDINGS = (".json", ".jsonl", ".jsonl.gz", ".parquet")
 MAX_LENGTH = 512  # tokens
 BATCH_ROWS = 1000
-HELD_OUT_ROWS = 100_000  # their words are held in memory
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 Convert = Callable[[Any], dict[str, Any]]
 
@@ -35,8 +34,8 @@ def _messages(turns: chat.Turns) -> dict[str, Any]:
     return {"messages": turns}
 
 
-def _pair(pair: preference.Pair) -> dict[str, Any]:
-    answers = {column: [chat.turn("assistant", getattr(pair, column))] for column in preference.ANSWERS}
+def _pair(pair: pairs.Pair) -> dict[str, Any]:
+    answers = {column: [chat.turn("assistant", getattr(pair, column))] for column in pairs.ANSWERS}
     return {"prompt": pair.prompt, **answers}
 
 
@@ -72,7 +71,7 @@ def run(
         out: a .json, .jsonl, .jsonl.gz or .parquet file. It is written whole or not at all, and beside it
             `<out>.set-aside.jsonl` with the file, the number, the reason and the content of every row set aside.
         max_length: tokens above which a row is counted as cut.
-        held_out: a file of the rows kept for testing; rows that ask what these ask, or nearly, are counted.
+        held_out: a file of the rows kept for testing; rows that ask what these ask are counted.
         model: whose tokenizer and chat template count the tokens: "pocket", a folder or a Hub name.
         progress: show a count of the rows on stderr.
 
@@ -94,7 +93,7 @@ def run(
             f"Choose one of {', '.join(possible)}."
         )
     template = Template(model)
-    in_folder = tables.is_folder(Path(os.path.expanduser(source)))
+    in_folder = documents.is_folder(Path(os.path.expanduser(source)))
     report = Report(form.name, target, max_length, _held_out(held_out), in_folder)
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(_Output(path)) if path else None
@@ -128,27 +127,33 @@ def _one(row: Row | Broken, form: detect.Form, convert: Convert, report: Report,
     report.note(row, form, made)
     if output:
         output.write(line)
-    turns = None if form.shape == "text" else reading.TURNS[form.shape](values)
-    question = values["text"] if turns is None else chat.question(turns)
-    report.add(row.file, row.number, line, question, values["text"] if turns is None else turns)
+    report.add(row.file, row.number, line, *_asked(form, values))
 
 
-def _held_out(source: str | None) -> HeldOut | None:
-    """The questions of the held-out file, in whatever form it is; rows that cannot be read have none."""
+def _asked(form: detect.Form, values: Any) -> tuple[str, str | chat.Turns]:
+    """The question in a row, and all of it as text or turns."""
+    if form.shape == "text":
+        return values["text"], values["text"]
+    turns = reading.TURNS[form.shape](values)
+    return chat.question(turns), turns
+
+
+def _held_out(source: str | None) -> dict[str, int] | None:
+    """The questions of the held-out file, in any form, by key, with the number of the first row that asks."""
     if source is None:
         return None
     form, rows = reading.opened(source)
-    return HeldOut(itertools.islice(_questions(form, rows), HELD_OUT_ROWS))
-
-
-def _questions(form: detect.Form, rows: Iterable[Row | Broken]) -> Iterator[str]:
+    found: dict[str, int] = {}
     for row in rows:
-        try:
-            values = reading.read(row, form)
-        except Aside:
-            yield ""  # keeps the numbers of the rows
-            continue
-        yield values["text"] if form.shape == "text" else chat.question(reading.TURNS[form.shape](values))
+        with contextlib.suppress(Aside):  # what cannot be read asks nothing
+            asked, _ = _asked(form, reading.read(row, form))
+            found.setdefault(key_of(asked), row.number)
+    return found
+
+
+def dumps(value: object) -> str:
+    """A row of texts as JSON on one line, with the letters of all scripts as they are."""
+    return _ENCODER.encode(value) if files.quick_json is None else files.quick_json.encode(value).decode()
 
 
 # Writing
@@ -167,7 +172,7 @@ def _checked_out(out: Path, source: str, held_out: str | None) -> Path:
         for written in (out, side_file(out)):
             if os.path.realpath(same) == os.path.realpath(written):
                 raise CourseError(f"{written} would be written over what is read. Give --out another name.")
-        if tables.is_folder(same) and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(same)):
+        if documents.is_folder(same) and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(same)):
             raise CourseError(
                 f"{out} lies in the folder {read}, all of which is read: the next run would take what is written now "
                 "for rows. Give --out a place outside of it."

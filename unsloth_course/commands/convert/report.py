@@ -1,32 +1,24 @@
-"""What there is to know about a data set before training on it, gathered row by row, without keeping the rows.
-
-Near-duplicates are questions whose sets of words have a Jaccard similarity of at least 0.8. They are found exactly, by
-the prefix filter of Bayardo, Ma and Srikant 2007, "Scaling up all pairs similarity search": two such sets must share
-one of the few rarest words of each.
-"""
+"""What there is to know about a data set before training on it, gathered row by row, without keeping the rows."""
 
 import json
-import math
 import random
 import re
 import statistics
 from array import array
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data.detect import Form, unused
-from unsloth_course.lesson.data.files import Row, SetAside, key_of, listed, nothing_left
+from unsloth_course.lesson.data.detect import Form, held, unused
+from unsloth_course.lesson.data.pairs import SAME
+from unsloth_course.lesson.data.rows import Row, SetAside, key_of, listed, nothing_left
 
 SAMPLE = 1000
 """Rows whose length in tokens is measured: all of a small data set, a random sample of a large one."""
-SIMILAR = 0.8
-WORDS = 400  # of a question, that are compared
 EXAMPLES = 20  # places that are named of each finding
-_WORD = re.compile(r"\w+")
 
 # Each with what it begins with or is announced by, which is looked for first, because that is cheap.
 _SECRETS = {
@@ -75,46 +67,6 @@ def _has(text: str, marks: Iterable[str]) -> bool:
         if mark in text:
             return True
     return False
-
-
-class HeldOut:
-    """The questions of a held-out file, to find those that a training row asks too, or nearly."""
-
-    def __init__(self, questions: Iterable[str]) -> None:
-        self.keys: dict[str, int] = {}
-        self.words: list[frozenset[str]] = []
-        self.count: Counter[str] = Counter()
-        self.index: dict[str, list[int]] = defaultdict(list)
-        for number, text in enumerate(questions, 1):
-            self.keys.setdefault(key_of(text), number)
-            self.words.append(_words(text))
-            self.count.update(self.words[-1])
-        for number, words in enumerate(self.words):
-            for word in self._rarest(words):
-                self.index[word].append(number)
-
-    def _rarest(self, words: frozenset[str]) -> list[str]:
-        ordered = sorted(words, key=lambda word: (self.count[word], word))
-        return ordered[: len(words) - math.ceil(SIMILAR * len(words)) + 1]
-
-    def like(self, text: str) -> tuple[int, bool] | None:
-        """The number of a held-out question that is like this one, and whether it is the same; None where none is."""
-        if same := self.keys.get(key_of(text)):
-            return same, True
-        words = _words(text)
-        if not words:
-            return None
-        for word in self._rarest(words):
-            for number in self.index.get(word, ()):
-                other = self.words[number]
-                shared = len(words & other)
-                if shared >= SIMILAR * (len(words) + len(other) - shared):
-                    return number + 1, False
-        return None
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(_WORD.findall(text.casefold())[:WORDS])
 
 
 class Template:
@@ -176,13 +128,14 @@ class Report:
     """What is known so far of a data set; `as_dict` is what `--json` prints.
 
     format, target: of the rows, and what they were converted to. in_folder: they are in the files of one. columns:
-    those that were found; written: those of the converted rows. rows: read; each was converted or set aside.
+    those that were found; written: those of the converted rows. rows: read; each was converted or set aside. held_out:
+    the questions of a held-out file by `key_of`, with the number of the row that asks.
     """
 
     format: str
     target: str
     max_length: int
-    held_out: HeldOut | None = None
+    held_out: dict[str, int] | None = None
     in_folder: bool = False
     columns: dict[str, None] = field(default_factory=dict)
     written: list[str] = field(default_factory=list)
@@ -193,20 +146,19 @@ class Report:
     secrets: list[dict[str, Any]] = field(default_factory=list)
     secret_rows: int = 0
     same: int = 0
-    near: int = 0
     across: list[dict[str, Any]] = field(default_factory=list)
     lengths: dict[str, Any] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._lines, self._questions = array("q"), array("q")
-        self._layouts: set[tuple[str, ...]] = set()
+        self._layouts: set[tuple] = set()
         self._sample: list[tuple[str, int, Any]] = []
         self._rng = random.Random(0)
 
     def note(self, row: Row, form: Form, made: Mapping[str, Any]) -> None:
         """Takes note of the columns of a row, of those that its form does not use, and of what it was made into."""
-        has = tuple([column for column, value in row.values.items() if value is not None])
+        has = held(row.values)
         if has in self._layouts:
             return
         self._layouts.add(has)
@@ -221,7 +173,8 @@ class Report:
     def add(self, file: str, number: int, line: str, question: str, measured: Any) -> None:
         """Takes note of a converted row: as it is written, the question in it, and what is to be measured in tokens."""
         self._lines.append(hash(line))
-        self._questions.append(hash(key_of(question)))
+        key = key_of(question)
+        self._questions.append(hash(key))
         if self.converted < SAMPLE:
             self._sample.append((file, number, measured))
         elif (place := self._rng.randrange(self.converted + 1)) < SAMPLE:
@@ -231,11 +184,10 @@ class Report:
             self.secret_rows += 1
             if len(self.secrets) < EXAMPLES:
                 self.secrets += [{"file": file, "row": number, **one} for one in found[:EXAMPLES]]
-        if self.held_out is not None and (like := self.held_out.like(question)):
-            self.same += like[1]
-            self.near += not like[1]
+        if self.held_out and (asked := self.held_out.get(key)):
+            self.same += 1
             if len(self.across) < EXAMPLES:
-                self.across.append({"file": file, "row": number, "held_out_row": like[0], "same": like[1]})
+                self.across.append({"file": file, "row": number, "held_out_row": asked})
 
     def measure(self, template: Template) -> None:
         """Counts the tokens of the sample."""
@@ -274,9 +226,7 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON has it."""
-        from unsloth_course.lesson.data.preference import SAME
-
-        across = {"same": self.same, "near": self.near, "examples": self.across} if self.held_out is not None else None
+        across = {"same": self.same, "examples": self.across} if self.held_out is not None else None
         return {
             "format": self.format,
             "to": self.target,
@@ -322,9 +272,9 @@ class Report:
         )
         if self.held_out is not None:
             rows = ", ".join(str(one["row"]) for one in self.across)
+            more = " and more" if self.same > len(self.across) else ""
             lines.append(
-                f"asked in the held-out file too: {self.same:,} rows, nearly so {self.near:,}"
-                + (f" (rows {rows}{' and more' if self.same + self.near > len(self.across) else ''})" if rows else "")
+                f"asked in the held-out file too: {self.same:,} rows" + (f" (rows {rows}{more})" if rows else "")
             )
         if self.secret_rows:
             lines.append(f"rows with what looks like a secret: {self.secret_rows:,}")

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from unsloth_course.lesson.data.files import (
+from unsloth_course.lesson.data.rows import (
     CONTROL_TOKENS,
     Aside,
     Row,
@@ -63,7 +63,7 @@ def read_turns(row: Row, tokens: Iterable[str] = CONTROL_TOKENS) -> Turns:
     """
     column = present(row, COLUMNS)
     check_columns(row, (column,))
-    return check(_turns_of(row.values[column], column), tokens, column)
+    return check(turns_of(row.values[column], column), tokens, column)
 
 
 def read_completion(row: Row, tokens: Iterable[str] = CONTROL_TOKENS) -> Turns:
@@ -76,11 +76,12 @@ def read_completion(row: Row, tokens: Iterable[str] = CONTROL_TOKENS) -> Turns:
     turns: Turns = []
     for name, role in (("prompt", "user"), (column, "assistant")):
         value = row.values[name]
-        turns += [turn(role, value)] if isinstance(value, str) else _turns_of(value, name)
+        turns += [turn(role, value)] if isinstance(value, str) else turns_of(value, name)
     return check(turns, tokens, f"prompt, {column}")
 
 
-def _turns_of(value: Any, column: str) -> Turns:
+def turns_of(value: Any, column: str) -> Turns:
+    """The turns in a column, each with role and content. Raises Aside where it holds none."""
     if isinstance(value, str) and value.lstrip().startswith("["):  # a cell of a CSV file
         try:
             value = json.loads(value)

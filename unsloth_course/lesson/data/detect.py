@@ -5,8 +5,8 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import chat, corpus, files, function_calling, instruction, preference, problems
-from unsloth_course.lesson.data.files import Row, check_columns, listed
+from unsloth_course.lesson.data import chat, function_calling, pairs, shapes
+from unsloth_course.lesson.data.rows import Row, check_columns, listed
 
 Read = Callable[[Row, Iterable[str]], Any]
 
@@ -27,37 +27,12 @@ class Form(NamedTuple):
     read: Read
 
 
-def _alpaca(row: Row, tokens: Iterable[str]) -> dict[str, str]:
-    for column, other in (("output", "response"), ("input", "context")):  # as databricks-dolly-15k calls them
-        if row.values.get(column) is None and isinstance(row.values.get(other), str):
-            row = row._replace(values={**row.values, column: row.values[other]})
-    check_columns(row, instruction.COLUMNS, optional=("input",))
-    return instruction.read(row, tokens)
-
-
-def _pair(row: Row, tokens: Iterable[str]) -> preference.Pair:
-    pair = preference.form_of(row).read(row)
-    preference.check(pair, tuple(tokens))
-    return pair
-
-
-def _problem(row: Row, tokens: Iterable[str]) -> dict[str, str]:
-    check_columns(row, problems.COLUMNS)
-    return problems.read(row, tokens)
-
-
-def _text(row: Row, tokens: Iterable[str]) -> dict[str, str]:
-    found = corpus.read(row)  # a control token in raw text is read as the characters that it is made of
-    named = row.values.get("file")  # as this course's own output has it
-    return found | {"file": named} if isinstance(named, str) and files.is_unicode(named) else found
-
-
 FORMS = {
     form.name: form
     for form in (
-        Form("orca", "preference", "preference", preference.ORCA_COLUMNS, _pair),
-        Form("preference", "preference", "preference", preference.COLUMNS, _pair),
-        Form("anthropic", "preference", "preference", preference.ANSWERS, _pair),
+        Form("orca", "preference", "preference", pairs.ORCA_COLUMNS, pairs.read),
+        Form("preference", "preference", "preference", pairs.COLUMNS, pairs.read),
+        Form("anthropic", "preference", "preference", pairs.ANSWERS, pairs.read),
         Form("messages", "chat", "chat", (chat.COLUMNS,), chat.read_turns),
         Form("sharegpt", "chat", "chat", (chat.COLUMNS,), chat.read_turns),
         Form(
@@ -65,21 +40,36 @@ FORMS = {
             "instruction",
             "instruction",
             ("instruction", ("input", "context"), ("output", "response")),
-            _alpaca,
+            shapes.instruction,
         ),
         Form("prompt-completion", "chat", "chat", ("prompt", chat.ANSWER_COLUMNS), chat.read_completion),
         Form("glaive", "chat", "function-calling", function_calling.COLUMNS, function_calling.read),
-        Form("problems", "problems", "problems", problems.COLUMNS, _problem),
-        Form("text", "text", "text", (corpus.TEXT_COLUMNS, "file"), _text),
+        Form("problems", "problems", "problems", shapes.PROBLEM, shapes.problem),
+        Form("text", "text", "text", (shapes.TEXT, "file"), shapes.text),
     )
 }
 
 
-def unused(form: Form, has: Iterable[str]) -> list[str]:
-    """Of the columns of a row that hold something, those that its form does not read."""
+def held(values: Mapping[str, Any]) -> tuple[tuple[str, str | None], ...]:
+    """The columns of a row that hold something, as (column, None); and (column, key) for each key of its turns that no
+    form reads, such as a weight."""
+    found: dict[tuple[str, str | None], None] = {}
+    for column, value in values.items():
+        if value is None:
+            continue
+        found[column, None] = None
+        for item in value if isinstance(value, list) else ():
+            if isinstance(item, dict) and not item.keys() <= _KEYS:
+                found |= {(column, key): None for key in item if key not in _KEYS and item[key] is not None}
+    return tuple(found)
+
+
+def unused(form: Form, has: Iterable[tuple[str, str | None]]) -> list[str]:
+    """Of what a row holds, as `held` has it, all that its form does not read: columns, and "column: key" of turns."""
     has = list(has)
-    used = {column if isinstance(column, str) else _first(column, has) for column in form.columns}
-    return [str(column) for column in has if column not in used]
+    columns = [column for column, key in has if key is None]
+    used = {column if isinstance(column, str) else _first(column, columns) for column in form.columns}
+    return [str(c) if key is None else f"{c}: {key}" for c, key in has if (key is None) != (c in used)]
 
 
 def form(rows: Iterable[Row], name: str, shape: str | None = None) -> Form:
@@ -133,11 +123,12 @@ _BY_COLUMNS = (
     ("prompt-completion", "prompt", chat.ANSWER_COLUMNS),
     ("glaive", "chat", ()),
     ("problems", "question", ("answer",)),
-    *(("text", column, ()) for column in corpus.TEXT_COLUMNS),
+    *(("text", column, ()) for column in shapes.TEXT),
 )
+_KEYS = {"role", "content", "from", "value", "tool_calls"}
 _NEARLY = (
-    instruction.COLUMNS[::2],
-    problems.COLUMNS,
+    shapes.INSTRUCTION[::2],
+    shapes.PROBLEM,
     ("prompt", "completion"),
     *((column,) for column in ("messages", "conversations", "chosen", "text")),
 )

@@ -1,25 +1,21 @@
-"""Rows from a JSON or JSONL file or from memory, each with its place, and the report on the rows that were set aside.
+"""Rows from a JSON or JSONL file or from memory, each with its place.
 
-Every shape of data reads its rows here. What a row must hold is the shape's own concern.
+What cannot be read comes as a `Broken` with its reason wherever the next row can still be found, so that no row is
+lost unseen. What a row must hold is the concern of its shape.
 """
 
 import codecs
-import difflib
 import gzip
-import html
 import json
-import math
 import os
 import re
 import zlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeAlias
 
 from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.data.rows import Broken, Row, kind, listed, without_place
 
 try:  # several times as fast as json; among the pins, but not everywhere
     import msgspec.json as quick_json
@@ -34,265 +30,44 @@ MAX_LINE_BYTES = 64 * 2**20
 """A JSONL line above this is refused, so that a small .gz cannot unpack into all of the memory."""
 JSON_CHUNK_BYTES = 2**20
 """A list in a .json file is read in pieces of this size, so that its rows need not fit the memory together."""
-
-CONTROL_TOKENS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
-"""ChatML's control tokens, as SmolLM2 has them. For another model pass its tokenizer's `all_special_tokens`."""
-
-REASONS_SHOWN = 8
 _DECODER = json.JSONDecoder()
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _SPACE = re.compile(r"[ \t\n\r]*")
 ARRAY_HINT = " If the file is one JSON list, rename it to .json."
 
-Source: TypeAlias = "str | os.PathLike[str] | Dataset | list[dict[str, Any]]"
+Source: TypeAlias = "str | os.PathLike[str] | Dataset | list[dict[str, Any]] | list[str]"
 
 
-class Row(NamedTuple):
-    """One object and where it came from; `number` counts rows from 1, `line` is set for JSONL only."""
-
-    file: str
-    number: int
-    line: int | None
-    values: Mapping[str, Any]
-
-    def place(self, column: str | None = None) -> str:
-        """The words that begin a message about this row: file, row, line, and the column where there is one."""
-        line = "" if self.line is None else f" (line {self.line})"
-        return f"{self.file}, row {self.number}{line}" + ("" if column is None else f", column {quoted(column)}")
-
-
-class Broken(NamedTuple):
-    """A row that cannot even be read: where it is, why, and what stands there (a value, or text that is no JSON)."""
-
-    file: str
-    number: int
-    reason: str
-    values: Any
-
-
-class Aside(Exception):
-    """Why one row is set aside. The shapes raise it; whoever loops over the rows knows file and number."""
-
-
-@dataclass(frozen=True)
-class SetAside:
-    """A row that is well formed and yet of no use for training, and why. `row` is None for a whole file."""
-
-    file: str
-    row: int | None
-    reason: str
-
-    def __str__(self) -> str:
-        row = "" if self.row is None else f", row {self.row}"
-        return f"{self.file}{row}: {self.reason}"
-
-
-@dataclass(repr=False)
-class Checked:
-    """A checked data set, the rows that were set aside, the columns that were not used, and a note on its origin."""
-
-    dataset: "Dataset"
-    set_aside: list[SetAside]
-    unused_columns: list[str]
-    note: str = ""
-
-    def _lines(self) -> tuple[str, list[str]]:
-        details = [str(row) for row in self.set_aside[:REASONS_SHOWN]]
-        if len(self.set_aside) > REASONS_SHOWN:
-            details.append(f"and {len(self.set_aside) - REASONS_SHOWN:,} more, all in .set_aside")
-        if self.unused_columns:
-            details.append(f"columns not used: {listed(self.unused_columns)}")
-        if self.note:
-            details.append(self.note)
-        return f"rows ready: {len(self.dataset):,}, set aside: {len(self.set_aside):,}", details
-
-    def __str__(self) -> str:
-        headline, details = self._lines()
-        return "\n  ".join([headline, *details])
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        headline, details = self._lines()
-        items = "".join(f"<li>{html.escape(detail)}</li>" for detail in details)
-        return f"<p>{html.escape(headline)}</p>" + (f"<ul>{items}</ul>" if items else "")
-
-
-def quoted(name: object) -> str:
-    """A name from a file, made safe to print: quoted, at most 40 characters, control characters escaped."""
-    text = str(name)
-    return repr(text if len(text) <= 40 else text[:39] + "…")
-
-
-def key_of(text: str) -> str:
-    """What two texts have in common that are the same but for capitals and white space."""
-    return " ".join(text.split()).casefold()
-
-
-def listed(names: Iterable[object]) -> str:
-    """Up to eight names, quoted, with a count of the rest."""
-    names = list(names)
-    rest = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(quoted(name) for name in names[:8]) + rest
-
-
-def kind(value: object) -> str:
-    """What a value is, in the words of JSON. The value itself is not shown: it may be huge, or nested without end."""
-    if isinstance(value, bool):
-        return "true or false"
-    names = {int: "a number", float: "a number", str: "text", list: "a list", dict: "an object", type(None): "null"}
-    return names.get(type(value), f"a {type(value).__name__}")
-
-
-def present(row: Row, columns: tuple[str, ...]) -> str:
-    """The first of these columns that holds something in this row, and the first of all where none does."""
-    return next((column for column in columns if row.values.get(column) is not None), columns[0])
-
-
-def check_columns(row: Row, columns: Iterable[str], optional: Iterable[str] = ()) -> None:
-    """Raises CourseError when the row lacks one of the columns, and names the one that was probably meant.
-
-    A row may do without an optional column, but not with one that is misspelt: its text would be lost unseen.
-    """
-    columns = tuple(columns)
-    others = [column for column in row.values if column not in columns]
-    for column in columns:
-        if column in row.values:
-            continue
-        close = _closest(column, tuple(others))
-        if column in optional and close is None:
-            continue
-        meant = f" Did you mean {quoted(column)} by {quoted(close)}? Rename it." if close is not None else ""
-        found = f"It has {listed(row.values)}." if row.values else "It has no columns."
-        raise CourseError(f"{row.place(column)}: this column is missing. {found}{meant}")
-
-
-@lru_cache(maxsize=256)  # the rows of a file lack the same columns, and to compare names takes long
-def _closest(column: str, others: tuple[str, ...]) -> str | None:
-    candidates = {str(other).strip().lower(): other for other in others if len(str(other)) <= 40}
-    matches = difflib.get_close_matches(column, candidates, n=1, cutoff=0.75)
-    return candidates[matches[0]] if matches else None
-
-
-def text_of(row: Row, column: str) -> str:
-    """The text in a column, "" where there is nothing. Raises CourseError for a value of another type."""
-    value = row.values.get(column)
-    if isinstance(value, str):
-        return value
-    if value is None or (isinstance(value, float) and math.isnan(value)):  # NaN: how pandas writes "nothing here"
-        return ""
-    raise CourseError(f"{row.place(column)}: found {kind(value)}, expected text. Write the value in quotes.")
-
-
-def useless(texts: Mapping[str, str], control_tokens: Iterable[str], optional: Iterable[str] = ()) -> str | None:
-    """Why nothing should be learned from these texts by column, or None: empty, a control token, or no Unicode."""
-    for column, text in texts.items():
-        if column not in optional and (not text or text.isspace()):
-            return f"column {quoted(column)} is empty"
-        for token in control_tokens:
-            if token in text:
-                return f"column {quoted(column)} contains the control token {token}"
-        if not is_unicode(text):
-            return f"column {quoted(column)} contains half of a surrogate pair, which is not text"
-    return None
-
-
-def is_unicode(text: str) -> bool:
-    """Whether a text can be written as UTF-8; half of a surrogate pair cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def nothing_left(set_aside: list[SetAside]) -> str:
-    """The sentence for data of which every row was set aside."""
-    reason, count = Counter(row.reason for row in set_aside).most_common(1)[0]
-    return (
-        f"{set_aside[0].file}: nothing is left to train on. Rows set aside: {len(set_aside):,}, most often "
-        f"({count:,}) because {reason}. Mend these rows, or bring others."
-    )
-
-
-def rows_of(source: Source, name: str | None = None) -> Iterator[Row]:
-    """The rows of a file, of a `datasets.Dataset`, or of a list of dicts; `name` stands for the latter two in messages.
-
-    Raises CourseError for a file that `read_rows` refuses, and for data in memory that is empty or of another type.
-    """
-    if isinstance(source, str | os.PathLike):
-        return read_rows(source)
-    return _rows_in_memory(source, name)
-
-
-def without_place(error: CourseError, *places: str) -> str:
-    """A message without the file or row that it begins with, for a report that names them anyhow."""
-    text = str(error)
-    for place in places:
-        text = text.removeprefix(place).lstrip(",: ")
-    return text
-
-
-def read_rows(path: str | os.PathLike[str], tolerant: bool = False) -> "Iterator[Row | Broken]":
+def read_rows(path: Path, file: str) -> Iterator[Row | Broken]:
     """The rows of a .json file (a list of objects), or of a .jsonl or .jsonl.gz file (an object per line).
 
     A file is read line by line or piece by piece, so it may be larger than the memory; blank lines count as lines, not
     as rows. A byte order mark is skipped. NaN and Infinity, which Python writes into JSON, are read as floats.
 
-    tolerant: a row that cannot be read, where the next one can still be found, comes as a `Broken` instead of an error.
-
-    Raises CourseError while iterating, with file, row, line and column (characters, from 1) as far as they apply: no
-    such file, a folder, another ending, an empty file, bytes that are not UTF-8 (offset in bytes), broken JSON, no
-    list at the top, a row that is not an object.
+    file: what messages call it. Raises OSError, and while iterating CourseError with file, line and column (characters,
+    from 1) as far as they apply, where no further row can be found: a list in bytes that are not UTF-8 (offset in
+    bytes) or with broken JSON, no list at the top of a .json file, a line above the limit, a gzip file that is cut off.
     """
-    path = Path(os.path.expanduser(path))
-    # A file name may hold bytes that are no text; escaped, they can be printed.
-    file = str(path).encode("utf-8", "backslashreplace").decode()
-    ending = next((known for known in ENDINGS if path.name.lower().endswith(known)), None)
-    if os.path.isdir(path):
-        raise CourseError(f"{file} is a folder. Name one file in it.")
-    if ending is None:
-        raise CourseError(
-            f"{file} has none of the endings {', '.join(ENDINGS)}. Convert it, or give it the right name."
-        )
+    ending = path.name.lower()
     try:
-        with _open(path, file, unpack=ending == ".jsonl.gz") as stream:
-            rows = _json_rows(stream, file, tolerant) if ending == ".json" else _jsonl_rows(stream, file, tolerant)
-            empty = True
-            for row in rows:
-                empty = False
-                yield row
+        with gzip.open(path, "rb") if ending.endswith(".gz") else open(path, "rb") as stream:
+            yield from (_json_rows if ending.endswith(".json") else _jsonl_rows)(stream, file)
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise CourseError(f"{file} is not a whole gzip file. Download or pack it again.") from None
-    except OSError as error:
-        raise CourseError(f"{file} cannot be read: {error.strerror or error}.") from None
-    if empty:
-        raise CourseError(f"{file} is empty: it has no rows. Write or download it again.")
 
 
-def rows_in_stream(stream: BinaryIO, file: str) -> "Iterator[Row | Broken]":
+def rows_in_stream(stream: BinaryIO, file: str) -> Iterator[Row | Broken]:
     """The rows of JSON in a stream, a list or an object a line, whichever it begins with. Raises as `read_rows`."""
     begins = stream.read(1024).removeprefix(codecs.BOM_UTF8).lstrip()
     stream.seek(0)
-    return (_json_rows if begins.startswith(b"[") else _jsonl_rows)(stream, file, tolerant=True)
+    return (_json_rows if begins.startswith(b"[") else _jsonl_rows)(stream, file)
 
 
-def _open(path: Path, file: str, unpack: bool) -> BinaryIO:
-    try:
-        return gzip.open(path, "rb") if unpack else open(path, "rb")
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a zero byte in the name
-        folder = "" if path.is_absolute() else f" in {os.getcwd()}"
-        raise CourseError(f"There is no file {file}{folder}. Check the name and the folder.") from None
-
-
-def _json_rows(stream: BinaryIO, file: str, tolerant: bool) -> "Iterator[Row | Broken]":
+def _json_rows(stream: BinaryIO, file: str) -> Iterator[Row | Broken]:
     text = _Text(stream, file)
-    text.grow()
-    while text.buffer.isspace() and text.grow():
-        pass
-    if not text.buffer or text.buffer.isspace():
+    first = text.next_character()
+    if not first:
         return
-    if not text.buffer.lstrip().startswith("["):
+    if first != "[":
         while len(text.buffer) <= MAX_LINE_BYTES and text.grow():
             pass
         if not text.whole:  # and it may go on for ever
@@ -300,7 +75,7 @@ def _json_rows(stream: BinaryIO, file: str, tolerant: bool) -> "Iterator[Row | B
         items = _parsed(text.buffer, file, None)
         raise CourseError(f"{file}: the top level is {kind(items)}, not a list of objects.{_list_inside(items)}")
     for number, values in enumerate(_items(text), 1):
-        yield _row_or_broken(file, number, None, values, tolerant)
+        yield _row_or_broken(file, number, None, values)
 
 
 class _Text:
@@ -405,7 +180,7 @@ def _list_inside(items: object) -> str:
     return " Put the objects into one list: [{...}, {...}]."
 
 
-def _jsonl_rows(stream: BinaryIO, file: str, tolerant: bool) -> "Iterator[Row | Broken]":
+def _jsonl_rows(stream: BinaryIO, file: str) -> Iterator[Row | Broken]:
     offset = number = line = 0
     while raw := stream.readline(MAX_LINE_BYTES + 1):
         line += 1
@@ -419,27 +194,18 @@ def _jsonl_rows(stream: BinaryIO, file: str, tolerant: bool) -> "Iterator[Row | 
                 continue
             values = _parsed(text, file, line)
         except CourseError as error:
-            if not tolerant:
-                raise
             number += 1
             yield Broken(file, number, without_place(error, file), raw.decode("utf-8", "backslashreplace"))
             continue
         number += 1
-        yield _row_or_broken(file, number, line, values, tolerant)
+        yield _row_or_broken(file, number, line, values)
 
 
-def _row_or_broken(file: str, number: int, line: int | None, values: object, tolerant: bool) -> "Row | Broken":
-    if tolerant and not isinstance(values, Mapping):
-        return Broken(file, number, f"it is {kind(values)}, not an object of columns and values", values)
-    return _row(file, number, line, values)
-
-
-def _row(file: str, number: int, line: int | None, values: object) -> Row:
-    row = Row(file, number, line, values)
-    if not isinstance(values, Mapping):
-        hint = ARRAY_HINT if line == 1 and isinstance(values, list) else ""
-        raise CourseError(f"{row.place()} is {kind(values)}, not an object of columns and values.{hint}")
-    return row
+def _row_or_broken(file: str, number: int, line: int | None, values: object) -> Row | Broken:
+    if isinstance(values, Mapping):
+        return Row(file, number, line, values)
+    hint = f".{ARRAY_HINT}" if line == 1 and isinstance(values, list) else ""
+    return Broken(file, number, f"it is {kind(values)}, not an object of columns and values{hint}", values)
 
 
 def _decoded(raw: bytes, where: str, offset: int = 0) -> str:
@@ -466,11 +232,6 @@ def _loads(text: str) -> object:
     return _DECODER.decode(text)
 
 
-def dumps(value: object) -> str:
-    """A row of texts as JSON on one line, with the letters of all scripts as they are."""
-    return _ENCODER.encode(value) if quick_json is None else quick_json.encode(value).decode()
-
-
 def _parsed(text: str, file: str, line: int | None) -> object:
     """The JSON value in `text`, which is line `line` of a JSONL file, or a whole JSON file where that is None."""
     where = file if line is None else f"{file}, line {line}"
@@ -490,22 +251,23 @@ def _parsed(text: str, file: str, line: int | None) -> object:
         _refuse_digits(where)
 
 
-def _rows_in_memory(source: object, name: str | None) -> Iterator[Row]:
+def rows_in_memory(source: Any, name: str | None = None) -> Iterator[Row | Broken]:
+    """The rows of a `datasets.Dataset` or of a list of dicts, which messages call `name`; a text is a row too.
+
+    Raises CourseError while iterating for what is empty or of another type.
+    """
     import datasets
 
-    if isinstance(source, datasets.Dataset):
-        items: Iterable[object] = source.with_format(None)
-    elif isinstance(source, list):
-        items = source
-    elif isinstance(source, datasets.DatasetDict | datasets.IterableDatasetDict):
+    if isinstance(source, datasets.DatasetDict | datasets.IterableDatasetDict):
         raise CourseError(f"{name or 'The data set'} has the splits {listed(source)}. Pick one: data[SPLIT].")
-    else:
+    if not isinstance(source, datasets.Dataset | list):
         found = type(source).__name__
         raise CourseError(
             f"{name or 'The data'} is of type {found}. Give a path, a datasets.Dataset or a list of dicts."
         )
-    name = name or ("the data set" if isinstance(source, datasets.Dataset) else "the list")
+    in_list = isinstance(source, list)
+    name = name or ("the list" if in_list else "the data set")
     if not len(source):
         raise CourseError(f"{name} is empty: it has no rows.")
-    for number, values in enumerate(items, 1):
-        yield _row(name, number, None, values)
+    for number, values in enumerate(source if in_list else source.with_format(None), 1):
+        yield _row_or_broken(name, number, None, {"text": values} if isinstance(values, str) else values)

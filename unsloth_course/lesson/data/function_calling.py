@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from unsloth_course.lesson.data import chat
 from unsloth_course.lesson.data.chat import CALL, Turns, turn
-from unsloth_course.lesson.data.files import CONTROL_TOKENS, Aside, Row, check_columns, quoted, text_of
+from unsloth_course.lesson.data.rows import CONTROL_TOKENS, Aside, Row, check_columns, quoted, text_of
 
 COLUMNS = ("system", "chat")
 END = "<|endoftext|>"

@@ -5,95 +5,33 @@ handed to the trainer follow TRL's "Dataset formats and types".
 """
 
 import math
-import random
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data.files import (
-    CONTROL_TOKENS,
-    Aside,
-    Checked,
-    Row,
-    SetAside,
-    Source,
-    check_columns,
-    key_of,
-    listed,
-    nothing_left,
-    quoted,
-    rows_of,
-    text_of,
-    useless,
-)
+from unsloth_course.lesson.data import reading, shapes
+from unsloth_course.lesson.data.files import Source
+from unsloth_course.lesson.data.rows import CONTROL_TOKENS, Checked, column_of, key_of
+from unsloth_course.lesson.data.shapes import question
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-COLUMNS = ("instruction", "input", "output")
+COLUMNS = shapes.INSTRUCTION
 BATCH_ROWS = 1000
 
 
 def load(source: Source, name: str | None = None, control_tokens: Iterable[str] = CONTROL_TOKENS) -> Checked:
-    """Reads and checks instruction data.
+    """Instructions from anywhere, checked: `reading.load` in the shape "instruction".
 
-    Args:
-        source: the path of a .json, .jsonl or .jsonl.gz file, a `datasets.Dataset`, or a list of dicts.
-        name: what messages call data that comes from memory, for example "yahma/alpaca-cleaned".
-        control_tokens: a row with one of these in its text is set aside. A tokenizer turns the words `<|im_end|>` in
-            a question into the token that ends the turn, so the row could write turns that nobody wrote.
-
-    Returns:
-        `dataset` with exactly the columns instruction, input and output, all text ("" where a row has no input), in
-        the order of the source; and the rows set aside: empty instruction, empty output, a control token, or text that
-        is not valid Unicode.
-
-    Raises:
-        CourseError: a file that cannot be read, a column that is missing or misspelt, a value that is not text (each
-            with file, row and column), or nothing left.
+    `dataset` has exactly the columns instruction, input and output, all text ("" where a row has no input). A row is
+    set aside whose instruction or output is empty, that holds a control token, that is no valid Unicode, or in which a
+    column is missing, misspelt or no text. Raises CourseError as `reading.load` does.
     """
-    from datasets import Dataset, Features, Value
-
-    tokens = [token for token in control_tokens if token]
-    kept: dict[str, list[str]] = {column: [] for column in COLUMNS}
-    set_aside: list[SetAside] = []
-    layouts: dict[tuple[str, ...], None] = {}
-    for row in rows_of(source, name):
-        layout = tuple(row.values)
-        if layout not in layouts:
-            check_columns(row, COLUMNS, optional=("input",))
-            layouts[layout] = None
-        try:
-            texts = read(row, tokens)
-        except Aside as aside:
-            set_aside.append(SetAside(row.file, row.number, str(aside)))
-            continue
-        for column, text in texts.items():
-            kept[column].append(text)
-    if not kept["output"]:
-        raise CourseError(nothing_left(set_aside))
-    unused = dict.fromkeys(str(column) for layout in layouts for column in layout)
-    dataset = Dataset.from_dict(kept, features=Features({column: Value("string") for column in COLUMNS}))
-    return Checked(dataset, set_aside, [column for column in unused if column not in COLUMNS])
-
-
-def read(row: Row, tokens: Iterable[str] = CONTROL_TOKENS) -> dict[str, str]:
-    """The three texts of one row, checked, without a look at its other columns.
-
-    Raises Aside when nothing can be learned from it, and CourseError for a value that is not text.
-    """
-    texts = {column: text_of(row, column) for column in COLUMNS}
-    if reason := useless(texts, tokens, optional=("input",)):
-        raise Aside(reason)
-    return texts
-
-
-def question(instruction: str, input: str | None = "") -> str:
-    """What the user says: the instruction and, where there is an input, the input after a blank line."""
-    return f"{instruction}\n\n{input}" if input and not input.isspace() else instruction
+    return reading.load(source, "instruction", name, control_tokens)
 
 
 def to_prompt_completion(batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
@@ -103,7 +41,7 @@ def to_prompt_completion(batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
     """
     return {
         "prompt": [[_user(text)] for text in _questions(batch)],
-        "completion": [[_assistant(text)] for text in _column(batch, "output")],
+        "completion": [[_assistant(text)] for text in column_of(batch, "output")],
     }
 
 
@@ -112,7 +50,7 @@ def to_messages(batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
 
     Use: `dataset.map(to_messages, batched=True, remove_columns=dataset.column_names)`.
     """
-    pairs = zip(_questions(batch), _column(batch, "output"), strict=True)
+    pairs = zip(_questions(batch), column_of(batch, "output"), strict=True)
     return {"messages": [[_user(asked), _assistant(answer)] for asked, answer in pairs]}
 
 
@@ -125,16 +63,9 @@ def _assistant(text: str) -> dict[str, str]:
 
 
 def _questions(batch: Mapping[str, Sequence[Any]]) -> list[str]:
-    instructions = _column(batch, "instruction")
+    instructions = column_of(batch, "instruction")
     inputs = batch["input"] if "input" in batch else [""] * len(instructions)
     return [question(*pair) for pair in zip(instructions, inputs, strict=True)]
-
-
-def _column(batch: Mapping[str, Sequence[Any]], column: str) -> Sequence[Any]:
-    if column not in batch:
-        found = listed(batch) if len(batch) else "none"
-        raise CourseError(f"The data set has no column {quoted(column)}; it has {found}. Give it to load() first.")
-    return batch[column]
 
 
 def render(dataset: "Dataset", tokenizer: "PreTrainedTokenizerBase") -> "Dataset":
@@ -231,24 +162,3 @@ def lengths(dataset: "Dataset", tokenizer: "PreTrainedTokenizerBase", max_length
 def keys(dataset: "Dataset") -> list[str]:
     """A key for each row's question, without capitals and white space: rows with one key ask the same."""
     return [*map(key_of, _questions(dataset.with_format(None)[:]))]
-
-
-def split(dataset: "Dataset", held_out: int, seed: int) -> tuple["Dataset", "Dataset"]:
-    """Splits into (train, held out), with `held_out` distinct questions and all of their rows held out.
-
-    Rows with the same question, capitals and white space aside, stay on one side, so no question that is asked in the
-    evaluation was answered in training. The order of the rows is kept.
-
-    Raises CourseError when that leaves no question to train on.
-    """
-    questions = keys(dataset)
-    distinct = list(dict.fromkeys(questions))
-    if not 1 <= held_out < len(distinct):
-        raise CourseError(
-            f"Cannot hold out {held_out:,} questions: the data set has {len(distinct):,} distinct ones. "
-            f"Hold out at least 1 and leave at least 1 to train on, or bring more rows."
-        )
-    chosen = set(random.Random(seed).sample(distinct, held_out))
-    train = [index for index, text in enumerate(questions) if text not in chosen]
-    evaluation = [index for index, text in enumerate(questions) if text in chosen]
-    return dataset.select(train), dataset.select(evaluation)

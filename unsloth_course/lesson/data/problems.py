@@ -4,122 +4,27 @@ Taught in the GRPO lesson. GSM8K: Cobbe et al. 2021, github.com/openai/grade-sch
 a program makes the answer verifiable: a reward needs no judge and no second model.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data.files import (
-    CONTROL_TOKENS,
-    Aside,
-    Checked,
-    Row,
-    SetAside,
-    Source,
-    check_columns,
-    key_of,
-    listed,
-    nothing_left,
-    quoted,
-    rows_of,
-    text_of,
-    useless,
-)
+from unsloth_course.lesson.data import reading
+from unsloth_course.lesson.data.files import Source
+from unsloth_course.lesson.data.rows import CONTROL_TOKENS, Checked, column_of, key_of
+from unsloth_course.lesson.data.shapes import MARK, final
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-COLUMNS = ("question", "answer")
-MARK = "####"
-# A sign and a currency sign in either order, then digits that may be grouped by commas, then decimals.
-_NUMBER = re.compile(r"\s*(?P<sign>[-+\u2212])?\s*[$€£]?\s*(?P<late>[-+\u2212])?(?P<whole>[0-9,]*)(?P<part>\.[0-9]+)?")
-_GROUPED = re.compile(r"[0-9]{1,3}(,[0-9]{3})+|[0-9]+")
-_DIGIT = re.compile(r"[0-9]")
-
-
-def final(text: str | None) -> str | None:
-    """The number that a solution ends in: the one behind the last `####`, or None where there is none.
-
-    The number comes back in one spelling, so that equal numbers are equal texts: without commas, currency signs, plus
-    sign, needless zeros ("$1,234.50" is "1234.5", "-0" is "0"). Words may follow it ("18 dollars"), but no further
-    digit: "#### 17 or 18" names no number, for otherwise a model could answer twice. Safe on any text, of any length:
-    nothing is evaluated and nothing is converted. Taught in lesson colab4 (GRPO).
-    """
-    if not isinstance(text, str) or MARK not in text:
-        return None
-    tail = text[text.rindex(MARK) + len(MARK) :]
-    found = _NUMBER.match(tail)
-    whole, part = found["whole"].rstrip(","), found["part"] or ""
-    if not (_GROUPED.fullmatch(whole) or (not whole and part)) or (found["sign"] and found["late"]):
-        return None
-    if _DIGIT.search(tail, found.end()):
-        return None
-    whole, part = whole.replace(",", "").lstrip("0") or "0", part.rstrip("0").rstrip(".")
-    negative = (found["sign"] or found["late"] or "+") != "+" and (whole, part) != ("0", "")
-    return f"{'-' if negative else ''}{whole}{part}"
-
 
 def load(source: Source, name: str | None = None, control_tokens: Iterable[str] = CONTROL_TOKENS) -> Checked:
-    """Reads and checks problems.
+    """Problems from anywhere, checked: `reading.load` in the shape "problems".
 
-    Args:
-        source: the path of a .json, .jsonl or .jsonl.gz file, a `datasets.Dataset`, or a list of dicts.
-        name: what messages call data that comes from memory, for example "openai/gsm8k".
-        control_tokens: a row with one of these in its text is set aside, as in `instruction.load`.
-
-    Returns:
-        `dataset` with exactly the columns question and answer, both text, in the order of the source; and the rows set
-        aside: an empty question or answer, a control token, text that is not valid Unicode, and an answer that ends in
-        no number, which no reward could verify.
-
-    Raises:
-        CourseError: a file that cannot be read, a column that is missing or misspelt, a value that is not text (each
-            with file, row and column), or nothing left.
-
-    Taught in lesson colab4 (GRPO).
+    `dataset` has exactly the columns question and answer, both text. A row is set aside for what `instruction.load`
+    sets one aside for, and where its answer ends in no number, which no reward could verify. Raises CourseError as
+    `reading.load` does. Taught in lesson colab4 (GRPO).
     """
-    from datasets import Dataset, Features, Value
-
-    tokens = [token for token in control_tokens if token]
-    kept: dict[str, list[str]] = {column: [] for column in COLUMNS}
-    set_aside: list[SetAside] = []
-    layouts: dict[tuple[str, ...], None] = {}
-    for row in rows_of(source, name):
-        layout = tuple(row.values)
-        if layout not in layouts:
-            check_columns(row, COLUMNS)
-            layouts[layout] = None
-        try:
-            texts = verifiable(read(row, tokens))
-        except Aside as aside:
-            set_aside.append(SetAside(row.file, row.number, str(aside)))
-            continue
-        for column, text in texts.items():
-            kept[column].append(text)
-    if not kept["answer"]:
-        raise CourseError(nothing_left(set_aside))
-    unused = dict.fromkeys(str(column) for layout in layouts for column in layout)
-    dataset = Dataset.from_dict(kept, features=Features({column: Value("string") for column in COLUMNS}))
-    return Checked(dataset, set_aside, [column for column in unused if column not in COLUMNS])
-
-
-def read(row: Row, tokens: Iterable[str] = CONTROL_TOKENS) -> dict[str, str]:
-    """The question and the answer of one row, checked, without a look at its other columns.
-
-    Raises Aside when nothing can be learned from it, and CourseError for a value that is not text.
-    """
-    texts = {column: text_of(row, column) for column in COLUMNS}
-    if reason := useless(texts, tokens):
-        raise Aside(reason)
-    return texts
-
-
-def verifiable(texts: dict[str, str]) -> dict[str, str]:
-    """The same problem. Raises Aside where its answer ends in no number, which no reward could verify."""
-    if final(texts["answer"]) is None:
-        raise Aside(f"column 'answer' ends in no number behind {MARK}")
-    return texts
+    return reading.load(source, "problems", name, control_tokens)
 
 
 def to_grpo(batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
@@ -129,8 +34,8 @@ def to_grpo(batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
     Use: `dataset.map(to_grpo, batched=True, remove_columns=dataset.column_names)`. Taught in lesson colab4 (GRPO).
     """
     return {
-        "prompt": [[{"role": "user", "content": text}] for text in _column(batch, "question")],
-        "answer": [final(text) for text in _column(batch, "answer")],
+        "prompt": [[{"role": "user", "content": text}] for text in column_of(batch, "question")],
+        "answer": [final(text) for text in column_of(batch, "answer")],
     }
 
 
@@ -144,10 +49,10 @@ def warm_up(rows: "Dataset", worked: float) -> "Dataset":
     def converted(batch: Mapping[str, Sequence[Any]], numbers: Sequence[int]) -> dict[str, list]:
         texts = [
             answer if int((number + 1) * worked) > int(number * worked) else f"{MARK} {final(answer)}"
-            for number, answer in zip(numbers, _column(batch, "answer"), strict=True)
+            for number, answer in zip(numbers, column_of(batch, "answer"), strict=True)
         ]
         return {
-            "prompt": [[{"role": "user", "content": text}] for text in _column(batch, "question")],
+            "prompt": [[{"role": "user", "content": text}] for text in column_of(batch, "question")],
             "completion": [[{"role": "assistant", "content": text}] for text in texts],
         }
 
@@ -160,13 +65,6 @@ def longest_prompt(rows: "Dataset", tokenizer: "PreTrainedTokenizerBase") -> int
 
     asked = [models.chat_prompt(tokenizer, text) for text in rows["question"]]
     return max(map(len, tokenizer(asked, add_special_tokens=False)["input_ids"]))
-
-
-def _column(batch: Mapping[str, Sequence[Any]], column: str) -> Sequence[Any]:
-    if column not in batch:
-        found = listed(batch) if len(batch) else "none"
-        raise CourseError(f"The data set has no column {quoted(column)}; it has {found}. Give it to load() first.")
-    return batch[column]
 
 
 def keys(dataset: "Dataset") -> list[str]:

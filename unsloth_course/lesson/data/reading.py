@@ -1,18 +1,20 @@
-"""Rows of any form and from anywhere, in the shape that is wanted: one way of reading, for `data` and for training.
+"""Rows of any form and from anywhere, in the shape that is wanted: the one way of reading, for lessons and commands.
 
 A row is read in the form that it is written in (`detect`), checked, and put into another shape where that can be done
 without guessing. What cannot be used is set aside with a reason.
 """
 
+import functools
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import chat, detect, instruction, preference, problems, tables
-from unsloth_course.lesson.data.files import (
+from unsloth_course.lesson.data import chat, detect, documents, pairs, shapes, tables
+from unsloth_course.lesson.data.files import Source, rows_in_memory
+from unsloth_course.lesson.data.rows import (
     CONTROL_TOKENS,
     Aside,
     Broken,
@@ -36,29 +38,38 @@ class Opened(NamedTuple):
     rows: Iterator[Row | Broken]
 
 
-def opened(source: str, shape: str | None = None) -> Opened:
-    """Tells the form of a file, a folder or a data set on the Hub from its first 200 rows; nothing more is read yet.
+def opened(source: Source, shape: str | None = None, name: str | None = None, column: str | None = None) -> Opened:
+    """Tells the form of a data set from its first 200 rows; nothing more is read yet.
 
-    shape: what the rows are wanted for, which decides where they could be read in more than one way. A folder is one of
-    raw text, unless it has files of rows (JSON, JSON lines, CSV, Parquet) in another form: then these are read.
+    source: a file, a folder or a name on the Hub; or rows in memory, which messages call `name`. shape: what the rows
+    are wanted for, which decides where they could be read in more than one way. A folder is one of raw text, unless it
+    has files of rows (JSON, JSON lines, CSV, Parquet) in another form: then these are read. column: the rows are raw
+    text, which stands in this one.
 
-    Raises CourseError as `tables.stream` does, for an empty name, and for rows in no form that is known.
+    Raises CourseError as `tables.stream` and `rows_in_memory` do, for an empty name, and for rows in no form that is
+    known.
     """
+    form = None
+    if column:
+        form = detect.FORMS["text"]._replace(
+            columns=(column, "file"), read=functools.partial(shapes.text, column=column)
+        )
+    if not isinstance(source, str | os.PathLike):
+        return _told(rows_in_memory(source, name), name or "The data", shape, form)
+    source = os.fspath(source)
     if not source.strip():
         raise CourseError("The name of the data is empty (a variable that is not set?); name a file or a folder.")
-    path = Path(os.path.expanduser(source))
-    if not tables.is_folder(path):
-        return _told(tables.stream(source), source, shape)
-    if shape != "text":
-        form = _form_of_files(path, shape)
-        if form is not None:
-            return Opened(form, tables.rows_in(path))
-    return Opened(detect.FORMS["text"], tables.stream(source))
+    if not documents.is_folder(Path(os.path.expanduser(source))):
+        return _told(tables.stream(source), source, shape, form)
+    found = _form_of_files(source, shape) if shape != "text" else None
+    if found is not None:
+        return Opened(found, tables.stream(source, tables.ROWS))
+    return Opened(form or detect.FORMS["text"], tables.stream(source))
 
 
-def _told(rows: Iterator[Row | Broken], source: str, shape: str | None) -> Opened:
+def _told(rows: Iterator[Row | Broken], source: str, shape: str | None, form: detect.Form | None) -> Opened:
     first = list(itertools.islice(rows, LOOKED_AT))
-    return Opened(_form(first, source, shape), itertools.chain(first, rows))
+    return Opened(form or _form(first, source, shape), itertools.chain(first, rows))
 
 
 def _form(first: list[Row | Broken], source: str, shape: str | None = None) -> detect.Form:
@@ -81,22 +92,22 @@ def form(source: str) -> detect.Form:
     return opened(source).form
 
 
-def _form_of_files(folder: Path, shape: str | None) -> detect.Form | None:
+def _form_of_files(folder: str, shape: str | None) -> detect.Form | None:
     """The form of the rows in a folder's files, or None where they are raw text, or there are none."""
-    rows = (row for row in tables.rows_in(folder) if isinstance(row, Row))
+    rows = (row for row in tables.stream(folder, tables.ROWS) if isinstance(row, Row))
     try:
-        form = detect.form(itertools.islice(rows, LOOKED_AT), str(folder), shape)
+        form = detect.form(itertools.islice(rows, LOOKED_AT), folder, shape)
     except CourseError:
         return None
     return None if form.shape == "text" else form
 
 
-def read(row: Row | Broken, form: detect.Form) -> Any:
+def read(row: Row | Broken, form: detect.Form, tokens: Iterable[str] = CONTROL_TOKENS) -> Any:
     """What stands in a row of this form, checked, in the form's shape. Raises Aside where it cannot be used."""
     if isinstance(row, Broken):
         raise Aside(row.reason)
     try:
-        return form.read(row, CONTROL_TOKENS)
+        return form.read(row, tokens)
     except CourseError as error:
         raise Aside(without_place(error, row.place())) from None
 
@@ -105,7 +116,7 @@ def read(row: Row | Broken, form: detect.Form) -> Any:
 
 
 def _asked(texts: dict[str, str]) -> chat.Turns:
-    user = chat.turn("user", instruction.question(texts["instruction"], texts["input"]))
+    user = chat.turn("user", shapes.question(texts["instruction"], texts["input"]))
     return [user, chat.turn("assistant", texts["output"])]
 
 
@@ -113,13 +124,13 @@ def _solved(texts: dict[str, str]) -> chat.Turns:
     return [chat.turn("user", texts["question"]), chat.turn("assistant", texts["answer"])]
 
 
-def _preferred(pair: preference.Pair) -> chat.Turns:
+def _preferred(pair: pairs.Pair) -> chat.Turns:
     return [*pair.prompt, chat.turn("assistant", pair.chosen)]
 
 
 def _problem(turns: chat.Turns) -> dict[str, str]:
     texts = chat.to_instruction(turns)
-    return problems.verifiable({"question": texts["instruction"], "answer": texts["output"]})
+    return shapes.verifiable({"question": texts["instruction"], "answer": texts["output"]})
 
 
 def _as_it_is(values: Any) -> Any:
@@ -142,7 +153,7 @@ def _through(shape: str, last: Shaped) -> Shaped:
 
 SHAPED: dict[tuple[str, str], Shaped] = {
     ("instruction", "instruction"): _as_it_is,
-    ("problems", "problems"): problems.verifiable,
+    ("problems", "problems"): shapes.verifiable,
     ("preference", "preference"): _as_it_is,
     ("text", "text"): _as_it_is,
     **{(shape, "chat"): turns for shape, turns in TURNS.items()},
@@ -155,8 +166,8 @@ SHAPED: dict[tuple[str, str], Shaped] = {
 # Into the memory
 
 
-def _columns_of_pair(pair: preference.Pair) -> dict[str, Any]:
-    return {column: getattr(pair, column) for column in preference.COLUMNS}
+def _columns_of_pair(pair: pairs.Pair) -> dict[str, Any]:
+    return {column: getattr(pair, column) for column in pairs.COLUMNS}
 
 
 def _columns_of_turns(turns: chat.Turns) -> dict[str, Any]:
@@ -172,8 +183,8 @@ def _features(shape: str) -> Any:
     text = Value("string")
     turns = [{"role": text, "content": text}]
     columns = {
-        "instruction": dict.fromkeys(instruction.COLUMNS, text),
-        "problems": dict.fromkeys(problems.COLUMNS, text),
+        "instruction": dict.fromkeys(shapes.INSTRUCTION, text),
+        "problems": dict.fromkeys(shapes.PROBLEM, text),
         "preference": {"prompt": turns, "chosen": text, "rejected": text},
         "chat": {"messages": turns},
         "text": {"text": text, "file": text},
@@ -181,40 +192,56 @@ def _features(shape: str) -> Any:
     return Features(columns[shape])
 
 
-def load(source: str, shape: str) -> Checked:
-    """All rows of a file, a folder or a data set on the Hub, in the shape that is wanted, and what was set aside.
+def load(
+    source: Source,
+    shape: str,
+    name: str | None = None,
+    control_tokens: Iterable[str] = CONTROL_TOKENS,
+    column: str | None = None,
+) -> Checked:
+    """All rows of a data set in the shape that is wanted, in their order, and what was set aside.
 
-    shape: "instruction", "problems", "preference" and "text" give the columns that the `load` of that room gives;
-    "chat" gives the column messages, a list of turns with role and content. Rows are held in memory as Arrow has them,
-    about as many bytes as in the file.
+    Args:
+        source: a file, a folder or a data set on the Hub; a `datasets.Dataset`, or a list of dicts (of raw text also
+            of texts). The rows are in any form that `detect` knows.
+        shape: "instruction", "problems", "preference" or "text", with the columns that the `load` of that room names;
+            or "chat", with the column messages, a list of turns with role and content.
+        name: what messages call data that comes from memory, for example "yahma/alpaca-cleaned".
+        control_tokens: a row with one of these in its text is set aside, except in raw text. A tokenizer turns the
+            words `<|im_end|>` in a question into the token that ends the turn, so the row could write turns that
+            nobody wrote.
+        column: of raw text, where rows keep it.
+
+    Rows are held in memory as Arrow has them, about as many bytes as in the file.
 
     Raises CourseError as `opened` does; for rows that cannot be put into that shape; and when nothing is left.
     """
-    form, rows = opened(source, shape)
+    form, rows = opened(source, shape, name, column)
     shaped = SHAPED.get((form.shape, shape))
     if shaped is None:
         raise CourseError(
-            f"{source} is in the form {form.name}, which cannot be read as {shape}. "
+            f"{name or source} is in the form {form.name}, which cannot be read as {shape}. "
             f"It can be read as {' or '.join(to for was, to in SHAPED if was == form.shape)}."
         )
     columns, features = _COLUMNS.get(shape, _as_it_is), _features(shape)
+    tokens = tuple(filter(None, control_tokens))
     set_aside: list[SetAside] = []
-    layouts: dict[tuple[str, ...], None] = {}
+    layouts: dict[tuple, None] = {}
 
     def ready() -> Iterator[dict[str, Any]]:
         for row in rows:
             try:
-                values = shaped(read(row, form))
+                values = shaped(read(row, form, tokens))
             except Aside as aside:
                 set_aside.append(SetAside(row.file, row.number, str(aside)))
                 continue
-            layouts[tuple([column for column, value in row.values.items() if value is not None])] = None
+            layouts[detect.held(row.values)] = None
             yield columns(values)
 
     dataset = in_batches(ready(), features)
     if not len(dataset):
         raise CourseError(nothing_left(set_aside))
-    unused = dict.fromkeys(column for has in layouts for column in detect.unused(form, has))
+    unused = dict.fromkeys(name for has in layouts for name in detect.unused(form, has))
     return Checked(dataset, set_aside, list(unused))
 
 

@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import chat, instruction, reading, tables
-from unsloth_course.lesson.data.files import Checked, key_of
+from unsloth_course.lesson.data import chat, instruction, preference, reading, tables
+from unsloth_course.lesson.data.corpus import keys as text_keys
+from unsloth_course.lesson.data.corpus import passages
+from unsloth_course.lesson.data.problems import keys as problem_keys
+from unsloth_course.lesson.data.rows import Checked, key_of
 from unsloth_course.lesson.profile import ENGLISH, HUB_DATA, POCKET, SMOLLM2, is_pocket
 from unsloth_course.pocket.english import library
 from unsloth_course.pocket.english.tasks import is_short
@@ -33,6 +36,8 @@ HUB_TEXTS = 20_000
 HUB_FILES = {HUB_DATA["cpt"]: ("python/validation-*.parquet",)}
 # What the course's own sets hold, so that nobody has to be asked.
 HUB_KINDS = {HUB_DATA["lora"]: "instruction", HUB_DATA["dpo"]: "preference", HUB_DATA["cpt"]: "text"}
+# What the rooms that make rows call those of each shape.
+MADE = {"instruction": "instructions", "problems": "problems", "preference": "preferences", "text": "functions"}
 # General text of the Hub: answers of Alpaca that are at least so many characters long, and mostly letters and spaces.
 PROSE_CHARACTERS = 300
 PROSE_SHARE = 0.92
@@ -67,16 +72,7 @@ def instructions(source: str, train: int, held_out: int, seed: int) -> tuple["Da
     on one line), which exact match can mark; as many short answers are left to learn from. Raises CourseError as
     `reading.load` does, and when the test leaves no row to learn from. Taught in lesson colab2.
     """
-    if maker := _maker(source):
-        checked = instruction.load(maker.instructions(train, held_out=False, seed=seed), name="generated rows")
-        return checked.dataset, maker.instructions(held_out, held_out=True, seed=HELD_OUT_SEED), checked
-    checked = reading.load(source, "instruction")
-    rows = checked.dataset.shuffle(seed=HELD_OUT_SEED)
-    short = [n for n, text in enumerate(rows["output"]) if is_short(text)]
-    marked = short[: (len(short) + 1) // 2]
-    others = sorted({*range(len(rows))} - {*short}) + short[len(marked) :]
-    order = [n for pair in itertools.zip_longest(marked, others) for n in pair if n is not None]
-    return *_by_question(rows.select(order), instruction.keys, source, train, held_out, seed), checked
+    return _questions(source, "instruction", instruction.keys, train, held_out, seed)
 
 
 def problems(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset", Checked]:
@@ -87,14 +83,7 @@ def problems(source: str, train: int, held_out: int, seed: int) -> tuple["Datase
     here at most half is held out, and no held-out question is trained on. Raises CourseError as `reading.load` does,
     and when the test leaves no row to learn from. Taught in lesson colab4 (GRPO).
     """
-    from unsloth_course.lesson.data import problems as shape
-
-    if maker := _maker(source):
-        checked = shape.load(maker.problems(train, held_out=False, seed=seed), name="generated rows")
-        return checked.dataset, maker.problems(held_out, held_out=True, seed=HELD_OUT_SEED), checked
-    checked = reading.load(source, "problems")
-    rows = checked.dataset.shuffle(seed=HELD_OUT_SEED)
-    return *_by_question(rows, shape.keys, source, train, held_out, seed), checked
+    return _questions(source, "problems", problem_keys, train, held_out, seed)
 
 
 def preferences(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset", Checked]:
@@ -105,15 +94,31 @@ def preferences(source: str, train: int, held_out: int, seed: int) -> tuple["Dat
     trained on. Raises CourseError as `reading.load` does, and when the test leaves no row to learn from. Taught in
     lesson colab3 (DPO).
     """
-    from unsloth_course.lesson.data import preference as shape
+    return _questions(source, "preference", preference.keys, train, held_out, seed)
 
+
+def _questions(
+    source: str, shape: str, keys: Callable[["Dataset"], list[str]], train: int, held_out: int, seed: int
+) -> tuple["Dataset", "Dataset", Checked]:
     if maker := _maker(source):
-        checked = shape.load(maker.preferences(train, held_out=False, seed=seed), name="generated rows")
-        test = shape.load(maker.preferences(held_out, held_out=True, seed=HELD_OUT_SEED), name="generated rows")
-        return checked.dataset, test.dataset, checked
-    checked = reading.load(source, "preference")
+        return _made(getattr(maker, MADE[shape]), shape, train, held_out, seed)
+    checked = reading.load(source, shape)
     rows = checked.dataset.shuffle(seed=HELD_OUT_SEED)
-    return *_by_question(rows, shape.keys, source, train, held_out, seed), checked
+    if shape == "instruction":
+        short = [n for n, text in enumerate(rows["output"]) if is_short(text)]
+        marked = short[: (len(short) + 1) // 2]
+        others = sorted({*range(len(rows))} - {*short}) + short[len(marked) :]
+        rows = rows.select([n for pair in itertools.zip_longest(marked, others) for n in pair if n is not None])
+    return *_by_question(rows, keys, source, train, held_out, seed), checked
+
+
+def _made(
+    make: Callable[..., "Dataset"], shape: str, train: int, held_out: int, seed: int
+) -> tuple["Dataset", "Dataset", Checked]:
+    """Rows that are made here, read like all others: (train, held out, report of the check)."""
+    checked = reading.load(make(train, held_out=False, seed=seed), shape, "generated rows")
+    test = reading.load(make(held_out, held_out=True, seed=HELD_OUT_SEED), shape, "generated rows")
+    return checked.dataset, test.dataset, checked
 
 
 def _by_question(
@@ -218,19 +223,15 @@ def corpus(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset"
     """
     from datasets import Dataset
 
-    from unsloth_course.lesson.data import corpus as shape
-
     if maker := _maker(source):
-        checked = shape.load(maker.functions(train, held_out=False, seed=seed), name="generated functions")
+        learned, test, checked = _made(maker.functions, "text", train, held_out, seed)
         checked.note = f"functions of {library.NAME}" if source == ENGLISH else ""
-        test = shape.load(maker.functions(held_out, held_out=True, seed=HELD_OUT_SEED)).dataset
-        return checked.dataset.select_columns(["text"]), test.select_columns(["text"]), checked
+        return learned.select_columns(["text"]), test.select_columns(["text"]), checked
     if not tables.on_the_hub(source):
-        rows_are_in_it = source.lower().endswith(tables.ROWS)
-        checked = reading.load(source, "text") if rows_are_in_it else shape.load(source)
+        checked = reading.load(source, "text")
         rows = checked.dataset
-        if len(set(shape.keys(rows))) < 2 * held_out:
-            rows = Dataset.from_dict({"text": [piece for text in rows["text"] for piece in shape.passages(text)]})
+        if len(set(text_keys(rows))) < 2 * held_out:
+            rows = Dataset.from_dict({"text": [piece for text in rows["text"] for piece in passages(text)]})
         rows = rows.shuffle(seed=HELD_OUT_SEED)
     else:
         from unsloth_course.core import hub
@@ -239,10 +240,10 @@ def corpus(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset"
         pool = max(HUB_TEXTS, 2 * (train + reserved(source, held_out)))
         # Shuffled before the cut: a larger pool begins with the rows of a smaller one, so the test stays the same.
         drawn = found.shuffle(seed=HELD_OUT_SEED).select(range(min(pool, len(found))))
-        checked = shape.load(drawn, name=source)
+        checked = reading.load(drawn, "text", source)
         rows = checked.dataset
     rows = rows.select_columns(["text"])
-    return *_split(rows, shape.keys(rows), source, train, held_out, seed), checked
+    return *_split(rows, text_keys(rows), source, train, held_out, seed), checked
 
 
 def unread(train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset", Checked]:
@@ -339,18 +340,16 @@ def general_text(source: str, train: int, held_out: int, seed: int) -> tuple["Da
             if document not in tested:
                 documents.append(document)
         return Dataset.from_dict({"text": documents}), test
-    from unsloth_course.lesson.data import corpus as shape
-
     if source in (ENGLISH, SMOLLM2):
         name, texts = library.NAME, library.prose()
     else:
         from unsloth_course.core import hub
 
         name = HUB_DATA["lora"]
-        answers = instruction.load(hub.fetch_dataset(name, columns=instruction.COLUMNS), name=name).dataset["output"]
-        texts = [answer for answer in answers if is_prose(answer)]
+        checked = instruction.load(hub.fetch_dataset(name, columns=instruction.COLUMNS), name)
+        texts = [answer for answer in checked.dataset["output"] if is_prose(answer)]
     rows = Dataset.from_dict({"text": texts}).shuffle(seed=HELD_OUT_SEED)
-    return _split(rows, shape.keys(rows), name, train, held_out, seed)
+    return _split(rows, text_keys(rows), name, train, held_out, seed)
 
 
 def is_prose(text: str) -> bool:

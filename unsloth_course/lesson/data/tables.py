@@ -1,7 +1,7 @@
-"""Rows from CSV and Parquet files, and from any other file, folder or Hub data set: one stream for the command `data`.
+"""The rows of any file, folder or Hub data set, and of what lies in memory: one stream, whatever is read.
 
 What cannot be read comes as a `Broken` with its reason wherever the next row can still be found, so that no row is
-lost unseen. The lessons read their files through `files.read_rows`, which stops at the first such row.
+lost unseen.
 """
 
 import csv
@@ -9,18 +9,20 @@ import io
 import itertools
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import corpus, files
-from unsloth_course.lesson.data.files import ENDINGS, Broken, Row, listed, quoted, read_rows
+from unsloth_course.lesson.data import documents, files
+from unsloth_course.lesson.data.documents import DOCUMENTS
+from unsloth_course.lesson.data.files import ENDINGS
+from unsloth_course.lesson.data.rows import Broken, Row, is_unicode, listed, quoted, shown, without_place
 
-TABLES = (".csv", ".parquet")
-ROWS = (*ENDINGS, *TABLES)
-ALL_ENDINGS = (*ROWS, *corpus.DOCUMENTS)
+ROWS = (*ENDINGS, ".csv", ".parquet")
+ALL_ENDINGS = (*ROWS, *DOCUMENTS)
+IN_FOLDERS = (*DOCUMENTS, ".jsonl")
+"""What is read of a folder of raw text."""
 DELIMITERS = (",", ";", "\t")
 """What may stand between the fields of a CSV file; the first of them that is in its first line does."""
 BATCH_ROWS = 1000
@@ -29,67 +31,70 @@ HEAD_BYTES = 2**20  # are fetched at once of a file on the Hub, to look at its f
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def stream(source: str, column: str | None = None) -> Iterator[Row | Broken]:
-    """The rows of a file, a folder of raw text or a data set on the Hub (`owner/name`, its split "train").
+def stream(source: str, endings: tuple[str, ...] = IN_FOLDERS) -> Iterator[Row | Broken]:
+    """The rows of a file, of the files in a folder, or of a data set on the Hub (`owner/name`, its split "train").
 
     Files are JSON, JSON lines (also gzipped), CSV, Parquet and documents, which are one row each with the column
-    `text`. Memory does not grow with the rows. column: where the rows of files in a folder keep their text.
+    `text`. Memory does not grow with the rows. endings: of the files in a folder that are read; everything else in it
+    comes as a `Broken`, and so does the rest of a file that cannot be read to its end.
 
-    Raises CourseError for a file that cannot be read to its end, with the place; for what is no such file; and as
-    `hub.fetch_dataset` does.
+    Raises CourseError for a file that cannot be read to its end, with the place; for what is no such file; for a
+    folder without files; and as `hub.fetch_dataset` does.
     """
     path = Path(os.path.expanduser(source))
-    name = path.name.lower()
-    if is_folder(path):
-        yield from corpus.stream(path, column)
-        return
-    if on_the_hub(source):
+    if documents.is_folder(path):
+        yield from _rows_in_folder(path, endings)
+    elif on_the_hub(source):
         from unsloth_course.core import hub
 
-        yield from files.rows_of(hub.fetch_dataset(source), source)
-        return
-    shown = corpus.shown(path)
-    if not name.endswith(ALL_ENDINGS):
+        yield from files.rows_in_memory(hub.fetch_dataset(source), source)
+    elif not path.name.lower().endswith(ALL_ENDINGS):
         raise CourseError(
-            f"{shown} has none of the endings {', '.join(ALL_ENDINGS)}, and it is no folder and no name on the Hub. "
-            "Convert it, or give it the right name."
+            f"{shown(path)} has none of the endings {', '.join(ALL_ENDINGS)}, and it is no folder and no name on the "
+            "Hub. Convert it, or give it the right name."
         )
-    _check_plain(path, shown)
-    if name.endswith(corpus.DOCUMENTS):
-        yield from corpus.stream(path, column)
     else:
         yield from _rows_of_file(path)
 
 
-def rows_in(folder: Path) -> Iterator[Row | Broken]:
-    """The rows of all files of rows below a folder, as they stand there; everything else in it comes as a `Broken`.
-
-    A file that cannot be read to its end gives the rows before that place, and a `Broken` for the rest.
-    """
-    for path, reason in corpus.files_in(folder):
-        shown, number = corpus.shown(path), 0
-        if reason is None and not path.name.lower().endswith(ROWS):
-            reason = f"it has none of the endings {', '.join(ROWS)}"
+def _rows_in_folder(folder: Path, endings: tuple[str, ...]) -> Iterator[Row | Broken]:
+    empty = True
+    for path, reason in documents.files_in(folder):
+        empty, number = False, 0
+        if reason is None and not path.name.lower().endswith(endings):
+            reason = f"it has none of the endings {', '.join(endings)}"
         if reason is None:
             try:
-                _check_plain(path, shown)
                 for row in _rows_of_file(path):
                     number = row.number
                     yield row
             except CourseError as error:
-                reason = files.without_place(error, shown)
+                reason = without_place(error, shown(path))
         if reason:
-            yield Broken(shown, number + 1, reason, None)
+            yield Broken(shown(path), number + 1, reason, None)
+    if empty:
+        raise CourseError(
+            f"The folder {shown(folder)} has no files to read; hidden ones are left out. "
+            f"Put {', '.join(endings)} files into it."
+        )
 
 
 def _rows_of_file(path: Path) -> Iterator[Row | Broken]:
-    name, shown = path.name.lower(), corpus.shown(path)
-    if name.endswith(".csv"):
-        yield from _csv_rows(path, shown)
-    elif name.endswith(".parquet"):
-        yield from _parquet_rows(path, shown)
-    else:
-        yield from read_rows(path, tolerant=True)
+    name, file, empty = path.name.lower(), shown(path), True
+    documents.check_plain(path, file)
+    read = files.read_rows
+    if name.endswith(DOCUMENTS):
+        read = documents.read
+    elif name.endswith((".csv", ".parquet")):
+        read = _csv_rows if name.endswith(".csv") else _parquet_rows
+    try:
+        for row in read(path, file):
+            empty = False
+            yield row
+    except OSError as error:
+        raise CourseError(f"{file} cannot be read: {error.strerror or error}.") from None
+    if empty:
+        raise CourseError(f"{file} is empty: it has no rows. Write or download it again.")
 
 
 def first_rows(name: str, count: int) -> list[Row | Broken]:
@@ -105,7 +110,7 @@ def first_rows(name: str, count: int) -> list[Row | Broken]:
             return _head(name, _first_file(found.sizes), count)
         except Exception:  # one file alone may be what the library reads otherwise; the whole of it has the last word
             pass
-    return list(itertools.islice(files.rows_of(hub.fetch_dataset(name), name), count))
+    return list(itertools.islice(files.rows_in_memory(hub.fetch_dataset(name), name), count))
 
 
 def _first_file(names: Iterable[str]) -> str:
@@ -123,14 +128,6 @@ def _head(name: str, file: str, count: int) -> list[Row | Broken]:
         return list(itertools.islice(rows, count))
 
 
-def is_folder(path: Path) -> bool:
-    """Whether there is a folder of that name; a name that no file can have is none."""
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
-
-
 def on_the_hub(source: str) -> bool:
     """Whether this is to be looked for on the Hub: a name like owner/dataset that nothing on this machine has."""
     if not HUB_NAME.fullmatch(source) or source.lower().endswith(ALL_ENDINGS):
@@ -141,40 +138,22 @@ def on_the_hub(source: str) -> bool:
         return True
 
 
-def _check_plain(path: Path, shown: str) -> None:
-    """Refuses what is no plain file: to read a pipe can take for ever."""
-    try:
-        mode = os.stat(path).st_mode
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        folder = "" if path.is_absolute() else f" in {os.getcwd()}"
-        raise CourseError(f"There is no file {shown}{folder}. Check the name and the folder.") from None
-    except OSError as error:
-        raise CourseError(f"{shown} cannot be read: {error.strerror or error}.") from None
-    if not stat.S_ISREG(mode):
-        raise CourseError(f"{shown} is not a plain file. Name one.")
-
-
 def _csv_rows(path: Path, shown: str) -> Iterator[Row | Broken]:
     csv.field_size_limit(files.MAX_LINE_BYTES)
-    try:
-        # Bytes that are not UTF-8 come through as surrogates, so that only the rows that hold them are set aside.
-        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-            head = stream.readline(files.MAX_LINE_BYTES)
-            stream.seek(0)
-            mark = next((mark for mark in DELIMITERS if mark in head), ",")
-            reader = csv.reader(stream, strict=True, delimiter=mark)
-            columns = _header(reader, shown)
-            number, line = 0, reader.line_num
-            while (cells := _cells(reader)) is not None:
-                first, line = line + 1, reader.line_num
-                if cells == []:  # a blank line
-                    continue
-                number += 1
-                yield _csv_row(shown, number, columns, cells, (first, line))
-    except OSError as error:
-        raise CourseError(f"{shown} cannot be read: {error.strerror or error}.") from None
-    if not number:
-        raise CourseError(f"{shown} is empty: it has no rows. Write or download it again.")
+    # Bytes that are not UTF-8 come through as surrogates, so that only the rows that hold them are set aside.
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+        head = stream.readline(files.MAX_LINE_BYTES)
+        stream.seek(0)
+        mark = next((mark for mark in DELIMITERS if mark in head), ",")
+        reader = csv.reader(stream, strict=True, delimiter=mark)
+        columns = _header(reader, shown)
+        number, line = 0, reader.line_num
+        while columns is not None and (cells := _cells(reader)) is not None:
+            first, line = line + 1, reader.line_num
+            if cells == []:  # a blank line
+                continue
+            number += 1
+            yield _csv_row(shown, number, columns, cells, (first, line))
 
 
 def _cells(reader: Iterator[list[str]]) -> list[str] | csv.Error | None:
@@ -184,10 +163,10 @@ def _cells(reader: Iterator[list[str]]) -> list[str] | csv.Error | None:
         return error
 
 
-def _header(reader: Iterator[list[str]], shown: str) -> list[str]:
+def _header(reader: Iterator[list[str]], shown: str) -> list[str] | None:
     columns = _cells(reader)
     if columns is None:
-        raise CourseError(f"{shown} is empty: it has no rows. Write or download it again.")
+        return None
     if isinstance(columns, csv.Error):
         raise CourseError(f"{shown}, line 1: the CSV is broken ({columns}). Mend it there.")
     columns = [column.strip() for column in columns]
@@ -206,7 +185,7 @@ def _csv_row(
     if len(cells) != len(columns):
         return Broken(shown, number, f"it has {len(cells)} fields, and the first line names {len(columns)}", cells)
     for column, cell in zip(columns, cells, strict=True):
-        if not cell.isascii() and not files.is_unicode(cell):
+        if not cell.isascii() and not is_unicode(cell):
             return Broken(shown, number, f"column {quoted(column)} holds bytes that are not UTF-8", cells)
     return Row(shown, number, None, dict(zip(columns, cells, strict=True)))
 
@@ -227,5 +206,3 @@ def _parquet_rows(file: Path | BinaryIO, shown: str) -> Iterator[Row | Broken]:
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CourseError(f"{shown} is not a whole Parquet file ({reason}). Download or write it again.") from None
-    if not number:
-        raise CourseError(f"{shown} is empty: it has no rows. Write or download it again.")

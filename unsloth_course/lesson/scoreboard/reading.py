@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data.files import kind, quoted
+from unsloth_course.lesson.data.rows import kind, quoted
 from unsloth_course.lesson.profile import ENGLISH, HUB_DATA, POCKET, SMOLLM2
 from unsloth_course.lesson.scoreboard.board import LESSONS, Row, Scoreboard
 from unsloth_course.lesson.scoreboard.measuring import SCORES

@@ -1,0 +1,211 @@
+"""A row with its place, what is said about one that cannot be used, and the report on those that were set aside.
+
+Every shape of data is checked with these. Where rows come from is the concern of `files` and `tables`.
+"""
+
+import difflib
+import html
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from unsloth_course.core.errors import CourseError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+CONTROL_TOKENS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
+"""ChatML's control tokens, as SmolLM2 has them. For another model pass its tokenizer's `all_special_tokens`."""
+
+REASONS_SHOWN = 8
+
+
+class Row(NamedTuple):
+    """One object and where it came from; `number` counts rows from 1, `line` is set for JSONL only."""
+
+    file: str
+    number: int
+    line: int | None
+    values: Mapping[str, Any]
+
+    def place(self, column: str | None = None) -> str:
+        """The words that begin a message about this row: file, row, line, and the column where there is one."""
+        line = "" if self.line is None else f" (line {self.line})"
+        return f"{self.file}, row {self.number}{line}" + ("" if column is None else f", column {quoted(column)}")
+
+
+class Broken(NamedTuple):
+    """A row that cannot even be read: where it is, why, and what stands there (a value, or text that is no JSON)."""
+
+    file: str
+    number: int
+    reason: str
+    values: Any
+
+
+class Aside(Exception):
+    """Why one row is set aside. The shapes raise it; whoever loops over the rows knows file and number."""
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A row that is of no use for training, and why; of a file that cannot be read on, its first such row."""
+
+    file: str
+    row: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}, row {self.row}: {self.reason}"
+
+
+@dataclass(repr=False)
+class Checked:
+    """A checked data set, the rows that were set aside, the columns that were not used, and a note on its origin."""
+
+    dataset: "Dataset"
+    set_aside: list[SetAside]
+    unused_columns: list[str]
+    note: str = ""
+
+    def _lines(self) -> tuple[str, list[str]]:
+        details = [str(row) for row in self.set_aside[:REASONS_SHOWN]]
+        if len(self.set_aside) > REASONS_SHOWN:
+            details.append(f"and {len(self.set_aside) - REASONS_SHOWN:,} more, all in .set_aside")
+        if self.unused_columns:
+            details.append(f"columns not used: {listed(self.unused_columns)}")
+        if self.note:
+            details.append(self.note)
+        return f"rows ready: {len(self.dataset):,}, set aside: {len(self.set_aside):,}", details
+
+    def __str__(self) -> str:
+        headline, details = self._lines()
+        return "\n  ".join([headline, *details])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        headline, details = self._lines()
+        items = "".join(f"<li>{html.escape(detail)}</li>" for detail in details)
+        return f"<p>{html.escape(headline)}</p>" + (f"<ul>{items}</ul>" if items else "")
+
+
+def shown(path: object) -> str:
+    """A path that can be printed: a file name may hold bytes that are no text, and Python keeps them as surrogates."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def quoted(name: object) -> str:
+    """A name from a file, made safe to print: quoted, at most 40 characters, control characters escaped."""
+    text = str(name)
+    return repr(text if len(text) <= 40 else text[:39] + "…")
+
+
+def key_of(text: str) -> str:
+    """What two texts have in common that are the same but for capitals and white space."""
+    return " ".join(text.split()).casefold()
+
+
+def listed(names: Iterable[object]) -> str:
+    """Up to eight names, quoted, with a count of the rest."""
+    names = list(names)
+    rest = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(quoted(name) for name in names[:8]) + rest
+
+
+def kind(value: object) -> str:
+    """What a value is, in the words of JSON. The value itself is not shown: it may be huge, or nested without end."""
+    if isinstance(value, bool):
+        return "true or false"
+    names = {int: "a number", float: "a number", str: "text", list: "a list", dict: "an object", type(None): "null"}
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+def present(row: Row, columns: tuple[str, ...]) -> str:
+    """The first of these columns that holds something in this row, and the first of all where none does."""
+    return next((column for column in columns if row.values.get(column) is not None), columns[0])
+
+
+def check_columns(row: Row, columns: Iterable[str], optional: Iterable[str] = ()) -> None:
+    """Raises CourseError when the row lacks one of the columns, and names the one that was probably meant.
+
+    A row may do without an optional column, but not with one that is misspelt: its text would be lost unseen.
+    """
+    columns = tuple(columns)
+    others = [column for column in row.values if column not in columns]
+    for column in columns:
+        if column in row.values:
+            continue
+        close = _closest(column, tuple(others))
+        if column in optional and close is None:
+            continue
+        meant = f" Did you mean {quoted(column)} by {quoted(close)}? Rename it." if close is not None else ""
+        found = f"It has {listed(row.values)}." if row.values else "It has no columns."
+        raise CourseError(f"{row.place(column)}: this column is missing. {found}{meant}")
+
+
+@lru_cache(maxsize=256)  # the rows of a file lack the same columns, and to compare names takes long
+def _closest(column: str, others: tuple[str, ...]) -> str | None:
+    candidates = {str(other).strip().lower(): other for other in others if len(str(other)) <= 40}
+    matches = difflib.get_close_matches(column, candidates, n=1, cutoff=0.75)
+    return candidates[matches[0]] if matches else None
+
+
+def text_of(row: Row, column: str) -> str:
+    """The text in a column, "" where there is nothing. Raises CourseError for a value of another type."""
+    value = row.values.get(column)
+    if isinstance(value, str):
+        return value
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # NaN: how pandas writes "nothing here"
+        return ""
+    raise CourseError(f"{row.place(column)}: found {kind(value)}, expected text. Write the value in quotes.")
+
+
+def useless(texts: Mapping[str, str], control_tokens: Iterable[str], optional: Iterable[str] = ()) -> str | None:
+    """Why nothing should be learned from these texts by column, or None: empty, a control token, or no Unicode."""
+    for column, text in texts.items():
+        if column not in optional and (not text or text.isspace()):
+            return f"column {quoted(column)} is empty"
+        for token in control_tokens:
+            if token in text:
+                return f"column {quoted(column)} contains the control token {token}"
+        if not is_unicode(text):
+            return f"column {quoted(column)} contains half of a surrogate pair, which is not text"
+    return None
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8; half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def nothing_left(set_aside: list[SetAside]) -> str:
+    """The sentence for data of which every row was set aside."""
+    reason, count = Counter(row.reason for row in set_aside).most_common(1)[0]
+    return (
+        f"{set_aside[0].file}: nothing is left to train on. Rows set aside: {len(set_aside):,}, most often "
+        f"({count:,}) because {reason.rstrip('.')}. Mend these rows, or bring others."
+    )
+
+
+def without_place(error: CourseError, *places: str) -> str:
+    """A message without the file or row that it begins with, for a report that names them anyhow."""
+    text = str(error)
+    for place in places:
+        text = text.removeprefix(place).lstrip(",: ")
+    return f"it {text}" if text.startswith(("is ", "cannot ")) else text
+
+
+def column_of(batch: Mapping[str, Sequence[Any]], column: str) -> Sequence[Any]:
+    """A column of a batch. Raises CourseError where there is none of that name."""
+    if column not in batch:
+        found = listed(batch) if len(batch) else "none"
+        raise CourseError(f"The data set has no column {quoted(column)}; it has {found}. Give it to load() first.")
+    return batch[column]
