@@ -21,7 +21,7 @@ INSTALL = "install"
 """The tag of the cell that the package travels in."""
 LIMIT = 1_500_000
 """Bytes that no notebook for upload may exceed."""
-LEFT_OUT = ("__pycache__", "pocket/base/model.safetensors", "pocket/base/tokenizer", "recording/", "recorded/cell_")
+LEFT_OUT = ("__pycache__", "pocket/base/model.safetensors", "pocket/base/tokenizer", "studio/", "recorded/cell_")
 """What no lesson on Colab needs: the bundled model, and what makes the videos."""
 KINDS = (".py", ".json", ".md", ".typed")
 UNPACK = '''\
