@@ -118,7 +118,8 @@ def work(method: str, out: Path, steps: int, every: int) -> None:
     from safetensors.torch import save_file
     from transformers import TrainerCallback
 
-    from unsloth_course.core import checkpoints
+    from unsloth_course.commands.finetune import lock, stopping
+    from unsloth_course.core import whole
 
     class Clock(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -128,13 +129,13 @@ def work(method: str, out: Path, steps: int, every: int) -> None:
             note(out / "step", state.global_step)
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    with checkpoints.locked(out):
-        resume = checkpoints.last_good(out / "checkpoints")
+    with lock.locked(out):
+        resume = whole.last_good(out / "checkpoints")
         trainer = trainer_for(method, out, steps, every)
         trainer.add_callback(Clock())
         try:
-            checkpoints.train(trainer, resume)
-        except checkpoints.Stopped as stopped:
+            stopping.train(trainer, resume)
+        except stopping.Stopped as stopped:
             print(stopped, flush=True)
             os._exit(130)
         weights = {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}

@@ -1,10 +1,12 @@
 """Fixtures that more than one file needs. Unsloth is imported by the first test that trains, not at collection."""
 
 import importlib.util
+import json
 import logging
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,17 +38,56 @@ def twice(run: Callable[[], None]) -> Callable[[], None]:
         try:
             run()
         except RuntimeError as error:
-            if not runner.died_at_start(error):
+            if not runner.kernel.died_at_start(error):
                 raise
             run()
 
     return tried
 
 
+# How long each file of tests took when it was recorded, in seconds: `pytest --record-seconds` writes it.
+SECONDS = Path(__file__).with_name("seconds.json")
+SLOW = 1.0  # seconds that a test of the quick loop may take, on the mean of its file
+
+
+def pytest_addoption(parser):
+    parser.addoption("--record-seconds", action="store_true", help=f"write how long each file took to {SECONDS.name}")
+
+
+def _file(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
+
+
 def pytest_collection_modifyitems(items):
+    """Marks tests by what they do, and begins with the files that take longest, so that no process waits at the end."""
+    recorded = json.loads(SECONDS.read_text(encoding="utf-8")) if SECONDS.exists() else {}
+    counts = Counter(_file(item.nodeid) for item in items)
     for item in items:
+        file = _file(item.nodeid)
         if type(item).__name__ == "NotebookItem":  # nbmake's
             item.runtest = twice(item.runtest)
+            item.add_marker("lesson")
+        if "load" in getattr(item, "fixturenames", ()):
+            item.add_marker("trains")
+        if "browser" in item.nodeid or "rehearsal" in file or file.endswith("_lesson.py"):
+            item.add_marker("colab" if "rehearsal" in file else "browser" if "browser" in file else "lesson")
+        named = {mark.name for mark in item.iter_markers()} & {"lesson", "trains", "browser", "colab"}
+        if named or recorded.get(file, 0) > SLOW * counts[file]:
+            item.add_marker("slow")
+    items.sort(key=lambda item: -recorded.get(_file(item.nodeid), 0))
+
+
+TAKEN: Counter[str] = Counter()
+
+
+def pytest_runtest_logreport(report):
+    TAKEN[_file(report.nodeid)] += report.duration
+
+
+def pytest_sessionfinish(session):
+    if session.config.getoption("--record-seconds") and not hasattr(session.config, "workerinput"):
+        seconds = {file: round(taken, 1) for file, taken in sorted(TAKEN.items()) if taken >= 1}
+        SECONDS.write_text(json.dumps(seconds, indent=1) + "\n", encoding="utf-8")
 
 
 @dataclass
@@ -150,9 +191,10 @@ def run_pocket(machine, with_adapter, tmp_path_factory) -> Callable[..., Run]:
     steps: of 16 rows. change(rows) may replace the rows, and spoil(trainer) do anything before the training begins.
     `made` is a model with its tokenizer to train in place of a fresh adapter. Other arguments go to `SFTConfig`.
     """
+    asked: dict[int, Any] = {}
 
     def run(
-        steps: int = 12,
+        steps: int = 8,
         change: Callable[[Any], Any] = chat,
         spoil: Callable[[Any], None] = lambda trainer: None,
         made: tuple[Any, Any] | None = None,
@@ -174,7 +216,10 @@ def run_pocket(machine, with_adapter, tmp_path_factory) -> Callable[..., Run]:
             "output_dir": str(tmp_path_factory.mktemp("checkpoints")),
             **machine.arguments,
         }
-        before = evaluation.answered(model, tokenizer, questions, machine.max_length)
+        before = None if made else asked.get(held_out)  # a fresh adapter changes nothing
+        before = before or evaluation.answered(model, tokenizer, questions, machine.max_length)
+        if not made:
+            asked[held_out] = before
         trainer = SFTTrainer(
             model=model,
             processing_class=tokenizer,

@@ -153,7 +153,7 @@ def finetune(
     from unsloth_course.commands import finetune as room
     from unsloth_course.commands.finetune import chain
     from unsloth_course.commands.finetune import options as settings_of
-    from unsloth_course.core import checkpoints
+    from unsloth_course.commands.finetune import stopping
 
     stages = config is not None and chain.is_chain(config)
     options = None if stages else settings_of.asked(config, said)
@@ -161,7 +161,7 @@ def finetune(
     try:
         with _beside(as_json):
             outcome = _chain(config, said) if stages else room.run(options, started)
-    except checkpoints.Stopped as stopped:
+    except stopping.Stopped as stopped:
         _complain(str(stopped))
         raise typer.Exit(INTERRUPTED) from None
     except KeyboardInterrupt:

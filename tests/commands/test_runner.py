@@ -163,7 +163,7 @@ def test_a_kernel_that_dies_is_a_sentence(write_lesson, tmp_path):
 
 def first_kernels_die(monkeypatch, number):
     """The first kernels end as one does whose port was taken; those after are real."""
-    real, begun = runner._ThisPython.get_kernel_spec, []
+    real, begun = runner.kernel.ThisPython.get_kernel_spec, []
 
     def spec(self, name):
         begun.append(name)
@@ -172,7 +172,7 @@ def first_kernels_die(monkeypatch, number):
             found.argv = [sys.executable, "-c", "raise SystemExit('Address already in use')"]
         return found
 
-    monkeypatch.setattr(runner._ThisPython, "get_kernel_spec", spec)
+    monkeypatch.setattr(runner.kernel.ThisPython, "get_kernel_spec", spec)
     return begun
 
 
@@ -339,13 +339,13 @@ def test_store_refuses_the_gpu_profile():
 
 def test_a_knob_that_the_lesson_lacks_is_not_lost_in_silence():
     notebook = new_notebook(cells=[new_code_cell("SEED: int = 1", metadata={"tags": ["parameters"]})])
-    assert runner.with_parameters(notebook, {"SEED": 2}).cells[1].source == "SEED = 2"
+    assert runner.parameters.with_parameters(notebook, {"SEED": 2}).cells[1].source == "SEED = 2"
     with pytest.raises(CourseError, match="does not set OUT"):
-        runner.with_parameters(notebook, {"SEED": 2, "OUT": "x"})
+        runner.parameters.with_parameters(notebook, {"SEED": 2, "OUT": "x"})
     with pytest.raises(CourseError, match="0 code cells"):
-        runner.with_parameters(new_notebook(cells=[new_code_cell("SEED = 1")]), {})
+        runner.parameters.with_parameters(new_notebook(cells=[new_code_cell("SEED = 1")]), {})
     with pytest.raises(CourseError, match="2 code cells"):
-        runner.with_parameters(
+        runner.parameters.with_parameters(
             new_notebook(cells=[notebook.cells[0], new_code_cell(metadata={"tags": ["parameters"]})]), {}
         )
 
@@ -353,7 +353,7 @@ def test_a_knob_that_the_lesson_lacks_is_not_lost_in_silence():
 def test_parameters_clear_the_outputs_of_an_earlier_run():
     cell = new_code_cell("A = 1", outputs=[new_output("stream", text="old")], execution_count=4)
     cell.metadata.tags = ["parameters"]
-    fresh = runner.with_parameters(new_notebook(cells=[cell]), {})
+    fresh = runner.parameters.with_parameters(new_notebook(cells=[cell]), {})
     assert fresh.cells[0].outputs == [] and fresh.cells[0].execution_count is None
     assert cell.outputs, "the given notebook is left alone"
 
@@ -362,7 +362,7 @@ def test_parameters_clear_the_outputs_of_an_earlier_run():
 def test_an_injected_value_is_the_value_that_was_given(value):
     notebook = new_notebook(cells=[new_code_cell("OUT = 'x'", metadata={"tags": ["parameters"]})])
     names = {}
-    exec(runner.with_parameters(notebook, {"OUT": value}).cells[1].source, names)
+    exec(runner.parameters.with_parameters(notebook, {"OUT": value}).cells[1].source, names)
     assert names["OUT"] == value
 
 
@@ -389,7 +389,7 @@ def message(kind, **content):
     ],
 )
 def test_status_lines(given, status):
-    assert runner._status_line(given) == status
+    assert runner.kernel.status_line(given) == status
 
 
 def test_the_bar_shows_section_and_status(monkeypatch):
@@ -402,7 +402,7 @@ def test_the_bar_shows_section_and_status(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "160")
     cells = [new_markdown_cell("## Train [bold]"), new_code_cell("1")]
-    with runner._progress(new_notebook(cells=cells)) as progress:
+    with runner.display.progress_of(new_notebook(cells=cells)) as progress:
         progress.cell("Train [bold]")
         progress.status("step 3 of 9")
         progress.bar.refresh()

@@ -10,7 +10,7 @@ from unsloth_course.core.places import REPOSITORY
 
 @pytest.fixture(scope="module")
 def client():
-    manager = KernelManager(kernel_spec_manager=runner._ThisPython())
+    manager = KernelManager(kernel_spec_manager=runner.kernel.ThisPython())
     manager.start_kernel(cwd=str(REPOSITORY))
     client = manager.client()
     client.start_channels()

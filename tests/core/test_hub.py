@@ -206,7 +206,7 @@ def break_network(server: HubServer, monkeypatch: pytest.MonkeyPatch, fault: str
 def test_a_hub_that_never_answers_is_given_up(server, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr(hub, "TIMEOUT", 0.3)
+        monkeypatch.setattr(hub.hub_errors, "TIMEOUT", 0.3)
         with pytest.raises(CourseError, match="did not answer within"):
             hub.fetch_model(MODEL)
 

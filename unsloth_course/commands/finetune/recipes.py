@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unsloth_course.commands.finetune import tasks
+from unsloth_course.commands.finetune import making, tasks
 from unsloth_course.commands.finetune.options import Options
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson import models
+from unsloth_course.lesson import data, models, training
 from unsloth_course.lesson.profile import POCKET
 
 STEPS = {"lora": (200, 120), "full": (200, 120), "dpo": (80, 120), "grpo": (28, 80)}
@@ -128,7 +128,7 @@ class Recipe:
     def task(self) -> tasks.Task:
         """The rows, and what is measured on them."""
         more = {"grpo": {"completion": self.completion}, "dpo": {"beta": self.beta}}.get(self.lesson, {})
-        return tasks.MAKE[self.options.method](
+        return making.MAKE[self.options.method](
             self.machine, self.wanted_rows(), self.held_out, self.options.seed, **more
         )
 
@@ -191,8 +191,6 @@ class Recipe:
         warm: rows for it. earlier: tasks of stages before; what they measure on the model as it came is returned, too.
         A run that is resumed finds the folder there.
         """
-        from unsloth_course.lesson import data
-
         start = self.options.out.resolve() / "start"
         there = self.options.resume and (start / "config.json").is_file()
         if there and not earlier:
@@ -214,8 +212,6 @@ class Recipe:
 
     def supervise(self, model: Any, tokenizer: Any, rows: Any) -> None:
         """The supervised steps of a warm-up. rows: TRL's columns prompt and completion."""
-        from unsloth_course.lesson import training
-
         first = rows[0]
         models.in_chat_form(tokenizer, [*first["prompt"], *first["completion"]], tokenize=False)  # or a sentence
         with tempfile.TemporaryDirectory() as out:  # it keeps nothing
@@ -288,8 +284,6 @@ class Recipe:
         callbacks: list[Any],
     ) -> Any:
         """TRL's trainer for the method. rows, held_out: as `task.rows` gives them."""
-        from unsloth_course.lesson import training
-
         common = {
             "steps": steps,
             "seed": self.options.seed,
@@ -311,8 +305,6 @@ class Recipe:
 
     def blocks(self, task: tasks.Task, tokenizer: Any) -> tuple[Any, Any]:
         """Blocks of text to learn from, with replay mixed in, and blocks of the held-out text."""
-        from unsloth_course.lesson import data
-
         length = self.machine.max_length
         packed = data.corpus.blocks(task.train["text"], tokenizer, length)
         print(packed)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from unsloth_course.commands.export import held_out as asked_later
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.profile import ENGLISH, POCKET
+from unsloth_course.lesson import evaluation, models
+from unsloth_course.lesson.data import chat, instruction, preference, problems
 from unsloth_course.pocket.english.tasks import is_short
 
 if TYPE_CHECKING:
@@ -73,14 +74,10 @@ class Task:
 
     def kept(self, model: Any, tokenizer: Any) -> Any:
         """What the model still knows of what is not trained."""
-        from unsloth_course.lesson import evaluation
-
         return evaluation.recall(model, tokenizer, evaluation.probes(self.machine))
 
     def retention(self, before: Any, after: Any) -> Any:
         """The two as the scores' Retention."""
-        from unsloth_course.lesson import evaluation
-
         return evaluation.Retention("exact_match", before.share, after.share)
 
 
@@ -108,8 +105,6 @@ class Instructions(Task):
         return "right answers" if any(map(is_short, self.held_out["output"])) else "perplexity"
 
     def stands(self, found: Any) -> float:
-        from unsloth_course.lesson import evaluation
-
         if not found.right:
             return found.likelihood.perplexity
         right = [
@@ -118,36 +113,26 @@ class Instructions(Task):
         return sum(right) / len(right)
 
     def measure(self, model: Any, tokenizer: Any) -> Any:
-        from unsloth_course.lesson import evaluation
-
         return evaluation.answered(model, tokenizer, self.held_out, self.machine.max_length)
 
     def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
-        from unsloth_course.lesson import evaluation
-
         return evaluation.instruction_score(before, after)
 
     def answers(self, found: Any) -> "Answers":
         return found.asked
 
     def rows(self) -> tuple["Dataset", "Dataset"]:
-        from unsloth_course.lesson.data import instruction
-
         return tuple(
             rows.map(instruction.to_prompt_completion, batched=True, remove_columns=rows.column_names)
             for rows in (self.train, self.held_out)
         )
 
     def sizes(self, tokenizer: Any) -> dict[str, Any]:
-        from unsloth_course.lesson.data import instruction
-
         lengths = instruction.lengths(self.train, tokenizer, self.machine.max_length)
         print(lengths)
         return lengths.sizes
 
     def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
-        from unsloth_course.lesson.data import chat, instruction
-
         questions = [instruction.question(row["instruction"], row["input"]) for row in rows]
         return [
             {"messages": [chat.turn("user", text)], "answer": row["output"]}
@@ -159,13 +144,9 @@ class Conversations(Surprise):
     """Turns of any length: the perplexity of the assistant's held-out turns, given what was said before."""
 
     def measure(self, model: Any, tokenizer: Any) -> Any:
-        from unsloth_course.lesson import evaluation
-
         return evaluation.answer_perplexity(model, tokenizer, self.held_out, self.machine.max_length)
 
     def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
-        from unsloth_course.lesson import evaluation
-
         return evaluation.perplexity_score(before, after)
 
     def rows(self) -> tuple["Dataset", "Dataset"]:
@@ -175,14 +156,11 @@ class Conversations(Surprise):
         return [{"messages": row["prompt"], "answer": row["completion"][0]["content"]} for row in rows]
 
     def sizes(self, tokenizer: Any) -> dict[str, Any]:
-        from unsloth_course.lesson.data.instruction import Lengths
-        from unsloth_course.lesson.models import in_chat_form
-
         counts = [
-            len(in_chat_form(tokenizer, [*row["prompt"], *row["completion"]], return_dict=True)["input_ids"])
+            len(models.in_chat_form(tokenizer, [*row["prompt"], *row["completion"]], return_dict=True)["input_ids"])
             for row in self.train
         ]
-        lengths = Lengths.of(counts, self.machine.max_length)
+        lengths = instruction.Lengths.of(counts, self.machine.max_length)
         cut = round(lengths.share_over * lengths.rows)
         if cut:
             print(
@@ -206,9 +184,6 @@ class Pairs(Task):
 
     def fit(self, tokenizer: Any) -> None:
         """Leaves out the pairs whose prompt fills the length, once, and says how many."""
-        from unsloth_course.lesson import evaluation
-        from unsloth_course.lesson.data import preference
-
         for side in () if self.fitted else ("train", "held_out"):
             rows = getattr(self, side)
             left, told = preference.fitting(rows, tokenizer, self.machine.max_length, evaluation.LONGEST_PREFERRED)
@@ -221,15 +196,11 @@ class Pairs(Task):
         return found[0].share
 
     def measure(self, model: Any, tokenizer: Any) -> Any:
-        from unsloth_course.lesson import evaluation
-
         self.fit(tokenizer)
         likelihood = evaluation.pair_likelihood(model, tokenizer, self.held_out, self.machine.max_length)
         return evaluation.prefer(model, tokenizer, self.held_out), likelihood
 
     def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
-        from unsloth_course.lesson import evaluation
-
         both = before[1], after[1]
         return evaluation.preference_score(before[0], after[0], likelihood=both, beta=self.beta)
 
@@ -240,16 +211,12 @@ class Pairs(Task):
         return str(found[0])
 
     def rows(self) -> tuple["Dataset", "Dataset"]:
-        from unsloth_course.lesson.data import preference
-
         return tuple(
             rows.map(preference.to_chat, batched=True, remove_columns=rows.column_names)
             for rows in (self.train, self.held_out)
         )
 
     def sizes(self, tokenizer: Any) -> dict[str, Any]:
-        from unsloth_course.lesson.data import preference
-
         self.fit(tokenizer)
         longest, completion = preference.longest(self.train, tokenizer)
         return {"longest": longest, "completion": completion}
@@ -275,39 +242,27 @@ class Problems(Task):
         return found[0].share
 
     def measure(self, model: Any, tokenizer: Any) -> Any:
-        from unsloth_course.lesson import evaluation
-
         few = self.held_out.select(range(min(self.TRIED, len(self.held_out))))
         tries = evaluation.attempt(model, tokenizer, few, max_new_tokens=self.completion)
         return evaluation.solve(model, tokenizer, self.held_out, self.completion), tries
 
     def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
-        from unsloth_course.lesson import evaluation
-
         return evaluation.accuracy_score(before[0], after[0], tries=(before[1], after[1]))
 
     def answers(self, found: Any) -> "Answers":
         return found[0]
 
     def shown(self, found: Any) -> str:
-        from unsloth_course.lesson import evaluation
-
         return "\n".join(map(str, (*found, evaluation.gate(found[1]))))
 
     def rows(self) -> tuple["Dataset", "Dataset"]:
-        from unsloth_course.lesson.data import problems
-
         return tuple(rows.map(problems.to_grpo, batched=True) for rows in (self.train, self.held_out))
 
     def sizes(self, tokenizer: Any) -> dict[str, Any]:
-        from unsloth_course.lesson.data import problems
-
         longest = problems.longest_prompt(self.train, tokenizer) + self.completion
         return {"longest": longest, "completion": self.completion}
 
     def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
-        from unsloth_course.lesson.data import chat
-
         return [{"messages": [chat.turn("user", row["question"])], "answer": row["answer"]} for row in rows]
 
 
@@ -326,8 +281,6 @@ class Text(Surprise):
         return found[0].perplexity
 
     def measure(self, model: Any, tokenizer: Any) -> Any:
-        from unsloth_course.lesson import evaluation
-
         facts = evaluation.recall(model, tokenizer, evaluation.probes(self.machine))
         return evaluation.perplexity(model, tokenizer, self.held_out["text"], self.READ), facts
 
@@ -335,8 +288,6 @@ class Text(Surprise):
         return f"{found[0]}; {found[1]}"
 
     def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
-        from unsloth_course.lesson import evaluation
-
         mixed = evaluation.shuffled(self.held_out["text"])
         chance = evaluation.perplexity(model, tokenizer, mixed, self.READ)
         facts = before[1], after[1]
@@ -346,13 +297,9 @@ class Text(Surprise):
         return [{"text": text} for text in rows["text"]]
 
     def kept(self, model: Any, tokenizer: Any) -> Any:
-        from unsloth_course.lesson import evaluation
-
         return evaluation.perplexity(model, tokenizer, self.stories, self.READ)
 
     def retention(self, before: Any, after: Any) -> Any:
-        from unsloth_course.lesson import evaluation
-
         return evaluation.Retention("perplexity", before.perplexity, after.perplexity)
 
     def sizes(self, tokenizer: Any) -> dict[str, Any]:
@@ -363,50 +310,6 @@ def scored(task: Task, before: Sequence[Any], after: Sequence[Any], model: Any, 
     """The score with its retention. before, after: what `measure` and `kept` found, first of all."""
     score = task.score(before[0], after[0], model, tokenizer)
     return replace(score, retention=task.retention(before[1], after[1]))
-
-
-def supervised(machine: "Profile", train: int, held_out: int, seed: int) -> Task:
-    """The task of full, LoRA and QLoRA."""
-    from unsloth_course.lesson.data import sources
-
-    if sources.kind(machine.data) in (POCKET, ENGLISH, "instruction", "problems"):
-        return Instructions(machine, *sources.instructions(machine.data, train, held_out, seed))
-    return Conversations(machine, *sources.conversations(machine.data, train, held_out, seed))
-
-
-def preferences(machine: "Profile", train: int, held_out: int, seed: int, beta: float = 0.1) -> Task:
-    """The task of DPO. beta: that of the training, for the margin."""
-    from unsloth_course.lesson.data import sources
-
-    return Pairs(machine, *sources.preferences(machine.data, train, held_out, seed), beta=beta)
-
-
-def problems(machine: "Profile", train: int, held_out: int, seed: int, completion: int = 64) -> Task:
-    """The task of GRPO. completion: tokens of the longest answer."""
-    from unsloth_course.lesson.data import sources
-
-    return Problems(machine, *sources.problems(machine.data, train, held_out, seed), completion=completion)
-
-
-def text(machine: "Profile", train: int, held_out: int, seed: int) -> Task:
-    """The task of continued pretraining."""
-    from unsloth_course.lesson.data import sources
-
-    found = sources.corpus(machine.data, train, held_out, seed)
-    kin = POCKET if machine.bundled else machine.model
-    general, stories = sources.general_text(kin, 6 * min(train, 600), held_out, seed)
-    return Text(machine, *found, general=general["text"], stories=stories["text"])
-
-
-MAKE = {
-    "full": supervised,
-    "lora": supervised,
-    "qlora": supervised,
-    "dpo": preferences,
-    "grpo": problems,
-    "cpt": text,
-}
-"""By method: what makes its task."""
 
 
 def write_lines(task: Task, out: Path) -> Path:

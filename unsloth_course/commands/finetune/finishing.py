@@ -1,0 +1,139 @@
+"""What comes after a training: it is measured again, judged, saved, and exported."""
+
+import shutil
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unsloth_course.commands.finetune import tasks
+from unsloth_course.commands.finetune.options import Options
+from unsloth_course.commands.finetune.preparing import Prepared
+from unsloth_course.core import whole
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson import diagnosis, known_warnings, models, results
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run: the results JSON as a dict, the files that were written, the receipt."""
+
+    results: dict[str, Any]
+    files: list[Path] = field(default_factory=list)
+    receipt: Any = None
+    exports: list[Any] = field(default_factory=list)
+    warnings: str = ""
+
+    @property
+    def trained(self) -> bool:
+        """Whether the receipt says anything but "not trained"."""
+        return self.results["receipt"]["verdict"] != "not trained"
+
+    def to_json(self) -> str:
+        """The results file's text: what `--json` prints."""
+        return self.files[-1].read_text(encoding="utf-8").rstrip()
+
+    def __str__(self) -> str:
+        exports = [line for made in self.exports for line in ("", str(made))]
+        said = ["", "what the libraries said:", self.warnings] if self.warnings else []
+        return "\n".join([str(self.receipt), *exports, *said, "", *(f"file  {path}" for path in self.files)])
+
+
+def finish(prepared: Prepared, trainer: Any, before: Any, started: float, seen: known_warnings.Seen) -> Outcome:
+    """Measures again, judges, saves; in the first process."""
+    options, model, task, plan = prepared.options, trainer.model, prepared.task, prepared.plan
+    after = prepared.measure(model)
+    score = tasks.scored(task, before, after, model, prepared.tokenizer)
+    answers = (task.answers(before[0]), task.answers(after[0]))
+    receipt = diagnosis.receipt(trainer.watching, score, answers if answers[0] else None, plan.prediction.total)
+    saved = _saved(prepared, model, receipt.verdict != "not trained")
+    if options.hand_on:
+        saved.append(_handed_on(prepared, model))
+    found = results.build(
+        options.lesson,
+        prepared.machine,
+        prepared.parameters,
+        trainer.watching,
+        score,
+        receipt,
+        plan,
+        time.monotonic() - started,
+        file_bytes=models.disk_bytes(saved[0]),
+        samples=results.samples(*answers) if answers[0] else (),
+    )
+    found["training"] |= {
+        "processes": plan.processes,
+        "began_at_step": trainer.began,
+        "examples": trainer.state.global_step * plan.rows,
+        "samples_per_second": _pace(trainer, plan.rows),
+    }
+    found["method"] = options.method
+    found["options"] = asdict(options) | {"out": str(options.out)}
+    found["stands"] = _stands(task, before[0], after[0])
+    found["earlier"] = [
+        _stands(other, was, now)
+        for other, was, now in zip(prepared.earlier, prepared.handed or before[2], after[2], strict=True)
+    ]
+    found["warnings"] = seen.to_list()
+    written = results.write(found, options.out)
+    whole.discard(options.out / "checkpoints")  # what they were for is saved
+    exports = _exported(options)
+    files = [*saved, *(Path(path) for made in exports for path in made.written)]
+    return Outcome(found, [*files, written], receipt, exports, str(seen))
+
+
+def _stands(task: tasks.Task, was: Any, now: Any) -> dict[str, Any]:
+    """What a chain's scoreboard shows of a task."""
+    return {"metric": task.STANDS, "before": task.stands(was), "after": task.stands(now)}
+
+
+def _exported(options: Options) -> list[Any]:
+    """What --merge and --gguf ask for, each with its round trip."""
+    if not (options.merge or options.gguf):
+        return []
+    from unsloth_course.commands import export
+
+    return export.after_training(options.out, options.merge, options.gguf, print)
+
+
+def _pace(trainer: Any, rows: int) -> float | None:
+    """Rows trained in a second, in all processes together; evaluations and what was trained before a resume aside."""
+    seconds = results.seconds([row for row in trainer.state.log_history if row.get("step", 0) >= trainer.began])
+    steps = trainer.state.global_step - trainer.began
+    return round(steps * rows / seconds, 2) if seconds and steps else None
+
+
+def _handed_on(prepared: Prepared, model: Any) -> Path:
+    """The adapter merged into its base, for the next stage; that stage measures first, and sees that it is the same."""
+    target = prepared.options.out / "merged"
+    shutil.rmtree(target, ignore_errors=True)
+    _written(lambda: model.save_pretrained_merged(str(target), prepared.tokenizer, save_method="merged_16bit"))
+    return target
+
+
+def _saved(prepared: Prepared, model: Any, trained: bool) -> list[Path]:
+    """Writes what was learned; returns the folder of the adapter, or of the model.
+
+    trained: raise CourseError unless what was saved says so too; an exit code does not (see `saved`).
+    """
+    from unsloth_course.commands.finetune import saved
+
+    options, tokenizer = prepared.options, prepared.tokenizer
+    if options.method != "full":
+        adapter = models.save_adapter(model, tokenizer, options.out / "adapter", base=prepared.base)
+        if trained:
+            saved.adapter(adapter)
+        return [adapter]
+    whole = options.out / "model"
+    _written(lambda: (model.save_pretrained(str(whole)), tokenizer.save_pretrained(str(whole))))
+    saved.model(whole)
+    return [whole]
+
+
+def _written(save: Any) -> None:
+    try:
+        save()
+    except OSError as error:
+        raise CourseError(
+            f"The model could not be written ({error}); free some disk space or choose another --out."
+        ) from None

@@ -1,0 +1,46 @@
+"""The task of a run, by its method: rows of the data asked for, with what is measured on them."""
+
+from typing import TYPE_CHECKING
+
+from unsloth_course.lesson.data import sources
+from unsloth_course.lesson.profile import ENGLISH, POCKET
+
+if TYPE_CHECKING:
+    from unsloth_course.lesson.profile import Profile
+from unsloth_course.commands.finetune.tasks import Conversations, Instructions, Pairs, Problems, Task, Text
+
+
+def supervised(machine: "Profile", train: int, held_out: int, seed: int) -> Task:
+    """The task of full, LoRA and QLoRA."""
+    if sources.kind(machine.data) in (POCKET, ENGLISH, "instruction", "problems"):
+        return Instructions(machine, *sources.instructions(machine.data, train, held_out, seed))
+    return Conversations(machine, *sources.conversations(machine.data, train, held_out, seed))
+
+
+def preferences(machine: "Profile", train: int, held_out: int, seed: int, beta: float = 0.1) -> Task:
+    """The task of DPO. beta: that of the training, for the margin."""
+    return Pairs(machine, *sources.preferences(machine.data, train, held_out, seed), beta=beta)
+
+
+def problems(machine: "Profile", train: int, held_out: int, seed: int, completion: int = 64) -> Task:
+    """The task of GRPO. completion: tokens of the longest answer."""
+    return Problems(machine, *sources.problems(machine.data, train, held_out, seed), completion=completion)
+
+
+def text(machine: "Profile", train: int, held_out: int, seed: int) -> Task:
+    """The task of continued pretraining."""
+    found = sources.corpus(machine.data, train, held_out, seed)
+    kin = POCKET if machine.bundled else machine.model
+    general, stories = sources.general_text(kin, 6 * min(train, 600), held_out, seed)
+    return Text(machine, *found, general=general["text"], stories=stories["text"])
+
+
+MAKE = {
+    "full": supervised,
+    "lora": supervised,
+    "qlora": supervised,
+    "dpo": preferences,
+    "grpo": problems,
+    "cpt": text,
+}
+"""By method: what makes its task."""

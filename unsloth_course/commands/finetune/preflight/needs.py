@@ -1,0 +1,150 @@
+"""What a run takes of the disks and of memory, in bytes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson import memory
+from unsloth_course.lesson.profile import POCKET, SMOLLM2, Profile
+
+if TYPE_CHECKING:
+    from unsloth_course.lesson.memory import Plan
+from unsloth_course.commands.finetune.preflight.sources import Source
+
+# Bytes for each parameter of a GGUF file. Measured on the bundled model: 2.01, 1.07, 0.73, 0.63. Where a width is no
+# multiple of 256, as in SmolLM2, llama.cpp takes more bits, so these are more.
+GGUF_BYTES = {"f16": 2.05, "q8_0": 1.1, "q5_k_m": 0.9, "q4_k_m": 0.82}
+
+# A data set from the Hub is kept twice, as it came and as an Arrow table; parquet is compressed and the table is not.
+TABLE = {".parquet": 4.0}
+
+FETCHED = ("model download", "data download", "data as a table")
+
+
+@dataclass(frozen=True)
+class Disk:
+    """What the run writes to one disk. place: a folder on it; parts: bytes by what they are for; free: bytes."""
+
+    place: Path
+    parts: dict[str, int]
+    free: int
+
+    @property
+    def needed(self) -> int:
+        """Bytes in all."""
+        return sum(self.parts.values())
+
+    def __str__(self) -> str:
+        return ", ".join(f"{file_size(part)} {name}" for name, part in self.parts.items() if part) or "nothing to write"
+
+
+def plan_of(
+    config: dict[str, Any],
+    machine: Profile,
+    method: str,
+    length: int,
+    rows: int | None,
+    rank: int,
+    completion: int | None,
+    processes: int,
+) -> tuple[Plan | None, str]:
+    """The memory plan, or None and why there is none."""
+    if not config:
+        return None, ""
+    room = replace(machine, max_length=max(length, machine.max_length))
+    kind = "qlora" if method == "lora" and "quantization_config" in config else method
+    try:
+        shape = memory.Shape.checked(config)
+        options = {"rows": rows, "rank": rank, "completion": completion, "processes": processes}
+        return memory.plan(shape, room, kind, longest=length, **options), ""
+    except CourseError as error:
+        return None, str(error)
+
+
+def written(
+    config: dict[str, Any], plan: Plan | None, method: str, checkpoints: int, merge: bool, gguf: Sequence[str]
+) -> dict[str, int]:
+    """Bytes that the run writes into --out, by what they are for; nothing where the model's shape is not known."""
+    if plan is None:
+        return {}
+    parts = plan.prediction.parts
+    trained = parts["gradients"]  # a gradient has the type and size of its parameter
+    full = memory.parameters(memory.Shape.checked(config))
+    found = {
+        "model" if method == "full" else "adapter": trained,
+        "checkpoints": checkpoints * (trained + parts["optimizer"]),
+    }
+    if merge:
+        found["merged"] = 2 * full
+    if gguf:
+        # On the way: the merged weights, the converter's copy of them, and the 16-bit GGUF file.
+        found["gguf"] = int(full * (3 * 2 + sum(GGUF_BYTES[quant] for quant in gguf)))
+    return found
+
+
+def disks_of(base: Source, data: Source, out: Path, written: dict[str, int]) -> tuple[Disk, ...]:
+    """What is written, disk by disk: the Hub's cache and --out, which may lie on one."""
+    from huggingface_hub import constants
+
+    fetched = dict(zip(FETCHED, (base.to_download, data.to_download, _table_bytes(data)), strict=True))
+    cache, target = _existing(Path(constants.HF_HUB_CACHE)), _existing(out)
+    if not sum(fetched.values()):
+        return (Disk(target, written, shutil.disk_usage(target).free),)
+    if _on_one_disk(cache, target):
+        return (Disk(cache, fetched | written, shutil.disk_usage(cache).free),)
+    return tuple(
+        Disk(place, parts, shutil.disk_usage(place).free) for place, parts in ((cache, fetched), (target, written))
+    )
+
+
+def _on_one_disk(one: Path, other: Path) -> bool:
+    return os.stat(one).st_dev == os.stat(other).st_dev
+
+
+def _table_bytes(data: Source) -> int:
+    if data.repository is None:
+        return 0
+    sizes = data.repository.sizes
+    return int(sum(sizes[file] * TABLE.get(os.path.splitext(file)[1], 1.0) for file in data.missing))
+
+
+def loading_of(base: Source, plan: Plan | None, machine: Profile) -> int:
+    """Bytes of the computer's memory that are taken up while full weights are read and put into 4 bits.
+
+    Measured on a CPU with a model of 527 MiB in 16 bits: at the peak all of its files were mapped into memory, beside
+    229 MiB of weights in 4 bits. Of the files the system takes back what it needs elsewhere.
+    """
+    packed = plan.prediction.parts["weights"] if plan and machine.name == "cpu" else 0
+    return _weight_bytes(base) + packed
+
+
+def _weight_bytes(source: Source) -> int:
+    if source.repository is None:
+        from unsloth_course.lesson import models
+
+        return models.disk_bytes(models.folder(POCKET) if source.name == POCKET else Path(source.name).expanduser())
+    if source.name == SMOLLM2:
+        return source.bytes
+    return sum(size for file, size in source.repository.sizes.items() if file.endswith(".safetensors"))
+
+
+def _existing(path: Path) -> Path:
+    path = path.expanduser().absolute()
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def free_memory() -> int:
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def file_size(amount: int) -> str:
+    """Bytes of files as the Hub shows them, in decimal units; memory is shown in binary ones, as nvidia-smi does."""
+    return f"{amount / 1e9:,.1f} GB" if amount >= 1e9 else f"{amount / 1e6:,.1f} MB"

@@ -1,0 +1,167 @@
+"""A run made ready to train: machine, model and rows, and a look at what it needs before anything is fetched."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from unsloth_course.commands.finetune import options as settings_of
+from unsloth_course.commands.finetune import preflight, processes, recipes, tasks
+from unsloth_course.commands.finetune.options import Options, check
+from unsloth_course.core import whole
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson import data, memory, models, profile
+from unsloth_course.lesson.profile import POCKET, SMOLLM2
+
+
+@dataclass
+class Prepared:
+    """A run that is ready to train: machine, model, task, rows in TRL's columns, the plan for the batch."""
+
+    options: Options
+    process: processes.Process
+    machine: Any
+    recipe: recipes.Recipe
+    task: tasks.Task
+    model: Any
+    tokenizer: Any
+    parameters: models.Count
+    train: Any
+    test: Any
+    plan: Any
+    steps: int
+    base: str
+    earlier: list[tasks.Task] = field(default_factory=list)
+    handed: list[Any] = field(default_factory=list)
+
+    def measure(self, model: Any) -> tuple[Any, Any, list[Any]]:
+        """What a model does on the held-out rows, on what is not trained, and on the rows of the stages before."""
+        lesson = (model, self.tokenizer)
+        return self.task.measure(*lesson), self.task.kept(*lesson), [task.measure(*lesson) for task in self.earlier]
+
+
+def prepare(options: Options, process: processes.Process | None = None) -> Prepared:
+    """Loads model and rows, writes `finetune.toml`, and plans the batch. Raises CourseError as `run` does."""
+    check(options)
+    process = process or processes.Process()
+    if options.batch is not None:
+        processes.share(options.batch, process)
+    if process.several and options.profile != "cpu":
+        _take_gpu_if_any(options, process)
+    machine = _machine(options)
+    recipe = recipes.Recipe(options, machine)
+    processes.share(recipe.batch, process)
+    print(machine)
+    if machine.model == POCKET:
+        print(
+            "pocket is for trying the commands in seconds: it knows the course's small world and no English. Your own "
+            "rows want --model smollm2."
+        )
+    if process.first:
+        make_folder(options.out)
+        _look_first(options, machine, recipe, process.count)
+    # What comes from the Hub is fetched once for each host.
+    with processes.before_the_others(process, "the files", on_each_host=True):
+        folder = models.folder(machine.model)
+        task = recipe.task()
+    print(task.checked)
+    if process.first:
+        # Not before all that a mistyped start is refused for: another run's result may lie there. Before the warm-up,
+        # which a resumed run takes over if this file names its options.
+        settings_of.write(options, options.out)
+    warm, base, handed = recipe.warm_rows(task), machine.model, []
+    earlier = [_earlier(stage, machine, options) for stage in options.earlier]
+    if warm is not None and options.method == "dpo":
+        folder, handed = recipe.warmed_up(folder, warm, earlier)
+        base = folder
+    model, tokenizer = recipe.load(folder)
+    plan = memory.plan(
+        model,
+        machine,
+        options.method,
+        rows=recipe.batch,
+        rank=recipe.rank,
+        processes=process.count,
+        micro_batch=options.micro_batch,
+        **task.sizes(tokenizer),
+    )
+    print(plan)
+    model, parameters = recipe.made_trainable(model, plan.checkpointing)
+    print(parameters)
+    if warm is not None and options.method == "grpo":
+        recipe.supervise(model, tokenizer, data.problems.warm_up(warm, recipe.own(recipes.WORKED)))
+    learn, test = recipe.blocks(task, tokenizer) if options.method == "cpt" else task.rows()
+    if process.first:
+        tasks.write_lines(task, options.out)
+    return Prepared(
+        options=options,
+        process=process,
+        machine=machine,
+        recipe=recipe,
+        task=task,
+        model=model,
+        tokenizer=tokenizer,
+        parameters=parameters,
+        train=learn,
+        test=test,
+        plan=plan,
+        steps=recipe.steps(len(learn)),
+        base=base,
+        earlier=earlier,
+        handed=handed,
+    )
+
+
+def _look_first(options: Options, machine: Any, recipe: recipes.Recipe, count: int) -> None:
+    """Says what a run will need before anything is downloaded. Raises CourseError for what will not fit."""
+    if options.gguf:
+        from unsloth_course.commands import export
+
+        export.require_tools("gguf")
+    found = preflight.look(
+        machine.model,
+        machine.data,
+        options.method,
+        length=machine.max_length,
+        rows=recipe.batch,
+        rank=recipe.rank,
+        out=options.out,
+        machine=machine,
+        completion=recipe.completion if options.method == "grpo" else None,
+        processes=count,
+        checkpoints=whole.KEPT + 1,  # the newest is written before the oldest goes
+        merge=options.merge,
+        gguf=options.gguf,
+        hand_on=options.hand_on,
+    )
+    print(found)
+    found.require()
+
+
+def _machine(options: Options) -> Any:
+    asked = (options.profile, options.model, options.data)
+    found = profile.detect(*asked, lesson=options.lesson, updates=options.steps, on_cpu=SMOLLM2)
+    return replace(found, max_length=options.max_length) if options.max_length else found
+
+
+def _earlier(stage: str, machine: Any, options: Options) -> tasks.Task:
+    """The task of a stage before, for its held-out rows."""
+    method, _, data = stage.partition(" ")
+    other = Options(method, data, max_samples=1000, held_out=options.held_out, batch=options.batch, seed=options.seed)
+    return recipes.Recipe(other, replace(machine, data=data)).task()
+
+
+def _take_gpu_if_any(options: Options, process: processes.Process) -> None:
+    profile.quiet()
+    import torch
+
+    if torch.cuda.is_available() or options.profile == "gpu":
+        processes.take_gpu(process)
+
+
+def make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CourseError(
+            f"The folder {out} cannot be made ({error.strerror}); choose another one with --out."
+        ) from None

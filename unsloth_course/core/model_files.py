@@ -1,0 +1,94 @@
+"""What a folder or a list of files must hold to be a model that the course can load."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unsloth_course.core.errors import CourseError
+
+if TYPE_CHECKING:
+    pass
+
+
+TABLES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".csv", ".parquet")
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+def listed(names: Iterable[str]) -> str:
+    names = sorted(names)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def check_names(names: set[str], name: str, kind: str) -> None:
+    """Refuse from the Hub's list of files, before anything is downloaded."""
+    if kind == "model":
+        check_model_names({file for file in names if "/" not in file}, name)
+    elif not any(file.endswith(TABLES) for file in names):
+        scripts = " It names a Python script, and scripts are not run." if any(n.endswith(".py") for n in names) else ""
+        raise CourseError(f"{name} holds no JSON, CSV or parquet file.{scripts} Choose a copy of it in parquet.")
+
+
+def check_model_names(names: set[str], where: str, base: str = "the model that its adapter_config.json names") -> None:
+    if "adapter_config.json" in names:
+        raise CourseError(
+            f"{where} is an adapter, not a whole model. Load the base first ({base}), then put the adapter on it."
+        )
+    if "config.json" not in names:
+        raise CourseError(f"{where} holds no config.json, so it is not a model: {listed(names) or 'it is empty'}.")
+    if not any(name.endswith(".safetensors") for name in names):
+        pickles = listed(name for name in names if name.endswith(PICKLE_SUFFIXES))
+        found = (
+            f"only pickle weights ({pickles}), which can run code while they are loaded" if pickles else "no weights"
+        )
+        raise CourseError(f"{where} holds {found}. Choose a copy that has *.safetensors.")
+    if not names.intersection(TOKENIZER_FILES):
+        raise CourseError(f"{where} holds no tokenizer: save it there too, with tokenizer.save_pretrained(folder).")
+
+
+def base_model(folder: Path) -> str:
+    adapter = folder / "adapter_config.json"
+    base = read_json(adapter).get("base_model_name_or_path") if adapter.is_file() else None
+    return str(base or "the model that its adapter_config.json names")
+
+
+def read_json(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise CourseError(f"{path} is damaged: it does not hold a JSON object. Fetch or save the model again.")
+    return content
+
+
+def check_weights(folder: Path) -> None:
+    """Refuse shards that are absent, and files shorter or longer than their own safetensors header says."""
+    read_json(folder / "config.json")
+    index = folder / "model.safetensors.index.json"
+    shards = read_json(index).get("weight_map", {}) if index.is_file() else {}
+    if not isinstance(shards, dict):
+        raise CourseError(f"{index} is damaged: weight_map is not a JSON object. Fetch or save the model again.")
+    missing = {str(shard) for shard in shards.values() if not (folder / str(shard)).is_file()}
+    if missing:
+        raise CourseError(f"The weights in {folder} are incomplete: {listed(missing)} is missing. Fetch them again.")
+    for path in sorted(folder.glob("*.safetensors")):
+        if path.stat().st_size != _safetensors_size(path):
+            raise CourseError(f"{path} is cut off or damaged: delete it, and fetch or save the model again.")
+
+
+def _safetensors_size(path: Path) -> int:
+    """Bytes that a safetensors file must have by its header, or -1 (8 bytes of length, JSON header, tensor data)."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > path.stat().st_size:
+            return -1
+        try:
+            header = json.loads(file.read(length))
+            ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
+            return 8 + length + max(ends, default=0)
+        except (ValueError, KeyError, AttributeError, TypeError, IndexError, RecursionError):
+            return -1
