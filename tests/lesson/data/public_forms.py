@@ -9,39 +9,11 @@ import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-WORDS = [
-    "the",
-    "a",
-    "of",
-    "river",
-    "stone",
-    "market",
-    "paper",
-    "weather",
-    "city",
-    "number",
-    "letter",
-    "it's",
-    "don't",
-    "café",
-    "naïve",
-    "東京",
-    "Human",
-    "Assistant",
-    "USER",
-    "question",
-    "answer,",
-    "1,250.50",
-    "$3",
-    '"quoted"',
-    "(aside)",
-    "{brace}",
-    "[list]",
-    "\\n",
-    "back\\slash",
-    "<b>bold</b>",
-    "https://example.org/?q=1&b=2",
-]
+WORDS = r"""
+the a of river stone market paper weather city number letter it's don't café naïve 東京 Human Assistant USER
+question answer, 1,250.50 $3 "quoted" (aside) {brace} [list] \n back\slash <b>bold</b>
+https://example.org/?q=1&b=2
+""".split()  # noqa: SIM905 - a word a line otherwise
 
 
 class Made(NamedTuple):

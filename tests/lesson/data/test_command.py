@@ -1,12 +1,11 @@
 """The command `data`: every row of any file is converted or set aside with a reason, and nothing gives a traceback."""
 
 import csv
-import gzip
 import json
 import sys
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from unsloth_course import cli
@@ -15,7 +14,8 @@ from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import files, function_calling
 from unsloth_course.lesson.data.rows import Row, shown
 
-any_file = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+from .test_files import any_file, json_values
+
 USER, ANSWER = {"role": "user", "content": "What is 40 plus 48?"}, {"role": "assistant", "content": "88"}
 GLAIVE = """USER: Weather in Tokyo and Rome?
 
@@ -41,11 +41,6 @@ READY = {
     "problems": {"question": "What is 40 plus 48?", "answer": "40 + 48 = 88\n#### 88"},
     "text": {"text": "def add(a, b):\n    return a + b\n"},
 }
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=10,
-)
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda text: text.strip())
 
 
@@ -279,36 +274,6 @@ def test_tool_calls_of_the_messages_form_are_written_out(tmp_path):
 # Files
 
 
-def as_csv(path, rows):
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def as_parquet(path, rows):
-    import pyarrow
-    from pyarrow import parquet
-
-    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-
-
-WRITERS = {
-    ".json": lambda path, rows: path.write_text(json.dumps(rows), encoding="utf-8"),
-    ".jsonl.gz": lambda path, rows: path.write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode())),
-    ".csv": as_csv,
-    ".parquet": as_parquet,
-}
-
-
-@pytest.mark.parametrize("ending", WRITERS)
-def test_each_kind_of_file_is_read(tmp_path, ending):
-    rows = [{"instruction": f"Say {n},\nplease", "input": "", "output": f'"{n} é"'} for n in range(3)]
-    WRITERS[ending](tmp_path / f"rows{ending}", rows)
-    report = convert.run(str(tmp_path / f"rows{ending}"), out=tmp_path / "out.jsonl")
-    assert report.format == "alpaca" and read(tmp_path / "out.jsonl") == rows
-
-
 @pytest.mark.parametrize("ending", convert.OUT_ENDINGS)
 def test_each_kind_of_file_is_written(tmp_path, ending):
     rows = [READY["preference"], READY["preference"]]
@@ -499,29 +464,7 @@ def test_when_every_row_is_set_aside_the_report_comes_with_the_sentence(tmp_path
     assert not (tmp_path / "o.jsonl").exists() and len(read(tmp_path / "o.jsonl.set-aside.jsonl")) == 3
 
 
-@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.jsonl.gz", "a.csv", "a.parquet", "a.txt"])
-@any_file
-@given(content=st.binary())
-def test_any_bytes_are_accounted_for_or_refused_with_a_sentence(tmp_path, name, content):
-    (tmp_path / name).write_bytes(content)
-    try:
-        accounted(convert.run(str(tmp_path / name), out=tmp_path / "out.jsonl"))
-    except CourseError as error:
-        assert str(tmp_path) in str(error)
-
-
 # The report
-
-
-def test_the_report_counts_what_is_amiss(tmp_path):
-    secret = "hf_" + "a1B2" * 8
-    rows = [READY["orca"], READY["orca"], READY["orca"] | {"rejected": " 88"}, READY["orca"] | {"chosen": f"{secret}"}]
-    report = convert.run(str(written(tmp_path, rows)), max_length=60)
-    found = report.as_dict()
-    assert found["duplicates"] == 1 and found["same_question"] == 2 and found["identical_answers"] == 1
-    assert found["secrets"]["rows"] == 1 and found["secrets"]["examples"][0]["row"] == 4
-    assert secret not in str(report) + report.to_json() and "hf_a…" in str(report)
-    assert found["lengths"]["measured"] == 3 and 1 <= found["lengths"]["cut"] <= 3
 
 
 def test_lengths_are_those_of_the_instruction_room(tmp_path):

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from unsloth_course import models
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import corpus, documents
-from unsloth_course.lesson.data.rows import Checked
 
-from .test_files import any_file, written
+from .test_files import written
 
 
 @pytest.fixture(scope="module")
@@ -260,40 +259,6 @@ def test_a_name_that_is_no_text_can_be_printed(folder):
     checked = corpus.load(folder)
     assert "\\udcff" in checked.dataset["file"][0]
     str(checked).encode()
-
-
-# Whatever is in a file
-
-
-def read(path):
-    """A check that found texts, or one sentence that can be printed; anything else fails the test."""
-    try:
-        checked = corpus.load(path)
-    except CourseError as error:
-        str(error).encode()
-        return None
-    assert isinstance(checked, Checked) and len(checked.dataset) and checked.dataset.column_names == ["text", "file"]
-    assert all(text and not text.isspace() for text in checked.dataset["text"])
-    str(checked).encode()
-    return checked
-
-
-@any_file
-@given(
-    name=st.sampled_from(["a.txt", "a.md", "a.py", "a.jsonl", "a.json", "a.jsonl.gz"]),
-    content=st.binary(max_size=60)
-    | st.text(max_size=40).map(lambda text: text.encode("utf-16", "surrogatepass"))
-    | st.text(max_size=40).map(lambda text: text.encode("utf-8", "surrogatepass")),
-)
-def test_any_bytes_give_texts_or_a_sentence(tmp_path, name, content):
-    for old in tmp_path.iterdir():
-        old.unlink()
-    path = written(tmp_path, name, content)
-    alone, in_folder = read(path), read(tmp_path)
-    if alone and not name.endswith((".json", ".gz")):
-        assert in_folder.dataset.to_dict() == alone.dataset.to_dict()
-    if alone and name.endswith(".txt") and content[:2] not in (b"\xff\xfe", b"\xfe\xff"):
-        assert alone.dataset["text"][0].encode() == content.removeprefix(b"\xef\xbb\xbf")
 
 
 # Blocks

@@ -193,7 +193,7 @@ def test_a_line_without_end_is_refused(tmp_path, monkeypatch, name):
     )
 
 
-@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.jsonl.gz"])
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.jsonl.gz", "a.csv", "a.parquet", "a.txt"])
 @any_file
 @given(content=st.binary())
 def test_any_bytes_give_rows_or_a_sentence(tmp_path, name, content):

@@ -10,7 +10,6 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unsloth_course.core import hub
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import problems, sources
 from unsloth_course.lesson.data.problems import final
@@ -170,12 +169,8 @@ def test_the_longest_prompt_is_counted_with_its_template(load):
 # Where they come from
 
 
-def test_generated_problems_are_of_the_hard_kind_and_the_test_is_always_the_same():
-    train, held_out, checked = sources.problems("pocket", train=60, held_out=30, seed=1)
-    other, again, _ = sources.problems("pocket", train=60, held_out=30, seed=2)
-    assert (len(train), len(held_out), checked.set_aside) == (60, 30, [])
-    assert held_out.to_dict() == again.to_dict() and train.to_dict() != other.to_dict()
-    assert not set(train["question"]) & set(held_out["question"])
+def test_generated_problems_are_of_the_hard_kind():
+    train, held_out, _ = sources.problems("pocket", train=60, held_out=30, seed=1)
     assert all(" bags with " in question for question in [*train["question"], *held_out["question"]])
     kinds = datasets.problems(40, False, seed=1, kinds=(1, 2))["question"]
     assert not any(" bags with " in question for question in kinds)
@@ -191,15 +186,3 @@ def test_a_file_is_split_by_question(tmp_path):
     assert held_out.to_dict() == sources.problems(path, train=30, held_out=20, seed=2)[1].to_dict()
     with pytest.raises(CourseError, match="ask what the test asks"):
         sources.problems(str(written(tmp_path, "b.json", json.dumps(rows[:1]))), train=5, held_out=5, seed=1)
-
-
-def test_a_set_of_the_hub_is_fetched(monkeypatch):
-    asked = []
-
-    def fetch(name):
-        asked.append(name)
-        return Dataset.from_list([{"question": f"What is {n}?", "answer": f"#### {n}"} for n in range(40)])
-
-    monkeypatch.setattr(hub, "fetch_dataset", fetch)
-    train, held_out, _ = sources.problems("openai/gsm8k", train=25, held_out=10, seed=1)
-    assert asked == ["openai/gsm8k"] and (len(train), len(held_out)) == (25, 10)

@@ -8,7 +8,7 @@ import pytest
 
 from unsloth_course.core import hub
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import corpus, instruction, pairs, preference, problems, sources
+from unsloth_course.lesson.data import corpus, instruction, pairs, preference, problems, shapes, sources
 from unsloth_course.lesson.profile import HUB_DATA
 from unsloth_course.pocket.english.tasks import is_short
 
@@ -36,49 +36,30 @@ def file_of(tmp_path):
     return write
 
 
-# The pocket model's rows
+# Rows that are made here
 
 
-def test_generated_rows_have_the_columns_of_the_hub_set():
-    train, held_out, checked = sources.instructions("pocket", train=100, held_out=40, seed=1)
-    assert train.column_names == held_out.column_names == list(instruction.COLUMNS)
-    assert (len(train), len(held_out)) == (100, 40)
-    assert checked.set_aside == [] and len(checked.dataset) == 100
-
-
-def test_the_held_out_rows_are_the_same_for_every_seed():
-    first = sources.instructions("pocket", train=50, held_out=40, seed=1)
-    second = sources.instructions("pocket", train=50, held_out=40, seed=2)
-    again = sources.instructions("pocket", train=50, held_out=40, seed=1)
-    assert first[1].to_dict() == second[1].to_dict()
-    assert first[0].to_dict() == again[0].to_dict() != second[0].to_dict()
-
-
-def test_no_held_out_question_is_asked_in_training():
-    train, held_out, _ = sources.instructions("pocket", train=3200, held_out=200, seed=3407)
-    assert not set(questions(train)) & set(questions(held_out))
-
-
-# The rows of a real model without the Hub
-
-
+@pytest.mark.parametrize("source", ["pocket", "english"])
 @pytest.mark.parametrize(
-    ("read", "keys"),
+    ("read", "keys", "columns"),
     [
-        (sources.instructions, instruction.keys),
-        (sources.preferences, preference.keys),
-        (sources.problems, problems.keys),
-        (sources.corpus, corpus.keys),
+        (sources.instructions, instruction.keys, shapes.INSTRUCTION),
+        (sources.preferences, preference.keys, pairs.COLUMNS),
+        (sources.problems, problems.keys, shapes.PROBLEM),
+        (sources.corpus, corpus.keys, ("text",)),
     ],
 )
-def test_english_rows_come_in_the_columns_of_each_lesson_and_the_test_is_always_the_same(monkeypatch, read, keys):
+def test_made_rows_have_the_columns_of_each_lesson_and_the_test_is_always_the_same(
+    monkeypatch, source, read, keys, columns
+):
     monkeypatch.setattr(hub, "fetch_dataset", pytest.fail)
-    train, held_out, checked = read("english", train=60, held_out=30, seed=1)
-    other, again, _ = read("english", train=60, held_out=30, seed=2)
-    assert train.column_names == held_out.column_names == read("pocket", train=1, held_out=1, seed=1)[0].column_names
-    assert (len(train), len(held_out), checked.set_aside) == (60, 30, [])
-    assert held_out.to_dict() == again.to_dict() and train.to_dict() != other.to_dict()
-    many = read("english", train=1000, held_out=200, seed=3407)
+    train, held_out, checked = read(source, train=60, held_out=30, seed=1)
+    again, other = (read(source, train=60, held_out=30, seed=seed) for seed in (1, 2))
+    assert train.column_names == held_out.column_names == list(columns)
+    assert (len(train), len(held_out), len(checked.dataset), checked.set_aside) == (60, 30, 60, [])
+    assert held_out.to_dict() == again[1].to_dict() == other[1].to_dict()
+    assert train.to_dict() == again[0].to_dict() != other[0].to_dict()
+    many = read(source, train=1000, held_out=200, seed=3407)
     assert (len(many[0]), len(many[1])) == (1000, 200) and not set(keys(many[0])) & set(keys(many[1]))
 
 
@@ -207,22 +188,6 @@ def test_a_file_of_another_kind_is_not_looked_for_on_the_hub(tmp_path, monkeypat
 # The Hub
 
 
-def test_a_hub_set_is_fetched_and_checked(monkeypatch):
-    from datasets import Dataset
-
-    asked = []
-
-    def fetch(name):
-        asked.append(name)
-        return Dataset.from_list([row(n) for n in range(80)] + [row(80, "")])
-
-    monkeypatch.setattr(hub, "fetch_dataset", fetch)
-    train, held_out, checked = sources.instructions("yahma/alpaca-cleaned", train=25, held_out=10, seed=1)
-    assert asked == ["yahma/alpaca-cleaned"]
-    assert (len(train), len(held_out)) == (25, 10)
-    assert str(checked.set_aside[0]).startswith("yahma/alpaca-cleaned, row 81")
-
-
 def test_what_the_scoreboard_asks_is_never_trained_on_however_few_a_run_tests(monkeypatch):
     """The battery asks those of the first 240 held-out rows of the Hub's set that have a short answer."""
     rows = [row(n) for n in range(1000)]
@@ -246,16 +211,6 @@ def pair(number, **changes):
         "chosen": f"It is {number}.",
         "rejected": str(number),
     } | changes
-
-
-def test_generated_preferences_are_prompts_with_two_answers_and_the_test_is_always_the_same():
-    train, held_out, checked = sources.preferences("pocket", train=60, held_out=30, seed=1)
-    other, again, _ = sources.preferences("pocket", train=60, held_out=30, seed=2)
-    assert train.column_names == held_out.column_names == list(pairs.COLUMNS)
-    assert (len(train), len(held_out), checked.set_aside) == (60, 30, [])
-    assert held_out.to_dict() == again.to_dict() and train.to_dict() != other.to_dict()
-    many = sources.preferences("pocket", train=2000, held_out=200, seed=3407)
-    assert not set(preference.keys(many[0])) & set(preference.keys(many[1]))
 
 
 def test_a_file_of_preferences_is_split_by_question(file_of):
@@ -308,17 +263,6 @@ def test_a_hub_set_of_preferences_keeps_what_the_scoreboard_asks_out_of_training
 
 def words(number):
     return f"Text number {number}."
-
-
-def test_generated_functions_are_texts():
-    train, held_out, checked = sources.corpus("pocket", train=60, held_out=40, seed=1)
-    assert train.column_names == held_out.column_names == ["text"]
-    assert (len(train), len(held_out), len(checked.dataset), checked.set_aside) == (60, 40, 60, [])
-    assert all(text.startswith("def ") for text in [*train["text"], *held_out["text"]])
-    again, other = (sources.corpus("pocket", train=60, held_out=40, seed=seed) for seed in (1, 2))
-    assert held_out.to_dict() == again[1].to_dict() == other[1].to_dict()
-    assert train.to_dict() == again[0].to_dict() != other[0].to_dict()
-    assert not set(train["text"]) & set(held_out["text"])
 
 
 def test_a_folder_of_texts_is_split_and_its_doubles_stay_on_one_side(tmp_path):
@@ -432,17 +376,6 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path, ending):
         assert [side.to_dict() for side in found[:2]] == [side.to_dict() for side in lines[:2]]
         assert (len(found[0]), len(found[1])) == (12, 9)
         assert len(found[2].dataset) + len(found[2].set_aside) == 31
-
-
-def test_instructions_are_those_that_the_room_loads(tmp_path):
-    """What was read before the forms were told apart is read as it was."""
-    rows = [row(n) | {"source": "mine"} for n in range(5)]
-    rows += [row(5, ""), row(6) | {"input": None}, {"instruction": "Say 7.", "output": "7"}, row(8, "<|im_end|>")]
-    path = as_file(tmp_path, rows, ".json")
-    found, wanted = sources.instructions(path, train=9, held_out=2, seed=1)[2], instruction.load(path)
-    assert found.dataset.to_dict() == wanted.dataset.to_dict() and len(found.dataset) == 7
-    assert (found.set_aside, found.unused_columns) == (wanted.set_aside, wanted.unused_columns)
-    assert found.dataset.features == wanted.dataset.features
 
 
 def test_the_shape_that_is_wanted_decides_between_two_forms(tmp_path):
