@@ -1,8 +1,7 @@
-"""Writing files whole, tables as text, and reading JSON that anybody may have changed."""
+"""Writing files whole, and tables as text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from unsloth_course.core.errors import CourseError
 
@@ -28,16 +27,3 @@ def write_text(path: Path, text: str) -> None:
         raise CourseError(
             f"{path} cannot be written ({error.strerror}); free some disk space or choose another OUT folder."
         ) from None
-
-
-class Wrong(Exception):
-    """What is wrong with a JSON file that anybody may have changed, in words for the sentence around it."""
-
-
-def need(found: Any, keys: Mapping[str, Any], where: str) -> None:
-    """Raises Wrong unless `found` is an object that has these keys, each of its kind: a type, or a tuple of types."""
-    if not isinstance(found, dict):
-        raise Wrong(f"{where} is not an object")
-    for key, kind in keys.items():
-        if not isinstance(found.get(key), kind) or isinstance(found.get(key), bool):
-            raise Wrong(f'{where} has no "{key}" of the right kind')

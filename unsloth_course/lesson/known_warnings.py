@@ -327,11 +327,6 @@ class Seen:
             self.counts[known] = self.counts.get(known, 0) + 1
         return known
 
-    @property
-    def worrying(self) -> list[Known]:
-        """Those that are not benign."""
-        return [known for known in self.counts if not known.benign]
-
     def to_list(self) -> list[dict[str, Any]]:
         """For a results file: name, count, benign, meaning, advice of each."""
         return [

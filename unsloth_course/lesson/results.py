@@ -8,8 +8,12 @@ from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
+import msgspec
+from msgspec import Meta
+
+from unsloth_course.core.lessons import VERDICTS
 from unsloth_course.core.writing import write_text
 
 if TYPE_CHECKING:
@@ -34,6 +38,111 @@ CURVES = (
     "rewards/accuracies",
 )
 """What is kept of a trainer's log, step by step, where it was logged."""
+Text = Annotated[str, Meta(max_length=10_000)]
+Whole = Annotated[int, Meta(ge=0)]
+Number = Annotated[float, Meta(ge=0, lt=1e305)]  # JSON may hold integers that no float can
+End = Annotated[float, Meta(gt=-1e305, lt=1e305)]
+
+
+class Interval(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """Two numbers in order."""
+
+    low: End
+    high: End
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError("the interval begins after its end")
+
+
+class Answered(msgspec.Struct, omit_defaults=True):
+    """A score of the battery: a value, its interval and its n, or the reason why it was not measured."""
+
+    value: Number | None = None
+    interval: Interval | None = None
+    n: Whole = 0
+    questions: Text | None = None
+    reason: Text | None = None
+
+    def __post_init__(self) -> None:
+        if self.value is not None and self.interval is None:
+            raise ValueError("the value has no interval")
+
+
+class Parameters(msgspec.Struct):
+    """Counts of parameters."""
+
+    total: Whole
+    trainable: Whole
+
+
+class Training(msgspec.Struct):
+    """What a training cost."""
+
+    peak_memory_bytes: Whole
+    seconds: Number
+
+
+class OwnTest(msgspec.Struct):
+    """The lesson's own score. What is null, as when a loss was not a number, is not known."""
+
+    metric: Text
+    n: Whole
+    before: Number | None = None
+    after: Number | None = None
+    interval: tuple[End | None, End | None] | None = None
+
+
+class Verdict(msgspec.Struct):
+    """The verdict of the receipt."""
+
+    verdict: Literal[VERDICTS]
+
+
+class Place(msgspec.Struct, kw_only=True):
+    """Where a run was."""
+
+    profile: Text
+    device: Text
+
+
+class Results(Place, kw_only=True):
+    """What others read of a results file. Of the base these are all; a run has the parts of `Run` too."""
+
+    lesson: Text
+    model: Text
+    data: Text
+    versions: dict[str, Text]
+    parameters: Parameters
+    battery: dict[str, Answered] | None = None
+    file_bytes: Whole = 0
+
+
+class Run(Results, kw_only=True):
+    """The same of a run."""
+
+    seed: Whole
+    training: Training
+    evaluation: OwnTest
+    receipt: Verdict
+
+
+Kind = TypeVar("Kind", bound=msgspec.Struct)
+
+
+def read(path: Path, kind: type[Kind]) -> Kind:
+    """What a results file holds. Raises ValueError, in words that go on after "the file is left out:"."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except OSError as error:
+        raise ValueError(f"it cannot be read ({error.strerror})") from None
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$")
+        raise ValueError(f"{where.strip('.`') or 'the whole'} is wrong: {what[0].lower()}{what[1:]}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise ValueError("it is not valid JSON") from None
+
+
 SAMPLES = 6
 SAMPLE_CHARACTERS = 600
 

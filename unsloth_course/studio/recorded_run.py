@@ -1,6 +1,5 @@
 """A lesson as it was run once: what each cell showed and how long it took. Slides and replays show it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,7 +11,7 @@ from nbformat import NotebookNode
 
 from unsloth_course.core import lessons
 from unsloth_course.core.errors import CourseError
-from unsloth_course.core.writing import Wrong, need
+from unsloth_course.lesson import results
 from unsloth_course.studio import clock
 
 
@@ -48,16 +47,15 @@ def stored(lesson: str, profile: str) -> RecordedRun:
 
 def read(lesson: str, folder: Path) -> RecordedRun:
     """The run that `run LESSON --out FOLDER` left behind; raises CourseError where there is none."""
-    path, results = folder / lessons.LESSONS[lesson], folder / f"{lesson}.json"
+    path = folder / lessons.LESSONS[lesson]
     try:
         notebook = lessons.read_notebook(path)
-        found = json.loads(results.read_text(encoding="utf-8"))
-        need(found, {"device": str, "profile": str}, results.name)
-        facts = {"profile": found["profile"], "device": found["device"], "date": day(notebook)}
+        found = results.read(folder / f"{lesson}.json", results.Place)
+        facts = {"profile": found.profile, "device": found.device, "date": day(notebook)}
         run = _of(notebook, timings(notebook), lesson=lesson, **facts)
         if not any(run.outputs.values()):
             raise ValueError(f"{path.name} has no outputs")
-    except (OSError, ValueError, TypeError, AttributeError, Wrong, CourseError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, CourseError) as error:
         raise CourseError(
             f"{folder} holds no finished run of the {lesson} lesson ({str(error).rstrip('.')[:160]}); make one with "
             f"`python -m unsloth_course run {lesson} --out {folder}`."

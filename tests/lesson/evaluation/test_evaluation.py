@@ -13,6 +13,7 @@ from unsloth_course import evaluation, models, profile
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import general, instruction
 from unsloth_course.lesson.evaluation import Answers, asking, interval, is_exact, luck, scores
+from unsloth_course.lesson.evaluation.asking import _recalled
 from unsloth_course.pocket import datasets, skills
 from unsloth_course.pocket.english.tasks import is_short
 
@@ -246,7 +247,7 @@ def test_a_score_holds_both_comparisons():
     ],
 )
 def test_an_answer_alone_or_at_the_end_of_a_sentence_is_recalled(text, answer):
-    assert evaluation._recalled(text, answer)
+    assert _recalled(text, answer)
 
 
 @pytest.mark.parametrize(
@@ -267,12 +268,12 @@ def test_an_answer_alone_or_at_the_end_of_a_sentence_is_recalled(text, answer):
     ],
 )
 def test_anything_else_is_not(text, answer):
-    assert not evaluation._recalled(text, answer)
+    assert not _recalled(text, answer)
 
 
 @given(st.text(), st.text(min_size=1))
 def test_no_text_breaks_it(text, answer):
-    assert evaluation._recalled(text, answer) in (True, False)
+    assert _recalled(text, answer) in (True, False)
 
 
 # Probes
@@ -301,7 +302,7 @@ def test_the_general_facts_are_sixty_plain_ones():
         assert prompt == prompt.strip() and answer == answer.strip() and answer
         assert not prompt.endswith("."), "a finished sentence leaves nothing to say"
         assert answer.lower() not in prompt.lower().split(), "the answer is in the question"
-        assert evaluation._recalled(f" {answer}.", answer)
+        assert _recalled(f" {answer}.", answer)
 
 
 # What changed

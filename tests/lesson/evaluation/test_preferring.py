@@ -121,13 +121,6 @@ def test_an_essay_that_was_cut_off_is_compared_with_beginnings(monkeypatch, load
     assert found.correct == []
 
 
-@pytest.mark.parametrize("every", [0, -2])
-def test_a_distance_of_no_step_is_a_sentence(every, load):
-    load()  # transformers has to come after unsloth
-    with pytest.raises(CourseError, match=rf"every is {every}; give a whole number of steps"):
-        evaluation.follow(None, None, every=every)
-
-
 def test_essays_have_no_correctness(load):
     model, tokenizer = load()
     row = {"prompt": [{"role": "user", "content": "What is 2 plus 2?"}], "chosen": "Four.", "rejected": "long " * 20}

@@ -379,16 +379,6 @@ def test_the_meter_changes_no_loss_and_leaves_nothing_behind(folder, tmp_path):
     assert not trainer.model._forward_pre_hooks
 
 
-def test_a_prediction_for_a_lesson_takes_its_sizes_from_the_profile(load, machine):
-    model, _ = load(full_finetuning=True, use_gradient_checkpointing=False)
-    known = {"method": "full", "micro_batch": 16, "dtype": "float32"}
-    assert memory.predict_run(model, machine, "full", 30) == predict(Shape.of(model), length=30, **known)
-    cut = predict(Shape.of(model), length=machine.max_length, **known)
-    assert memory.predict_run(model, machine, "full", 10_000) == cut
-    other = predict(Shape.of(model), length=30, **(known | {"micro_batch": 64}), checkpointing=True)
-    assert memory.predict_run(model, machine, "full", 30, micro_batch=64, checkpointing=True) == other
-
-
 def test_on_a_gpu_what_else_lay_there_is_not_counted(monkeypatch):
     """With CUDA's counters played by numbers: 1,000 bytes of another model, 400 of this one, a peak of 3,000."""
     layer = torch.nn.Linear(10, 10, bias=False)

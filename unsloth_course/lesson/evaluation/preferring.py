@@ -5,7 +5,6 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import models
 from unsloth_course.lesson.evaluation import surprise
 from unsloth_course.lesson.evaluation.scores import (
@@ -117,37 +116,6 @@ def prefer(model: Any, tokenizer: Any, rows: "Dataset", max_new_tokens: int = LO
         preferred=[is_preferred(*compared, at_least=ALIKE if bare else 0.0) for compared in texts],
         correct=[*map(is_correct, given, rejected)] if bare else [],
     )
-
-
-def follow(trainer: Any, rows: "Dataset", every: int, max_new_tokens: int = LONGEST_PREFERRED) -> None:
-    """Has a trainer measure what its model writes, at the start and every so many steps, and note it in its own log.
-
-    rows: as for `prefer`. The log gets written/preferred and, where being right can be told, written/right, as shares
-    from 0 to 1 beside the step, so that `plots.traces` can draw them under the margins. It costs the time of the
-    answers and changes nothing in the training. Raises CourseError for a distance below one step. Taught in lesson
-    colab3 (DPO).
-    """
-    from transformers import TrainerCallback
-
-    if every < 1:
-        raise CourseError(f"every is {every}; give a whole number of steps of at least 1.")
-
-    class Written(TrainerCallback):
-        def note(self, state: Any, model: Any) -> None:
-            found = prefer(model, trainer.processing_class, rows, max_new_tokens)
-            marks = {"written/preferred": found.share}
-            if found.correctness is not None:
-                marks["written/right"] = found.correctness
-            state.log_history.append({"step": state.global_step, **marks})
-
-        def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-            self.note(state, model)
-
-        def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-            if state.global_step % every == 0:
-                self.note(state, model)
-
-    trainer.add_callback(Written())
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from unsloth_course.lesson.memory.formulas import BYTES
     from unsloth_course.lesson.memory.meter import Meter, graph_bytes, process_peak
     from unsloth_course.lesson.memory.planning import Plan, plan
-    from unsloth_course.lesson.memory.prediction import GPUS, HEADROOM, PARTS, Prediction, fits, predict, predict_run
+    from unsloth_course.lesson.memory.prediction import GPUS, HEADROOM, PARTS, Prediction, fits, predict
     from unsloth_course.lesson.memory.shape import (
         GIB,
         METHODS,

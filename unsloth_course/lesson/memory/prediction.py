@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from typing import Any
 
 from unsloth_course.core import markup
 from unsloth_course.core.errors import CourseError
@@ -126,24 +125,6 @@ def predict(
     ]
     parts = dict(zip(PARTS, (weights, run.gradients, states, activations), strict=True))
     return Prediction(method, parts, reasons)
-
-
-def predict_run(model: Any, machine: Any, method: str, longest: int, **how: Any) -> Prediction:
-    """The same for a run as the profile has it: sizes, number type and device are those of the model and the profile.
-
-    longest: the longest row of the data in tokens; longer ones than the profile's `max_length` are cut. how: further
-    arguments of `predict`, which go before the profile's. Raises CourseError as `predict` does. Taught in colab1.
-    """
-    arguments = machine.arguments
-    sizes = {
-        "micro_batch": arguments["per_device_train_batch_size"],
-        "accumulation": arguments["gradient_accumulation_steps"],
-        "checkpointing": arguments["gradient_checkpointing"],
-        "length": min(longest, machine.max_length),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": model.device.type,
-    }
-    return predict(Shape.of(model), method=method, **(sizes | how))
 
 
 def _bfloat16_here() -> bool:

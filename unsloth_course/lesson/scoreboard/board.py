@@ -35,16 +35,16 @@ class Row:
     data: str
     profile: str
     device: str
-    seed: int | None
     versions: dict[str, str]
-    verdict: str | None
     scores: dict[str, dict[str, Any]]
-    target: dict[str, Any] | None
-    peak_memory_bytes: int
-    seconds: float
     trainable: int
     total: int
     file_bytes: int
+    seed: int | None = None
+    verdict: str | None = None
+    target: dict[str, Any] | None = None
+    peak_memory_bytes: int = 0
+    seconds: float = 0.0
     notes: tuple[str, ...] = ()
     comparable: bool = True
 

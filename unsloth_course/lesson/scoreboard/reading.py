@@ -1,20 +1,19 @@
 """Reading a folder of results files into a scoreboard: each file checked, each run held against the others."""
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data.rows import kind, quoted
+from unsloth_course.lesson import results
+from unsloth_course.lesson.data.rows import quoted
 from unsloth_course.lesson.profile import ENGLISH, HUB_DATA, POCKET, SMOLLM2
 from unsloth_course.lesson.scoreboard.board import LESSONS, Row, Scoreboard
 from unsloth_course.lesson.scoreboard.measuring import SCORES
-
-VERDICTS = ("trained", "suspicious", "not trained")
-BEYOND = 1e305  # a number from a file has to be smaller; JSON may hold integers that no float can
 
 
 def read(out: str | Path) -> Scoreboard:
@@ -38,81 +37,46 @@ def read(out: str | Path) -> Scoreboard:
             missing.append(lesson)
             continue
         try:
-            rows.append(_row(lesson, json.loads(path.read_text(encoding="utf-8"))))
+            rows.append(_row(lesson, path))
             continue
-        except OSError as error:
-            reason = f"it cannot be read ({error.strerror})"
-        except _NotResults as error:
+        except ValueError as error:
             reason = str(error)
-        except (ValueError, RecursionError):
-            reason = "it is not valid JSON"
         again = "Any lesson measures the base again." if lesson == "base" else "Run that lesson again."
         left_out.append(f"{path.name} is left out: {reason}. {again}")
     return Scoreboard(_compared(rows), missing, left_out)
 
 
-class _NotResults(Exception):
-    """A file is JSON, but not the results of the lesson; the message says what is wrong."""
-
-
-def _row(lesson: str, found: Any) -> Row:
-    if not isinstance(found, dict):
-        raise _NotResults(f"it holds {kind(found)} where results are an object")
-    take = _Taker(found)
-    if take("lesson", str) != lesson:
-        raise _NotResults(f"it holds the results of {quoted(found['lesson'])}")
+def _row(lesson: str, path: Path) -> Row:
+    """A results file as a row. Raises ValueError, in words, for what is none."""
     is_base = lesson == "base"
-    verdict = None if is_base else take("receipt.verdict", str)
-    if verdict not in (None, *VERDICTS):
-        raise _NotResults(f"receipt.verdict is {quoted(verdict)}, which is none of {', '.join(VERDICTS)}")
-    scores = take("battery", dict, None) or {}
+    found = results.read(path, results.Results if is_base else results.Run)
+    if found.lesson != lesson:
+        raise ValueError(f"it holds the results of {quoted(found.lesson)}")
+    scores = {name: found.battery[name] for name in SCORES if name in (found.battery or {})}
+    for name, score in scores.items():
+        if SCORES[name].share and score.value is not None and score.value > 1:
+            raise ValueError(f"{name} is {score.value:g}, and a share is at most 1")
+    own = {}
+    if not is_base:
+        target = msgspec.to_builtins(found.evaluation)
+        known = None if None in (target["interval"] or [None]) else target["interval"]
+        own = {
+            "seed": found.seed,
+            "verdict": found.receipt.verdict,
+            "target": target | {"metric": _printable(target["metric"]), "interval": known},
+            "peak_memory_bytes": found.training.peak_memory_bytes,
+            "seconds": found.training.seconds,
+        }
     return Row(
         lesson=lesson,
-        model=take("model", str),
-        data=take("data", str),
-        profile=take("profile", str),
-        device=take("device", str),
-        seed=None if is_base else take("seed", int),
-        versions={_printable(n): _printable(str(v)) for n, v in take("versions", dict).items()},
-        verdict=verdict,
-        scores={name: _score(f"battery.{name}", scores[name], SCORES[name].share) for name in SCORES if name in scores},
-        target=None if is_base else _target(take),
-        peak_memory_bytes=0 if is_base else take("training.peak_memory_bytes", int),
-        seconds=0.0 if is_base else float(take("training.seconds", float)),
-        trainable=take("parameters.trainable", int),
-        total=take("parameters.total", int),
-        file_bytes=take("file_bytes", int, 0),
+        **{name: _printable(getattr(found, name)) for name in ("model", "data", "profile", "device")},
+        versions={_printable(name): _printable(version) for name, version in found.versions.items()},
+        scores={name: _score(score) for name, score in scores.items()},
+        trainable=found.parameters.trainable,
+        total=found.parameters.total,
+        file_bytes=found.file_bytes,
+        **own,
     )
-
-
-_REQUIRED = object()
-
-
-class _Taker:
-    """Takes values out of nested JSON by dotted path, and says which is missing, of the wrong kind or not finite.
-
-    Text is made safe to print. `inside` is the path of the object that is taken from, for what is said.
-    """
-
-    def __init__(self, found: Mapping[str, Any], inside: str = ""):
-        self.found, self.inside = found, inside
-
-    def __call__(self, path: str, wanted: type, otherwise: Any = _REQUIRED) -> Any:
-        value: Any = self.found
-        for key in path.split("."):
-            if not isinstance(value, dict) or key not in value:
-                if otherwise is _REQUIRED:
-                    raise _NotResults(f"it has no {self.inside}{path}")
-                return otherwise
-            value = value[key]
-        if value is None and otherwise is None:
-            return None
-        if wanted in (int, float):
-            if _finite(self.inside + path, value, wanted) < 0:
-                raise _NotResults(f"{self.inside}{path} is {value}, below 0")
-        elif not isinstance(value, wanted):
-            raise _NotResults(f"{self.inside}{path} is {kind(value)}")
-        return _printable(value) if wanted is str else value
 
 
 def _printable(text: str) -> str:
@@ -120,52 +84,13 @@ def _printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "�" for letter in text[:300])
 
 
-def _finite(path: str, value: Any, wanted: type = float) -> float:
-    numbers = int if wanted is int else int | float
-    if isinstance(value, bool) or not isinstance(value, numbers):
-        raise _NotResults(f"{path} is {kind(value)}")
-    if not abs(value) < BEYOND:
-        raise _NotResults(f"{path} is not a finite number")
-    return value
-
-
-def _interval(path: str, value: Any) -> list[float]:
-    if not isinstance(value, list) or len(value) != 2:
-        raise _NotResults(f"{path} is {kind(value)} where two numbers are wanted")
-    low, high = (_finite(path, end) for end in value)
-    if low > high:
-        raise _NotResults(f"{path} begins after its end")
-    return [low, high]
-
-
-def _score(path: str, found: Any, share: bool) -> dict[str, Any]:
-    """A score of the battery, checked: a value, its interval and its n, or the reason why it was not measured."""
-    if not isinstance(found, dict):
-        raise _NotResults(f"{path} is {kind(found)}")
-    take = _Taker(found, f"{path}.")
-    questions = take("questions", str, None)
-    if found.get("value") is None:
-        reason = take("reason", str, None) or "not measured"
-        return {"value": None, "interval": None, "n": 0, "questions": questions, "reason": reason}
-    value = float(take("value", float))
-    if share and value > 1:
-        raise _NotResults(f"{path}.value is {value:g}, and a share is at most 1")
-    return {
-        "value": value,
-        "interval": _interval(f"{path}.interval", found.get("interval")),
-        "n": take("n", int),
-        "questions": questions,
-    }
-
-
-def _target(take: _Taker) -> dict[str, Any]:
-    """The lesson's own score. One that is null, as when a loss was not a number, stays None."""
-    found = {"metric": take("evaluation.metric", str), "n": take("evaluation.n", int)}
-    for name in ("before", "after"):
-        found[name] = take(f"evaluation.{name}", float, None)
-    interval = take("evaluation.interval", list, None)
-    known = interval is not None and None not in interval
-    return {**found, "interval": _interval("evaluation.interval", interval) if known else None}
+def _score(score: results.Answered) -> dict[str, Any]:
+    """A score of the battery as a row holds it: without a value, with the reason."""
+    questions = score.questions and _printable(score.questions)
+    found = {"value": score.value, "interval": None, "n": 0, "questions": questions}
+    if score.value is None:
+        return found | {"reason": _printable(score.reason or "not measured")}
+    return found | {"interval": msgspec.to_builtins(score.interval), "n": score.n}
 
 
 # Comparing
