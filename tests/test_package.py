@@ -1,9 +1,12 @@
 """The package as a newcomer imports it: light, lazy, and with a sentence where a name is wrong."""
 
+import ast
 import importlib
 import json
+import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -12,7 +15,7 @@ import pytest
 import unsloth_course
 from unsloth_course.core import lessons
 from unsloth_course.core.errors import CourseError
-from unsloth_course.core.places import REPOSITORY
+from unsloth_course.core.places import NOTEBOOKS, PACKAGE, REPOSITORY
 
 HEAVY = ("torch", "transformers", "datasets", "matplotlib", "unsloth", "trl", "peft", "pandas", "numpy")
 
@@ -55,7 +58,33 @@ def test_what_the_import_cell_of_a_lesson_loads_of_the_course_stays_small():
     assert sum(len(Path(file).read_text().splitlines()) for file in files) <= 8000
 
 
-@pytest.mark.parametrize("package", ["data", "dials", "evaluation", "exercises", "memory", "plots", "scoreboard"])
+def test_what_is_said_to_be_taught_in_a_lesson_stands_in_its_notebook():
+    for path in PACKAGE.rglob("*.py"):
+        for one in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(one, ast.FunctionDef | ast.ClassDef):
+                continue
+            said = re.search(r"Taught in (all five )?[^.]*", " ".join((ast.get_docstring(one) or "").split()))
+            if not said:
+                continue
+            numbers = "12345" if said[1] else re.findall(r"colab(\d)", said[0])
+            if " to " in said[0]:
+                numbers = range(int(numbers[0]), int(numbers[1]) + 1)
+            assert numbers, f"{path.name} {one.name}: {said[0]} names no notebook"
+            for number in numbers:
+                assert re.search(rf"\b{one.name}\b", code_of(f"colab{number}_")), f"{path.name} {one.name}: {said[0]}"
+
+
+@cache
+def code_of(beginning):
+    (name,) = [name for name in lessons.LESSONS.values() if name.startswith(beginning)]
+    cells = nbformat.read(NOTEBOOKS / name, as_version=4).cells
+    return "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+
+
+@pytest.mark.parametrize(
+    "package",
+    ["data", "diagnosis", "dials", "evaluation", "exercises", "memory", "plots", "recordings", "scoreboard", "xray"],
+)
 def test_every_name_of_a_lazy_package_is_there(package):
     room = getattr(unsloth_course, package)
     assert room.__all__ == dir(room)

@@ -53,7 +53,7 @@ def fetch_model(name: str | Path) -> Path:
 
     A local folder is checked and returned as it is. A Hub name (`owner/model`) is looked up, one line with the bytes to
     download and the bytes in the cache is printed, and what is missing is downloaded. A complete copy in the cache is
-    used when the Hub cannot be reached, and the printed line says so. Taught in the LoRA lesson.
+    used when the Hub cannot be reached, and the printed line says so.
 
     Raises:
         CourseError: the folder or repository is an adapter, holds pickle weights only or is incomplete; the name is
@@ -87,7 +87,6 @@ def fetch_dataset(
     """Return one split of a Hub data set whose files are JSON, JSON lines or parquet; no script is ever run.
 
     The download is the same as in `fetch_model`: size first, checked after, the cache when the Hub is out of reach.
-    Taught in the LoRA lesson.
 
     Args:
         name: Hub name, `owner/dataset`.

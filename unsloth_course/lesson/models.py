@@ -61,7 +61,7 @@ class Count:
 
 
 def count(model: Any) -> Count:
-    """Counts the parameters of a model, each shared tensor once. Taught in lessons colab1 and colab2."""
+    """Counts the parameters of a model, each shared tensor once. Taught in lesson colab2 (LoRA)."""
     parameters = list(model.parameters())
     return Count(sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad))
 
@@ -326,7 +326,7 @@ def stream_after(
 def adapter_scaled(model: Any, factor: float) -> Iterator[None]:
     """The model with its adapter's contribution times `factor` inside the block: 0 is the base, 1 the trained model.
 
-    LoRA adds (alpha / r) B A to a weight (Hu et al. 2021, section 4.1); the factor multiplies that. Taught in colab2.
+    LoRA adds (alpha / r) B A to a weight (Hu et al. 2021, section 4.1); the factor multiplies that.
     """
     layers = [module for module in model.modules() if isinstance(getattr(module, "scaling", None), dict)]
     if not layers:

@@ -254,7 +254,10 @@ def decide(
     graphs = name == "gpu" and machine.capability in GRAPHS_MEASURED and lesson != "grpo"
     if graphs:
         environment["UNSLOTH_BLOCK_CUDAGRAPHS"] = "1"  # read when Unsloth is imported
-        reasons.append(Choice("CUDA graphs", "on", "a step of a small model is mostly the launching of its kernels"))
+        why = "a step of a small model is mostly the launching of its kernels"
+        if not (small or rounded or chosen_model == HUB_MODEL):
+            why = "the kernels of a step are recorded once, and then launched together"
+        reasons.append(Choice("CUDA graphs", "on", why))
     elif name == "gpu" and machine.capability not in GRAPHS_MEASURED and (updates or 0) < COMPILING_PAYS:
         environment["UNSLOTH_BLOCK_COMPILE"] = "0"
         why = f"Unsloth needs about 25 s for it and spares 0.04 s an update: it pays from {COMPILING_PAYS:,} on"

@@ -166,7 +166,7 @@ def spread_in_groups(paid: Sequence[Sequence[float | None]], weights: Sequence[f
     """The standard deviation of the rewards within a group of `size` completions, the mean over all groups.
 
     paid: for each reward function what every completion got, group after group. This is what GRPO learns from; TRL logs
-    the spread over the whole batch. Taught in lesson colab4 (GRPO).
+    the spread over the whole batch.
     """
     unscored = [[None if one is None or math.isnan(one) else one for one in each] for each in paid]
     totals = [_weighted(scored, weights) for scored in zip(*unscored, strict=True)]
@@ -241,7 +241,7 @@ def _two_digits(reward: float | None) -> str:
 
 
 def lesson_of(rewards: Sequence[float | None]) -> str:
-    """What a group with these rewards teaches, in a sentence. Taught in lesson colab4 (GRPO)."""
+    """What a group with these rewards teaches, in a sentence."""
     mean, deviation = _mean_and_deviation(rewards)
     if deviation < NO_SPREAD:
         return (

@@ -56,7 +56,7 @@ def _trainer(
 def supervised(*lesson: Any, watched: bool = False, **how: Any) -> Any:
     """Trains as `supervised_trainer` says, with its arguments, and returns the trainer.
 
-    watched: the receipt's watch is put on it, as `trainer.watching`. Taught in lesson colab2 (LoRA).
+    watched: the receipt's watch is put on it, as `trainer.watching`.
     """
     return _run(supervised_trainer(*lesson, **how), watched)
 

@@ -15,7 +15,7 @@ def formats(rows: Sequence[tuple[str, int, float]], *, score: str, within: float
 
     rows: name, size in bytes and score from 0 to 1 of each format; the first is the model that was exported. score:
     what the score is, in words. within: how far a score may be from the first one, drawn as a band. Raises CourseError
-    when there is no format. Taught at the end of lesson colab2 (LoRA).
+    when there is no format.
     """
     if not rows:
         raise CourseError("There is no format to draw: export a model first.")

@@ -63,7 +63,7 @@ class Evidence:
 
 
 def judge(evidence: Evidence) -> tuple[str, list[Finding]]:
-    """The verdict on a run, and every finding that speaks for or against it. Taught in lesson colab2 (LoRA)."""
+    """The verdict on a run, and every finding that speaks for or against it."""
     findings = [*_fatal(evidence), *_doubts(evidence), *_notes(evidence)]
     levels = {finding.level for finding in findings}
     verdict = NOT_TRAINED if "fatal" in levels else SUSPICIOUS if "doubt" in levels else TRAINED

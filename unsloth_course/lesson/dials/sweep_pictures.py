@@ -40,7 +40,7 @@ def sweep(
 
     values: of the knob, ascending. scores: for each name, and at each value, one score per seed. losses: the same.
     metric: "share" (0 to 1) or "perplexity". mark: a value to point out. about: a sentence for below.
-    Raises CourseError when there is no value, or not one group of seeds for each. Taught in colab1 and colab5.
+    Raises CourseError when there is no value, or not one group of seeds for each.
     """
     if not len(values) or any(len(found) != len(values) for found in (losses, *scores.values())):
         raise CourseError(f"A sweep over {len(values)} values wants the scores and losses of each value.")
@@ -117,7 +117,7 @@ def picked(curves: Mapping[float, Sequence[Sequence[tuple[float, float]]]], valu
     """The training losses of a sweep: those of one value strong, those of all others faint behind them.
 
     curves: for each value of the knob, one curve per seed, of pairs (step, loss). label: what the value is called.
-    Raises CourseError when the value is none of the sweep. Taught in lessons colab1 and colab5.
+    Raises CourseError when the value is none of the sweep.
     """
     if value not in curves:
         known = ", ".join(f"{known:g}" for known in curves)

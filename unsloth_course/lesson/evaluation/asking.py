@@ -33,7 +33,7 @@ def is_exact(given: str, expected: str) -> bool:
 def ask(model: Any, tokenizer: Any, rows: "Dataset") -> Answers:
     """The model's answers to instruction rows, asked in its chat form and marked by exact match.
 
-    The model has to stop by itself: what it writes on after the answer counts against it. Taught in lesson colab2.
+    The model has to stop by itself: what it writes on after the answer counts against it.
     """
     from unsloth_course.pocket import datasets
 

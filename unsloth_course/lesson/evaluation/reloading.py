@@ -66,7 +66,7 @@ def same_answers(
 
     questions: texts, or conversations up to the answer. A GPU adds in another order from one run to the next, so two
     tokens that are nearly as likely may change places, and the answer goes on otherwise; the probabilities that both
-    models give to all tokens tell whether the weights are the same. Taught at the end of the lessons.
+    models give to all tokens tell whether the weights are the same. Taught in lessons colab1 to colab4.
     """
     turns = [[{"role": "user", "content": each}] if isinstance(each, str) else each for each in questions]
     prompts = [models.in_chat_form(tokenizer, each, tokenize=False, add_generation_prompt=True) for each in turns]

@@ -178,7 +178,7 @@ def interval(before: Sequence[float], after: Sequence[float], seed: int = 0) -> 
     percentile bootstrap (Efron 1979): questions are drawn anew 10,000 times, each with both of its marks. So that no
     two lucky questions make an effect, it reaches 0 where McNemar's test (mid-p, Fagerland et al. 2013) takes the
     changed marks for a coin's, and of fewer than 5 questions always. Raises ValueError when there is no question, or
-    when the two differ in length. Taught in lesson colab2 (LoRA).
+    when the two differ in length.
     """
     import numpy as np
 
@@ -364,7 +364,7 @@ def changed(before: Answers, after: Answers, wanted: Mapping[str, int] = SHOWN) 
     """Samples that do not flatter: newly right, still wrong and newly wrong, each with its count.
 
     wanted: how many of each kind to show. Where nothing is marked the first few are shown, of no kind. Taught in lesson
-    colab2 (LoRA).
+    colab3 (DPO).
     """
     columns = (before.questions, before.expected, before.given, after.given)
     texts = list(zip(*([_cut(text) for text in column] for column in columns), strict=True))

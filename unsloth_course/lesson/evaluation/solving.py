@@ -51,7 +51,7 @@ def sample(
     """`times` answers to each question, drawn at a temperature: one list per question.
 
     The draw follows `seed` and leaves torch's own random state as it was. To a list `ended` is added, for each question
-    and answer, whether it stopped by itself. Taught in lesson colab4 (GRPO).
+    and answer, whether it stopped by itself.
     """
     import torch
 
@@ -95,7 +95,7 @@ def pass_at(k: int, right: Sequence[Sequence[bool]]) -> float:
 
     right: one list per problem, a mark for each of its n >= k tries. The estimate 1 - C(n - c, k) / C(n, k) with c
     right tries has no bias (Chen et al. 2021, section 2.1). Raises ValueError when there is no problem, or fewer tries
-    than k. Taught in lesson colab4 (GRPO).
+    than k.
     """
     if not right or any(len(tries) < k for tries in right) or k < 1:
         raise ValueError(f"pass@{k} needs at least one problem, and at least {max(k, 1)} tries of each.")

@@ -115,8 +115,7 @@ def answer_perplexity(model: Any, tokenizer: Any, rows: Iterable[Mapping[str, An
     """How surprised the model is by answers, token by token, given the turns before them; the end token counts.
 
     rows: TRL's conversational columns prompt and completion. What lies beyond `length` tokens of a row is not looked
-    at, as in training; a row whose answer begins beyond it is left out. Raises CourseError when none is left. Taught in
-    lesson colab2 (LoRA).
+    at, as in training; a row whose answer begins beyond it is left out. Raises CourseError when none is left.
     """
     return whole(each_answer(model, tokenizer, rows, length))
 
@@ -191,7 +190,7 @@ def perplexity_score(
     general: the same of what should stay, before and after: general text, or the answers in chat. chance: the trained
     model on the domain texts in shuffled order (see `shuffled`); a model that learned only which words occur finds
     these no more surprising. beside: other texts by the name of their measure, such as "unread_perplexity" and
-    "chat_perplexity", each before and after. facts: what it recalls. Taught in lesson colab5 (continued pretraining).
+    "chat_perplexity", each before and after. facts: what it recalls.
     """
     pair = [(found.losses, found.characters) for found in (before, after)]
     bits = ratio_interval(*pair, lambda nats: nats / math.log(2))

@@ -72,7 +72,7 @@ class Pace(Callback):
 
     in_use: gives the share of the device's memory that is in use by all programs; by default what CUDA reports.
     say: prints the sentence. The steps of `slowdown` are counted from 1. Evaluations between steps are not timed.
-    Put on by `plan.guard`. Taught in lesson colab2 (LoRA).
+    Put on by `plan.guard`.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ def groups(advantages: Mapping[str, Sequence[tuple[float, float]]]) -> Picture:
     """The advantages of groups of completions, one panel below the other: up is made more likely, down less.
 
     advantages: for each group, by its name, a pair (reward, advantage) per completion. Raises CourseError when there is
-    no group. Taught in lesson colab4 (GRPO).
+    no group.
     """
     if not advantages or not all(len(pairs) for pairs in advantages.values()):
         raise CourseError("There is no group to draw: pass the rewards and advantages of at least one completion each.")
@@ -59,7 +59,7 @@ def curve(
     mark: an x value to point out, or a pair (x, label), drawn as a dashed upright line.
     evenly: the x values stand side by side at equal distances, as ranks of 1, 4, 16 and 64 want it.
     markers: a mark at each value, which says that it was measured; a formula's line has none.
-    Raises CourseError when a line has another length. Taught in lesson colab2 (LoRA).
+    Raises CourseError when a line has another length. Taught in lesson colab1 (full fine-tuning).
     """
     if not len(xs) or not ys:
         raise CourseError("There is nothing to draw: curve() wants x values and at least one line.")
@@ -100,7 +100,7 @@ def curves(
 
     panels: by the name of the quantity, the values of each line by its name, as many as `xs`. mark: an x value to point
     out, with its label. top: the largest y value that is shown; a line that goes higher leaves the picture.
-    Raises CourseError when a line has another length. Taught in lesson colab3 (DPO).
+    Raises CourseError when a line has another length.
     """
     if not len(xs) or not panels or not all(panels.values()):
         raise CourseError("There is nothing to draw: curves() wants x values and at least one line in each panel.")

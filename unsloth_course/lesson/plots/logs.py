@@ -94,7 +94,7 @@ def traces(
     history: `trainer.state.log_history`. keys: names of metrics in it, such as "rewards/margins".
     labels: what to call a metric, by its key; some have a name already. Keys that the log lacks are left out, and named
     below. band: as in `loss`; it is drawn in the panel of the metric that runs are compared by.
-    Raises CourseError when the log has none of them. Taught in the lessons on DPO and GRPO.
+    Raises CourseError when the log has none of them. Taught in lessons colab3 (DPO) and colab4 (GRPO).
     """
     names = NAMES | dict(labels or {})
     found = {key: series(history, key) for key in dict.fromkeys(keys)}

@@ -36,7 +36,7 @@ def side_by_side(
     """Many runs in many small pictures, two abreast: each value with its interval, its number beside it.
 
     Every panel shows the runs of the first, in that order. colours: of the runs, by name. notes: sentences that stand
-    below. Raises CourseError when there is no run. Taught in all five lessons.
+    below. Raises CourseError when there is no run.
     """
     runs = list(panels[0].points) if panels else []
     if not runs:
