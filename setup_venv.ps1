@@ -1,4 +1,4 @@
-# Finds a Python 3.11-3.13 and hands over; all the logic is in unsloth_course/setup/install.py.
+# Finds a Python 3.11-3.13 and hands over to unsloth_course/setup/install.py.
 $install = Join-Path (Join-Path (Join-Path $PSScriptRoot "unsloth_course") "setup") "install.py"
 # Without double quotes, because Windows PowerShell loses them on the way to a program.
 $supported = "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Finds a Python 3.11-3.13 and hands over; all the logic is in unsloth_course/setup/install.py.
+# Finds a Python 3.11-3.13 and hands over to unsloth_course/setup/install.py.
 here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd) || exit 1
 for python in python3 python3.12 python3.13 python3.11 python; do
     if "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1; then

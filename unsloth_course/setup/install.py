@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
@@ -84,7 +85,7 @@ def set_up(root: Path, say: Callable[[str], None] = say_now, wheels: Path | None
 
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         raise SetupError(f"This is not understood: {message}. {self.prog} --help shows what there is.")
 
 
