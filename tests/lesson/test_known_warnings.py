@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsloth_course import known_warnings
-from unsloth_course.lesson.known_warnings import KNOWN, explain, watch
+from unsloth_course.lesson.known_warnings import KNOWN, explain, gathered
 
 # Each as it is printed, by the tested versions or by those that the seed documents had.
 LINES = {
@@ -149,7 +149,7 @@ def shown():
 
 def test_known_lines_of_loggers_are_counted_and_only_the_harmless_are_kept_off(shown):
     logger, stream = shown
-    with watch() as seen:
+    with gathered() as seen:
         for _ in range(3):
             logger.warning(LINES["cache switched off"])
         logger.warning("%s adapters skipped", "Already have LoRA adapters! We shall skip this step: no")
@@ -168,7 +168,7 @@ def test_known_lines_of_loggers_are_counted_and_only_the_harmless_are_kept_off(s
 
 
 def test_a_logger_that_is_made_inside_is_seen_too(caplog):
-    with watch() as seen:
+    with gathered() as seen:
         logging.getLogger("brandnew.library").warning(LINES["no NVML"])
         logging.getLogger("brandnew.library").warning("brand new")
     assert len(seen.counts) == 1
@@ -186,7 +186,7 @@ def warned():
 
 
 def test_known_warnings_are_counted_and_others_go_through(warned):
-    with watch() as seen:
+    with gathered() as seen:
         warnings.warn(LINES["pinned memory"], stacklevel=1)
         warnings.warn("quite new", stacklevel=1)
         warnings.warn("gone in the next version", FutureWarning, stacklevel=1)
@@ -199,7 +199,7 @@ def test_known_warnings_are_counted_and_others_go_through(warned):
 def test_everything_is_put_back_also_after_an_error(shown):
     logger, stream = shown
     before = (logging.Logger.callHandlers, warnings.showwarning)
-    with pytest.raises(ZeroDivisionError), watch():
+    with pytest.raises(ZeroDivisionError), gathered():
         raise ZeroDivisionError
     assert (logging.Logger.callHandlers, warnings.showwarning) == before
     logger.warning(LINES["redirects"])
@@ -207,7 +207,7 @@ def test_everything_is_put_back_also_after_an_error(shown):
 
 
 def test_a_library_that_kept_our_function_finds_a_plain_one(warned):
-    with watch() as seen:
+    with gathered() as seen:
         ours = warnings.showwarning
         warnings.showwarning = lambda *rest, **more: ours(*rest, **more)
     warnings.warn(LINES["no NVML"], stacklevel=1)
@@ -216,7 +216,7 @@ def test_a_library_that_kept_our_function_finds_a_plain_one(warned):
 
 def test_one_watch_inside_another(shown):
     logger, stream = shown
-    with watch() as outer, watch() as inner:
+    with gathered() as outer, gathered() as inner:
         logger.warning(LINES["redirects"])
         logger.warning("new")
     assert len(inner.counts) == 1 and outer.counts == {} and stream.getvalue() == "new\n"
@@ -224,7 +224,7 @@ def test_one_watch_inside_another(shown):
 
 def test_a_record_that_cannot_be_formatted_does_not_stop_the_watch(shown):
     logger, _ = shown
-    with watch() as seen, contextlib.suppress(TypeError):  # pytest raises what logging would report
+    with gathered() as seen, contextlib.suppress(TypeError):  # pytest raises what logging would report
         logger.warning("%d of Already have LoRA adapters! We shall skip this step", "no number")
     assert [known.name for known in seen.counts] == ["adapter skipped"]
 

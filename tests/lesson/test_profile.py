@@ -248,7 +248,7 @@ def kernel(monkeypatch):
     )
 
     def on(machine: Machine) -> None:
-        monkeypatch.setattr(profile, "look", lambda: machine)
+        monkeypatch.setattr(profile, "facts", lambda: machine)
 
     on(CPU)
     yield on

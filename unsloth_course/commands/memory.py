@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from unsloth_course.core.errors import CourseError
@@ -75,7 +74,7 @@ def report(
     """Plans a run of `method` with rows of `length` tokens, and predicts its memory.
 
     model: "pocket", "smollm2", a folder, or a name on the Hub, of which only config.json is fetched; without it the
-    model that the lessons take on that machine. gpu: a name of GPUS; without it the machine at hand. rows: of one
+    model that `finetune` takes on that machine. gpu: a name of GPUS; without it the machine at hand. rows: of one
     update. micro_batch: rows at a time, in place of the plan's own choice. The other arguments are those of
     `memory.plan`.
 
@@ -85,7 +84,12 @@ def report(
 
     if method not in METHODS:
         raise CourseError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
-    for name, value in (("length", length), ("rows", rows or 1), ("micro-batch", micro_batch or 1), ("rank", rank)):
+    for name, value in (
+        ("max-length", length),
+        ("batch", rows or 1),
+        ("micro-batch", micro_batch or 1),
+        ("rank", rank),
+    ):
         if value < 1:
             raise CourseError(f"--{name} is {value}; give a whole number of at least 1.")
     if free and micro_batch:
@@ -94,7 +98,7 @@ def report(
             "give one of them."
         )
     lesson = "lora" if method == "qlora" else method
-    machine = profile.decide(_facts(gpu), model=model, data=profile.POCKET, lesson=lesson)
+    machine = profile.decide(_facts(gpu), model=model, data=profile.POCKET, lesson=lesson, on_cpu=profile.SMOLLM2)
     machine = replace(machine, max_length=max(length, machine.max_length))
     shape = _shape(machine.model)
     made = plan(
@@ -116,7 +120,7 @@ def _facts(gpu: str | None) -> Any:
     from unsloth_course.lesson import profile
 
     if gpu is None:
-        return profile.look()
+        return profile.facts()
     names = {name.lower(): name for name in GPUS}
     if gpu.lower() not in names:
         raise CourseError(f"No GPU named {gpu!r} is known; choose one of {', '.join(GPUS)}.")
@@ -138,12 +142,4 @@ def _shape(name: str) -> Shape:
 
     if name in KNOWN:
         return KNOWN[name]
-    folder = Path(models.folder(name) if name == profile.POCKET else name).expanduser()
-    path = folder / "config.json" if folder.is_dir() else hub.fetch_config(name)
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise CourseError(f"{name} has no config.json that can be read; give the folder of a whole model.") from None
-    if not isinstance(config, dict):
-        raise CourseError(f"The config.json of {name} is no JSON object; give the folder of a whole model.")
-    return Shape.checked(config)
+    return Shape.checked(hub.read_config(models.folder(name) if name == profile.POCKET else name))

@@ -1,7 +1,9 @@
 """Writing files whole, and tables as text."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from unsloth_course.core.errors import CourseError
 
@@ -27,3 +29,14 @@ def write_text(path: Path, text: str) -> None:
         raise CourseError(
             f"{path} cannot be written ({error.strerror}); free some disk space or choose another OUT folder."
         ) from None
+
+
+def plain(value: Any) -> Any:
+    """The same for JSON: keys as text, and null for a number that JSON does not know."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -70,7 +70,7 @@ def lined_up(choices: Sequence[Choice]) -> str:
 
 @dataclass(frozen=True)
 class Machine:
-    """The facts that the profile is decided from, gathered once by `look`."""
+    """The facts that the profile is decided from, gathered once by `facts`."""
 
     cuda_name: str | None
     cuda_bytes: int
@@ -136,7 +136,7 @@ class Profile:
         return markup.table(((c.what, c.value, c.why) for c in self.reasons), ("what", "chosen", "why"))
 
 
-def look() -> Machine:
+def facts() -> Machine:
     """The facts of this machine. Imports torch."""
     import psutil
     import torch
@@ -327,7 +327,7 @@ def detect(
     # those that work as soon as another program runs beside. Measured on 2 cores, 40 steps of the LoRA lesson: alone
     # 2.8 s with a short spin, 4.7 s with none; beside a second such training 6.5 s with a short spin, 10 s by default.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    found = decide(look(), profile, model, data, lesson, updates, on_cpu)
+    found = decide(facts(), profile, model, data, lesson, updates, on_cpu)
     loaded = sys.modules.get("unsloth")
     if loaded is not None:
         device = getattr(loaded, "DEVICE_TYPE", None)

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from unsloth_course.core.lessons import VERDICTS
-from unsloth_course.core.writing import write_text
+from unsloth_course.core.writing import plain, write_text
 
 if TYPE_CHECKING:
     from unsloth_course.lesson.diagnosis import Receipt, Watch
@@ -309,15 +309,5 @@ def write(results: Mapping[str, Any], folder: str | Path) -> Path:
     Numbers that JSON does not know (a loss that became infinite) are written as null.
     """
     path = Path(folder) / f"{results['lesson']}.json"
-    write_text(path, json.dumps(_plain(results), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(plain(results), indent=2, allow_nan=False) + "\n")
     return path
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

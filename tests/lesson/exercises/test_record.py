@@ -39,7 +39,6 @@ DAMAGED = [
     b"null",
     b"\xff\xfe\x00",
     b'{"lora.1": 3}',
-    b'{"lora.1": {}}',
     b'{"lora.1": {"failed": -1, "solved": null}}',
     b'{"lora.1": {"failed": true, "solved": null}}',
     b'{"lora.1": {"failed": 1.5, "solved": null}}',

@@ -53,7 +53,7 @@ def run(options: Options, started: float | None = None) -> Outcome | None:
             _trained(prepare(options, process))
         return None
     make_folder(options.out)
-    with lock.locked(options.out), processes.together(process), known_warnings.watch() as seen:
+    with lock.locked(options.out), processes.together(process), known_warnings.gathered() as seen:
         options, resumed = _resumed(options)
         prepared = prepare(options, process)
         trainer, before = _trained(prepared, resumed)

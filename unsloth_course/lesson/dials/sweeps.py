@@ -13,7 +13,7 @@ from typing import Any
 
 from unsloth_course.core import frontend, markup, places, writing
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson import plots, results
+from unsloth_course.lesson import plots
 from unsloth_course.lesson.dials import sweep_pictures
 
 RECORDED = places.RECORDED / "sweeps"
@@ -81,7 +81,7 @@ class Sweep:
     def write(self, folder: Path = RECORDED) -> Path:
         """Writes the record as `<name>.json`; for the scripts that run sweeps."""
         path = folder / f"{self.name}.json"
-        writing.write_text(path, json.dumps(results._plain(asdict(self)), indent=1, allow_nan=False) + "\n")
+        writing.write_text(path, json.dumps(writing.plain(asdict(self)), indent=1, allow_nan=False) + "\n")
         return path
 
 

@@ -3,9 +3,12 @@
 import json
 import os
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.writing import write_text
@@ -18,8 +21,8 @@ FILE = "progress.json"
 class Tries:
     """What happened at one exercise: failed attempts so far, and the number of the attempt that was right."""
 
-    failed: int = 0
-    solved: int | None = None
+    failed: Annotated[int, Meta(ge=0)] = 0
+    solved: Annotated[int, Meta(gt=0)] | None = None
 
     def after(self, right: bool) -> "Tries":
         """The same after one more attempt. An exercise that was solved stays solved."""
@@ -61,7 +64,7 @@ class Record:
             self.note = self._not_kept()
             return {}
         try:
-            return _parsed(self.path.read_text(encoding="utf-8"))
+            return msgspec.json.decode(self.path.read_text(encoding="utf-8"), type=dict[str, Tries])
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except OSError as error:
@@ -69,7 +72,7 @@ class Record:
             self.note = (
                 f"{_shown(self.path)} cannot be read ({error.strerror}); progress is not kept beyond this session."
             )
-        except (ValueError, RecursionError):
+        except (msgspec.DecodeError, ValueError, RecursionError):
             self._keep_aside()
         return {}
 
@@ -124,24 +127,6 @@ def location() -> Path | None:
         return Path(folder) / "unsloth-course" / FILE
     except RuntimeError:  # Python finds no home folder
         return None
-
-
-def _parsed(text: str) -> dict[str, Tries]:
-    """The tries in a progress file. Raises ValueError for what no version of this module has written."""
-    entries = json.loads(text)
-    if not isinstance(entries, dict):
-        raise ValueError("a progress file holds one object")
-    return {name: _tries(entry) for name, entry in entries.items()}
-
-
-def _tries(entry: object) -> Tries:
-    if not isinstance(entry, Mapping):
-        raise ValueError("an exercise is one object")
-    failed, solved = entry.get("failed"), entry.get("solved")
-    # type() and not isinstance: true is no number of attempts.
-    if type(failed) is not int or failed < 0 or not (solved is None or (type(solved) is int and solved > 0)):
-        raise ValueError("attempts are whole numbers")
-    return Tries(failed, solved)
 
 
 def _shown(path: Path) -> str:

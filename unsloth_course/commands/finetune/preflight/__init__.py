@@ -108,4 +108,4 @@ def look(
 def _decided(model: str, data: str, method: str) -> Profile:
     from unsloth_course.lesson import profile
 
-    return profile.decide(profile.look(), model=model, data=data, lesson="lora" if method == "qlora" else method)
+    return profile.decide(profile.facts(), model=model, data=data, lesson="lora" if method == "qlora" else method)
