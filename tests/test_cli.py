@@ -53,6 +53,15 @@ def test_the_command_line_imports_nothing_heavy():
     assert found.stdout.strip() == "[]"
 
 
+def test_help_has_four_groups_and_a_version(command):
+    status, out, _ = command("-h")
+    assert status == 0 and out.startswith("Usage: unsloth-course ")
+    groups = [f"{panel}:" for panel in cli.PANELS]
+    assert [line for line in out.splitlines() if line in groups] == groups
+    assert all(f"  {name} " in out for name in ("run", "finetune", "storyboard", "doctor"))
+    assert command("--version") == (0, f"unsloth-course {unsloth_course.__version__}\n", "")
+
+
 def test_help_names_every_lesson(command):
     status, out, _ = command("run", "--help")
     assert status == 0

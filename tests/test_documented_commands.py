@@ -22,7 +22,7 @@ from unsloth_course.setup import llama_cpp
 
 PAGES = ("README.md", "VENV_SETUP.md", "CONTRIBUTING.md")
 PYTHON = "venv/bin/python"
-COURSE = f"{PYTHON} -m unsloth_course"
+COURSE = "venv/bin/unsloth-course"
 
 # In this order; the words are some that the command says when it has done what it was asked for.
 IN_THE_COPY = {
@@ -42,7 +42,7 @@ IN_THE_COPY = {
     f"{PYTHON} benchmarks/table.py --write": "",
     f"{PYTHON} benchmarks/minutes.py --write": "",
     f"{PYTHON} benchmarks/xray_picture.py": "lora-xray.png",
-    f"{COURSE}.colab.needs": "",
+    f"{PYTHON} -m unsloth_course.lesson.colab.needs": "",
     f"{PYTHON} -m pip config list": "",
     "grep -v -e '^torch==' -e '^triton' requirements.txt > /tmp/pins.txt": "",
 }
@@ -56,6 +56,7 @@ BY_HAND = (
     f'{PYTHON} -m ipykernel install --prefix venv --name unsloth-course --display-name "Python (unsloth-course)"',
 )
 NOT_HERE = {
+    f"{PYTHON} -m unsloth_course": "the same program by its module's name",
     "./setup_venv.sh": "test_install.py, and what CI begins with",
     "./setup_venv.sh --test": "this is it",
     "./setup_venv.sh --run lora": "the set-up of --test, then the command `run lora` of this file",
@@ -63,7 +64,7 @@ NOT_HERE = {
     "./setup_venv.sh --prepare wheels": "test_offline.py, with an index of its own",
     "./setup_venv.sh --offline wheels": "test_offline.py, with an index of its own",
     "venv/bin/jupyter lab notebooks": "tests/browser, in a real browser",
-    f"{PYTHON} -m pytest tests -x -n 2": "the tests themselves",
+    f'{PYTHON} -m pytest tests -m "not slow" -n 2 --dist loadfile': "the tests themselves",
     f"{COURSE} run lora --store": "test_runner.py, with a notebook of its own",
     f"{PYTHON} -m uv pip install --python venv/bin/python --torch-backend auto torch==2.11.0": "an NVIDIA card",
     f"{PYTHON} -m pip install --no-deps -r /tmp/pins.txt": "an NVIDIA card",
@@ -79,7 +80,7 @@ NOT_HERE = {
     "powershell -ExecutionPolicy Bypass -File .\\setup_venv.ps1": "Windows: test_shims.py, where PowerShell is there",
     "powershell -ExecutionPolicy Bypass -File .\\setup_venv.ps1 --run lora": "Windows: test_shims.py, likewise",
 }
-FIRST = r"(?:\./setup_venv|venv/bin/\w+ |python3? |sudo |git |grep |powershell |pyenv |brew |source |uv )"
+FIRST = r"(?:\./setup_venv|(?:venv/bin/[\w-]+|unsloth-course|python3?|sudo|git|grep|powershell|pyenv|brew|source|uv) )"
 
 
 def commands(text):
@@ -88,7 +89,7 @@ def commands(text):
     lines = [line.strip() for line in re.findall(r"^(?: {4}| {7})(\S.*)$", text, re.MULTILINE)]
     lines += re.findall(rf"`({FIRST}[^`]*)`", text)
     lines = [re.sub(r"\s{2,}#.*", "", line) for line in lines]
-    return [f"venv/bin/{line}" if line.startswith("python -m unsloth_course") else line for line in lines]
+    return [f"venv/bin/{line}" if line.startswith("unsloth-course ") else line for line in lines]
 
 
 def documented():
@@ -126,9 +127,12 @@ def copy_of_the_repository(folder):
 def copy(tmp_path_factory):
     folder = copy_of_the_repository(tmp_path_factory.mktemp("copy") / "the course")
     (folder / "venv" / "bin").mkdir(parents=True)
-    for program in ("python", "ruff"):  # no link: a virtual environment notices that its folder is another one
+    own = Path(sys.prefix) / "bin"
+    assert (own / "unsloth-course").is_file(), "the set-up installs it"
+    # No links: a virtual environment notices that its folder is another one. And the course is that of the copy.
+    for program, begin in (("python", ""), ("ruff", ""), ("unsloth-course", "-m unsloth_course ")):
         call = folder / "venv" / "bin" / program
-        call.write_text(f'#!/bin/sh\nexec "{Path(sys.prefix) / "bin" / program}" "$@"\n')
+        call.write_text(f'#!/bin/sh\nexec "{own / ("python" if begin else program)}" {begin}"$@"\n')
         call.chmod(0o755)
     path = folder / "notebooks" / "colab2_lora_finetuning_smollm2.ipynb"
     nbformat.write(shorten(nbformat.read(path, as_version=4)), path)

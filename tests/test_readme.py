@@ -75,7 +75,7 @@ def test_the_readme_names_every_written_lesson():
         assert f"](notebooks/{lessons.LESSONS[lesson]})" in readme
 
 
-COMMAND = re.compile(r"python -m unsloth_course (?P<words>[^`\n|#]+)")
+COMMAND = re.compile(r"(?:(?:/|`|=\d |^\s{4,})unsloth-course|-m unsloth_course) (?P<words>[^`\n|#]+)", re.MULTILINE)
 
 
 def commands(page):

@@ -1,25 +1,44 @@
 """The commands. Each imports what it needs when it runs, so that `--help` stays quick."""
 
 import enum
+import inspect
 import json
 import sys
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from unsloth_course.core.errors import CourseError
 
 INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
 
+PANELS = LEARN, YOURS, TEACH, MACHINE = "Learn", "Your model", "Teach", "Machine"
+
+
+class _InPanels(TyperGroup):
+    """The commands in groups, as plain text: rich would take a quarter of a second for it."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        known = [self.get_command(ctx, name) for name in self.list_commands(ctx)]
+        for panel in PANELS:
+            rows = [(one.name, one.get_short_help_str(90)) for one in known if one.rich_help_panel == panel]
+            with formatter.section(panel):
+                formatter.write_dl(rows)
+
+
 app = typer.Typer(
+    cls=_InPanels,
     help="Learn fine-tuning by doing it: five lessons that run on a T4, a local GPU and any CPU.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -30,12 +49,24 @@ class Profile(enum.StrEnum):
     gpu = "gpu"
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        from unsloth_course import __version__
+
+        print(f"unsloth-course {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _keep_command_names() -> None:
+def _course(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
     """Learn fine-tuning by doing it: five lessons that run on a T4, a local GPU and any CPU."""
 
 
-@app.command()
+@app.command(rich_help_panel=LEARN)
 def run(
     lesson: Annotated[str, typer.Argument(help="full, lora, dpo, grpo, cpt, or all of them.")],
     profile: Annotated[
@@ -90,58 +121,7 @@ def run(
         raise CourseError(f"{len(failures)} of {len(lessons)} lessons failed: {', '.join(failures)}.")
 
 
-@app.command()
-def finetune(
-    method: Annotated[str | None, typer.Option(help="full, lora, qlora, dpo, grpo or cpt.")] = None,
-    data: Annotated[
-        str | None, typer.Option(help='"pocket", a file or folder in a form that `data` knows, or a name on the Hub.')
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="A TOML file with these options, or with stages; what is said here goes first.")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help='A folder, a Hub name or "smollm2" (what a CPU takes); "pocket" is for trying this out.'),
-    ] = None,
-    profile: Annotated[
-        Profile | None, typer.Option(help="Machine to run for; without it the command looks for itself.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for what the run writes; else results/finetune.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
-    max_samples: Annotated[int | None, typer.Option(help="The most rows to learn from.")] = None,
-    held_out: Annotated[int | None, typer.Option(help="Rows kept for testing.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Updates; without it the lesson's.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the rows, in place of --steps.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Without it the lesson's.")] = None,
-    embedding_learning_rate: Annotated[float | None, typer.Option(help="Of cpt.")] = None,
-    lr_scheduler_type: Annotated[str | None, typer.Option(help="cosine, linear, constant ...")] = None,
-    warmup_steps: Annotated[int | None, typer.Option(help="Steps in which the learning rate rises.")] = None,
-    warmup_ratio: Annotated[float | None, typer.Option(help="The same as a share of the steps.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Without it 0.01.")] = None,
-    optim: Annotated[str | None, typer.Option(help="Optimizer, by its name in transformers.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Rows of an update, in all processes (of grpo: prompts).")] = None,
-    micro_batch: Annotated[int | None, typer.Option(help="Rows at a time; without it the plan chooses.")] = None,
-    max_length: Annotated[int | None, typer.Option(help="Tokens of a row; what is longer is cut.")] = None,
-    rank: Annotated[int | None, typer.Option(help="LoRA rank; without it 16, of cpt 64.")] = None,
-    lora_alpha: Annotated[int | None, typer.Option(help="Without it the rank.")] = None,
-    lora_dropout: Annotated[float | None, typer.Option(help="Without it 0.")] = None,
-    target_modules: Annotated[str | None, typer.Option(help="Layers with an adapter, such as q_proj,v_proj.")] = None,
-    beta: Annotated[float | None, typer.Option(help="Of dpo.")] = None,
-    generations: Annotated[int | None, typer.Option(help="Completions of a prompt, of grpo.")] = None,
-    completion_length: Annotated[int | None, typer.Option(help="Tokens of a completion, of grpo.")] = None,
-    replay: Annotated[float | None, typer.Option(help="Share of general text, of cpt.")] = None,
-    warm_up: Annotated[int | None, typer.Option(help="Supervised steps before dpo and grpo.")] = None,
-    eval_steps: Annotated[int | None, typer.Option(help="Updates between two held-out losses; else a quarter.")] = None,
-    early_stopping: Annotated[
-        int | None, typer.Option(help="End after so many held-out losses without a lower one; keep the best weights.")
-    ] = None,
-    save_steps: Annotated[int | None, typer.Option(help="Updates between two checkpoints; else a quarter.")] = None,
-    report_to: Annotated[str | None, typer.Option(help="tensorboard, wandb or trackio.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of rows and adapter; without it 3407.")] = None,
-    merge: Annotated[bool, typer.Option("--merge", help="Also save the adapter merged into its base.")] = False,
-    gguf: Annotated[str | None, typer.Option(help="Also export f16, q8_0, q5_k_m, q4_k_m, with commas.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
-) -> None:
+def _finetune(**said: Any) -> None:
     """Train as a lesson does, on your own data and model.
 
     All that was asked for is written to finetune.toml beside the result, and --config repeats it. A file with [[stage]]
@@ -149,23 +129,21 @@ def finetune(
     The exit status is 0 only when the run came to its end and the receipt does not say "not trained".
     """
     started = time.monotonic()
-    said = {name: value for name, value in locals().items() if name not in ("config", "as_json", "started")}
-    from unsloth_course.commands import finetune as room
-    from unsloth_course.commands.finetune import chain
-    from unsloth_course.commands.finetune import options as settings_of
-    from unsloth_course.commands.finetune import stopping
+    config, as_json = said.pop("config"), said.pop("as_json")
+    from unsloth_course.commands import finetune, options
+    from unsloth_course.commands.finetune import chain, stopping
 
     stages = config is not None and chain.is_chain(config)
-    options = None if stages else settings_of.asked(config, said)
+    asked = None if stages else options.asked(config, said)
     began = time.time() - 1  # the clock that dates files is a little behind
     try:
         with _beside(as_json):
-            outcome = _chain(config, said) if stages else room.run(options, started)
+            outcome = _chain(config, said) if stages else finetune.run(asked, started)
     except stopping.Stopped as stopped:
         _complain(str(stopped))
         raise typer.Exit(INTERRUPTED) from None
     except KeyboardInterrupt:
-        _complain(chain.interrupted(config, out) if stages else room.interrupted(options, began))
+        _complain(chain.interrupted(config, said["out"]) if stages else finetune.interrupted(asked, began))
         raise typer.Exit(INTERRUPTED) from None
     if outcome is None:  # not the first of several processes
         return
@@ -174,6 +152,30 @@ def finetune(
         raise CourseError(" ".join(outcome.complaints))
     if not stages and not outcome.trained:
         raise CourseError(outcome.receipt.sentence())
+
+
+def _with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with a parameter for each option that `options` knows, and --config and --json."""
+    from unsloth_course.commands import options
+
+    kinds: dict[str, Any] = {
+        "config": (Annotated[Path, typer.Option(help="A TOML file with these options, or with stages.")], None)
+    }
+    for name, kind, text in options.on_the_command_line():
+        kind = {"profile": Profile}.get(name, kind)
+        switch = kind is bool
+        option = typer.Option(options.flag(name), help=text) if switch else typer.Option(help=text)
+        kinds[name] = Annotated[kind, option], False if switch else None
+    kinds["as_json"] = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")], False
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    command.__signature__ = inspect.Signature(
+        [inspect.Parameter(name, keyword, default=default, annotation=kind) for name, (kind, default) in kinds.items()]
+    )
+    command.__annotations__ = {name: kind for name, (kind, _) in kinds.items()}
+    return command
+
+
+app.command("finetune", rich_help_panel=YOURS)(_with_options(_finetune))
 
 
 def _chain(config: Path, said: dict[str, Any]) -> Any:
@@ -190,7 +192,7 @@ def _chain(config: Path, said: dict[str, Any]) -> Any:
     return chain.run(config, said["out"], said["resume"])
 
 
-@app.command()
+@app.command(rich_help_panel=MACHINE)
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -209,7 +211,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=LEARN)
 def scoreboard(
     out: Annotated[Path, typer.Option(help="Folder with the results of the lessons.")] = Path("results"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
@@ -233,20 +235,22 @@ def scoreboard(
         print("\n".join(f"file  {path}" for path in paths))
 
 
-@app.command()
+@app.command(rich_help_panel=YOURS)
 def memory(
     method: Annotated[str, typer.Option(help="full, lora, qlora, dpo, grpo or cpt.")],
     model: Annotated[
         str | None, typer.Option(help='"pocket", "smollm2", a folder or a Hub name (only its config.json is fetched).')
     ] = None,
     gpu: Annotated[str | None, typer.Option(help="A named GPU, such as T4; without it this machine.")] = None,
-    length: Annotated[int, typer.Option(help="Tokens of the longest row.")] = 512,
-    rows: Annotated[int | None, typer.Option(help="Rows of an update; without it the lessons' own.")] = None,
+    length: Annotated[int, typer.Option("--max-length", "--length", help="Tokens of the longest row.")] = 512,
+    rows: Annotated[
+        int | None, typer.Option("--batch", "--rows", help="Rows of an update; without it the lessons' own.")
+    ] = None,
     micro_batch: Annotated[int | None, typer.Option(help="Rows at a time; without it the plan chooses.")] = None,
     rank: Annotated[int, typer.Option(help="LoRA rank.")] = 16,
     free: Annotated[bool, typer.Option("--free", help="The plan chooses the rows of an update, too.")] = False,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps with --rows; they follow when --free.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Rate with --rows; it follows when --free.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps with --batch; they follow when --free.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Rate with --batch; it follows when --free.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Plan a training run: predicted memory, micro-batch and accumulation, and the GPUs that it fits.
@@ -273,7 +277,7 @@ def memory(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=YOURS)
 def data(
     file: Annotated[str, typer.Argument(help="A file, a folder of rows or of raw text, or a name on the Hub.")],
     to: Annotated[
@@ -305,7 +309,7 @@ def data(
         raise CourseError(found.complaint())
 
 
-@app.command()
+@app.command(rich_help_panel=LEARN)
 def exercises(
     lesson: Annotated[str | None, typer.Argument(help="full, lora, dpo, grpo or cpt; without it all of them.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the progress as JSON.")] = False,
@@ -323,7 +327,7 @@ def exercises(
         found.draw()
 
 
-@app.command()
+@app.command(rich_help_panel=TEACH)
 def storyboard(
     lesson: Annotated[str, typer.Argument(help="full, lora, dpo, grpo, cpt, or all of them.")],
     out: Annotated[Path, typer.Option(help="Folder; each lesson gets its own in it.")] = Path("results/storyboards"),
@@ -351,12 +355,12 @@ def storyboard(
         raise CourseError(f"The take is not as planned. {'. '.join(faults)}.")
 
 
-@app.command()
+@app.command(rich_help_panel=YOURS)
 def export(
-    source: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with an adapter or a whole model.")],
+    source: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder with an adapter or a whole model.")],
     to: Annotated[str, typer.Option(help="merged, gguf, ollama or onnx.")],
     quant: Annotated[str, typer.Option(help="f16, q8_0, q5_k_m, q4_k_m, several with commas, or all.")] = "q4_k_m",
-    out: Annotated[Path | None, typer.Option(help="Folder for the result; without it export/ beside DIR.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the result; without it export/ beside MODEL.")] = None,
     data: Annotated[
         str | None, typer.Option(help='Held-out questions: "pocket", a file or a Hub name; else as it was trained.')
     ] = None,
@@ -382,7 +386,7 @@ def export(
     print(found.to_json() if as_json else found)
 
 
-@app.command()
+@app.command(rich_help_panel=TEACH)
 def colab(
     out: Annotated[Path | None, typer.Option(help="Folder for the five notebooks.")] = None,
     repository: Annotated[
@@ -408,7 +412,7 @@ def colab(
         print(json.dumps({"repository": repository, "changed": [str(path) for path in changed]}, indent=2))
 
 
-@app.command()
+@app.command(rich_help_panel=YOURS)
 def chat(
     source: Annotated[
         str, typer.Argument(metavar="MODEL", help="An adapter, a model's folder, a GGUF file or smollm2.")
@@ -494,7 +498,7 @@ def main() -> None:
     try:
         if not Path(".").exists():
             raise CourseError("The folder that this terminal is in has been deleted; go to another one with cd.")
-        app(prog_name="python -m unsloth_course")
+        app(prog_name="unsloth-course")
     except CourseError as error:
         _complain(str(error))
         sys.exit(1)

@@ -79,7 +79,7 @@ def test_a_free_plan_says_what_follows():
     [
         (["--method", "sft"], "There is no method 'sft'; choose one of"),
         (["--method", "lora", "--gpu", "GTX"], "No GPU named 'GTX' is known; choose one of T4"),
-        (["--method", "lora", "--gpu", "T4", "--length", "0"], "--length is 0; give a whole number of at least 1"),
+        (["--method", "lora", "--gpu", "T4", "--length", "0"], "--max-length is 0; give a whole number of at least 1"),
         (["--method", "lora", "--gpu", "T4", "--micro-batch", "3"], "8 rows of an update cannot be taken 3 at a time"),
         (["--method", "lora", "--gpu", "T4", "--micro-batch", "4", "--free"], "--free has the plan choose the rows"),
     ],

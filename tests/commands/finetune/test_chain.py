@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from unsloth_course import cli
-from unsloth_course.commands.finetune import chain, options
+from unsloth_course.commands import options
+from unsloth_course.commands.finetune import chain
 from unsloth_course.core.errors import CourseError
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -64,7 +65,7 @@ def test_the_file_in_docs_is_a_chain(tmp_path):
         ('name = "answers"', 'name = "1-cpt"', "stage 2: '1-cpt' is no name for a folder of its own"),
         ('data = "rows.jsonl"', "", "stage 2 has no data. Write one, such as data"),
         ("target = 10", 'target = "10"', "stage 1: target is '10'; give a number"),
-        ("steps = 3", "steps = 0", "stage 2: --steps is 0"),
+        ("steps = 3", "steps = 0", "stage 2: steps is 0"),
         ("steps = 3", 'out = "x"', "stage 2: 'out' is decided by the chain"),
         ("steps = 3", "stairs = 3", "stage 2: 'stairs' is no option"),
     ],

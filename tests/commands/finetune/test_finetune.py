@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from unsloth_course import cli, models, profile
 from unsloth_course.commands import finetune
+from unsloth_course.commands import options as settings
 from unsloth_course.commands.finetune import Options, preparing, tasks
-from unsloth_course.commands.finetune import options as settings
 from unsloth_course.core import whole
 from unsloth_course.core.errors import CourseError
 

@@ -26,8 +26,8 @@ def documented() -> list[tuple[dict[str, str], list[str]]]:
         if line.startswith("    CUDA_VISIBLE_DEVICES"):
             words = shlex.split(line.removesuffix("&"))
             name, _, value = words[0].partition("=")
-            assert words[1:4] == ["python", "-m", "unsloth_course"]
-            found.append(({name: value}, words[4:]))
+            assert words[1] == "unsloth-course"
+            found.append(({name: value}, words[2:]))
     return found
 
 

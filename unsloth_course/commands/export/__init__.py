@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from unsloth_course.commands.export import files, held_out, llama, onnx, own_process, page, proof
+from unsloth_course.commands.options import QUANTS
 from unsloth_course.core import writing
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import models, smollm2
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 TARGETS = ("merged", "gguf", "ollama", "onnx")
-QUANTS = ("f16", "q8_0", "q5_k_m", "q4_k_m")
+
 AS_TRAINED = "adapter, 4-bit base"
 
 

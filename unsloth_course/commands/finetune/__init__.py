@@ -14,11 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from unsloth_course.commands import options as settings_of
 from unsloth_course.commands.finetune import lock, processes, stopping
-from unsloth_course.commands.finetune import options as settings_of
 from unsloth_course.commands.finetune.finishing import Outcome, finish
-from unsloth_course.commands.finetune.options import METHODS, Options, check
 from unsloth_course.commands.finetune.preparing import Prepared, make_folder, prepare
+from unsloth_course.commands.options import METHODS, Options, check
 from unsloth_course.core import checkpoints, whole
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import known_warnings

@@ -33,9 +33,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from unsloth_course.commands.finetune import options as settings_of
+from unsloth_course.commands import options as settings_of
 from unsloth_course.commands.finetune import recipes
-from unsloth_course.commands.finetune.options import Options
+from unsloth_course.commands.options import Options
 from unsloth_course.core import whole, writing
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.profile import POCKET

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from unsloth_course.commands.finetune import tasks
-from unsloth_course.commands.finetune.options import Options
 from unsloth_course.commands.finetune.preparing import Prepared
+from unsloth_course.commands.options import Options
 from unsloth_course.core import whole
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import diagnosis, known_warnings, models, results

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from unsloth_course.commands.finetune import options as settings_of
+from unsloth_course.commands import options as settings_of
 from unsloth_course.commands.finetune import preflight, processes, recipes, tasks
-from unsloth_course.commands.finetune.options import Options, check
+from unsloth_course.commands.options import Options, check
 from unsloth_course.core import whole
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import data, memory, models, profile

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unsloth_course.commands.finetune import making, tasks
-from unsloth_course.commands.finetune.options import Options
+from unsloth_course.commands.options import Options
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import data, models, training
 from unsloth_course.lesson.profile import POCKET
