@@ -43,7 +43,7 @@ def test_a_healthy_run_is_trained(healthy):
 def test_a_learning_rate_of_0(run_pocket):
     run = run_pocket(learning_rate=0)
     assert_sick(run, "learning rate 0", "weights unchanged")
-    assert run.receipt.evidence.steps == 12
+    assert run.receipt.evidence.steps == 8
 
 
 def masked_by_the_collator(trainer):
@@ -82,7 +82,7 @@ def without_effect(trainer):
 def test_no_step_applied(run_pocket):
     run = run_pocket(spoil=without_effect)
     assert_sick(run, "no update", "weights unchanged")
-    assert (run.receipt.evidence.steps, run.receipt.evidence.updates) == (12, 0)
+    assert (run.receipt.evidence.steps, run.receipt.evidence.updates) == (8, 0)
 
 
 def test_a_training_that_was_never_started(run_pocket):
@@ -191,7 +191,7 @@ def shuffled(within_skills):
 @pytest.mark.parametrize("within_skills", [False, True], ids=["any answer", "an answer of the skill"])
 def test_shuffled_answers_teach_the_form_and_nothing_else(run_pocket, within_skills):
     """Some of the answers are right by luck, so the score alone rises: 0 to 9 % of 200 in the lesson's length."""
-    run = run_pocket(steps=50, change=shuffled(within_skills), held_out=200)
+    run = run_pocket(steps=40, change=shuffled(within_skills), held_out=120)
     assert run.receipt.verdict == "suspicious", str(run.receipt)
     assert run.findings & {"no better than chance", "no held-out effect"}
     assert run.receipt.evidence.losses[-1] < run.receipt.evidence.losses[0]
@@ -226,6 +226,6 @@ def test_a_second_training_is_counted_for_itself(run_pocket):
     run = run_pocket()
     again = diagnosis.watch(run.trainer)
     run.trainer.train()
-    assert diagnosis.receipt(again).evidence.updates == 12
+    assert diagnosis.receipt(again).evidence.updates == 8
     idle = diagnosis.watch(run.trainer)
     assert diagnosis.receipt(idle).evidence.updates == 0
