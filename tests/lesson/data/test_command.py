@@ -388,17 +388,21 @@ def test_a_quote_that_is_never_closed_takes_rows_with_it_and_says_which(tmp_path
     ]
 
 
-@pytest.mark.parametrize("mark", [",", ";", "\t"])
-def test_the_fields_of_a_csv_file_may_be_parted_otherwise(tmp_path, mark):
+@pytest.mark.parametrize(
+    ("mark", "name", "first"),
+    [(",", "a.csv", ""), (";", "a.csv", ""), ("\t", "a.csv", ""), ("\t", "a.tsv", ""), (";", "a.csv", "sep=;\n")],
+)
+def test_the_fields_of_a_csv_file_may_be_parted_otherwise(tmp_path, mark, name, first):
     rows = [
         {"instruction": "Say a; b,\tc", "input": "", "output": 'a "b"\nc'},
         {"instruction": "d", "input": "", "output": "e"},
     ]
-    with (tmp_path / "a.csv").open("w", encoding="utf-8-sig", newline="") as stream:
+    with (tmp_path / name).open("w", encoding="utf-8-sig", newline="") as stream:
+        stream.write(first)
         writer = csv.DictWriter(stream, list(rows[0]), delimiter=mark)
         writer.writeheader()
         writer.writerows(rows)
-    convert.run(str(tmp_path / "a.csv"), out=tmp_path / "out.jsonl")
+    convert.run(str(tmp_path / name), out=tmp_path / "out.jsonl")
     assert read(tmp_path / "out.jsonl") == rows
 
 

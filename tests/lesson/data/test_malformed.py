@@ -239,4 +239,4 @@ def test_a_thousand_malformed_inputs(tmp_path, monkeypatch, part):
         shutil.rmtree(folder)
         if found.total() - found["harmless"] == COUNT // 4:
             break
-    assert found["harmless"] < 40 and min(found["refused"], found["some set aside"], found["all set aside"]) > 5
+    assert found["harmless"] < 60 and min(found["refused"], found["some set aside"], found["all set aside"]) > 5

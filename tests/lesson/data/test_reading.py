@@ -21,6 +21,7 @@ TALK = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "c
 TEXT = {"text": "def f():\n    return 1\n"}
 GOOD = {"instruction": ALPACA, "problems": PROBLEM, "preference": ORCA, "chat": TALK, "text": TEXT}
 TEXTS = [(shape, column) for shape, row in GOOD.items() for column in row if shape != "chat"]
+OTHERS = (("assistant", "Ho"), ("assistant", "No"))
 NEEDED = [(shape, column) for shape, column in TEXTS if column not in ("input", "system")]
 
 
@@ -136,6 +137,37 @@ def test_the_rooms_read_with_it(tmp_path):
 def test_of_turns_too_what_was_not_read_is_named():
     weighed = [turn | {"weight": 0, "tool_calls": None} for turn in TALK["messages"]]
     assert reading.load([{"messages": weighed, "id": [{"x": 1}]}], "chat").unused_columns == ["messages: weight", "id"]
+
+
+@pytest.mark.parametrize(
+    ("user", "answer"), [("User", "ASSISTANT"), (" user ", "assistant\n"), ("Human", "GPT"), ("HUMAN", "ChatGPT")]
+)
+@pytest.mark.parametrize("system", ["system", "System", "developer", " Developer"])
+def test_roles_are_told_without_capitals_and_space(system, user, answer):
+    said = [{"role": role, "content": text} for role, text in ((system, "Be brief."), (user, "Hi"), (answer, "Ho"))]
+    wanted = [{"role": role, "content": turn["content"]} for role, turn in zip(chat.ROLES, said, strict=False)]
+    assert reading.load([{"messages": said}], "chat").dataset.to_list() == [{"messages": wanted}]
+    pair = {"prompt": said[:2], "chosen": said[2:], "rejected": "No"}
+    assert reading.load([pair], "preference").dataset["prompt"][0] == wanted[:2]
+
+
+def test_turns_may_be_the_text_of_a_cell():
+    user, said, other = ([{"content": text, "role": role}] for role, text in (("user", "Hi"), *OTHERS))
+    for shape, row in (
+        ("chat", {"messages": user + said}),
+        ("chat", {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]}),
+        ("chat", {"prompt": user, "completion": said}),
+        ("preference", {"prompt": user, "chosen": said, "rejected": user + other}),
+        ("preference", {"chosen": user + said, "rejected": user + other, "id": 1}),
+    ):
+        cells = {column: json.dumps(value) for column, value in row.items()}
+        assert reading.load([cells], shape).dataset.to_list() == reading.load([row], shape).dataset.to_list()
+        spoilt = {column: str(value) for column, value in row.items()}
+        with pytest.raises(CourseError, match=r"holds turns that are no JSON; write them with json\.dumps"):
+            reading.load([spoilt], shape)
+    answer = '[{"value": 3, "unit": "m"}]'  # an answer that is JSON is one
+    [one] = reading.load([{"prompt": "[1]", "completion": answer}], "instruction").dataset
+    assert (one["instruction"], one["output"]) == ("[1]", answer)
 
 
 def test_nothing_left_is_refused():

@@ -6,6 +6,7 @@ a function with is written into its turn as `function_calling` has it.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from unsloth_course.lesson.data.rows import (
     listed,
     present,
     quoted,
+    text_of,
     useless,
 )
 
@@ -27,6 +29,7 @@ COLUMNS = ("messages", "conversations", "conversation")
 ANSWER_COLUMNS = ("completion", "response")
 _ROLE_OF = {
     "system": "system",
+    "developer": "system",
     "user": "user",
     "human": "user",
     "assistant": "assistant",
@@ -40,6 +43,7 @@ _ROLE_OF = {
     "observation": "tool",
 }
 _KEYS = (("role", "content"), ("from", "value"))
+_WRITTEN = re.compile(r"""\s*\[\s*\{\s*(["'])(role|content|from|value)\1\s*:""")
 CALL = "<functioncall>"
 
 Turns = list[dict[str, str]]
@@ -58,8 +62,9 @@ def question(turns: Turns) -> str:
 def read_turns(row: Row, tokens: Iterable[str] = CONTROL_TOKENS) -> Turns:
     """The turns of a row in the form `messages` or ShareGPT, checked.
 
-    The roles human and gpt, and their like, become user and assistant. Raises Aside when nothing can be learned from
-    the conversation (see `check`), or when it is not one; CourseError for a column that is missing.
+    The roles human and gpt, and their like, become user and assistant, whatever their capitals. Raises Aside when
+    nothing can be learned from the conversation (see `check`), or when it is not one; CourseError for a column that is
+    missing.
     """
     column = present(row, COLUMNS)
     check_columns(row, (column,))
@@ -76,8 +81,15 @@ def read_completion(row: Row, tokens: Iterable[str] = CONTROL_TOKENS) -> Turns:
     turns: Turns = []
     for name, role in (("prompt", "user"), (column, "assistant")):
         value = row.values[name]
-        turns += [turn(role, value)] if isinstance(value, str) else turns_of(value, name)
+        turns += turns_of(value, name) if are_turns(value) else [turn(role, text_of(row, name))]
     return check(turns, tokens, f"prompt, {column}")
+
+
+def are_turns(value: Any) -> bool:
+    """Whether this is a list, or the text of a list of turns, as a cell of a CSV file holds it."""
+    if not isinstance(value, str) or not (found := _WRITTEN.match(value)):
+        return isinstance(value, list)
+    return any(all(f"{found[1]}{key}{found[1]}" in value for key in keys) for keys in _KEYS)
 
 
 def turns_of(value: Any, column: str) -> Turns:
@@ -86,7 +98,7 @@ def turns_of(value: Any, column: str) -> Turns:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            raise Aside(f"column {quoted(column)} holds text that is no JSON list of turns") from None
+            raise Aside(f"column {quoted(column)} holds turns that are no JSON; write them with json.dumps") from None
     if not isinstance(value, list):
         raise Aside(f"column {quoted(column)} is {kind(value)}, not a list of turns")
     return [_turn_of(column, number, item) for number, item in enumerate(value, 1)]
@@ -100,7 +112,7 @@ def _turn_of(column: str, number: int, item: Any) -> dict[str, str]:
     if said is None:
         found = listed(item) or "nothing"
         raise Aside(f"column {quoted(column)}: turn {number} has no 'role' or 'from'; it has {found}")
-    known = _ROLE_OF.get(said) if isinstance(said, str) else None
+    known = _ROLE_OF.get(said.strip().casefold()) if isinstance(said, str) else None
     if known is None:
         found = quoted(said) if isinstance(said, str) else kind(said)
         raise Aside(f"column {quoted(column)}: turn {number} has the role {found}, none of {listed(ROLES)}")

@@ -6,6 +6,7 @@ lost unseen. What a row must hold is the concern of its shape.
 
 import codecs
 import gzip
+import io
 import json
 import os
 import re
@@ -41,18 +42,41 @@ def read_rows(path: Path, file: str) -> Iterator[Row | Broken]:
     """The rows of a .json file (a list of objects), or of a .jsonl or .jsonl.gz file (an object per line).
 
     A file is read line by line or piece by piece, so it may be larger than the memory; blank lines count as lines, not
-    as rows. A byte order mark is skipped. NaN and Infinity, which Python writes into JSON, are read as floats.
+    as rows. Text is UTF-8, or UTF-16 with a byte order mark. NaN and Infinity, which Python writes into JSON, are read
+    as floats.
 
-    file: what messages call it. Raises OSError, and while iterating CourseError with file, line and column (characters,
-    from 1) as far as they apply, where no further row can be found: a list in bytes that are not UTF-8 (offset in
-    bytes) or with broken JSON, no list at the top of a .json file, a line above the limit, a gzip file that is cut off.
+    file: what messages call it. Raises OSError, UnicodeDecodeError for broken UTF-16, and while iterating CourseError
+    with file, line and column (characters, from 1) as far as they apply, where no further row can be found: a list in
+    bytes that are not UTF-8 (offset in bytes) or with broken JSON, no list at the top of a .json file, a line above the
+    limit, a gzip file that is cut off.
     """
     ending = path.name.lower()
     try:
-        with gzip.open(path, "rb") if ending.endswith(".gz") else open(path, "rb") as stream:
+        with gzip.open(path, "rb") if ending.endswith(".gz") else open(path, "rb") as raw:
+            stream = _Recoded(raw) if is_utf16(raw) else raw
             yield from (_json_rows if ending.endswith(".json") else _jsonl_rows)(stream, file)
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise CourseError(f"{file} is not a whole gzip file. Download or pack it again.") from None
+
+
+def is_utf16(stream: BinaryIO) -> bool:
+    """Whether a stream, which stays where it is, begins with the byte order mark of UTF-16."""
+    return stream.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+class _Recoded:
+    """A stream of UTF-16 as one of UTF-8. Half of a surrogate pair becomes bytes that are not UTF-8."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._text = io.TextIOWrapper(raw, "utf-16", "surrogatepass", newline="\n")
+
+    def read(self, size: int) -> bytes:
+        """About so many bytes, and none only at the end."""
+        return self._text.read(size).encode("utf-8", "surrogatepass")
+
+    def readline(self, size: int) -> bytes:
+        """A line, or the first `size` characters of it."""
+        return self._text.readline(size).encode("utf-8", "surrogatepass")
 
 
 def rows_in_stream(stream: BinaryIO, file: str) -> Iterator[Row | Broken]:
@@ -99,7 +123,7 @@ class _Text:
         try:
             text = self.decoder.decode(raw, final=self.whole)
         except UnicodeDecodeError as error:
-            _refuse_bytes(self.file, self.read - waiting + error.start, raw if self.read == 0 else b"")
+            _refuse_bytes(self.file, self.read - waiting + error.start)
         self.buffer += text.removeprefix("\ufeff") if self.read == 0 else text
         self.read += len(raw)
         return True
@@ -213,13 +237,12 @@ def _decoded(raw: bytes, where: str, offset: int = 0) -> str:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        _refuse_bytes(where, offset + error.start, raw if offset == 0 else b"")
+        _refuse_bytes(where, offset + error.start)
     return text.removeprefix("\ufeff") if offset == 0 else text
 
 
-def _refuse_bytes(where: str, byte: int, begins: bytes) -> NoReturn:
-    utf16 = " It begins like UTF-16." if begins[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
-    raise CourseError(f"{where}: byte {byte} (from 0) is not UTF-8.{utf16} Save the file as UTF-8.") from None
+def _refuse_bytes(where: str, byte: int) -> NoReturn:
+    raise CourseError(f"{where}: byte {byte} (from 0) is not UTF-8. Save the file as UTF-8.") from None
 
 
 def _loads(text: str) -> object:

@@ -57,8 +57,8 @@ def _form_of(row: Row) -> Callable[[Row], Pair]:
 
 def _is_whole(value: object) -> bool:
     """Whether an answer has its prompt with it: turns before the last one, or text in which the user speaks first."""
-    if isinstance(value, list):
-        return len(value) > 1
+    if chat.are_turns(value):
+        return isinstance(value, str) or len(value) > 1
     return isinstance(value, str) and conversation(value) is not None
 
 
@@ -113,7 +113,7 @@ def conversation(text: str) -> Turns | None:
     """The turns of a conversation as Anthropic/hh-rlhf writes it, or None where the text does not begin with one.
 
     A turn begins with a blank line and "Human:" or "Assistant:", the first one with "Human:"; white space around what
-    is said belongs to the form, not to the turn.
+    is said belongs to the form, not to the turn. Taught in lesson colab3 (DPO).
     """
     before, *rest = _SPEAKER.split(text)
     if before.strip() or not rest or rest[0] != "Human":
@@ -136,7 +136,7 @@ def _parted(column: str, turns: Turns) -> tuple[Turns, str]:
 
 def _text_or_turns(row: Row, column: str) -> str | Turns:
     value = row.values.get(column)
-    if not isinstance(value, list):
+    if not chat.are_turns(value):
         return text_of(row, column)
     turns = chat.turns_of(value, column)
     for number, turn in enumerate(turns, 1):

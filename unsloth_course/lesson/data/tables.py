@@ -19,12 +19,13 @@ from unsloth_course.lesson.data.documents import DOCUMENTS
 from unsloth_course.lesson.data.files import ENDINGS
 from unsloth_course.lesson.data.rows import Broken, Row, is_unicode, listed, quoted, shown, without_place
 
-ROWS = (*ENDINGS, ".csv", ".parquet")
+SEPARATED = (".csv", ".tsv")
+ROWS = (*ENDINGS, *SEPARATED, ".parquet")
 ALL_ENDINGS = (*ROWS, *DOCUMENTS)
 IN_FOLDERS = (*DOCUMENTS, ".jsonl")
 """What is read of a folder of raw text."""
 DELIMITERS = (",", ";", "\t")
-"""What may stand between the fields of a CSV file; the first of them that is in its first line does."""
+"""What may stand between the fields of a CSV file; the first of them that is in its first line does. In .tsv: a tab."""
 BATCH_ROWS = 1000
 PARQUET_BYTES = 2**16  # of a column are read at once
 HEAD_BYTES = 2**20  # are fetched at once of a file on the Hub, to look at its first rows
@@ -34,7 +35,7 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 def stream(source: str, endings: tuple[str, ...] = IN_FOLDERS) -> Iterator[Row | Broken]:
     """The rows of a file, of the files in a folder, or of a data set on the Hub (`owner/name`, its split "train").
 
-    Files are JSON, JSON lines (also gzipped), CSV, Parquet and documents, which are one row each with the column
+    Files are JSON, JSON lines (also gzipped), CSV, TSV, Parquet and documents, which are one row each with the column
     `text`. Memory does not grow with the rows. endings: of the files in a folder that are read; everything else in it
     comes as a `Broken`, and so does the rest of a file that cannot be read to its end.
 
@@ -85,14 +86,16 @@ def _rows_of_file(path: Path) -> Iterator[Row | Broken]:
     read = files.read_rows
     if name.endswith(DOCUMENTS):
         read = documents.read
-    elif name.endswith((".csv", ".parquet")):
-        read = _csv_rows if name.endswith(".csv") else _parquet_rows
+    elif not name.endswith(ENDINGS):
+        read = _csv_rows if name.endswith(SEPARATED) else _parquet_rows
     try:
         for row in read(path, file):
             empty = False
             yield row
     except OSError as error:
         raise CourseError(f"{file} cannot be read: {error.strerror or error}.") from None
+    except UnicodeDecodeError:
+        raise CourseError(f"{file} is not whole UTF-16. Save it as UTF-8.") from None
     if empty:
         raise CourseError(f"{file} is empty: it has no rows. Write or download it again.")
 
@@ -140,13 +143,18 @@ def on_the_hub(source: str) -> bool:
 
 def _csv_rows(path: Path, shown: str) -> Iterator[Row | Broken]:
     csv.field_size_limit(files.MAX_LINE_BYTES)
-    # Bytes that are not UTF-8 come through as surrogates, so that only the rows that hold them are set aside.
-    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+    with open(path, "rb") as raw:
+        # Bytes that are not UTF-8 come through as surrogates, so that only the rows that hold them are set aside.
+        wide = files.is_utf16(raw)
+        encoding, errors = ("utf-16", "surrogatepass") if wide else ("utf-8-sig", "surrogateescape")
+        stream = io.TextIOWrapper(raw, encoding, errors, newline="")
         head = stream.readline(files.MAX_LINE_BYTES)
         stream.seek(0)
-        mark = next((mark for mark in DELIMITERS if mark in head), ",")
-        reader = csv.reader(stream, strict=True, delimiter=mark)
+        marks = "\t" if path.name.lower().endswith(".tsv") else DELIMITERS
+        reader = csv.reader(stream, strict=True, delimiter=next((mark for mark in marks if mark in head), marks[0]))
         columns = _header(reader, shown)
+        if columns and columns[0] == "sep=":  # Excel's first line, which names the mark
+            columns = _header(reader, shown)
         number, line = 0, reader.line_num
         while columns is not None and (cells := _cells(reader)) is not None:
             first, line = line + 1, reader.line_num
