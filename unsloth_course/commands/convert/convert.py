@@ -66,7 +66,7 @@ def run(
     """Detects the form of a data set, checks each row and, with `out`, writes it converted.
 
     Args:
-        source: a .json, .jsonl, .jsonl.gz, .csv, .tsv or .parquet file, a document or folder of raw text, or a Hub name.
+        source: a .json, .jsonl, .jsonl.gz, .csv, .tsv or .parquet file, a document, a folder, or a name on the Hub.
         to: one of TARGETS; without it what suits the form.
         out: a .json, .jsonl, .jsonl.gz or .parquet file. It is written whole or not at all, and beside it
             `<out>.set-aside.jsonl` with the file, the number, the reason and the content of every row set aside.

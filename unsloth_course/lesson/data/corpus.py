@@ -45,8 +45,7 @@ def load(source: Source, name: str | None = None, column: str | None = None) -> 
 def passages(text: str, characters: int = PASSAGE) -> list[str]:
     """A text cut at the ends of lines into pieces of at least `characters`, the last one aside.
 
-    Joined, the pieces are the text again. A line that is longer than twice that is cut too. Taught in lesson colab5
-    (continued pretraining).
+    Joined, the pieces are the text again. A line that is longer than twice that is cut too.
     """
     pieces, gathered = [], ""
     for line in text.splitlines(keepends=True):
@@ -96,7 +95,7 @@ def end_token(tokenizer: "PreTrainedTokenizerBase") -> int:
     """The id of the token between two documents: `<|endoftext|>`, or where there is none the end of a sequence.
 
     A chat model's end of a sequence is the end of a turn, which no document has. Raises CourseError for a tokenizer
-    without either. Taught in lesson colab5 (continued pretraining).
+    without either.
     """
     found = tokenizer.get_vocab().get(END, tokenizer.eos_token_id)
     if found is None:

@@ -113,7 +113,7 @@ def conversation(text: str) -> Turns | None:
     """The turns of a conversation as Anthropic/hh-rlhf writes it, or None where the text does not begin with one.
 
     A turn begins with a blank line and "Human:" or "Assistant:", the first one with "Human:"; white space around what
-    is said belongs to the form, not to the turn. Taught in lesson colab3 (DPO).
+    is said belongs to the form, not to the turn.
     """
     before, *rest = _SPEAKER.split(text)
     if before.strip() or not rest or rest[0] != "Human":

@@ -22,7 +22,7 @@ def load(source: Source, name: str | None = None, control_tokens: Iterable[str] 
 
     `dataset` has exactly the columns question and answer, both text. A row is set aside for what `instruction.load`
     sets one aside for, and where its answer ends in no number, which no reward could verify. Raises CourseError as
-    `reading.load` does. Taught in lesson colab4 (GRPO).
+    `reading.load` does.
     """
     return reading.load(source, "problems", name, control_tokens)
 

@@ -249,8 +249,7 @@ def corpus(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset"
 def unread(train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset", Checked]:
     """As `corpus`, of a domain that no model from the Hub has read: functions of a library that the course made up.
 
-    A real model knows Python and has never seen this package, so what it learns of it is new to it. Taught in lesson
-    colab5 (continued pretraining).
+    A real model knows Python and has never seen this package, so what it learns of it is new to it.
     """
     return corpus(POCKET, train, held_out, seed)
 
@@ -264,8 +263,7 @@ def chat_text(
     the Hub those of yahma/alpaca-cleaned. The rows are those of `instructions`, to which `train` and `held_out` go.
     Returns (train, held out): train has the column text, each row as the tokenizer's chat template writes it, for
     `corpus.blocks(..., control_tokens=True)`; held out has the columns prompt and completion, for
-    `evaluation.answer_perplexity`. Raises CourseError as `instructions` and `instruction.render` do. Taught in lesson
-    colab5 (continued pretraining).
+    `evaluation.answer_perplexity`. Raises CourseError as `instructions` and `instruction.render` do.
     """
     source = POCKET if is_pocket(model) else ENGLISH if model in (ENGLISH, SMOLLM2) else HUB_DATA["lora"]
     learned, test, _ = instructions(source, train, held_out, seed)
@@ -324,8 +322,7 @@ def general_text(source: str, train: int, held_out: int, seed: int) -> tuple["Da
     paragraphs of the documentation that comes with Python, about 500. It speaks of Python, so a model that reads Python
     gains on it as well: the answers of `chat_text` tell better what was forgotten. For a model of the Hub: prose among
     the answers of yahma/alpaca-cleaned, which are long and mostly letters and spaces. No held-out text is in training,
-    and the held-out texts are the same for every seed. Raises CourseError as `hub.fetch_dataset` does. Taught in lesson
-    colab5 (continued pretraining).
+    and the held-out texts are the same for every seed. Raises CourseError as `hub.fetch_dataset` does.
     """
     from datasets import Dataset
 
