@@ -20,7 +20,7 @@ sys.path.insert(0, str(REPOSITORY))
 from unsloth_course.core import lessons  # noqa: E402 -- found only now
 from unsloth_course.core.errors import CourseError  # noqa: E402
 from unsloth_course.lesson.results import write_text  # noqa: E402
-from unsloth_course.studio import clock, recorded_run  # noqa: E402
+from unsloth_course.studio import clock, executed  # noqa: E402
 
 
 def record(folder: Path, lesson: str, device: str | None, remark: str = "") -> dict | None:
@@ -32,7 +32,7 @@ def record(folder: Path, lesson: str, device: str | None, remark: str = "") -> d
     if not path.is_file():
         return None
     notebook = nbformat.read(path, 4)
-    taken = recorded_run.timings(notebook)
+    taken = executed.timings(notebook)
     known = {cell.id for cell in notebook.cells if not lessons.has_tag(cell, "injected-parameters")}
     if not taken:
         raise CourseError(f"{path} has no timings; execute it with `run`.")
@@ -40,7 +40,7 @@ def record(folder: Path, lesson: str, device: str | None, remark: str = "") -> d
         device = json.loads(results.read_text(encoding="utf-8"))["device"]
     if device is None:
         raise CourseError(f"{results} is missing, so nothing says what ran {path.name}; say it with --device.")
-    found = {"device": device, "date": recorded_run.day(notebook), "remark": remark}
+    found = {"device": device, "date": executed.day(notebook), "remark": remark}
     return found | {"cells": {id: seconds for id, seconds in taken.items() if id in known}}
 
 

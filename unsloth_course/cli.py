@@ -94,8 +94,8 @@ def run(
     from unsloth_course.core import lessons
 
     failures = []
-    lessons = lessons.written_lessons() if lesson == "all" else [lesson]
-    for name in lessons:
+    names = lessons.written_lessons() if lesson == "all" else [lesson]
+    for name in names:
         try:
             if store and (model or data):
                 raise CourseError(
@@ -109,7 +109,7 @@ def run(
             if outcome.verdict != "trained":
                 raise CourseError(runner.complaint(outcome))
         except CourseError as error:
-            if len(lessons) == 1:
+            if len(names) == 1:
                 raise
             _complain(str(error))
             failures.append(name)
@@ -118,7 +118,7 @@ def run(
             raise typer.Exit(INTERRUPTED) from None
         started = time.perf_counter()
     if failures:
-        raise CourseError(f"{len(failures)} of {len(lessons)} lessons failed: {', '.join(failures)}.")
+        raise CourseError(f"{len(failures)} of {len(names)} lessons failed: {', '.join(failures)}.")
 
 
 def _finetune(**said: Any) -> None:
@@ -257,10 +257,10 @@ def memory(
 
     Nothing is loaded or trained. The exit status is 0 only when the run fits the machine.
     """
-    from unsloth_course.commands import memory as room
+    from unsloth_course.commands import memory
 
     with _beside(as_json):
-        found = room.report(
+        found = memory.report(
             method,
             model=model,
             gpu=gpu,
@@ -296,11 +296,11 @@ def data(
     and raw text; JSON, JSON lines, CSV and Parquet. A row that cannot be used is set aside with a reason, and kept in
     OUT.set-aside.jsonl. The exit status is 0 only when at least one row is ready and all were accounted for.
     """
-    from unsloth_course.commands.convert import convert as room
+    from unsloth_course.commands.convert import convert
 
     with _beside(as_json):
         try:
-            found = room.run(file, to, out, max_length, held_out, model, progress=True)
+            found = convert.run(file, to, out, max_length, held_out, model, progress=True)
         except KeyboardInterrupt:
             _complain("Stopped by Ctrl-C; nothing was written.")
             raise typer.Exit(INTERRUPTED) from None
@@ -318,9 +318,9 @@ def exercises(
 
     Draws a bar for each lesson, and of one lesson a line for each exercise.
     """
-    from unsloth_course.lesson import exercises as room
+    from unsloth_course.lesson import exercises
 
-    found = room.progress(lesson)
+    found = exercises.progress(lesson)
     if as_json:
         print(found.to_json())
     else:
@@ -344,12 +344,12 @@ def storyboard(
 
     The exit status is 0 only when the take keeps to 25 to 40 minutes and each segment to its range.
     """
-    from unsloth_course import studio as recording
+    from unsloth_course import studio
     from unsloth_course.core import lessons
 
-    lessons = lessons.written_lessons() if lesson == "all" else [lesson]
-    made = [recording.write(name, out, profile and profile.value, pace, run) for name in lessons]
-    print(recording.to_json(made) if as_json else "\n".join(map(str, made)))
+    names = lessons.written_lessons() if lesson == "all" else [lesson]
+    made = [studio.write(name, out, profile and profile.value, pace, run) for name in names]
+    print(studio.to_json(made) if as_json else "\n".join(map(str, made)))
     faults = [fault for storyboard in made for fault in storyboard.board.faults()]
     if faults:
         raise CourseError(f"The take is not as planned. {'. '.join(faults)}.")
@@ -371,15 +371,15 @@ def export(
     All that is written is loaded again in a fresh process and asked held-out questions. The exit status is 0 only
     when every form made its round trip; what did not is not left behind.
     """
-    from unsloth_course.commands import export as room
+    from unsloth_course.commands import export
 
-    quants = list(room.QUANTS) if quant == "all" else [name.strip().lower() for name in quant.split(",")]
+    quants = list(export.QUANTS) if quant == "all" else [name.strip().lower() for name in quant.split(",")]
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
     try:
-        found = room.export(source, to, quants=quants, out=out, data=data, say=say)
+        found = export.export(source, to, quants=quants, out=out, data=data, say=say)
     except KeyboardInterrupt:
         _complain("Stopped by Ctrl-C; nothing was exported.")
         raise typer.Exit(INTERRUPTED) from None
@@ -432,25 +432,25 @@ def chat(
     An empty line or Ctrl-D ends the conversation, /new begins another, /tool TEXT says what a function returned. With
     --prompts it answers a file, in order.
     """
-    from unsloth_course.commands import chat as room
+    from unsloth_course.commands import chat
 
-    sampling = room.Sampling(temperature, top_p, top_k, max_new_tokens, seed)
+    sampling = chat.Sampling(temperature, top_p, top_k, max_new_tokens, seed)
     if (prompts is None) != (out is None):
         raise CourseError("--prompts and --out go together: a file of prompts and the file of their answers.")
-    chats = room.read_prompts(prompts, system) if prompts else []
+    chats = chat.read_prompts(prompts, system) if prompts else []
     if prompts and out.exists() and out.samefile(prompts):
         raise CourseError(f"The answers would be written into {prompts}, the file of the prompts. Give another --out.")
-    model = room.open_model(source)
+    model = chat.open_model(source)
     try:
         if prompts:
             path = Path(source).expanduser()
             named = str(path.resolve()) if path.exists() else source
-            made = room.answer_file(
+            made = chat.answer_file(
                 model, chats, out, sampling, batch, say=lambda line: print(line, file=sys.stderr), source=named
             )
             print(f"{made} answered now, {len(chats)} in all\nfile  {out}")
         else:
-            _talk(room.Conversation(model, sampling, system))
+            _talk(chat.Conversation(model, sampling, system))
     except KeyboardInterrupt:
         print()
         raise typer.Exit(INTERRUPTED) from None

@@ -232,7 +232,7 @@ def test_sampling_options_are_checked(options):
 
 
 def test_what_is_no_model_is_a_sentence(tmp_path):
-    with pytest.raises(CourseError, match="holds no adapter"):
+    with pytest.raises(CourseError, match="holds neither an adapter nor a model"):
         chat.open_model(tmp_path)
 
 

@@ -5,7 +5,7 @@ import functools
 import pytest
 from bs4 import BeautifulSoup
 
-from unsloth_course import studio as recording
+from unsloth_course import studio
 from unsloth_course.core import lessons
 
 
@@ -16,7 +16,7 @@ def storyboard(tmp_path_factory):
 
     def of(lesson):
         if lesson not in made:
-            made[lesson] = recording.write(lesson, out)
+            made[lesson] = studio.write(lesson, out)
         return made[lesson]
 
     return of

@@ -1,6 +1,10 @@
 """A small lesson to time, show and record, with what the real ones have and traps that they do not have."""
 
+import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from unsloth_course.core import lessons
+from unsloth_course.studio import clock
 
 PNG = (  # one black pixel
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
@@ -28,3 +32,8 @@ def lesson(notes="one two three"):
         new_output("display_data", {"text/html": "<script>alert(1)</script><p onclick='x()'>kept</p>"}),
     ]
     return new_notebook(cells=cells)
+
+
+def board_of(name, profile="cpu", pace=clock.PACE):
+    """The storyboard of a real lesson."""
+    return clock.board(name, nbformat.read(lessons.notebook_path(name), 4), profile, pace)

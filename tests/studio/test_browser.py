@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from unsloth_course import studio as recording
-from unsloth_course.studio import clock, deck, recorded_run
+from unsloth_course.studio import clock, deck, executed
 
 from . import made
 
@@ -80,13 +79,13 @@ def test_nothing_overflows(written, chromium, tmp_path):
         assert [part for part in said["found"] if part["faults"]] == [], name
         assert [part for part in said["found"] if part["fit"] < smallest] == [], name
     (seconds,) = [part["seconds"] for part in measured["teleprompter"]["found"] if part["of"] == "keys"]
-    assert seconds == pytest.approx(recording.read(written.name).seconds, abs=1)
+    assert seconds == pytest.approx(made.board_of(written.name).seconds, abs=1)
 
 
 @pytest.mark.browser
 def test_a_page_that_is_cut_is_noticed(tmp_path, chromium):
     board = clock.board("lora", made.lesson(), seconds=made.SECONDS)
-    text = deck.page(board, recorded_run.RecordedRun("lora")).replace("inner.style.zoom = scale;", "")
+    text = deck.page(board, executed.ExecutedCopy("lora")).replace("inner.style.zoom = scale;", "")
     style = "<style>.reveal pre { margin-top: 900px !important; width: 2500px !important }</style></html>"
     (tmp_path / "slides.html").write_text(style.join(text.rsplit("</html>", 1)), encoding="utf-8")
     found = measure(chromium, [tmp_path / "slides.html"], tmp_path)["slides"]["found"]

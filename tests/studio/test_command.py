@@ -8,8 +8,7 @@ import pytest
 from conftest import script
 from typer.testing import CliRunner
 
-from unsloth_course import cli
-from unsloth_course import studio as recording
+from unsloth_course import cli, studio
 from unsloth_course.core import lessons
 from unsloth_course.core.errors import CourseError
 from unsloth_course.studio import clock
@@ -33,9 +32,9 @@ def test_json_has_what_was_promised(tmp_path):
 
 def test_a_take_that_is_too_long_fails(monkeypatch):
     def short(lesson, out, profile, pace, run):
-        return recording.Storyboard(recording.read(lesson, profile, pace), ())
+        return studio.Storyboard(made.board_of(lesson, profile, pace), ())
 
-    monkeypatch.setattr(recording, "write", short)
+    monkeypatch.setattr(studio, "write", short)
     ended = call("lora", "--pace", 80)
     assert isinstance(ended.exception, CourseError) and "minutes in all, not 25 to 40" in str(ended.exception)
     assert call("all").exit_code == 0

@@ -6,10 +6,10 @@ import re
 import nbformat
 import pytest
 
-from unsloth_course import studio as recording
+from unsloth_course import studio
 from unsloth_course.core import lessons
 from unsloth_course.core.errors import CourseError
-from unsloth_course.studio import clock, deck, recorded_run, recording_copy, screen, script, teleprompter
+from unsloth_course.studio import clock, deck, executed, recording_copy, screen, script, teleprompter
 
 from . import made
 
@@ -35,7 +35,7 @@ def board():
 @pytest.fixture(scope="module")
 def run(board):
     cells = [scene.cell for scene in board.scenes if lessons.is_run(scene.cell)]
-    return recorded_run.RecordedRun(
+    return executed.ExecutedCopy(
         "lora",
         "a made machine",
         "2026-11-21",
@@ -59,7 +59,7 @@ def test_no_page_fetches_anything(written, soup):
 
 
 def test_every_cell_with_notes_is_in_script_deck_and_teleprompter(written, soup):
-    board = recording.read(written.name)
+    board = made.board_of(written.name)
     texts = [" ".join(soup(written / name).body.get_text(" ").split()) for name in PAGES]
     for scene in board.scenes:
         for part in scene.parts:
@@ -77,7 +77,7 @@ def test_the_recording_copy_has_headings_and_code_and_nothing_else(written):
     assert not any(cell.get("outputs") or "course" in cell.metadata for cell in copy.cells)
     prose = [cell.source for cell in copy.cells if cell.cell_type == "markdown"][1:]
     assert all(text.startswith(("#", "> **Replay**")) for text in prose)
-    assert sum(text.startswith(">") for text in prose) == sum(s.replayed for s in recording.read(written.name).scenes)
+    assert sum(text.startswith(">") for text in prose) == sum(s.replayed for s in made.board_of(written.name).scenes)
 
 
 def test_the_take_knows_every_cell_that_runs(written):
@@ -122,19 +122,19 @@ def test_a_replayed_cell_says_so_with_its_full_time(board, run):
 
 def test_a_cell_changed_since_the_run_is_not_replayed(board, run):
     sources = dict(run.sources) | {"quick": "x = 2"}
-    older = recorded_run.RecordedRun("lora", "m", "d", sources, run.outputs, run.seconds)
+    older = executed.ExecutedCopy("lora", "m", "d", sources, run.outputs, run.seconds)
     assert set(json.loads(recording_copy.take(board, older))["cells"]) == {"long"}
 
 
 def test_without_a_run_nothing_is_replayed_and_the_copy_says_how_to_get_one(board):
-    copy = recording_copy.notebook(board, recorded_run.RecordedRun("lora"))
+    copy = recording_copy.notebook(board, executed.ExecutedCopy("lora"))
     assert "REPLAY = False" in copy.cells[1].source and "--run results" in copy.cells[0].source
     assert not any(cell.source.startswith(">") for cell in copy.cells)
 
 
 def test_a_gpu_has_no_stored_run_and_the_command_says_so():
-    assert not recorded_run.stored("lora", "gpu") and recorded_run.stored("lora", "cpu")
-    said = str(recording.Storyboard(recording.read("lora", "gpu"), ()))
+    assert not executed.stored("lora", "gpu") and executed.stored("lora", "cpu")
+    said = str(studio.Storyboard(made.board_of("lora", "gpu"), ()))
     assert "name a run of the gpu profile with --run" in said
 
 
@@ -158,7 +158,7 @@ def test_long_prose_is_cut_between_its_blocks_and_a_heading_is_never_alone():
 
 def test_a_folder_without_a_run_is_one_sentence(tmp_path):
     with pytest.raises(CourseError, match="holds no finished run of the lora lesson"):
-        recording.write("lora", tmp_path, run=tmp_path)
+        studio.write("lora", tmp_path, run=tmp_path)
 
 
 CELL = {"cell_type": "code", "id": "a", "metadata": {}, "source": "x", "outputs": [], "execution_count": None}
@@ -174,7 +174,7 @@ def test_a_damaged_run_is_one_sentence(tmp_path, results, cells):
     (tmp_path / lessons.LESSONS["lora"]).write_text(json.dumps(notebook), encoding="utf-8")
     (tmp_path / "lora.json").write_text(results, encoding="utf-8")
     with pytest.raises(CourseError, match="holds no finished run of the lora lesson"):
-        recording.write("lora", tmp_path / "out", run=tmp_path)
+        studio.write("lora", tmp_path / "out", run=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -204,10 +204,10 @@ def test_outputs_and_times_of_a_run_are_used(tmp_path):
             cell.metadata["execution"] = {"iopub.execute_input": begun, "shell.execute_reply": ended}
     (tmp_path / lesson).write_text(nbformat.writes(notebook), encoding="utf-8")
     (tmp_path / "lora.json").write_text('{"device": "a T4", "profile": "gpu"}', encoding="utf-8")
-    made_of_it = recording.write("lora", tmp_path / "out", run=tmp_path)
+    made_of_it = studio.write("lora", tmp_path / "out", run=tmp_path)
     assert made_of_it.shown == "a T4, 2026-11-20" and made_of_it.board.profile == "gpu"
     with pytest.raises(CourseError, match="a run of the gpu profile; leave --profile cpu out"):
-        recording.write("lora", tmp_path / "out", profile="cpu", run=tmp_path)
+        studio.write("lora", tmp_path / "out", profile="cpu", run=tmp_path)
     scenes = {scene.cell.id: scene for scene in made_of_it.board.scenes}
     assert scenes["lora-34"].measured == 30.5 and scenes["lora-34"].replayed
     take = json.loads((tmp_path / "out" / "lora" / "take.json").read_text(encoding="utf-8"))

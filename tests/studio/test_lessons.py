@@ -5,9 +5,10 @@ import itertools
 import nbformat
 import pytest
 
-from unsloth_course import studio as recording
 from unsloth_course.core import lessons
 from unsloth_course.studio import clock
+
+from . import made
 
 LESSONS = list(lessons.LESSONS)
 
@@ -15,7 +16,7 @@ LESSONS = list(lessons.LESSONS)
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_the_take_keeps_to_its_length_and_segments(lesson, profile):
-    assert recording.read(lesson, profile).faults() == []
+    assert made.board_of(lesson, profile).faults() == []
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
@@ -27,7 +28,7 @@ def test_the_minutes_in_the_notebook_are_those_of_the_clock(lesson):
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_nearly_every_cell_has_been_timed(lesson, profile):
-    board = recording.read(lesson, profile)
+    board = made.board_of(lesson, profile)
     known = {scene.cell.id for scene in board.scenes}
     assert len(board.unmeasured) <= 2, "python benchmarks/cell_seconds.py"
     assert set(clock.recorded_seconds(lesson, profile)["cells"]) <= known
@@ -35,14 +36,14 @@ def test_nearly_every_cell_has_been_timed(lesson, profile):
 
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_at_every_picture_the_presenter_points_and_pauses(lesson):
-    for scene in recording.read(lesson).scenes:
+    for scene in made.board_of(lesson).scenes:
         if any("image/png" in output.get("data", {}) for output in scene.cell.get("outputs", [])):
             assert {"point", "pause"} <= {part.kind for part in scene.parts}, scene.cell.id
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_chapters_are_such_as_video_sites_take(lesson):
-    chapters = recording.read(lesson).chapters
+    chapters = made.board_of(lesson).chapters
     starts = [start for start, _ in chapters]
     assert starts[0] == 0 and len(chapters) >= 3
     assert all(later - earlier >= 10 for earlier, later in itertools.pairwise(starts))

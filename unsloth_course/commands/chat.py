@@ -131,7 +131,9 @@ def open_model(source: str | Path) -> Model:
     if path.suffix.lower() == ".gguf":
         return Gguf(path)
     if path.is_dir() and not any((path / name).is_file() for name in ("adapter_config.json", "config.json")):
-        raise CourseError(f"{path} holds no adapter, no model and is no GGUF file.")
+        raise CourseError(
+            f"{path} holds neither an adapter nor a model. Give a folder that finetune wrote, or a .gguf file."
+        )
     return Weights(path if path.exists() else str(source))
 
 

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Lt, Predicate
 
@@ -25,22 +25,16 @@ CONFIG = "finetune.toml"
 """The name of the file that is written beside every result."""
 
 
-class Of(NamedTuple):
+class Of(tuple):
     """The methods that an option belongs to."""
 
-    methods: tuple[str, ...]
 
-
-class Help(NamedTuple):
+class Help(str):
     """What `finetune --help` says of an option."""
 
-    text: str
 
-
-class Give(NamedTuple):
+class Give(str):
     """What to give in place of a value that is out of bounds."""
-
-    text: str
 
 
 Text = Annotated[str, Predicate(str.strip)]
@@ -150,7 +144,7 @@ def on_the_command_line() -> Iterator[tuple[str, type, str]]:
     """Of each option of the command: its name, its type there, and its help."""
     for name, hint in HINTS.items():
         if noted := _noted(hint, Help):
-            yield name, next((kind for kind in (bool, int, float, Path) if kind in _bases(hint)), str), noted.text
+            yield name, next((kind for kind in (bool, int, float, Path) if kind in _bases(hint)), str), noted
 
 
 _KINDS = {
@@ -182,7 +176,7 @@ def _flaw(name: str, value: Any) -> str:
         return f"is empty (a variable that is not set?); name one, such as {example}"
     give = _noted(HINTS[name], Give)
     if give and found["type"].startswith(("greater", "less")):
-        return f"is {shown}; give {give.text}"
+        return f"is {shown}; give {give}"
     return f"is {shown}; give {next(text for kind, text in _KINDS.items() if kind in _bases(HINTS[name]))}"
 
 
@@ -195,20 +189,18 @@ def check(options: Options) -> None:
         if flaw := _flaw(name, value):
             raise CourseError(f"{flag(name)} {flaw}.")
         only = _noted(HINTS[name], Of)
-        if only and value not in (None, ()) and options.method not in only.methods:
+        if only and value not in (None, ()) and options.method not in only:
             raise CourseError(
-                f"{flag(name)} means nothing with --method {options.method}; it belongs to "
-                f"{' and '.join(only.methods)}."
+                f"{flag(name)} means nothing with --method {options.method}; it belongs to {' and '.join(only)}."
             )
     if unknown := [name for name in options.target_modules if name not in PROJECTIONS]:
         raise CourseError(
             f"--target-modules names {unknown[0]!r}; choose from {', '.join(PROJECTIONS)}. Without it all of them get "
             "an adapter."
         )
-    if options.steps is not None and options.epochs is not None:
-        raise CourseError("--steps and --epochs both say how long to train; give one of them.")
-    if options.warmup_steps is not None and options.warmup_ratio is not None:
-        raise CourseError("--warmup-steps and --warmup-ratio both say how long to warm up; give one of them.")
+    for one, other, what in (("steps", "epochs", "train"), ("warmup_steps", "warmup_ratio", "warm up")):
+        if getattr(options, one) is not None and getattr(options, other) is not None:
+            raise CourseError(f"{flag(one)} and {flag(other)} both say how long to {what}; give one of them.")
     if options.early_stopping is not None and options.save_steps is not None:
         raise CourseError(
             "--early-stopping saves a checkpoint at every held-out loss, so --save-steps has no say; leave it out, and "

@@ -116,8 +116,15 @@ def held(trainer: Any, saving: Saving) -> Iterator[None]:
     trainer.add_callback(saving)
     # What ran before, such as questions that a resumed run does not ask again, must not change the order of the rows.
     set_seed(trainer.args.seed, device_specific=_generates(trainer))
-    with _whole_checkpoints(trainer, saving), _all_loaded(trainer), _same_order(trainer, saving.resume):
+    ways = {"_save_checkpoint": _whole_checkpoints(trainer, saving), "_load_from_checkpoint": _all_loaded(trainer)}
+    if saving.resume and _generates(trainer):
+        ways["_get_train_sampler"] = _same_order(trainer, saving.resume)
+    vars(trainer).update(ways)  # in place of the class's own, which they call
+    try:
         yield
+    finally:
+        for name in ways:
+            delattr(trainer, name)
 
 
 def unfit(resume: Path, error: Exception) -> CourseError:
@@ -128,9 +135,8 @@ def unfit(resume: Path, error: Exception) -> CourseError:
     )
 
 
-@contextmanager
-def _whole_checkpoints(trainer: Any, saving: Saving) -> Iterator[None]:
-    """Has each checkpoint end with its manifest, and says so when one cannot be written."""
+def _whole_checkpoints(trainer: Any, saving: Saving) -> Callable[..., None]:
+    """A way to save by which each checkpoint ends with its manifest, and which says so when one cannot be written."""
     save = trainer._save_checkpoint  # the method that TRL's trainers override, too
 
     def saved(*args: Any, **kwargs: Any) -> None:
@@ -149,11 +155,7 @@ def _whole_checkpoints(trainer: Any, saving: Saving) -> Iterator[None]:
                 raise
             raise _unsaved(folder, error) from None
 
-    trainer._save_checkpoint = saved
-    try:
-        yield
-    finally:
-        del trainer._save_checkpoint
+    return saved
 
 
 def _writing_failed(error: Exception) -> bool:
@@ -183,9 +185,8 @@ def _unsaved(checkpoint: Path, error: Exception) -> CourseError:
     return CourseError(f"{checkpoint} could not be saved ({whole.reason(error)}); {room}. {again}")
 
 
-@contextmanager
-def _all_loaded(trainer: Any) -> Iterator[None]:
-    """Has the adapter that is trained be loaded when DPO's reference lies in a folder beside it.
+def _all_loaded(trainer: Any) -> Callable[..., None]:
+    """A way to load by which the adapter that is trained is loaded when DPO's reference lies in a folder beside it.
 
     transformers 5.17 then loads the reference alone, without a word, and training goes on from fresh weights.
     """
@@ -199,19 +200,11 @@ def _all_loaded(trainer: Any) -> Iterator[None]:
             model.load_adapter(checkpoint, active, is_trainable=True)
             model.set_adapter(active)
 
-    trainer._load_from_checkpoint = loaded
-    try:
-        yield
-    finally:
-        del trainer._load_from_checkpoint
+    return loaded
 
 
-@contextmanager
-def _same_order(trainer: Any, resume: Path | None) -> Iterator[None]:
-    """Has GRPO's sampler begin with the right epoch: it draws the order of each one after that of the one before."""
-    if not _generates(trainer) or resume is None:
-        yield
-        return
+def _same_order(trainer: Any, resume: Path) -> Callable[..., Any]:
+    """GRPO's sampler from the right epoch on: it draws the order of each one after that of the one before."""
     sampler_for = trainer._get_train_sampler
     epochs = _epochs(resume)
 
@@ -221,11 +214,7 @@ def _same_order(trainer: Any, resume: Path | None) -> Iterator[None]:
             next(iter(made), None)
         return made
 
-    trainer._get_train_sampler = sampler
-    try:
-        yield
-    finally:
-        del trainer._get_train_sampler
+    return sampler
 
 
 def _epochs(checkpoint: Path) -> int:

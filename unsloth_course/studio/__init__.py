@@ -9,7 +9,7 @@ import nbformat
 from unsloth_course.core import lessons
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.writing import write_text
-from unsloth_course.studio import clock, deck, recorded_run, recording_copy, script, teleprompter
+from unsloth_course.studio import clock, deck, executed, recording_copy, script, teleprompter
 from unsloth_course.studio.clock import PACE, Board
 
 NOTHING_SHOWN = "no outputs and no replays: name a run of the {0.profile} profile with --run"
@@ -49,11 +49,6 @@ class Storyboard:
         return "\n".join(lines)
 
 
-def read(lesson: str, profile: str = "cpu", pace: float = PACE) -> Board:
-    """The storyboard of a lesson as its notebook says; raises CourseError for an unknown lesson or pace."""
-    return clock.board(lesson, nbformat.read(lessons.notebook_path(lesson), 4), profile, pace)
-
-
 def write(
     lesson: str,
     out: Path = Path("results/storyboards"),
@@ -64,29 +59,29 @@ def write(
     """Writes all that a recording of a lesson needs into `out/LESSON/`.
 
     run: folder of a finished run, whose outputs and times are shown; without it those of the stored notebook, which are
-    of the cpu profile. profile: whose recorded running times count; that of the run, or cpu. Raises CourseError for an
+    of the cpu profile. profile: whose measured running times count; that of the run, or cpu. Raises CourseError for an
     unknown lesson, a pace that is none, a folder without that run, a run of another profile.
     """
     notebook = nbformat.read(lessons.notebook_path(lesson), 4)
-    recorded = recorded_run.read(lesson, run) if run else recorded_run.stored(lesson, profile or "cpu")
-    if profile not in (None, recorded.profile):
-        raise CourseError(f"{run} holds a run of the {recorded.profile} profile; leave --profile {profile} out.")
-    times = {"device": recorded.label, "cells": recorded.seconds} if run else None
-    board = clock.board(lesson, notebook, recorded.profile, pace, times)
+    shown = executed.read(lesson, run) if run else executed.stored(lesson, profile or "cpu")
+    if profile not in (None, shown.profile):
+        raise CourseError(f"{run} holds a run of the {shown.profile} profile; leave --profile {profile} out.")
+    times = {"device": shown.label, "cells": shown.seconds} if run else None
+    board = clock.board(lesson, notebook, shown.profile, pace, times)
     texts = {
-        "script.md": script.markdown(board, recorded),
-        "script.html": script.page(board, recorded),
+        "script.md": script.markdown(board, shown),
+        "script.html": script.page(board, shown),
         "chapters.txt": script.chapters(board),
-        "checklist.md": script.checklist(board, recorded),
-        "slides.html": deck.page(board, recorded),
-        "teleprompter.html": teleprompter.page(board, recorded),
-        lessons.LESSONS[lesson]: nbformat.writes(recording_copy.notebook(board, recorded)) + "\n",
-        recording_copy.TAKE: recording_copy.take(board, recorded),
+        "checklist.md": script.checklist(board, shown),
+        "slides.html": deck.page(board, shown),
+        "teleprompter.html": teleprompter.page(board, shown),
+        lessons.LESSONS[lesson]: nbformat.writes(recording_copy.notebook(board, shown)) + "\n",
+        recording_copy.TAKE: recording_copy.take(board, shown),
     }
     files = [out / lesson / name for name in texts]
     for path, text in zip(files, texts.values(), strict=True):
         write_text(path, text)
-    return Storyboard(board, tuple(files), recorded.label)
+    return Storyboard(board, tuple(files), shown.label)
 
 
 def to_json(boards: list[Storyboard]) -> str:

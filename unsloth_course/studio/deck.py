@@ -10,7 +10,7 @@ from nbformat.v4 import new_markdown_cell, new_notebook
 
 from unsloth_course.studio import screen, script
 from unsloth_course.studio.clock import Board, Scene, stamp
-from unsloth_course.studio.recorded_run import RecordedRun
+from unsloth_course.studio.executed import ExecutedCopy
 
 HERE = Path(__file__).parent
 REVEAL = HERE / "reveal"
@@ -21,7 +21,7 @@ POLICY = (
 )
 
 
-def page(board: Board, run: RecordedRun) -> str:
+def page(board: Board, run: ExecutedCopy) -> str:
     """The deck as HTML. Key S opens the speaker view with the notes."""
     from nbconvert import SlidesExporter
 
@@ -42,7 +42,7 @@ def page(board: Board, run: RecordedRun) -> str:
     return found
 
 
-def slides(board: Board, run: RecordedRun) -> NotebookNode:
+def slides(board: Board, run: ExecutedCopy) -> NotebookNode:
     """A notebook with a slide for each page of each cell; the notes of a cell are on each of its slides."""
     cells: list[NotebookNode] = []
     for scenes, shown, place in _pages(board, run):
@@ -55,7 +55,7 @@ def slides(board: Board, run: RecordedRun) -> NotebookNode:
     return notebook
 
 
-def _pages(board: Board, run: RecordedRun) -> Iterator[tuple[list[Scene], list[NotebookNode], str]]:
+def _pages(board: Board, run: ExecutedCopy) -> Iterator[tuple[list[Scene], list[NotebookNode], str]]:
     """Scenes, cells and place of each slide; a short text shares the first slide of the code that follows it."""
     waiting: tuple[list[Scene], list[NotebookNode]] = ([], [])
     for scene in board.scenes:

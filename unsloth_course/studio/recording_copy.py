@@ -9,12 +9,12 @@ from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from unsloth_course.core import lessons
 from unsloth_course.studio.clock import REPLAY_SECONDS, Board
-from unsloth_course.studio.recorded_run import RecordedRun
+from unsloth_course.studio.executed import ExecutedCopy
 
 TAKE = "take.json"  # what the copy replays, beside it
 
 
-def notebook(board: Board, run: RecordedRun) -> NotebookNode:
+def notebook(board: Board, run: ExecutedCopy) -> NotebookNode:
     """The recording copy: the lesson's code cells, its headings, and a notice before every cell that is replayed."""
     made = copy.deepcopy(board.notebook)
     cells = _opening(board, run)
@@ -35,7 +35,7 @@ def notebook(board: Board, run: RecordedRun) -> NotebookNode:
     return made
 
 
-def take(board: Board, run: RecordedRun) -> str:
+def take(board: Board, run: ExecutedCopy) -> str:
     """What the copy replays, as JSON: by the cell's id its source, outputs and seconds."""
     cells: dict[str, dict[str, Any]] = {}
     for scene in board.scenes:
@@ -47,7 +47,7 @@ def take(board: Board, run: RecordedRun) -> str:
     return json.dumps({"lesson": board.lesson, "device": run.device, "date": run.date, "cells": cells}) + "\n"
 
 
-def _opening(board: Board, run: RecordedRun) -> list[NotebookNode]:
+def _opening(board: Board, run: ExecutedCopy) -> list[NotebookNode]:
     said = "**Recording copy.** Headings and code only, letters enlarged."
     if run:
         text = (

@@ -9,8 +9,8 @@ from nbformat import NotebookNode
 from unsloth_course.core import lessons
 from unsloth_course.studio import screen
 from unsloth_course.studio.clock import SEGMENTS, TOTAL, Board, Scene, stamp
+from unsloth_course.studio.executed import ExecutedCopy
 from unsloth_course.studio.notes import Part
-from unsloth_course.studio.recorded_run import RecordedRun
 
 # The page may show pictures and styles that it carries, and nothing else: no script runs, nothing is fetched.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -28,7 +28,7 @@ table { border-collapse: collapse; } th, td { text-align: left; vertical-align: 
 """
 
 
-def markdown(board: Board, run: RecordedRun) -> str:
+def markdown(board: Board, run: ExecutedCopy) -> str:
     """The script to read or print: what is on screen, what is said, with the running clock."""
     lines = [f"# {_plain(board.title)}: the script", "", *(f"- {line}" for line in _summary(board, run)), ""]
     lines += ["| segment | minutes | wanted | first at |", "|---|---|---|---|"]
@@ -46,7 +46,7 @@ def markdown(board: Board, run: RecordedRun) -> str:
     return "\n".join([*lines, "", f"**{stamp(board.seconds)}** end", ""])
 
 
-def page(board: Board, run: RecordedRun) -> str:
+def page(board: Board, run: ExecutedCopy) -> str:
     """The same as a page: clock, screen and words side by side. It fetches nothing and runs no script."""
     rows = "".join(
         "<tr>" + "".join(f"<td>{html.escape(str(value))}</td>" for value in row) + "</tr>" for row in _segments(board)
@@ -89,7 +89,7 @@ def running(scene: Scene, device: str) -> str:
     return f"replay: it ran {scene.measured:.0f} s on {device}; {scene.running:g} s of that are in the take"
 
 
-def checklist(board: Board, run: RecordedRun) -> str:
+def checklist(board: Board, run: ExecutedCopy) -> str:
     """What has to be there and right, before, during and after the recording of this lesson."""
     replayed = [scene for scene in board.scenes if scene.replayed]
     lines = [
@@ -145,7 +145,7 @@ SHOWN = {
 }
 
 
-def _summary(board: Board, run: RecordedRun) -> list[str]:
+def _summary(board: Board, run: ExecutedCopy) -> list[str]:
     said = sum(scene.speaking for scene in board.scenes)
     paused = sum(scene.pausing for scene in board.scenes)
     ran = sum(scene.running for scene in board.scenes)

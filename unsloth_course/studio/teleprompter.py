@@ -5,14 +5,14 @@ from pathlib import Path
 
 from unsloth_course.studio import screen, script
 from unsloth_course.studio.clock import Board, Scene, stamp
-from unsloth_course.studio.recorded_run import RecordedRun
+from unsloth_course.studio.executed import ExecutedCopy
 
 HERE = Path(__file__).parent / "prompter"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 KEYS = "space start/stop · ↑ ↓ pace · ← → cell · + − letters · m mirror · f full screen"
 
 
-def page(board: Board, run: RecordedRun) -> str:
+def page(board: Board, run: ExecutedCopy) -> str:
     """The teleprompter as one HTML file that fetches nothing."""
     css, js = ((HERE / f"teleprompter.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     scenes = [scene for scene in board.scenes if scene.seconds > 0]
@@ -40,7 +40,7 @@ def _block(board: Board, scene: Scene) -> str:
     )
 
 
-def _screens(scene: Scene, run: RecordedRun) -> str:
+def _screens(scene: Scene, run: ExecutedCopy) -> str:
     pages = screen.pages(scene.cell, run.outputs.get(scene.cell.id, ()))
     cell = html.escape(scene.cell.id, quote=True)
     return "".join(f'<article data-cell="{cell}">{"".join(map(screen.to_html, shown))}</article>' for shown in pages)

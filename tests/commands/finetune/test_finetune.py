@@ -211,10 +211,10 @@ def test_rows_with_long_answers_alone_stand_by_their_perplexity(load):
     rows = Dataset.from_list([{"instruction": "Why?", "input": "", "output": "Since\nit is so."}] * 4)
     task = tasks.Instructions(profile.decide(TWO_CORES), rows, rows, None)
     found = task.measure(*load())
-    assert (task.STANDS, task.stands(found)) == ("perplexity", found.likelihood.perplexity)
+    assert (task.FOLLOWED, task.followed(found)) == ("perplexity", found.likelihood.perplexity)
     assert task.score(found, found, None, None).metric == "perplexity" and task.answers(found).right == []
     short = tasks.Instructions(task.machine, rows, rows.map(lambda row: {"output": "So."}), None)
-    assert (short.STANDS, short.stands(short.measure(*load()))) == ("right answers", 0.0)
+    assert (short.FOLLOWED, short.followed(short.measure(*load()))) == ("right answers", 0.0)
 
 
 def test_pairs_whose_prompt_fills_the_length_are_left_out_and_counted(load, capsys):

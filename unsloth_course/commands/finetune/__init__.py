@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unsloth_course.commands import options as settings_of
+from unsloth_course.commands import options as run_options
 from unsloth_course.commands.finetune import lock, processes, stopping
 from unsloth_course.commands.finetune.finishing import Outcome, finish
 from unsloth_course.commands.finetune.preparing import Prepared, make_folder, prepare
@@ -93,7 +93,7 @@ def _resumed(options: Options) -> tuple[Options, Path | None]:
     if differ and whole.newest(saved):
         raise CourseError(
             f"{options.out} holds a run with other values of {', '.join(differ)}; its checkpoints would not fit. "
-            f"Repeat that run with --config {options.out / settings_of.CONFIG} --resume, or choose another --out."
+            f"Repeat that run with --config {options.out / run_options.CONFIG} --resume, or choose another --out."
         )
     found = whole.last_good(saved)
     if not found:
@@ -104,8 +104,8 @@ def _resumed(options: Options) -> tuple[Options, Path | None]:
 
 def _differing(options: Options) -> list[str]:
     """The names of the options in which the run that the folder was begun for was another one."""
-    config = options.out / settings_of.CONFIG
-    return settings_of.changed(Options(**settings_of.read(config)), options) if config.is_file() else []
+    config = options.out / run_options.CONFIG
+    return run_options.changed(Options(**run_options.read(config)), options) if config.is_file() else []
 
 
 def _require_no_other(options: Options) -> None:

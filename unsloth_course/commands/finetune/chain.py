@@ -33,7 +33,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from unsloth_course.commands import options as settings_of
+from unsloth_course.commands import options as run_options
 from unsloth_course.commands.finetune import recipes
 from unsloth_course.commands.options import Options
 from unsloth_course.core import whole, writing
@@ -177,7 +177,7 @@ def read(path: Path, out: Path | None = None) -> tuple[list[Stage], Path]:
     stages = found.pop("stage")
     if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages) or not stages:
         raise CourseError(f"{path}: write each stage under a line [[stage]] of its own.")
-    shared = settings_of.checked(found, str(path))
+    shared = run_options.checked(found, str(path))
     noted, model = shared.pop("out", Path("results/chain")), shared.pop("model", None)
     out = out or noted
     made: list[Stage] = []
@@ -199,7 +199,7 @@ def _stage(
     target, name = found.get("target"), found.get("name", "")
     if target is not None and type(target) not in (int, float):
         raise CourseError(f"{where}: target is {target!r}; give a number, such as 0.9.")
-    values = {**shared, **settings_of.checked({k: v for k, v in found.items() if k not in _OWN}, where)}
+    values = {**shared, **run_options.checked({k: v for k, v in found.items() if k not in _OWN}, where)}
     for key, example in (("method", "lora"), ("data", "pocket")):
         if key not in values:
             raise CourseError(f'{where} has no {key}. Write one, such as {key} = "{example}".')
@@ -213,7 +213,7 @@ def _stage(
     earlier = tuple(f"{stage.options.method} {stage.options.data}" for stage in made)
     options = Options(**values, model=model, out=out / name, earlier=earlier)
     try:
-        settings_of.check(options)
+        run_options.check(options)
     except CourseError as error:
         raise CourseError(f"{where}: {error}") from None
     for before in made:
@@ -293,7 +293,7 @@ def _run_stage(stage: Stage, resume: bool) -> None:
     try:
         options.out.mkdir(parents=True, exist_ok=True)
         config = options.out / "stage.toml"
-        config.write_text(settings_of.text(options), encoding="utf-8")
+        config.write_text(run_options.text(options), encoding="utf-8")
     except OSError as error:
         raise CourseError(f"{options.out} cannot be made ({error.strerror}); choose another --out.") from None
     command = [sys.executable, "-m", "unsloth_course", "finetune", "--config", str(config)]
@@ -355,9 +355,9 @@ def _done(stage: Stage) -> dict[str, Any] | None:
     try:
         found = _results(stage)
         said = {name: value for name, value in found["options"].items() if value is not None}
-        before = Options(**settings_of.checked(said, "the results"))
+        before = Options(**run_options.checked(said, "the results"))
         trained = found["receipt"]["verdict"] != "not trained"
     except (CourseError, KeyError, TypeError, AttributeError):
         return None
-    same = not settings_of.changed(before, stage.options) and before.earlier == stage.options.earlier
+    same = not run_options.changed(before, stage.options) and before.earlier == stage.options.earlier
     return found if trained and same and before.out == stage.options.out and stage.made.is_dir() else None

@@ -84,7 +84,7 @@ def finish(prepared: Prepared, trainer: Any, before: Any, started: float, seen: 
 
 def _stands(task: tasks.Task, was: Any, now: Any) -> dict[str, Any]:
     """What a chain's scoreboard shows of a task."""
-    return {"metric": task.STANDS, "before": task.stands(was), "after": task.stands(now)}
+    return {"metric": task.FOLLOWED, "before": task.followed(was), "after": task.followed(now)}
 
 
 def _exported(options: Options) -> list[Any]:

@@ -30,8 +30,8 @@ def problems(machine: "Profile", train: int, held_out: int, seed: int, completio
 def text(machine: "Profile", train: int, held_out: int, seed: int) -> Task:
     """The task of continued pretraining."""
     found = sources.corpus(machine.data, train, held_out, seed)
-    kin = POCKET if machine.bundled else machine.model
-    general, stories = sources.general_text(kin, 6 * min(train, 600), held_out, seed)
+    model = POCKET if machine.bundled else machine.model  # whose general text is the small world's
+    general, stories = sources.general_text(model, 6 * min(train, 600), held_out, seed)
     return Text(machine, *found, general=general["text"], stories=stories["text"])
 
 

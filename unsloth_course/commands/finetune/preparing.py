@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from unsloth_course.commands import options as settings_of
+from unsloth_course.commands import options as run_options
 from unsloth_course.commands.finetune import preflight, processes, recipes, tasks
 from unsloth_course.commands.options import Options, check
 from unsloth_course.core import whole
@@ -67,7 +67,7 @@ def prepare(options: Options, process: processes.Process | None = None) -> Prepa
     if process.first:
         # Not before all that a mistyped start is refused for: another run's result may lie there. Before the warm-up,
         # which a resumed run takes over if this file names its options.
-        settings_of.write(options, options.out)
+        run_options.write(options, options.out)
     warm, base, handed = recipe.warm_rows(task), machine.model, []
     earlier = [_earlier(stage, machine, options) for stage in options.earlier]
     if warm is not None and options.method == "dpo":
@@ -88,7 +88,7 @@ def prepare(options: Options, process: processes.Process | None = None) -> Prepa
     model, parameters = recipe.made_trainable(model, plan.checkpointing)
     print(parameters)
     if warm is not None and options.method == "grpo":
-        recipe.supervise(model, tokenizer, data.problems.warm_up(warm, recipe.own(recipes.WORKED)))
+        recipe.supervise(model, tokenizer, data.problems.warm_up(warm, recipe.for_this_model(recipes.WORKED)))
     learn, test = recipe.blocks(task, tokenizer) if options.method == "cpt" else task.rows()
     if process.first:
         tasks.write_lines(task, options.out)

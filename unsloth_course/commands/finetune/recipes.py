@@ -1,7 +1,7 @@
 """How each method trains: the lessons' recipes for a learner's own rows, model and options.
 
 A recipe loads the model, makes it trainable and builds TRL's trainer; all numbers that an option leaves open are the
-lesson's: the first of a pair for the bundled model and its kin, the second for a model from elsewhere.
+lesson's: of a pair the first is for the bundled model and what was trained from it, the second for all others.
 """
 
 import math
@@ -53,15 +53,16 @@ class Recipe:
     def lesson(self) -> str:
         return self.options.lesson
 
-    def own(self, pair: Any) -> Any:
-        """Of a pair the value for this model."""
-        return pair[not self.machine.bundled] if isinstance(pair, tuple) else pair
+    def for_this_model(self, pair: tuple[Any, Any]) -> Any:
+        """Of a pair of values the one for this model: the first for the bundled one, the second for others."""
+        bundled, other = pair
+        return bundled if self.machine.bundled else other
 
     @property
     def batch(self) -> int:
         """Rows of one update; of GRPO completions."""
         if self.lesson == "grpo":
-            return (self.options.batch or self.own(PROMPTS)) * self.generations
+            return (self.options.batch or self.for_this_model(PROMPTS)) * self.generations
         return self.options.batch or self.machine.arguments["per_device_train_batch_size"]
 
     @property
@@ -72,12 +73,12 @@ class Recipe:
     @property
     def completion(self) -> int | None:
         """Tokens of the longest completion, of GRPO."""
-        return self.options.completion_length or self.own(COMPLETION)
+        return self.options.completion_length or self.for_this_model(COMPLETION)
 
     @property
     def beta(self) -> float:
         """The price of leaving the reference, of DPO."""
-        return self.own(BETA) if self.options.beta is None else self.options.beta
+        return self.for_this_model(BETA) if self.options.beta is None else self.options.beta
 
     @property
     def rank(self) -> int:
@@ -92,13 +93,13 @@ class Recipe:
     def warm_up(self) -> int:
         """Supervised steps before the method itself."""
         asked = self.options.warm_up
-        return self.own(WARM_UP.get(self.lesson, 0)) if asked is None else asked
+        return self.for_this_model(WARM_UP.get(self.lesson, (0, 0))) if asked is None else asked
 
     @property
     def learning_rate(self) -> float:
         rounded = self.lesson == "full" and self.machine.bfloat16
         rates = FULL_RATE_IN_BFLOAT16 if rounded else LEARNING_RATES[self.lesson]
-        return self.options.learning_rate or self.own(rates)
+        return self.options.learning_rate or self.for_this_model(rates)
 
     def wanted_rows(self) -> int:
         """How many rows to learn from are asked for: all of them where epochs decide the steps."""
@@ -119,7 +120,7 @@ class Recipe:
     @property
     def default_steps(self) -> int:
         """Updates as asked for, or as in the lesson."""
-        return self.options.steps or self.own(STEPS[self.lesson])
+        return self.options.steps or self.for_this_model(STEPS[self.lesson])
 
     @property
     def warm_up_batch(self) -> int:
@@ -221,7 +222,7 @@ class Recipe:
                 rows,
                 self.machine,
                 steps=self.warm_up,
-                learning_rate=self.own(WARM_UP_RATES),
+                learning_rate=self.for_this_model(WARM_UP_RATES),
                 seed=self.options.seed,
                 out=out,
                 per_device_train_batch_size=self.warm_up_batch,
@@ -299,7 +300,7 @@ class Recipe:
             more = {"generations": self.generations, "completion": self.completion}
             return training.reward_trainer(*lesson, **more, **common, **settings)
         if self.lesson == "cpt":
-            rate = self.options.embedding_learning_rate or self.learning_rate / self.own((2, 5))
+            rate = self.options.embedding_learning_rate or self.learning_rate / self.for_this_model((2, 5))
             return training.continued_trainer(*lesson, embedding_learning_rate=rate, **common, **settings)
         return training.supervised_trainer(*lesson, **common, **settings)
 

@@ -46,10 +46,10 @@ class Task:
         """The held-out score before and after; the trained model is there for what is measured of it alone."""
         raise NotImplementedError
 
-    STANDS = "share"
+    FOLLOWED = "share"
 
-    def stands(self, found: Any) -> float:
-        """What a chain follows over its stages, under the name `STANDS`: as a rule the score itself."""
+    def followed(self, found: Any) -> float:
+        """What a chain follows over its stages, under the name `FOLLOWED`: as a rule the score itself."""
         return found.share
 
     def answers(self, found: Any) -> "Answers | None":
@@ -84,9 +84,9 @@ class Task:
 class Surprise(Task):
     """Text of any length: how surprising the held-out tokens are."""
 
-    STANDS = "perplexity"
+    FOLLOWED = "perplexity"
 
-    def stands(self, found: Any) -> float:
+    def followed(self, found: Any) -> float:
         return found.perplexity
 
     def answers(self, found: Any) -> None:
@@ -101,10 +101,10 @@ class Instructions(Task):
     """
 
     @property
-    def STANDS(self) -> str:
+    def FOLLOWED(self) -> str:
         return "right answers" if any(map(is_short, self.held_out["output"])) else "perplexity"
 
-    def stands(self, found: Any) -> float:
+    def followed(self, found: Any) -> float:
         if not found.right:
             return found.likelihood.perplexity
         right = [
@@ -177,7 +177,7 @@ class Pairs(Task):
     What is measured is a pair: the answers that were written, and the likelihood of the known ones.
     """
 
-    STANDS = "preference_rate"
+    FOLLOWED = "preference_rate"
 
     beta: float = 0.1
     fitted: bool = False
@@ -192,7 +192,7 @@ class Pairs(Task):
             setattr(self, side, left)
         self.fitted = True
 
-    def stands(self, found: Any) -> float:
+    def followed(self, found: Any) -> float:
         return found[0].share
 
     def measure(self, model: Any, tokenizer: Any) -> Any:
@@ -232,13 +232,13 @@ class Problems(Task):
     What is measured is a pair: the answers, and the tries.
     """
 
-    STANDS = "accuracy"
+    FOLLOWED = "accuracy"
 
     TRIED = 40  # problems, each several times
 
     completion: int = 64
 
-    def stands(self, found: Any) -> float:
+    def followed(self, found: Any) -> float:
         return found[0].share
 
     def measure(self, model: Any, tokenizer: Any) -> Any:
@@ -277,7 +277,7 @@ class Text(Surprise):
     general: Sequence[str] = ()
     stories: Sequence[str] = ()
 
-    def stands(self, found: Any) -> float:
+    def followed(self, found: Any) -> float:
         return found[0].perplexity
 
     def measure(self, model: Any, tokenizer: Any) -> Any:

@@ -106,9 +106,9 @@ async def execute(notebook: NotebookNode, path: Path, progress: Progress) -> Non
 async def kernel(client: NotebookClient, specs: KernelSpecManager, **how: Any) -> AsyncIterator[None]:
     """Give the client a kernel that `specs` knows, and end it afterwards, at once where what ran in it raised.
 
-    how: arguments of `start_kernel`. Raises RuntimeError when no kernel answers. A kernel is told its ports before it
-    opens them, so that another program, or a second notebook that starts in the same moment, can be faster. It dies
-    then, and a second one, with other ports, lives.
+    how: arguments of `start_kernel`. Raises RuntimeError when no kernel answers. The ports are chosen before the kernel
+    opens them, and another program, or a second notebook that starts in the same moment, may take one in between. The
+    kernel then dies, so it is started once more, with other ports.
     """
     finished = False
     try:

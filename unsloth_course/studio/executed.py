@@ -16,7 +16,7 @@ from unsloth_course.studio import clock
 
 
 @dataclass(frozen=True)
-class RecordedRun:
+class ExecutedCopy:
     """A run: profile, device, date, and by the cell's id its source, outputs, seconds. Without cells there is none."""
 
     lesson: str
@@ -36,16 +36,16 @@ class RecordedRun:
         return f"{self.device}, {self.date}" if self.date else self.device
 
 
-def stored(lesson: str, profile: str) -> RecordedRun:
+def stored(lesson: str, profile: str) -> ExecutedCopy:
     """The run whose outputs the lesson's notebook in `notebooks/` holds; that is one of the cpu profile."""
     if profile != "cpu":
-        return RecordedRun(lesson, profile=profile)
+        return ExecutedCopy(lesson, profile=profile)
     times = clock.recorded_seconds(lesson, profile)
     notebook = nbformat.read(lessons.notebook_path(lesson), 4)
     return _of(notebook, times.get("cells", {}), lesson=lesson, device=times.get("device", ""))
 
 
-def read(lesson: str, folder: Path) -> RecordedRun:
+def read(lesson: str, folder: Path) -> ExecutedCopy:
     """The run that `run LESSON --out FOLDER` left behind; raises CourseError where there is none."""
     path = folder / lessons.LESSONS[lesson]
     try:
@@ -80,11 +80,11 @@ def day(notebook: NotebookNode) -> str:
     return next(filter(None, said), "")[:10]
 
 
-def _of(notebook: NotebookNode, seconds: Mapping[str, Any], **facts: str) -> RecordedRun:
+def _of(notebook: NotebookNode, seconds: Mapping[str, Any], **facts: str) -> ExecutedCopy:
     cells = [
         cell for cell in notebook.cells if lessons.is_run(cell) and not lessons.has_tag(cell, "injected-parameters")
     ]
-    return RecordedRun(
+    return ExecutedCopy(
         sources={cell.id: cell.source for cell in cells},
         outputs={cell.id: cell.outputs for cell in cells},
         seconds={id: float(value) for id, value in seconds.items()},
