@@ -7,8 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -616,47 +614,7 @@ def test_a_named_file_that_is_broken_is_a_sentence(server, dataset_folder):
         hub.fetch_dataset(DATASET, files=ONLY)
 
 
-# --- the server itself, and other processes
-
-
-def get(url: str, **headers: str) -> tuple[int, bytes, dict]:
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
-            return answer.status, answer.read(), dict(answer.headers)
-    except urllib.error.HTTPError as error:
-        return error.code, error.read(), dict(error.headers)
-
-
-def test_the_server_speaks_the_protocol(server, model_folder):
-    weights = (model_folder / "model.safetensors").read_bytes()
-    url = f"{server.endpoint}/{MODEL}/resolve/main/model.safetensors"
-    status, body, headers = get(url)
-    assert (status, body, headers["X-Linked-Size"]) == (200, weights, str(len(weights)))
-    status, body, partial = get(url, Range="bytes=10-19")
-    assert (status, body, partial["Content-Range"]) == (206, weights[10:20], f"bytes 10-19/{len(weights)}")
-    assert get(url, Range=f"bytes={len(weights)}-")[0] == 416
-    commit = headers["X-Repo-Commit"]
-    assert get(url.replace("/main/", f"/{commit}/"))[1] == weights
-    assert get(url.replace("/main/", "/other/"))[2]["X-Error-Code"] == "RevisionNotFound"
-    assert get(url + ".none")[2]["X-Error-Code"] == "EntryNotFound"
-    assert get(url.replace("model.safetensors", "../rows/README.md"))[0] == 404
-    tree = json.loads(get(f"{server.endpoint}/api/models/{MODEL}/tree/main")[1])
-    assert {"onnx"} == {entry["path"] for entry in tree if entry["type"] == "directory"}
-    assert {entry["path"] for entry in tree} > NEEDED
-
-
-def test_the_library_s_own_calls_find_their_answers(server):
-    from datasets import load_dataset
-    from huggingface_hub import HfApi
-
-    api = HfApi(endpoint=server.endpoint)
-    (info,) = api.get_paths_info(MODEL, ["config.json"])
-    assert info.size == api.get_hf_file_metadata(url=f"{server.endpoint}/{MODEL}/resolve/main/config.json").size
-    assert api.file_exists(MODEL, "config.json") and not api.file_exists(MODEL, "absent.json")
-    assert set(api.list_repo_files(DATASET, repo_type="dataset")) == {"README.md", "alpaca_data_cleaned.json"}
-    assert load_dataset(
-        "json", data_files=f"{server.endpoint}/datasets/{DATASET}/resolve/main/alpaca_data_cleaned.json"
-    )
+# --- other processes
 
 
 def run(code: str, environment: dict[str, str], folder: Path) -> str:

@@ -130,13 +130,6 @@ def test_a_complete_cache_has_nothing_to_download(server, tmp_path):
     assert [disk.place for disk in found.disks] == [tmp_path], "nothing is written to the cache"
 
 
-def test_files_of_the_wrong_size_count_as_missing_and_are_left_alone(server, tmp_path):
-    weights = hub.fetch_model(MODEL) / "model.safetensors"
-    weights.resolve().write_bytes(b"cut")
-    found = look(tmp_path)
-    assert found.model.missing == ("model.safetensors",) and weights.read_bytes() == b"cut"
-
-
 # --- no Hub
 
 
