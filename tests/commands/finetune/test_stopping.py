@@ -191,25 +191,25 @@ BEST = {
 def test_early_stopping_goes_on_counting_and_the_best_weights_come_back(toy, at, tmp_path):
     from transformers import EarlyStoppingCallback
 
-    def stopping():
+    def patience():
         return EarlyStoppingCallback(early_stopping_patience=3)
 
-    alone = toy([stopping()], folder="alone", **BEST)
+    alone = toy([patience()], folder="alone", **BEST)
     stopping.train(alone)
     best = alone.state.best_global_step
     assert best + 6 == alone.state.global_step < STEPS, "it has to end early for this test"
     folder = tmp_path / "first"
     with pytest.raises(stopping.Stopped):
         stopping.train(
-            toy([stopping(), at(best + 3, lambda _: signal.raise_signal(signal.SIGINT))], folder="first", **BEST)
+            toy([patience(), at(best + 3, lambda _: signal.raise_signal(signal.SIGINT))], folder="first", **BEST)
         )
     moved = folder.rename(tmp_path / "moved")
-    resumed = toy([stopping()], folder="moved", **BEST)
+    resumed = toy([patience()], folder="moved", **BEST)
     stopping.train(resumed, whole.last_good(moved))
     assert resumed.state.global_step == alone.state.global_step
     assert resumed.state.best_model_checkpoint == str(moved / f"checkpoint-{best}")
     assert weights(resumed) == weights(alone)
-    over = toy([stopping()], folder="moved", **BEST)
+    over = toy([patience()], folder="moved", **BEST)
     assert stopping.train(over, whole.last_good(moved)) == alone.state.global_step
     assert weights(over) == weights(alone)
 
