@@ -31,6 +31,7 @@ from unsloth_course.lesson.profile import is_pocket  # noqa: E402
 RESULTS = REPOSITORY / "benchmarks" / "recorded"
 STORED = re.compile(r"(?P<lesson>[a-z]+)-(?P<kind>gpu|gpu-smollm2|t4-smollm2)(-seed(?P<seed>\d+))?\.json")
 SEED = "3407"  # the lessons' own: its samples are kept
+POINTS = 5  # fewer are not smoothed, and no share of them means anything
 
 EQUAL = (
     "lesson",
@@ -81,9 +82,29 @@ def recording(files: Sequence[Path], day: str) -> recordings.Recording:
         fingerprint=first["fingerprint"],
         trained=first["parameters"]["trainable"],
     )
-    if fault := recordings.disagreement(made):
+    if fault := disagreement(made):
         raise CourseError(f"These files make no recording: {fault}.")
     return made
+
+
+def disagreement(recording: recordings.Recording) -> str:
+    """What keeps these runs from giving a band, in words; empty where nothing does."""
+    runs, key = recording.runs, recording.curve
+    # Of the real model fewer are shown as well, without a band.
+    if len({run.seed for run in runs}) < max(recordings.SEEDS if is_pocket(recording.model) else 1, len(runs)):
+        return f"it wants at least {recordings.SEEDS} runs, each with a seed of its own"
+    steps = [[step for step, _ in run.curves.get(key, ())] for run in runs]
+    if min(map(len, steps)) < POINTS:
+        return f"a run has fewer than {POINTS} points of {key}"
+    if any(other != steps[0] for other in steps):
+        return f"its runs logged the {key} at different steps"
+    if sorted(set(steps[0])) != steps[0] or not 0 <= steps[0][0] <= steps[0][-1] <= recording.steps:
+        return f"the steps of its {key} do not rise to {recording.steps}"
+    if any(run.scores.keys() != runs[0].scores.keys() for run in runs):
+        return "its runs were scored differently"
+    if any([one["name"] for one in run.measures] != [one["name"] for one in runs[0].measures] for run in runs):
+        return "its runs were measured differently"
+    return ""
 
 
 def _run(results: dict[str, Any]) -> recordings.Run:

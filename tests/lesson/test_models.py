@@ -15,6 +15,7 @@ from conftest import unsloth_source
 from unsloth_course import evaluation, memory, models
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.places import BUNDLED_MODEL, REPOSITORY
+from unsloth_course.lesson.models import asking
 
 QUESTIONS = ["What is 41 plus 17?", "Even or odd?\n\n7", "Sort the letters of QZB.", "Name the number after 99."]
 
@@ -276,7 +277,7 @@ def test_answers_in_a_batch_are_those_one_by_one(healthy):
 
 def test_more_prompts_than_fit_into_one_batch_keep_their_order(healthy, monkeypatch):
     whole = models.answer(healthy.model, healthy.tokenizer, healthy.before.questions[:7])
-    monkeypatch.setattr(models, "ANSWERS_AT_ONCE", 3)
+    monkeypatch.setattr(asking, "ANSWERS_AT_ONCE", 3)
     assert models.answer(healthy.model, healthy.tokenizer, healthy.before.questions[:7]) == whole
     assert models.complete(healthy.model, healthy.tokenizer, []) == []
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from unsloth_course import evaluation, models, profile
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import general, instruction
-from unsloth_course.lesson.evaluation import Answers, asking, interval, is_exact, luck, scores
+from unsloth_course.lesson.evaluation import Answers, asking, interval, intervals, is_exact, luck
 from unsloth_course.lesson.evaluation.asking import _recalled
 from unsloth_course.pocket import datasets, skills
 from unsloth_course.pocket.english.tasks import is_short
@@ -93,8 +93,8 @@ def test_the_interval_of_marks_is_the_published_one(table, published):
 
 
 def test_the_test_of_the_changed_marks_is_the_published_one():
-    assert scores.mid_p(16, 6) == pytest.approx(0.034690, abs=1e-6)
-    assert (scores.mid_p(0, 0), scores.mid_p(2, 0)) == (1.0, 0.25)
+    assert intervals.mid_p(16, 6) == pytest.approx(0.034690, abs=1e-6)
+    assert (intervals.mid_p(0, 0), intervals.mid_p(2, 0)) == (1.0, 0.25)
 
 
 @pytest.mark.parametrize("mark", [0, 1])

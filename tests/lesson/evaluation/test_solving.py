@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from unsloth_course import evaluation
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.evaluation import Answers, Attempts, accuracy_score, is_solved, pass_at, sample, scores
+from unsloth_course.lesson.evaluation import Answers, Attempts, accuracy_score, intervals, is_solved, pass_at, sample
 
 tries = st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=5)
 
@@ -103,7 +103,7 @@ def test_two_tries_show_little():
     low, high = found["accuracy_without_steps"].interval
     assert found["accuracy_without_steps"].n == 2 and low < -0.2 and high > 0.5
     # The published example: 56 of 70 and 48 of 80.
-    assert scores.apart((48, 80), (56, 70)) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+    assert intervals.apart((48, 80), (56, 70)) == pytest.approx((0.0524, 0.3339), abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Did it get better? Scores on held-out data before and after, what was forgotten, and how sure that is.
 
 One file per way to measure: questions asked (`asking`), problems solved (`solving`), answers in the preferred way
-(`preferring`), surprise at text (`surprise`); what is drawn from the marks is in `scores`.
+(`preferring`), surprise at text (`surprise`); what is drawn from the marks is in `scores`, how sure
+that is in `intervals`.
 """
 
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         probes,
         recall,
     )
+    from unsloth_course.lesson.evaluation.intervals import interval, share_above_a_coin, smallest_change
     from unsloth_course.lesson.evaluation.preferring import (
         LONGEST_PREFERRED,
         PairLikelihood,
@@ -41,12 +43,9 @@ if TYPE_CHECKING:
         Retention,
         Score,
         changed,
-        interval,
         luck,
         one_answer,
         score,
-        share_above_a_coin,
-        smallest_change,
     )
     from unsloth_course.lesson.evaluation.solving import (
         Attempts,

@@ -9,7 +9,8 @@ from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import models
 from unsloth_course.lesson.data import instruction
 from unsloth_course.lesson.evaluation import surprise
-from unsloth_course.lesson.evaluation.scores import Answers, Measure, Score, interval, kept, score
+from unsloth_course.lesson.evaluation.intervals import interval
+from unsloth_course.lesson.evaluation.scores import Answers, Measure, Score, kept, score
 from unsloth_course.lesson.evaluation.surprise import Surprise
 from unsloth_course.pocket.english.tasks import is_short
 

@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from unsloth_course.lesson import models
 from unsloth_course.lesson.evaluation import surprise
-from unsloth_course.lesson.evaluation.scores import (
-    Answers,
-    Measure,
-    Retention,
-    Score,
-    interval,
-    kept,
-    share_above_a_coin,
-)
+from unsloth_course.lesson.evaluation.intervals import interval, share_above_a_coin
+from unsloth_course.lesson.evaluation.scores import Answers, Measure, Retention, Score, kept
 from unsloth_course.lesson.evaluation.surprise import Surprise
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import models
-from unsloth_course.lesson.evaluation.scores import Answers, Measure, Score, apart, interval, kept, ratio_interval
+from unsloth_course.lesson.evaluation.intervals import apart, interval, ratio_interval
+from unsloth_course.lesson.evaluation.scores import Answers, Measure, Score, kept
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import models
-from unsloth_course.lesson.evaluation.scores import Answers, Measure, Retention, Score, interval, ratio_interval
+from unsloth_course.lesson.evaluation.intervals import interval, ratio_interval
+from unsloth_course.lesson.evaluation.scores import Answers, Measure, Retention, Score
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 RECORDED = places.RECORDED / "runs"
 DEVICES = {"cpu": "a CPU", "gpu": "a GPU"}
-POINTS = 5  # fewer are not smoothed, and no share of them means anything
 
 
 def find(machine: "Profile", lesson: str, folder: Path = RECORDED) -> Recording:
@@ -87,23 +86,3 @@ def write(recording: Recording, folder: Path = RECORDED) -> Path:
     path = Path(folder) / file_name(recording.lesson, recording.profile, not is_pocket(recording.model))
     write_text(path, "{" + ",\n".join([*lines, f'"runs": [\n{runs}\n]']) + "}\n")
     return path
-
-
-def disagreement(recording: Recording) -> str:
-    """What keeps these runs from giving a band, in words; empty where nothing does."""
-    runs, key = recording.runs, recording.curve
-    # Of the real model fewer are shown as well, without a band.
-    if len({run.seed for run in runs}) < max(SEEDS if is_pocket(recording.model) else 1, len(runs)):
-        return f"it wants at least {SEEDS} runs, each with a seed of its own"
-    steps = [[step for step, _ in run.curves.get(key, ())] for run in runs]
-    if min(map(len, steps)) < POINTS:
-        return f"a run has fewer than {POINTS} points of {key}"
-    if any(other != steps[0] for other in steps):
-        return f"its runs logged the {key} at different steps"
-    if sorted(set(steps[0])) != steps[0] or not 0 <= steps[0][0] <= steps[0][-1] <= recording.steps:
-        return f"the steps of its {key} do not rise to {recording.steps}"
-    if any(run.scores.keys() != runs[0].scores.keys() for run in runs):
-        return "its runs were scored differently"
-    if any([one["name"] for one in run.measures] != [one["name"] for one in runs[0].measures] for run in runs):
-        return "its runs were measured differently"
-    return ""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import evaluation, models, results, rewards
 from unsloth_course.lesson.data import preference, problems, sources
-from unsloth_course.lesson.evaluation.scores import RESAMPLES, wilson
+from unsloth_course.lesson.evaluation.intervals import RESAMPLES, wilson
 from unsloth_course.lesson.profile import ENGLISH, HUB_DATA, POCKET, SMOLLM2
 from unsloth_course.pocket import datasets
 from unsloth_course.pocket.english.tasks import is_short
