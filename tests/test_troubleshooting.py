@@ -11,7 +11,7 @@ import pytest
 
 from unsloth_course import diagnosis
 from unsloth_course.commands.runner import cleaning
-from unsloth_course.core.places import REPOSITORY
+from unsloth_course.core.places import PACKAGE, REPOSITORY
 
 PAGE = (REPOSITORY / "TROUBLESHOOTING.md").read_text(encoding="utf-8")
 PATH = REPOSITORY / "notebooks" / "extras" / "troubleshooting.ipynb"
@@ -60,7 +60,8 @@ def test_entries_are_short_and_no_message_stands_twice():
 def test_the_ladder_has_the_words_of_the_receipt():
     ladder = PAGE.split("## What to do when the receipt says suspicious\n")[1].split("\n## ")[0]
     quoted = [" ".join(words.split()) for words in re.findall(r"(?<!\*)\*(\w[^*]+)\*(?!\*)", ladder)]
-    source = (REPOSITORY / "unsloth_course" / "diagnosis.py").read_text(encoding="utf-8")
+    rooms = sorted((PACKAGE / "lesson" / "diagnosis").glob("*.py"))
+    source = "".join(path.read_text(encoding="utf-8") for path in rooms)
     assert len(re.findall(r"^\d\. ", ladder, re.MULTILINE)) == 8 and len(quoted) >= 8
     assert [words for words in quoted if words not in source] == []
     assert "What to do when the receipt says suspicious" in diagnosis.WHAT_NOW
