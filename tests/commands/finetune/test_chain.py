@@ -220,11 +220,6 @@ def test_a_stage_that_fails_ends_the_chain_with_a_sentence(two, tmp_path):
         chain.run(two, tmp_path / "out", say=lambda line: None)
 
 
-def test_options_beside_a_chain_are_refused(two):
-    done = CliRunner().invoke(cli.app, ["finetune", "--config", str(two), "--steps", "3"])
-    assert "holds stages; write steps into it" in str(done.exception)
-
-
 def test_a_real_chain(tmp_path, capfd):
     path = tmp_path / "chain.toml"
     stage = '[[stage]]\nmethod = "{}"\ndata = "pocket"\nheld_out = 12\nsteps = 2\n{}'

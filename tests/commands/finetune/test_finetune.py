@@ -25,7 +25,7 @@ def test_a_data_file_that_is_not_there_is_a_sentence(load, tmp_path):
 
 def test_an_out_folder_that_cannot_be_is_a_sentence(load, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(CourseError, match="choose another"):
+    with pytest.raises(CourseError, match="Choose another --out"):
         finetune.run(Options("lora", "pocket", profile="cpu", out=tmp_path / "file"))
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from unsloth_course.commands import options as run_options
 from unsloth_course.commands.finetune import lock, processes, stopping
 from unsloth_course.commands.finetune.finishing import Outcome, finish
-from unsloth_course.commands.finetune.preparing import Prepared, make_folder, prepare
+from unsloth_course.commands.finetune.preparing import Prepared, prepare
 from unsloth_course.commands.options import METHODS, Options, check
 from unsloth_course.core import checkpoints, whole
 from unsloth_course.core.errors import CourseError
@@ -52,7 +52,6 @@ def run(options: Options, started: float | None = None) -> Outcome | None:
         with processes.together(process):
             _trained(prepare(options, process))
         return None
-    make_folder(options.out)
     with lock.locked(options.out), processes.together(process), known_warnings.gathered() as seen:
         options, resumed = _resumed(options)
         prepared = prepare(options, process)

@@ -272,7 +272,7 @@ def run(path: Path, out: Path | None = None, resume: bool = False, say: Callable
         score = found["stands"]
         rows.append(Row(stage.name, score["metric"], score["before"], {stage.name: score["after"]}, stage.target))
     outcome = Outcome(rows, verdicts, seconds, out, [stages[-1].options.out, out / RESULTS])
-    (out / RESULTS).write_text(outcome.to_json() + "\n", encoding="utf-8")
+    writing.write_text(out / RESULTS, outcome.to_json() + "\n")
     return outcome
 
 
@@ -290,12 +290,8 @@ def _check_handed_on(stage: Stage, rows: list[Row], found: Mapping[str, Any]) ->
 
 def _run_stage(stage: Stage, resume: bool) -> None:
     options = stage.options
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-        config = options.out / "stage.toml"
-        config.write_text(run_options.text(options), encoding="utf-8")
-    except OSError as error:
-        raise CourseError(f"{options.out} cannot be made ({error.strerror}); choose another --out.") from None
+    config = options.out / "stage.toml"
+    writing.write_text(config, run_options.text(options))
     command = [sys.executable, "-m", "unsloth_course", "finetune", "--config", str(config)]
     # What was begun is gone on with; a stage without a checkpoint begins at its first step.
     process = subprocess.Popen([*command, *(["--resume"] * resume)], env=os.environ | {"PYTHONUNBUFFERED": "1"})

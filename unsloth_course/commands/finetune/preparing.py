@@ -1,14 +1,12 @@
 """A run made ready to train: machine, model and rows, and a look at what it needs before anything is fetched."""
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from unsloth_course.commands import options as run_options
 from unsloth_course.commands.finetune import preflight, processes, recipes, tasks
 from unsloth_course.commands.options import Options, check
 from unsloth_course.core import whole
-from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import data, memory, models, profile
 from unsloth_course.lesson.profile import POCKET, SMOLLM2
 
@@ -57,7 +55,6 @@ def prepare(options: Options, process: processes.Process | None = None) -> Prepa
             "rows want --model smollm2."
         )
     if process.first:
-        make_folder(options.out)
         _look_first(options, machine, recipe, process.count)
     # What comes from the Hub is fetched once for each host.
     with processes.before_the_others(process, "the files", on_each_host=True):
@@ -156,12 +153,3 @@ def _take_gpu_if_any(options: Options, process: processes.Process) -> None:
 
     if torch.cuda.is_available() or options.profile == "gpu":
         processes.take_gpu(process)
-
-
-def make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CourseError(
-            f"The folder {out} cannot be made ({error.strerror}); choose another one with --out."
-        ) from None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course.commands.export import held_out as asked_later
-from unsloth_course.core.errors import CourseError
+from unsloth_course.core.writing import write_text
 from unsloth_course.lesson import evaluation, models
 from unsloth_course.lesson.data import chat, instruction, preference, problems
 from unsloth_course.pocket.english.tasks import is_short
@@ -316,9 +316,5 @@ def write_lines(task: Task, out: Path) -> Path:
     """Writes `held-out.jsonl` into the folder. Raises CourseError where it cannot."""
     path, rows = out / asked_later.FILE, task.held_out
     lines = task.asked_later(rows.select(range(min(asked_later.MOST, len(rows)))))
-    try:
-        with path.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    except OSError as error:
-        raise CourseError(f"{path} cannot be written ({error.strerror}); choose another --out.") from None
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     return path
