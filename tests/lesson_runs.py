@@ -26,7 +26,7 @@ def with_base(folder):
 
 def with_knobs(lesson, knobs, **parameters):
     """The lesson with other values in its knobs cell, and the first cell's variables injected as the runner does."""
-    notebook = runner.with_parameters(nbformat.read(lessons.notebook_path(lesson), as_version=4), parameters)
+    notebook = runner.parameters.with_parameters(nbformat.read(lessons.notebook_path(lesson), as_version=4), parameters)
     for name, value in knobs.items():
         setting = re.compile(rf"^{name} = .*$", re.MULTILINE)
         (cell,) = [cell for cell in notebook.cells if cell.cell_type == "code" and setting.search(cell.source)]

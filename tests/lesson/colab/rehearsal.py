@@ -159,7 +159,7 @@ def run(
     async def execute() -> None:
         client = NotebookClient(notebook, timeout=900, startup_timeout=180, iopub_timeout=60)
         client.store_widget_state = False
-        async with runner.kernel(client, Colab(), cwd=str(colab.content), env=colab.variables(hub)):
+        async with runner.kernel.kernel(client, Colab(), cwd=str(colab.content), env=colab.variables(hub)):
             running = asyncio.create_task(cells(client))
             while not (await asyncio.wait([running], timeout=0.1))[0]:
                 if lost():
@@ -188,7 +188,7 @@ def prepared(
 
     from unsloth_course.commands import runner
 
-    notebook = runner.with_parameters(notebook, parameters)
+    notebook = runner.parameters.with_parameters(notebook, parameters)
     for cell in notebook.cells if drive else ():
         if "colab.checkpoints(None" in cell.source:
             keeping = "from unsloth_course.lesson.colab import keeping"
