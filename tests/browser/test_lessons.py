@@ -22,7 +22,9 @@ FULL = bool(os.environ.get("FULL_LESSONS"))
 
 def copy_of(lesson):
     """The lesson in the cpu profile, as short as it can be."""
-    notebook = runner.parameters.with_parameters(nbformat.read(lessons.notebook_path(lesson), as_version=4), {"PROFILE": "cpu"})
+    notebook = runner.parameters.with_parameters(
+        nbformat.read(lessons.notebook_path(lesson), as_version=4), {"PROFILE": "cpu"}
+    )
     return notebook if FULL else shorten(notebook, **SHORTER[lesson])
 
 
