@@ -96,8 +96,8 @@ def test_sizes_that_no_model_has_are_a_sentence(command, tmp_path):
     assert status == 1 and err == "config.json says that heads is 0, which no model has: fetch the model again.\n"
 
 
-def test_the_advice_on_rows_has_the_option_of_both_commands():
-    with pytest.raises(CourseError, match=r"\(--rows; of finetune it is --batch\)"):
+def test_the_advice_on_rows_names_the_option():
+    with pytest.raises(CourseError, match=r"another number of rows \(--batch\)"):
         memory.report("lora", gpu="T4", rows=8, micro_batch=3)
 
 

@@ -263,7 +263,7 @@ def _taken(ground: _Ground, rows: int, micro: int) -> tuple[int, int, bool, Pred
     if rows % micro:
         raise CourseError(
             f"{rows} rows of an update cannot be taken {micro} at a time; give a --micro-batch that divides them, "
-            "or another number of rows (--rows; of finetune it is --batch)."
+            "or another number of rows (--batch)."
         )
     return _way(ground, rows, micro, False)
 
