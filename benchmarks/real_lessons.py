@@ -318,6 +318,7 @@ def run(jobs: list[Job], environment: dict[str, str], options: argparse.Namespac
 def preferred(folder: Path, rows: Path, profile_name: str) -> dict[str, Any]:
     """What the adapter of a DPO run says of held-out pairs, conversations and rewrites apart, against the base."""
     from unsloth_course import data, evaluation, models, profile
+    from unsloth_course.lesson.evaluation.intervals import wilson
 
     machine = profile.detect(profile_name, HUB_MODEL, lesson="dpo")
     how = {"max_length": machine.max_length, "dtype": machine.torch_dtype}
@@ -336,7 +337,7 @@ def preferred(folder: Path, rows: Path, profile_name: str) -> dict[str, Any]:
             base = evaluation.pair_likelihood(model, tokenizer, pairs, machine.max_length)
         gains = now.gains(base)
         right = sum(gain > 0 for gain in gains)
-        interval = evaluation.scores.wilson(right, len(gains))
+        interval = wilson(right, len(gains))
         found[name] = {"n": len(gains), "preference_accuracy": right / len(gains), "interval": interval}
     return found
 

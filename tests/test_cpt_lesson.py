@@ -69,7 +69,7 @@ def test_every_file_that_was_not_read_is_named_with_the_reason(from_a_folder):
         "empty.md": "it is empty",
         "broken.jsonl": "the JSON is broken",
     }.items():
-        assert re.search(rf"{file}: [^\n]*{re.escape(reason)}", said), file
+        assert re.search(rf"{file}, row 1: [^\n]*{re.escape(reason)}", said), file
 
 
 def test_no_held_out_text_of_the_folder_was_trained_on(own_folder):

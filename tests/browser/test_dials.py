@@ -9,7 +9,7 @@ from unsloth_course import dials
 from unsloth_course.commands.runner import cleaning
 
 CELLS = {
-    "lora": "dials.AdapterDial([dials.Setting(f, min(1, f), 1 - f / 9, [('2 + 2?', f'{f}')]) for f in dials.FACTORS])",
+    "lora": "dials.AdapterDial([dials.Setting(f, min(1, f), 0, 1 - f / 9, [('2?', str(f))]) for f in dials.FACTORS])",
     "full": "dials.learning_rate()",
     "cpt": "dials.replay()",
     "dpo": "dials.preference(beta=5.0, chosen=1.0, rejected=-1.0)",
@@ -68,7 +68,7 @@ def test_choosing_a_group_moves_all_sliders(notebook):
     dial = notebook.dial(list(CELLS).index("grpo"))
     dial.locator("select").select_option("all 8 alike")
     dial.get_by_text("nothing to learn").wait_for()
-    assert {text.strip() for text in dial.locator(".widget-readout").all_inner_texts()} == {"0.25"}
+    assert {text.strip() for text in dial.locator(".widget-readout").all_inner_texts()} == {"0.00"}
     assert notebook.complaints == []
 
 

@@ -12,8 +12,14 @@ if TYPE_CHECKING:
     from unsloth_course.lesson.plots import Picture
 
 SAMPLE = ("kind", "prompt", "before", "after")
+LONGEST = 160
+"""Characters of a sample's text that are shown; slides have room for no more."""
 HELD_OUT = "held out"
 """How the name of a run's own score begins, which its measures hold too."""
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST].rstrip()} …"
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Shown:
             kind = sample.get("kind", "")
             if kind and "count" in sample:
                 kind += f", {sample['count']} of {sample['of']}"
-            found.append(dict.fromkeys(SAMPLE, "") | {name: sample[name] for name in SAMPLE[1:]} | {"kind": kind})
+            found.append(dict.fromkeys(SAMPLE, "") | {name: _cut(sample[name]) for name in SAMPLE[1:]} | {"kind": kind})
         return found
 
     def _repr_html_(self) -> str:
