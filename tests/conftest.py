@@ -47,7 +47,7 @@ def twice(run: Callable[[], None]) -> Callable[[], None]:
 
 # How long each file of tests took when it was recorded, in seconds: `pytest --record-seconds` writes it.
 SECONDS = Path(__file__).with_name("seconds.json")
-SLOW = 1.0  # seconds that a test of the quick loop may take, on the mean of its file
+SLOW = 0.1  # seconds that a test of the quick loop may take, on the mean of its file
 
 
 def pytest_addoption(parser):

@@ -69,7 +69,7 @@ def test_a_tracker_that_is_not_installed_is_a_sentence(monkeypatch):
     options.check(replace(LORA, report_to="wandb"))
 
 
-TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1)
+TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1).filter(str.strip)
 ANY = {
     "data": TEXT,
     "model": st.none() | TEXT,
