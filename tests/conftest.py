@@ -4,6 +4,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 from collections import Counter
@@ -47,6 +48,7 @@ def twice(run: Callable[[], None]) -> Callable[[], None]:
 
 # How long each file of tests took when it was recorded, in seconds: `pytest --record-seconds` writes it.
 SECONDS = Path(__file__).with_name("seconds.json")
+WHERE = {"lesson": r"_lesson\.py$|\.ipynb$", "browser": "browser", "colab": "rehearsal"}  # marks, by the file
 SLOW = 0.1  # seconds that a test of the quick loop may take, on the mean of its file
 
 
@@ -66,14 +68,13 @@ def pytest_collection_modifyitems(items):
         file = _file(item.nodeid)
         if type(item).__name__ == "NotebookItem":  # nbmake's
             item.runtest = twice(item.runtest)
-            item.add_marker("lesson")
+        marks = {mark for mark, ending in WHERE.items() if re.search(ending, file)}
         if "load" in getattr(item, "fixturenames", ()):
-            item.add_marker("trains")
-        if "browser" in item.nodeid or "rehearsal" in file or file.endswith("_lesson.py"):
-            item.add_marker("colab" if "rehearsal" in file else "browser" if "browser" in file else "lesson")
-        named = {mark.name for mark in item.iter_markers()} & {"lesson", "trains", "browser", "colab"}
-        if named or recorded.get(file, 0) > SLOW * counts[file]:
-            item.add_marker("slow")
+            marks.add("trains")
+        if marks or recorded.get(file, 0) > SLOW * counts[file]:
+            marks.add("slow")
+        for mark in marks:
+            item.add_marker(mark)
     items.sort(key=lambda item: -recorded.get(_file(item.nodeid), 0))
 
 

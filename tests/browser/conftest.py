@@ -11,12 +11,6 @@ from lesson_runs import with_base
 from browser import lab
 
 
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker("browser")
-
-
 # Playwright keeps an event loop running in this thread until it is stopped, and a test that starts its own then fails:
 # so a browser lives as long as one file of tests, not as long as the session.
 @pytest.fixture(scope="module")

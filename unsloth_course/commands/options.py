@@ -16,8 +16,8 @@ from annotated_types import Ge, Gt, Lt, Predicate
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.writing import write_text
+from unsloth_course.lesson.memory.shape import METHODS
 
-METHODS = ("full", "lora", "qlora", "dpo", "grpo", "cpt")
 QUANTS = ("f16", "q8_0", "q5_k_m", "q4_k_m")
 SEEDS = 2**32
 """NumPy takes the seeds below this one."""

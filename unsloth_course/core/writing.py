@@ -1,4 +1,4 @@
-"""Writing files whole, and tables as text."""
+"""Writing files whole, tables as text, and a text cut to a length."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,11 @@ def in_columns(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     padded = ((cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join("  ".join(cells).rstrip() for cells in padded)
+
+
+def cut(text: str, most: int, mark: str = "...") -> str:
+    """A text of at most `most` characters; where it was longer, it ends with the mark."""
+    return text if len(text) <= most else text[: most - len(mark)] + mark
 
 
 def write_text(path: Path, text: str) -> None:

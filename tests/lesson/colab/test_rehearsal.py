@@ -62,8 +62,10 @@ def uploads(tmp_path_factory):
 
 
 # The GRPO lesson's model learns too little in so short a warm-up for its gate.
-KNOBS = {"cpt": {"EMBEDDING_RATE": 0}}
-KNOBS |= {"grpo": {"STEPS": 3, "AGAIN": 2, "FASTER": 1, "WARM_UP": 20, "WARM_UP_RATE": 1e-3, "GATE": False}}
+KNOBS = {
+    "cpt": {"EMBEDDING_RATE": 0},
+    "grpo": {"STEPS": 3, "AGAIN": 2, "FASTER": 1, "WARM_UP": 20, "WARM_UP_RATE": 1e-3, "GATE": False},
+}
 
 
 def lesson_of(uploads, lesson, model=str(rehearsal.POCKET), shorter=None, **settings):

@@ -4,7 +4,6 @@ Every shape of data is checked with these. Where rows come from is the concern o
 """
 
 import difflib
-import html
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +11,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from unsloth_course.core import markup
 from unsloth_course.core.errors import CourseError
+from unsloth_course.core.writing import cut
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -89,8 +90,7 @@ class Checked:
 
     def _repr_html_(self) -> str:
         headline, details = self._lines()
-        items = "".join(f"<li>{html.escape(detail)}</li>" for detail in details)
-        return f"<p>{html.escape(headline)}</p>" + (f"<ul>{items}</ul>" if items else "")
+        return markup.paragraphs([headline]) + markup.points(details)
 
 
 def shown(path: object) -> str:
@@ -100,8 +100,7 @@ def shown(path: object) -> str:
 
 def quoted(name: object) -> str:
     """A name from a file, made safe to print: quoted, at most 40 characters, control characters escaped."""
-    text = str(name)
-    return repr(text if len(text) <= 40 else text[:39] + "…")
+    return repr(cut(str(name), 40, "…"))
 
 
 def key_of(text: str) -> str:

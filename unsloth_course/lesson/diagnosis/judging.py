@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field, replace
 
+from unsloth_course.core.writing import cut
 from unsloth_course.lesson import evaluation, memory
 
 TRAINED, SUSPICIOUS, NOT_TRAINED = "trained", "suspicious", "not trained"
@@ -147,7 +148,7 @@ def _doubts(e: Evidence) -> list[Finding]:
         found.append(Finding("doubt", "unseen loss did not fall", text))
     if e.repeated:
         text, times, count = e.repeated
-        text = f"One answer was given to {times} of {count} questions: {_cut(text)!r}. They want different ones."
+        text = f"One answer was given to {times} of {count} questions: {cut(text, 80)!r}. They want different ones."
         found.append(Finding("doubt", "one answer", text))
     return found + (_doubts_of_score(e.score) if e.score else [])
 
@@ -214,10 +215,6 @@ def _doubts_of_score(score: evaluation.Score) -> list[Finding]:
         )
         found.append(Finding("doubt", "correctness fell", text))
     return found
-
-
-def _cut(text: str, most: int = 80) -> str:
-    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def _notes(e: Evidence) -> list[Finding]:

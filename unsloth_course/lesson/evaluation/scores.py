@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from unsloth_course.core.writing import cut
 from unsloth_course.lesson.evaluation.intervals import interval, smallest_change
 
 FEW = 50  # rows: below that a score says what it cannot show
@@ -240,7 +241,7 @@ def changed(before: Answers, after: Answers, wanted: Mapping[str, int] = SHOWN) 
     colab3 (DPO).
     """
     columns = (before.questions, before.expected, before.given, after.given)
-    texts = list(zip(*([_cut(text) for text in column] for column in columns), strict=True))
+    texts = list(zip(*([cut(text, SHOWN_CHARACTERS) for text in column] for column in columns), strict=True))
     if not after.right:
         return Changed({}, [("", *text) for text in texts[: max(wanted.values(), default=0)]])
     marks = zip(before.right, after.right, strict=True)
@@ -251,10 +252,6 @@ def changed(before: Answers, after: Answers, wanted: Mapping[str, int] = SHOWN) 
         found = [(kind, *text) for own, text in zip(kinds, texts, strict=True) if own == kind]
         shown += found[: wanted.get(kind, 0)]
     return Changed(counts, shown)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
 
 
 def one_answer(answers: Answers) -> tuple[str, int, int] | None:

@@ -56,39 +56,26 @@ def sample(
     """
     import torch
 
-    made: list[list[str]] = []
-    side, tokenizer.padding_side = tokenizer.padding_side, "left"
-    devices = [model.device] if model.device.type == "cuda" else []
-    together = max(1, SAMPLES_AT_ONCE // times)
-    try:
-        with models.answering(model), torch.no_grad(), torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            for start in range(0, len(questions), together):
-                asked = [models.chat_prompt(tokenizer, text) for text in questions[start : start + together]]
-                batch = tokenizer(
-                    asked, return_tensors="pt", padding=True, add_special_tokens=False, return_token_type_ids=False
-                ).to(model.device)
-                models.require_room(model, batch["input_ids"].shape[1])
-                ids = model.generate(
-                    **batch,
-                    max_new_tokens=max_new_tokens,
-                    do_sample=True,
-                    temperature=temperature,
-                    top_k=0,
-                    top_p=1.0,
-                    num_return_sequences=times,
-                    eos_token_id=tokenizer.eos_token_id,
-                    pad_token_id=tokenizer.pad_token_id,
-                )
-                rows = ids[:, batch["input_ids"].shape[1] :].tolist()
-                for first in range(0, len(rows), times):
-                    tries = rows[first : first + times]
-                    made.append([models.until_end(tokenizer, row) for row in tries])
-                    if ended is not None:
-                        ended.append([tokenizer.eos_token_id in row for row in tries])
-    finally:
-        tokenizer.padding_side = side
-    return made
+    stopped: list[bool] = []
+    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        made = models.complete(
+            model,
+            tokenizer,
+            [models.chat_prompt(tokenizer, text) for text in questions],
+            max_new_tokens,
+            at_once=max(1, SAMPLES_AT_ONCE // times),
+            ended=stopped,
+            do_sample=True,
+            temperature=temperature,
+            top_k=0,
+            top_p=1.0,
+            num_return_sequences=times,
+        )
+    firsts = range(0, len(made), times)
+    if ended is not None:
+        ended += [stopped[first : first + times] for first in firsts]
+    return [made[first : first + times] for first in firsts]
 
 
 def pass_at(k: int, right: Sequence[Sequence[bool]]) -> float:

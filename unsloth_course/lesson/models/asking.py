@@ -86,7 +86,8 @@ def complete(
 
     Greedily, unless `drawn` holds other arguments of `generate`. Works in batches of `at_once` prompts, 64 if not
     given, with padding on the left. Control tokens other than the end are left visible in the text. To a list `ended`
-    is added, for each prompt, whether the text stopped by itself, and to a list `tokens` its token ids, the end too.
+    is added, for each text, whether it stopped by itself, and to a list `tokens` its token ids, the end too. With
+    `num_return_sequences`, the texts of a prompt follow one another.
     """
     import torch
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from unsloth_course.core import markup
 from unsloth_course.core.errors import CourseError
+from unsloth_course.core.writing import cut
 from unsloth_course.lesson.rewards.paying import _answers
 
 EPSILON = 1e-4  # TRL adds it to the standard deviation
@@ -144,10 +145,9 @@ def lesson_of(rewards: Sequence[float | None]) -> str:
 
 def _shown(text: str, most: int = SHOWN) -> str:
     """A text on one line, with what cannot be seen made visible, cut to `most` characters."""
-    text = text if len(text) <= most else text[: most - 1] + "…"
     return "".join(
         " ⏎ " if character == "\n" else character if character.isprintable() else f"<U+{ord(character):04X}>"
-        for character in text
+        for character in cut(text, most, "…")
     )
 
 
