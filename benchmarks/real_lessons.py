@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "benchmarks")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "benchmarks"), str(ROOT / "upkeep")]
 
 from unsloth_course.lesson.profile import HUB_DATA, HUB_MODEL, POCKET, SMOLLM2  # noqa: E402 -- found only now
 

@@ -150,13 +150,14 @@ def unsloth_source(name: str) -> Path:
 
 
 def script(name: str) -> Any:
-    """A script of benchmarks/ as a module, with the other scripts in reach."""
-    folder = str(REPOSITORY / "benchmarks")
-    sys.path.insert(0, folder)
+    """A script of benchmarks/ or upkeep/ as a module, with the other scripts in reach."""
+    folders = [str(REPOSITORY / "benchmarks"), str(REPOSITORY / "upkeep")]
+    sys.path[:0] = folders
     try:
         return importlib.import_module(name)
     finally:
-        sys.path.remove(folder)
+        for folder in folders:
+            sys.path.remove(folder)
 
 
 @pytest.fixture(scope="session")

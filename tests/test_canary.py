@@ -172,6 +172,6 @@ def test_a_version_that_cannot_be_had_is_told(quick):
 
 def test_the_script_explains_itself():
     done = subprocess.run(
-        [sys.executable, "benchmarks/canary.py", "--help"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+        [sys.executable, "upkeep/canary.py", "--help"], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0 and "Control and canary" in done.stdout

@@ -11,7 +11,7 @@ from unsloth_course.commands import runner
 from unsloth_course.core import lessons
 from unsloth_course.core.places import REPOSITORY
 
-PAGES = sorted(path for folder in (".", "benchmarks", "docs") for path in (REPOSITORY / folder).glob("*.md"))
+PAGES = sorted(path for folder in (".", "benchmarks", "docs", "upkeep") for path in (REPOSITORY / folder).glob("*.md"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
@@ -29,7 +29,7 @@ def table():
 def test_the_tables_are_those_of_the_recorded_files(table):
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert set(re.findall(r"<!-- table: (\w+) -->", readme)) == set(table.TABLES)
-    assert table.filled(readme, table.recorded()) == readme, "run python benchmarks/table.py --write"
+    assert table.filled(readme, table.recorded()) == readme, "run python upkeep/table.py --write"
 
 
 def test_what_the_readme_says_in_words_is_what_its_tables_say(table):
@@ -66,7 +66,7 @@ def test_the_pictures_are_the_stored_outputs_of_the_lesson(lesson):
 def test_the_x_ray_is_the_stored_output_of_the_lesson():
     made = script("xray_picture")
     with Image.open(made.PICTURE) as picture:
-        assert picture.text["source"] == made.fingerprint(made.stored()), "run python benchmarks/xray_picture.py"
+        assert picture.text["source"] == made.fingerprint(made.stored()), "run python upkeep/xray_picture.py"
 
 
 def test_the_readme_names_every_written_lesson():

@@ -174,7 +174,7 @@ def test_a_leg_that_failed_is_said_and_nothing_is_made_up(page, record):
 def test_the_page_is_that_of_the_record(page):
     text = page.PAGE.read_text(encoding="utf-8")
     assert set(re.findall(r"<!-- table: (\w+) -->", text)) == set(page.tables())
-    assert page.filled(text, page.tables()) == text, "run python benchmarks/page.py --write"
+    assert page.filled(text, page.tables()) == text, "run python upkeep/page.py --write"
 
 
 def test_the_prose_of_the_page_is_that_of_the_record(page):

@@ -50,7 +50,7 @@ class TestEach:
 
     def test_runs_scripts_that_exist(self, path):
         for step in steps(read(path)):
-            for name in re.findall(r"(?:\.ci|benchmarks)/[\w.]+|setup_venv\.\w+", step.get("run", "")):
+            for name in re.findall(r"(?:\.ci|benchmarks|upkeep)/[\w.]+|setup_venv\.\w+", step.get("run", "")):
                 assert (REPOSITORY / name).is_file(), name
 
 

@@ -22,7 +22,7 @@ def test_the_take_keeps_to_its_length_and_segments(lesson, profile):
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_the_minutes_in_the_notebook_are_those_of_the_clock(lesson):
     notebook = nbformat.read(lessons.notebook_path(lesson), 4)
-    assert clock.with_minutes(notebook, clock.board(lesson, notebook)) == [], "python benchmarks/minutes.py --write"
+    assert clock.with_minutes(notebook, clock.board(lesson, notebook)) == [], "python upkeep/minutes.py --write"
 
 
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
@@ -30,7 +30,7 @@ def test_the_minutes_in_the_notebook_are_those_of_the_clock(lesson):
 def test_nearly_every_cell_has_been_timed(lesson, profile):
     board = made.board_of(lesson, profile)
     known = {scene.cell.id for scene in board.scenes}
-    assert len(board.unmeasured) <= 2, "python benchmarks/cell_seconds.py"
+    assert len(board.unmeasured) <= 2, "python upkeep/cell_seconds.py"
     assert set(clock.recorded_seconds(lesson, profile)["cells"]) <= known
 
 

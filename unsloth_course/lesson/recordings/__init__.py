@@ -1,6 +1,6 @@
 """Recorded runs of the lessons: what a learner's own curve is laid over, and what a learner without a GPU looks at.
 
-`benchmarks/record.py` makes a recording from the results files of three or more seeds; it is shipped in
+`upkeep/record.py` makes a recording from the results files of three or more seeds; it is shipped in
 `recorded/runs/` with device, versions and date: as `<lesson>-<profile>.json` of the bundled model, and as
 `<lesson>-<profile>-smollm2.json` of the real one. A run is compared only where its weights and the source of its rows
 are those of the recorded ones, which `fingerprint` tells by their content and not by their names.

@@ -79,7 +79,7 @@ def read(lesson: str, profile: str, folder: Path = RECORDED, real: bool = False)
 
 
 def write(recording: Recording, folder: Path = RECORDED) -> Path:
-    """Writes a recording under its `file_name`; for `benchmarks/record.py`."""
+    """Writes a recording under its `file_name`; for `upkeep/record.py`."""
     kept = {key: value for key, value in vars(recording).items() if key not in ("runs", "why")}
     lines = [f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in kept.items()]
     runs = ",\n".join(json.dumps(vars(run), allow_nan=False) for run in recording.runs)

@@ -1,7 +1,7 @@
 """Makes the README's tables from `benchmarks/recorded/*.json`, the results files of recorded runs.
 
-    python benchmarks/table.py            # prints them
-    python benchmarks/table.py --write    # puts them into README.md, between their markers
+    python upkeep/table.py            # prints them
+    python upkeep/table.py --write    # puts them into README.md, between their markers
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`. A lesson that nobody has recorded yet says so.
 """
@@ -31,7 +31,7 @@ from unsloth_course.lesson.recordings import Measured, rounded  # noqa: E402
 from unsloth_course.lesson.scoreboard import SCORES  # noqa: E402
 from unsloth_course.studio import clock  # noqa: E402
 
-sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+sys.path.insert(0, str(REPOSITORY / "upkeep"))
 from record import measures as measures_of  # noqa: E402
 
 # In learning order: what it is called, what its notebook teaches, and what the method is for.

@@ -1,6 +1,6 @@
 """Makes `docs/pictures/lora-xray.png`: the stored output of the LoRA lesson's X-ray cell, as a browser draws it.
 
-    python benchmarks/xray_picture.py [--chromium PROGRAM]
+    python upkeep/xray_picture.py [--chromium PROGRAM]
 
 The picture's own text `source` holds the SHA-256 of that output; a test compares it, so that the picture cannot be that
 of another run.

@@ -1,7 +1,7 @@
 """Makes the recordings of the lessons from the results files of three or more runs that differ in the seed alone.
 
-    python benchmarks/record.py results-1/lora.json results-2/lora.json results-3/lora.json
-    python benchmarks/record.py records.tar.gz
+    python upkeep/record.py results-1/lora.json results-2/lora.json results-3/lora.json
+    python upkeep/record.py records.tar.gz
 
 Writes `unsloth_course/recorded/runs/<lesson>-<profile>[-smollm2].json`. The samples are those of the first file, so
 name the run with the lesson's own seed first. Refuses runs that differ in what must be equal, and a run whose verdict

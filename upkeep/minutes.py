@@ -1,7 +1,7 @@
 """The minutes that the notebooks say of their sections, compared with what their speaker notes take.
 
-    python benchmarks/minutes.py            # prints minutes of segments, what is out of range, and what would change
-    python benchmarks/minutes.py --write    # puts `metadata.course.minutes` on the first cell of each section
+    python upkeep/minutes.py            # prints minutes of segments, what is out of range, and what would change
+    python upkeep/minutes.py --write    # puts `metadata.course.minutes` on the first cell of each section
 
 Minutes are those of the cpu profile, rounded to halves; the pace is 140 words a minute.
 """

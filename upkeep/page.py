@@ -1,7 +1,7 @@
 """Makes the tables and the picture of `benchmarks/README.md` from the recorded GPU figures.
 
-    python benchmarks/page.py            # prints the tables
-    python benchmarks/page.py --write    # puts them into benchmarks/README.md, between their markers, and draws
+    python upkeep/page.py            # prints the tables
+    python upkeep/page.py --write    # puts them into benchmarks/README.md, between their markers, and draws
 
 It reads `recorded/gpu-speed.json` (`speed.py`) and `recorded/gpu-two.json` (`two_gpus.py`).
 """

@@ -1,6 +1,6 @@
 """Asks every address that the Markdown pages and notebooks name whether it still answers.
 
-    python benchmarks/links.py [--list]
+    python upkeep/links.py [--list]
 
 Standard library only. An address that answers with 404 or 410, or whose host is not known, is dead, and the exit
 status is then 1. What refuses a program (403, 429, 5xx) or is slow is named and not counted. Addresses of the course's
@@ -25,7 +25,7 @@ DEAD = (404, 410)
 
 def texts(root: Path) -> Iterator[tuple[Path, str]]:
     """Every page of the repository, and the Markdown cells of every notebook."""
-    for folder in (".", "docs", "benchmarks", "unsloth_course/pocket"):
+    for folder in (".", "docs", "benchmarks", "upkeep", "unsloth_course/pocket"):
         yield from ((path, path.read_text(encoding="utf-8")) for path in sorted((root / folder).glob("*.md")))
     for path in sorted((root / "notebooks").rglob("*.ipynb")):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]

@@ -1,6 +1,6 @@
 """Control and canary: the pinned versions, and the newest that Unsloth allows. Which package broke what?
 
-    python benchmarks/canary.py --out DIR [--only peft,accelerate] [--uncapped] [--no-run]
+    python upkeep/canary.py --out DIR [--only peft,accelerate] [--uncapped] [--no-run]
 
 Control is the environment that this script runs in, with the pins of requirements.txt. Canary is the same with the
 newest versions in front that nobody's metadata rules out: the caps are those of the newest Unsloth, and of the other

@@ -1,7 +1,7 @@
 """Writes how long each cell ran, from executed copies of the lessons, into unsloth_course/recorded/cell_seconds.json.
 
     python -m unsloth_course run all --profile cpu --out FOLDER
-    python benchmarks/cell_seconds.py FOLDER --profile cpu [--remark "other work on the machine"]
+    python upkeep/cell_seconds.py FOLDER --profile cpu [--remark "other work on the machine"]
 
 `run` keeps nbclient's timings in the executed copy. The device is that of the results file beside the copy; where there
 is none, say it with --device. Lessons that are not in the folder keep what was recorded before.
