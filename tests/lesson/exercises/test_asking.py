@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lesson.exercises.sources import ALL, build
+from lesson.exercises.sources import ALL, solution
 from unsloth_course.lesson.exercises.asking import Given, Learner, NotTried, Wrong, brief
 
 by_id = pytest.mark.parametrize("one", ALL, ids=lambda one: one.id)
@@ -53,7 +53,7 @@ def test_whatever_a_function_returns_is_found_wrong_in_a_sentence(one, value):
 @given(data=st.data())
 def test_whatever_it_returns_after_right_answers_is_a_sentence_too(one, data):
     """Right for a while, then anything: each question of a check meets each kind of answer."""
-    right, after, value = build(one, one.solution), data.draw(st.integers(1, 30)), data.draw(values)
+    right, after, value = solution(one.id), data.draw(st.integers(1, 30)), data.draw(values)
     calls = []
 
     def answer(*arguments, **keywords):
@@ -98,7 +98,7 @@ def test_nothing_is_no_attempt(one, nothing):
 @by_id
 def test_a_function_cannot_spoil_the_check_by_changing_what_it_was_given(one):
     """It empties every list it gets, after it has answered; the check goes on with its own copies."""
-    right = build(one, one.solution)
+    right = solution(one.id)
 
     def answer(*arguments, **keywords):
         value = right(*arguments, **keywords)

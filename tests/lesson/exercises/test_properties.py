@@ -1,7 +1,9 @@
 """The solutions against other sources of truth, and right answers that look different from the solutions."""
 
+import itertools
 import math
 import random
+import statistics
 
 import numpy as np
 import pytest
@@ -307,7 +309,116 @@ def test_cpt_3_accepts_every_shuffle(seed):
     assert exercises.find("cpt.3").test(mix) is None
 
 
-# Wrong answers beyond the three that each exercise names
+# Wrong answers
+
+
+def added_into_the_base(W, A, B, alpha):
+    W += alpha / len(A) * B @ A
+    return W
+
+
+def transposed(W, A, B, alpha):
+    return W + alpha / len(A) * A.T @ B.T
+
+
+def labels_without_padding_ids(ids, start, length):
+    return [-100] * start + [-100 if token == ids[-1] else token for token in ids[start:]]
+
+
+def each_model_drawn_by_itself(lora, full, rng):
+    means = []
+    for _ in range(1000):
+        one, two = (np.array(side)[rng.integers(len(side), size=len(side))].mean() for side in (full, lora))
+        means.append(one - two)
+    return tuple(np.percentile(means, [2.5, 97.5]))
+
+
+def drawn_without_replacement(lora, full, rng):
+    means = [rng.permutation(np.subtract(full, lora)).mean() for _ in range(1000)]
+    return tuple(np.percentile(means, [2.5, 97.5]))
+
+
+def five_per_cent_cut_off_either_end(lora, full, rng):
+    change = np.subtract(full, lora)
+    return tuple(np.percentile(change[rng.integers(len(change), size=(1000, len(change)))].mean(axis=1), [5, 95]))
+
+
+def rank_of(values, share):
+    return int(np.argmax(np.cumsum(values) / values.sum() >= share)) + 1
+
+
+def overflows(chosen, rejected, ref_chosen, ref_rejected, beta):
+    margin = (chosen - ref_chosen) - (rejected - ref_rejected)
+    return -math.log(1 / (1 + math.exp(-beta * margin)))
+
+
+def cut_where_the_texts_part(chosen, rejected):
+    pairs = zip(chosen, rejected, strict=False)
+    prompt = "".join(one for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    good, bad = chosen[len(prompt) :].strip(), rejected[len(prompt) :].strip()
+    return (prompt.rstrip(), good, bad) if "Assistant:" in prompt and good and bad else None
+
+
+def cut_at_the_first_turn(chosen, rejected):
+    turn = "\n\nAssistant:"
+    (prompt, found, good), (other, _, bad) = chosen.partition(turn), rejected.partition(turn)
+    return (prompt + turn, good.strip(), bad.strip()) if found and prompt == other and good and bad else None
+
+
+def histories_not_compared(chosen, rejected):
+    turn = "\n\nAssistant:"
+    (prompt, found, good), (_, _, bad) = chosen.rpartition(turn), rejected.rpartition(turn)
+    return (prompt + turn, good.strip(), bad.strip()) if found and good.strip() and bad.strip() else None
+
+
+def correctness_ignored(base, runs):
+    best = max(runs, key=lambda run: run["preferred"])
+    return best if best["preferred"] > base["preferred"] else None
+
+
+def never_none(base, runs):
+    good = [run for run in runs if run["correct"] >= base["correct"] - 0.05]
+    return max(good or runs, key=lambda run: run["preferred"])
+
+
+def groups_of(rewards, size):
+    return [rewards[i : i + size] for i in range(0, len(rewards), size)]
+
+
+def divided_by_zero(rewards, size):
+    return [(r - statistics.mean(g)) / statistics.stdev(g) for g in groups_of(rewards, size) for r in g]
+
+
+def not_divided(rewards, size):
+    return [r - statistics.mean(g) for g in groups_of(rewards, size) for r in g]
+
+
+def said_by(completions):
+    return [completion[0]["content"] for completion in completions]
+
+
+def answer_anywhere(completions, answer, **kwargs):
+    return [float(a in text) for text, a in zip(said_by(completions), answer, strict=True)]
+
+
+def raises_where_there_is_no_number(completions, answer, **kwargs):
+    given = [int(text.split("####")[1]) for text in said_by(completions)]
+    return [float(g == int(a)) for g, a in zip(given, answer, strict=True)]
+
+
+def last_mark_counts(completions, answer, **kwargs):
+    given = [text.rpartition("####")[2].strip() for text in said_by(completions)]
+    return [float(g == a) for g, a in zip(given, answer, strict=True)]
+
+
+def no_end_between_texts(texts, end, length):
+    stream = [token for text in texts for token in text]
+    return [stream[i : i + length] for i in range(0, len(stream) - len(stream) % length, length)]
+
+
+def last_block_kept_short(texts, end, length):
+    stream = [token for text in texts for token in [*text, end]]
+    return [stream[i : i + length] for i in range(0, len(stream), length)]
 
 
 def labels_without_the_end(ids, start, length):
@@ -339,14 +450,11 @@ def replay_twice(domain, general, share, seed):
 
 
 def population_advantages(rewards, size):
-    import statistics
-
-    groups = [rewards[i : i + size] for i in range(0, len(rewards), size)]
-    return [(r - statistics.mean(g)) / (statistics.pstdev(g) + 1e-4) for g in groups for r in g]
+    return [(r - statistics.mean(g)) / (statistics.pstdev(g) + 1e-4) for g in groups_of(rewards, size) for r in g]
 
 
 def strict_reward(completions, answer, **kwargs):
-    return [float(c[0]["content"] == f"#### {a}") for c, a in zip(completions, answer, strict=True)]
+    return [float(text == f"#### {a}") for text, a in zip(said_by(completions), answer, strict=True)]
 
 
 def ignores_kwargs(completions, answer):
@@ -373,7 +481,52 @@ def guesses_when_empty(chosen, rejected):
     return (prompt + turn, good.strip(), bad.strip()) if prompt == other else None
 
 
-MORE_WRONG = [
+WRONG = [
+    ("lora.1", lambda shapes, rank: sum(rank * inputs * outputs for inputs, outputs in shapes)),
+    ("lora.1", lambda shapes, rank: sum(2 * rank * inputs for inputs, _ in shapes)),
+    ("lora.1", lambda shapes, rank: sum(rank * outputs for _, outputs in shapes)),
+    ("lora.2", lambda W, A, B, alpha: W + B @ A),
+    ("lora.2", lambda W, A, B, alpha: W + alpha / len(A) ** 0.5 * B @ A),
+    ("lora.2", added_into_the_base),
+    ("lora.3", labels_without_padding_ids),
+    ("lora.3", lambda ids, start, length: [*solution("lora.3")(ids, start, length)[1:], -100]),
+    ("lora.3", lambda ids, start, length: solution("lora.3")(ids, 0, length)),
+    ("full.1", lambda total, trained: 4 * total + 4 * trained),
+    ("full.1", lambda total, trained: 8 * total + 8 * trained),
+    ("full.1", lambda total, trained: 4 * total + 8 * trained),
+    ("full.2", each_model_drawn_by_itself),
+    ("full.2", drawn_without_replacement),
+    ("full.2", five_per_cent_cut_off_either_end),
+    ("full.3", lambda change, share: rank_of(np.linalg.svd(change, compute_uv=False), share)),
+    ("full.3", lambda change, share: solution("full.3")(change, share) - 1),
+    ("full.3", lambda change, share: rank_of(np.sort((change**2).sum(axis=1))[::-1], share)),
+    ("dpo.1", lambda c, r, rc, rr, beta: solution("dpo.1")(c, r, 0, 0, beta)),
+    ("dpo.1", lambda c, r, rc, rr, beta: beta * solution("dpo.1")(c, r, rc, rr, 1)),
+    ("dpo.1", overflows),
+    ("dpo.2", cut_where_the_texts_part),
+    ("dpo.2", cut_at_the_first_turn),
+    ("dpo.2", histories_not_compared),
+    ("dpo.3", lambda base, runs: max(runs, key=lambda run: run["margin"])),
+    ("dpo.3", correctness_ignored),
+    ("dpo.3", never_none),
+    ("grpo.1", lambda rewards, size: solution("grpo.1")(rewards, len(rewards))),
+    ("grpo.1", not_divided),
+    ("grpo.1", divided_by_zero),
+    ("grpo.2", answer_anywhere),
+    ("grpo.2", raises_where_there_is_no_number),
+    ("grpo.2", last_mark_counts),
+    ("grpo.3", lambda k, right: sum(1 - (1 - sum(tries) / len(tries)) ** k for tries in right) / len(right)),
+    ("grpo.3", lambda k, right: sum(any(tries[:k]) for tries in right) / len(right)),
+    ("grpo.3", lambda k, right: solution("grpo.3")(k, [[*itertools.chain(*right)]])),
+    ("cpt.1", lambda losses: np.mean([solution("cpt.1")([text]) for text in losses])),
+    ("cpt.1", lambda losses: math.exp(np.mean([np.mean(text) for text in losses]))),
+    ("cpt.1", lambda losses: 2 ** math.log(solution("cpt.1")(losses))),
+    ("cpt.2", no_end_between_texts),
+    ("cpt.2", lambda texts, end, length: [b for text in texts for b in solution("cpt.2")([text], end, length)]),
+    ("cpt.2", last_block_kept_short),
+    ("cpt.3", lambda domain, general, share, seed: solution("cpt.3")(domain, general, share / (1 + share), seed)),
+    ("cpt.3", lambda domain, general, share, seed: solution("cpt.3")(domain, general, share, random.random())),
+    ("cpt.3", lambda domain, general, share, seed: sorted(solution("cpt.3")(domain, general, share, seed))),
     ("lora.1", lambda shapes, rank: sum(rank * inputs for inputs, _ in shapes)),
     ("lora.1", lambda shapes, rank: sum(rank + inputs + outputs for inputs, outputs in shapes)),
     ("lora.1", lambda shapes, rank: rank * sum(map(sum, set(shapes)))),
@@ -381,7 +534,7 @@ MORE_WRONG = [
     ("lora.2", lambda W, A, B, alpha: alpha / len(A) * B @ A),
     ("lora.2", lambda W, A, B, alpha: W - alpha / len(A) * B @ A),
     ("lora.2", lambda W, A, B, alpha: W + alpha / len(B) * B @ A),
-    ("lora.2", lambda W, A, B, alpha: W + alpha / len(A) * A.T @ B.T),
+    ("lora.2", transposed),
     ("lora.3", labels_without_the_end),
     ("lora.3", aliased_labels),
     ("lora.3", lambda ids, start, length: list(ids)),
@@ -428,6 +581,16 @@ MORE_WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("name", "answer"), MORE_WRONG)
-def test_other_wrong_answers_are_found_out_too(name, answer):
-    assert exercises.find(name).test(answer) is not None
+RAISING = (overflows, transposed, raises_where_there_is_no_number, ignores_kwargs)
+
+
+@pytest.mark.parametrize(("name", "answer"), WRONG)
+def test_a_wrong_answer_is_found_out(name, answer):
+    one = exercises.find(name)
+    found, again = one.test(answer), one.test(answer)
+    assert found is not None, "this wrong answer passes"
+    assert found.startswith(f"{one.function}(") and found.endswith(".") and "\n" not in found
+    # It is a wrong answer and not a broken one: it is refused for what it says, or where its fault is to raise.
+    assert ("raised" in found) == (answer in RAISING), found
+    # Whoever draws without the seed gets another list each time; what is wrong with it stays.
+    assert found == again or found.rpartition(": ")[2] == again.rpartition(": ")[2]

@@ -3,9 +3,10 @@
 import html
 import json
 import re
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from textwrap import indent
 
+from unsloth_course.core.lessons import NAMES
 from unsloth_course.lesson.exercises.exercise import Exercise
 from unsloth_course.lesson.exercises.record import Tries
 
@@ -22,7 +23,7 @@ class Shown:
         raise NotImplementedError
 
     def __str__(self) -> str:
-        return "\n\n".join(_indented(text) if kind == "code" else text for kind, text in self._blocks())
+        return "\n\n".join(indent(text, "    ") if kind == "code" else text for kind, text in self._blocks())
 
     __repr__ = __str__
 
@@ -37,62 +38,36 @@ class Shown:
         return "".join(parts)
 
 
-def _indented(code: str) -> str:
-    return "\n".join(f"    {line}".rstrip() for line in code.split("\n"))
-
-
 def helped(exercise: Exercise, failed: int) -> list[tuple[str, str]]:
     """What a learner gets to read after so many failed attempts: hint, hint, solution."""
-    hints = [("text", f"Hint {n}: {hint}") for n, hint in enumerate(exercise.hints, 1)]
     if failed > HINTS:
         return [
             ("text", "Here is a solution. Read it, then write your own without looking."),
             ("code", exercise.solution),
         ]
-    return hints[:failed]
+    return [("text", f"Hint {n}: {hint}") for n, hint in enumerate(exercise.hints[:failed], 1)]
 
 
 @dataclass(frozen=True, repr=False)
 class Verdict(Shown):
     """What a check found.
 
-    state: "right", "wrong" or "not tried". found: the sentence that says why, "" for a right answer.
-    tries: the attempts so far, this one included. note: a sentence when progress could not be kept.
+    state: "right", "wrong" or "not tried". found: the sentence that says why, or what is solved by a right answer.
+    tries: the attempts so far, this one included. note: a sentence when progress could not be kept. True when right.
     """
 
     exercise: Exercise
     state: str
     found: str
     tries: Tries
-    solved_in_lesson: str = ""
     note: str = ""
 
-    @property
-    def right(self) -> bool:
-        """Whether the answer has every property."""
-        return self.state == "right"
-
     def __bool__(self) -> bool:
-        return self.right
-
-    @property
-    def hint(self) -> str:
-        """The newest hint that this many failed attempts earn, "" before the first and beside the solution."""
-        failed = self.tries.failed
-        return self.exercise.hints[failed - 1] if self.state == "wrong" and failed <= HINTS else ""
-
-    @property
-    def solution(self) -> str:
-        """The source text of a solution from the third failed attempt on, "" before."""
-        return self.exercise.solution if self.state == "wrong" and self.tries.failed > HINTS else ""
+        return self.state == "right"
 
     def _blocks(self) -> list[tuple[str, str]]:
         headline = f"{self.exercise.id} · {self.exercise.title}: {self.state}."
-        if self.right:
-            solved = self.solved_in_lesson
-            body = [("text", f"Every property holds. {solved[:1].upper()}{solved[1:]}".strip())]
-        else:
-            body = [("text", self.found)]
+        body = [("text", self.found)]
         if self.state == "wrong":
             body += helped(self.exercise, self.tries.failed)
         return [("title", headline), *body, *([("text", self.note)] if self.note else [])]
@@ -100,92 +75,70 @@ class Verdict(Shown):
 
 @dataclass(frozen=True, repr=False)
 class Progress(Shown):
-    """How far a learner has come: every exercise with its tries, in the course's order."""
+    """How far a learner has come: every exercise with its tries, in the course's order.
+
+    details: whether each exercise has a line of its own. file: where it is kept. note: a sentence where it is not.
+    """
 
     exercises: list[tuple[Exercise, Tries]]
     details: bool = False
     file: str = ""
     note: str = ""
-    names: dict[str, str] = field(default_factory=dict)
 
     @property
     def solved(self) -> int:
         """How many of them are solved."""
         return sum(tries.solved is not None for _, tries in self.exercises)
 
-    @property
-    def total(self) -> int:
-        """How many there are."""
-        return len(self.exercises)
-
-    def lessons(self) -> list[tuple[str, list[tuple[Exercise, Tries]]]]:
-        """The exercises of each lesson, under its full name."""
-        found: dict[str, list[tuple[Exercise, Tries]]] = {}
+    def lessons(self) -> dict[str, list[Tries]]:
+        """The tries at each lesson's exercises, under its full name."""
+        found: dict[str, list[Tries]] = {}
         for exercise, tries in self.exercises:
-            found.setdefault(self.names.get(exercise.lesson, exercise.lesson), []).append((exercise, tries))
-        return list(found.items())
+            found.setdefault(NAMES[exercise.lesson], []).append(tries)
+        return found
 
-    def lines(self) -> list[str]:
-        """One line per lesson, with a mark per exercise, and where details are wanted one per exercise."""
-        width = max(map(len, ("all", *self.names.values())))
-        lines = []
-        for name, members in self.lessons():
-            lines.append(f"{name:<{width}}  {bar([tries for _, tries in members])}")
-            if self.details:
-                lines += [f"  {one.id:<7} {one.title}: {described(tries)}" for one, tries in members]
-        if len(self.lessons()) > 1:
-            lines.append(f"{'all':<{width}}  {self.solved} of {self.total} solved")
-        return lines
+    def each(self) -> list[str]:
+        """A line for each exercise, where details are wanted."""
+        return [f"  {one.id:<7} {one.title}: {described(tries)}" for one, tries in self.exercises if self.details]
 
     def _blocks(self) -> list[tuple[str, str]]:
-        legend = "# solved, - tried, . not tried"
-        return [("code", "\n".join([*self.lines(), legend])), *([("text", self.note)] if self.note else [])]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The progress as plain values, for JSON."""
-        return {
-            "solved": self.solved,
-            "total": self.total,
-            "file": self.file,
-            "note": self.note,
-            "exercises": [
-                {
-                    "id": one.id,
-                    "lesson": one.lesson,
-                    "title": one.title,
-                    "solved": tries.solved is not None,
-                    "attempts": tries.failed if tries.solved is None else tries.solved,
-                }
-                for one, tries in self.exercises
-            ],
-        }
+        width, lessons = max(map(len, NAMES.values())), self.lessons()
+        lines = [f"{name:<{width}}  {bar(tries)}" for name, tries in lessons.items()] + self.each()
+        if len(lessons) > 1:
+            lines.append(f"{'all':<{width}}  {self.solved} of {len(self.exercises)} solved")
+        lines.append("# solved, - tried, . not tried")
+        return [("code", "\n".join(lines)), *([("text", self.note)] if self.note else [])]
 
     def to_json(self) -> str:
         """The progress as JSON text."""
-        return json.dumps(self.to_dict(), indent=2)
+        each = [
+            {
+                "id": one.id,
+                "lesson": one.lesson,
+                "title": one.title,
+                "solved": tries.solved is not None,
+                "attempts": tries.failed if tries.solved is None else tries.solved,
+            }
+            for one, tries in self.exercises
+        ]
+        counts = {"solved": self.solved, "total": len(self.exercises), "file": self.file, "note": self.note}
+        return json.dumps({**counts, "exercises": each}, indent=2)
 
-    def draw(self, console: Any = None) -> None:
-        """Draws the bars in a terminal. console: a rich Console; else standard output."""
+    def draw(self) -> None:
+        """Draws the bars in a terminal."""
         from rich.console import Console
         from rich.progress_bar import ProgressBar
         from rich.table import Table
-        from rich.text import Text
 
-        console = console or Console()
-        table = Table.grid(padding=(0, 2))
-        for name, members in self.lessons():
-            done = sum(tries.solved is not None for _, tries in members)
-            table.add_row(Text(name), ProgressBar(len(members), done, width=24), Text(f"{done} of {len(members)}"))
-        if len(self.lessons()) > 1:
-            table.add_row(
-                Text("all"), ProgressBar(self.total, self.solved, width=24), Text(f"{self.solved} of {self.total}")
-            )
+        console, table, bars = Console(), Table.grid(padding=(0, 2)), self.lessons()
+        if len(bars) > 1:
+            bars["all"] = [tries for _, tries in self.exercises]
+        for name, tries in bars.items():
+            done = sum(one.solved is not None for one in tries)
+            table.add_row(name, ProgressBar(len(tries), done, width=24), f"{done} of {len(tries)}")
         console.print(table)
-        if self.details:
-            for one, tries in self.exercises:
-                console.print(Text(f"  {one.id:<7} {one.title}: {described(tries)}"), soft_wrap=True)
-        if self.note:
-            console.print(Text(self.note), soft_wrap=True)
+        for line in filter(None, [*self.each(), self.note]):
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def bar(tries: list[Tries]) -> str:

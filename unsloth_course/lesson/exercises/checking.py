@@ -32,12 +32,13 @@ def check(exercise: str, answer: object = None) -> Verdict:
         fault = found.test(answer)
     except NotTried as reason:
         record = Record()
-        return Verdict(found, "not tried", str(reason), record.tries(found.id), note=record.note)
+        return Verdict(found, "not tried", str(reason), record.tries(found.id), record.note)
     record = Record()
     tries = record.add(found.id, right=fault is None)
     members = [record.tries(one.id) for one in ALL.values() if one.lesson == found.lesson]
-    solved = f"{LESSONS[found.lesson]} {bar(members)} solved."
-    return Verdict(found, "wrong" if fault else "right", fault or "", tries, solved, record.note)
+    lesson = LESSONS[found.lesson]
+    right = f"Every property holds. {lesson[0].upper()}{lesson[1:]} {bar(members)} solved."
+    return Verdict(found, "wrong" if fault else "right", fault or right, tries, record.note)
 
 
 def progress(lesson: str | None = None) -> Progress:
@@ -49,4 +50,4 @@ def progress(lesson: str | None = None) -> Progress:
         raise CourseError(f"There is no lesson named {lesson!r}; the lessons with exercises are {', '.join(LESSONS)}.")
     record = Record()
     members = [(one, record.tries(one.id)) for one in ALL.values() if lesson in (None, one.lesson)]
-    return Progress(members, lesson is not None, str(record.path or ""), record.note, LESSONS)
+    return Progress(members, lesson is not None, str(record.path or ""), record.note)

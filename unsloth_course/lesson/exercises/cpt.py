@@ -95,16 +95,6 @@ EXERCISES = (
     Exercise(
         id="cpt.1",
         title="Perplexity of several texts",
-        task=source("""
-            `losses` holds a list for each text: the loss of each of its tokens, in
-            nats. Return the perplexity of all of them together. Every token counts
-            the same, whether its text is long or short.
-        """),
-        function="perplexity_of",
-        stub=source("""
-            def perplexity_of(losses):
-                return ...  # losses: [[2.1, 0.3, ...], ...]
-        """),
         solution=source("""
             import math
 
@@ -117,45 +107,11 @@ EXERCISES = (
             "Perplexity is the exponential of a mean. The mean over what?",
             "Add up the losses of all texts, divide by the number of all tokens, and only then take `math.exp`.",
         ),
-        wrong={
-            "the mean of perplexities": source("""
-                import math
-
-
-                def perplexity_of(losses):
-                    each = [math.exp(sum(text) / len(text)) for text in losses]
-                    return sum(each) / len(each)
-            """),
-            "the mean of means": source("""
-                import math
-
-
-                def perplexity_of(losses):
-                    means = [sum(text) / len(text) for text in losses]
-                    return math.exp(sum(means) / len(means))
-            """),
-            "bits taken for nats": source("""
-                def perplexity_of(losses):
-                    tokens = [loss for text in losses for loss in text]
-                    return 2 ** (sum(tokens) / len(tokens))
-            """),
-        },
         properties=_perplexities,
     ),
     Exercise(
         id="cpt.2",
         title="Pack texts into blocks",
-        task=source("""
-            Each text is a list of token ids. Put them one after the other, with the
-            token `end` after each, and cut that stream into blocks of `length`
-            tokens. Nothing may be lost but what does not fill the last block. Return
-            the blocks, a list of lists.
-        """),
-        function="pack_texts",
-        stub=source("""
-            def pack_texts(texts, end, length):
-                return ...  # [[...], [...], ...]
-        """),
         solution=source("""
             def pack_texts(texts, end, length):
                 stream = []
@@ -169,46 +125,11 @@ EXERCISES = (
             "`stream += [*text, end]` for each text; then `stream[i : i + length]` for `i` in steps of `length`, "
             "the last one only if it is full.",
         ),
-        wrong={
-            "no end between texts": source("""
-                def pack_texts(texts, end, length):
-                    stream = [token for text in texts for token in text]
-                    whole = len(stream) - len(stream) % length
-                    return [stream[i : i + length] for i in range(0, whole, length)]
-            """),
-            "every text cut by itself": source("""
-                def pack_texts(texts, end, length):
-                    blocks = []
-                    for text in texts:
-                        row = [*text, end]
-                        for i in range(0, len(row) - length + 1, length):
-                            blocks.append(row[i : i + length])
-                    return blocks
-            """),
-            "the last block kept short": source("""
-                def pack_texts(texts, end, length):
-                    stream = [token for text in texts for token in [*text, end]]
-                    starts = range(0, len(stream), length)
-                    return [stream[i : i + length] for i in starts]
-            """),
-        },
         properties=_packs,
     ),
     Exercise(
         id="cpt.3",
         title="Mix in replay",
-        task=source("""
-            Both `domain` and `general` are lists of blocks of the same length. Return
-            a new list with all domain blocks and so many of the general ones that
-            they make up `share` of the result, none of them twice, all in random
-            order. The same `seed` gives the same list. `share` is below 1, and there
-            are enough general blocks.
-        """),
-        function="mix_replay",
-        stub=source("""
-            def mix_replay(domain, general, share, seed):
-                return ...  # a new list of blocks
-        """),
         solution=source("""
             import random
 
@@ -225,38 +146,6 @@ EXERCISES = (
             "From g / (d + g) = share follows g = d * share / (1 - share). A `random.Random(seed)` of your own can "
             "`sample` and `shuffle`, and follows the seed.",
         ),
-        wrong={
-            "a share of the domain blocks": source("""
-                import random
-
-
-                def mix_replay(domain, general, share, seed):
-                    rng = random.Random(seed)
-                    blocks = domain + rng.sample(general, round(len(domain) * share))
-                    rng.shuffle(blocks)
-                    return blocks
-            """),
-            "the seed not used": source("""
-                import random
-
-
-                def mix_replay(domain, general, share, seed):
-                    count = round(len(domain) * share / (1 - share))
-                    blocks = domain + random.sample(general, count)
-                    random.shuffle(blocks)
-                    return blocks
-            """),
-            "replay at the end": source("""
-                import random
-
-
-                def mix_replay(domain, general, share, seed):
-                    rng = random.Random(seed)
-                    count = round(len(domain) * share / (1 - share))
-                    first = rng.sample(domain, len(domain))
-                    return first + rng.sample(general, count)
-            """),
-        },
         properties=_mixes,
     ),
 )

@@ -43,35 +43,12 @@ def _loss(logit: float) -> float:
     return math.log1p(math.exp(-abs(logit))) + max(0.0, -logit)
 
 
-WORDS = [
-    "the",
-    "answer",
-    "is",
-    "a",
-    "short",
-    "one",
-    "I",
-    "think",
-    "that",
-    "you",
-    "may",
-    "try",
-    "this",
-    "or",
-    "look",
-    "it",
-    "up",
-    "in",
-    "a",
-    "good",
-    "book",
-    "first",
-]
+WORDS = "the answer is a short one I think that you may try this or look it up in a good book first"
 HUMAN, ASSISTANT = "\n\nHuman: ", "\n\nAssistant:"
 
 
 def _sentence(rng: random.Random) -> str:
-    return " ".join(rng.choices(WORDS, k=rng.randint(2, 8))).capitalize() + "."
+    return " ".join(rng.choices(WORDS.split(), k=rng.randint(2, 8))).capitalize() + "."
 
 
 def _history(rng: random.Random, turns: int) -> str:
@@ -156,17 +133,6 @@ EXERCISES = (
     Exercise(
         id="dpo.1",
         title="The loss of one pair",
-        task=source("""
-            The four log-probabilities are of whole answers: under the policy
-            (`chosen`, `rejected`) and under the frozen reference. Return the DPO loss
-            of this pair. The log-probability of a long answer is far from zero, so
-            some margins are large: the loss must stay finite for those too.
-        """),
-        function="dpo_loss",
-        stub=source("""
-            def dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta):
-                return ...  # one number
-        """),
         solution=source("""
             import math
 
@@ -182,50 +148,11 @@ EXERCISES = (
             "-log sigmoid(x) = log(1 + exp(-x)). For x far below zero that is nearly -x; "
             "`max(0, -x) + math.log1p(math.exp(-abs(x)))` is the same and never overflows.",
         ),
-        wrong={
-            "no reference": source("""
-                import math
-
-
-                def dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta):
-                    x = beta * (chosen - rejected)
-                    return math.log1p(math.exp(-abs(x))) + max(0, -x)
-            """),
-            "beta outside the logarithm": source("""
-                import math
-
-
-                def dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta):
-                    x = (chosen - ref_chosen) - (rejected - ref_rejected)
-                    return beta * (math.log1p(math.exp(-abs(x))) + max(0, -x))
-            """),
-            "overflows": source("""
-                import math
-
-
-                def dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta):
-                    margin = (chosen - ref_chosen) - (rejected - ref_rejected)
-                    return -math.log(1 / (1 + math.exp(-beta * margin)))
-            """),
-        },
         properties=_losses,
     ),
     Exercise(
         id="dpo.2",
         title="A pair out of nested text",
-        task=source("""
-            Anthropic's pairs are two whole conversations, each a run of
-            `\\n\\nHuman: ...` and `\\n\\nAssistant: ...` turns. Return
-            `(prompt, chosen, rejected)`: the prompt ends with the last
-            `\\n\\nAssistant:`, and the answers are what follows, white space around
-            them aside. Return `None` where the two prompts differ, where an answer is
-            empty, or where no assistant speaks. A guess would teach nonsense.
-        """),
-        function="split_pair",
-        stub=source("""
-            def split_pair(chosen, rejected):
-                return ...  # (prompt, chosen, rejected) or None
-        """),
         solution=source("""
             def split_pair(chosen, rejected):
                 turn = "\\n\\nAssistant:"
@@ -240,55 +167,11 @@ EXERCISES = (
             "Do not look for what the two texts share: two answers may begin alike. Cut each by itself, then compare.",
             '`text.rpartition("\\n\\nAssistant:")` cuts at the last turn. Compare the parts before it.',
         ),
-        wrong={
-            "cut where the texts part": source("""
-                import os
-
-
-                def split_pair(chosen, rejected):
-                    prompt = os.path.commonprefix([chosen, rejected])
-                    good, bad = chosen[len(prompt) :], rejected[len(prompt) :]
-                    if "Assistant:" not in prompt or not good or not bad:
-                        return None
-                    return prompt.rstrip(), good.strip(), bad.strip()
-            """),
-            "cut at the first turn": source("""
-                def split_pair(chosen, rejected):
-                    turn = "\\n\\nAssistant:"
-                    prompt, found, good = chosen.partition(turn)
-                    other, _, bad = rejected.partition(turn)
-                    good, bad = good.strip(), bad.strip()
-                    if not found or prompt != other or not good or not bad:
-                        return None
-                    return prompt + turn, good, bad
-            """),
-            "histories not compared": source("""
-                def split_pair(chosen, rejected):
-                    turn = "\\n\\nAssistant:"
-                    prompt, found, good = chosen.rpartition(turn)
-                    bad = rejected.rpartition(turn)[2]
-                    if not found or not good.strip() or not bad.strip():
-                        return None
-                    return prompt + turn, good.strip(), bad.strip()
-            """),
-        },
         properties=_pairs,
     ),
     Exercise(
         id="dpo.3",
         title="Which run to keep",
-        task=source("""
-            `base` and each of `runs` is a dict of held-out measurements: the
-            `margin`, the share of answers written in the `preferred` form, and the
-            share `correct`. Return the run to keep: the one that writes the preferred
-            form most often, of those that lose at most 5 points (0.05) of the base's
-            correctness. Return `None` if none of these beats the base.
-        """),
-        function="run_to_keep",
-        stub=source("""
-            def run_to_keep(base, runs):
-                return ...  # one of runs, or None
-        """),
         solution=source("""
             def run_to_keep(base, runs):
                 best = None
@@ -304,23 +187,6 @@ EXERCISES = (
             "Leave out the runs that are less correct than `base` by more than 0.05, and those that are not preferred "
             "more often than `base`; of the rest take the most preferred. The margin plays no part.",
         ),
-        wrong={
-            "by the margin": source("""
-                def run_to_keep(base, runs):
-                    return max(runs, key=lambda run: run["margin"])
-            """),
-            "correctness ignored": source("""
-                def run_to_keep(base, runs):
-                    best = max(runs, key=lambda run: run["preferred"])
-                    return best if best["preferred"] > base["preferred"] else None
-            """),
-            "never none": source("""
-                def run_to_keep(base, runs):
-                    least = base["correct"] - 0.05
-                    good = [run for run in runs if run["correct"] >= least]
-                    return max(good or runs, key=lambda run: run["preferred"])
-            """),
-        },
         properties=_choices,
     ),
 )

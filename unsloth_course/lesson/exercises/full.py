@@ -138,18 +138,6 @@ EXERCISES = (
     Exercise(
         id="full.1",
         title="What training keeps in memory",
-        task=source("""
-            A model holds `total` numbers, of which `trained` are trained with AdamW;
-            the others are frozen. Everything is kept in float32. Return the bytes
-            that lie in memory from the second step to the last, activations left
-            aside. Full fine-tuning is the case where the two are equal; LoRA is the
-            same formula.
-        """),
-        function="memory_bytes",
-        stub=source("""
-            def memory_bytes(total, trained):
-                return ...  # bytes
-        """),
         solution=source("""
             def memory_bytes(total, trained):
                 weights = 4 * total
@@ -161,38 +149,11 @@ EXERCISES = (
             "There are weights, gradients, and two numbers that AdamW keeps. Which of them does a frozen weight need?",
             "A frozen weight costs its own four bytes. A trained one also has a gradient and two moving averages.",
         ),
-        wrong={
-            "the optimizer forgotten": source("""
-                def memory_bytes(total, trained):
-                    return 4 * total + 4 * trained
-            """),
-            "gradients of frozen weights": source("""
-                def memory_bytes(total, trained):
-                    return 8 * total + 8 * trained
-            """),
-            "one moving average": source("""
-                def memory_bytes(total, trained):
-                    return 4 * total + 4 * trained + 4 * trained
-            """),
-        },
         properties=_memory,
     ),
     Exercise(
         id="full.2",
         title="Is the difference real",
-        task=source("""
-            Two models answered the same questions: `lora` and `full` hold a 1 (right)
-            or a 0 for each of them, in the same order. Return `(low, high)`, the 95 %
-            interval of the share right of `full` minus that of `lora`: draw as many
-            questions as there are, with replacement, at least 1,000 times. Take all
-            randomness from `rng`, a numpy Generator, such as
-            `rng.integers(n, size=n)`.
-        """),
-        function="paired_interval",
-        stub=source("""
-            def paired_interval(lora, full, rng):
-                return ...  # (low, high)
-        """),
         solution=source("""
             import numpy as np
 
@@ -209,55 +170,11 @@ EXERCISES = (
             "A question that is drawn brings both of its marks along. Which one number per question could you draw?",
             "Draw from the differences `full[i] - lora[i]`, take the mean of each draw, and cut 2.5 % off either end.",
         ),
-        wrong={
-            "each model drawn by itself": source("""
-                import numpy as np
-
-
-                def paired_interval(lora, full, rng):
-                    n, means = len(full), []
-                    for _ in range(1000):
-                        one = np.array(full)[rng.integers(n, size=n)].mean()
-                        two = np.array(lora)[rng.integers(n, size=n)].mean()
-                        means.append(one - two)
-                    return tuple(np.percentile(means, [2.5, 97.5]))
-            """),
-            "drawn without replacement": source("""
-                import numpy as np
-
-
-                def paired_interval(lora, full, rng):
-                    change = np.array(full) - np.array(lora)
-                    means = [rng.permutation(change).mean() for _ in range(1000)]
-                    return tuple(np.percentile(means, [2.5, 97.5]))
-            """),
-            "five per cent cut off either end": source("""
-                import numpy as np
-
-
-                def paired_interval(lora, full, rng):
-                    change = np.array(full) - np.array(lora)
-                    n = len(change)
-                    means = change[rng.integers(n, size=(1000, n))].mean(axis=1)
-                    return tuple(np.percentile(means, [5, 95]))
-            """),
-        },
         properties=_intervals,
     ),
     Exercise(
         id="full.3",
         title="The rank that a change needs",
-        task=source("""
-            `change` is a weight after training minus the same weight before, a numpy
-            array. Return the smallest rank whose best approximation keeps at least
-            `share` of its energy, the sum of its squared entries. If that number is
-            small, a LoRA of that rank could have learned it.
-        """),
-        function="rank_needed",
-        stub=source("""
-            def rank_needed(change, share):
-                return ...  # a whole number
-        """),
         solution=source("""
             import numpy as np
 
@@ -272,35 +189,6 @@ EXERCISES = (
             "Square the singular values (`np.linalg.svd(change, compute_uv=False)`), add them up from the largest "
             "(`np.cumsum`), and count how many it takes to reach `share` of the sum.",
         ),
-        wrong={
-            "singular values not squared": source("""
-                import numpy as np
-
-
-                def rank_needed(change, share):
-                    values = np.linalg.svd(change, compute_uv=False)
-                    kept = np.cumsum(values) / values.sum()
-                    return int(np.argmax(kept >= share)) + 1
-            """),
-            "one too few": source("""
-                import numpy as np
-
-
-                def rank_needed(change, share):
-                    energy = np.linalg.svd(change, compute_uv=False) ** 2
-                    kept = np.cumsum(energy) / energy.sum()
-                    return int((kept < share).sum())
-            """),
-            "rows in place of directions": source("""
-                import numpy as np
-
-
-                def rank_needed(change, share):
-                    energy = np.sort((change**2).sum(axis=1))[::-1]
-                    kept = np.cumsum(energy) / energy.sum()
-                    return int(np.argmax(kept >= share)) + 1
-            """),
-        },
         properties=_ranks,
     ),
 )

@@ -49,10 +49,6 @@ def _one_group(given, rewards: list[float], found: list[float]) -> None:
             )
 
 
-def _completion(text: str) -> list[dict[str, str]]:
-    return [{"role": "assistant", "content": text}]
-
-
 def _rewards(learner: Learner) -> None:
     rng = random.Random("grpo.2")
     everything = " ".join(map(str, range(1000)))
@@ -97,7 +93,8 @@ def _rewards(learner: Learner) -> None:
 
 def _asked(learner: Learner, texts: list[str], answers: list[str]):
     """As TRL calls it: by keyword, and with more than is asked for."""
-    return learner(completions=[_completion(text) for text in texts], answer=answers, trainer_state=None)
+    completions = [[{"role": "assistant", "content": text}] for text in texts]
+    return learner(completions=completions, answer=answers, trainer_state=None)
 
 
 def _passes(learner: Learner) -> None:
@@ -128,17 +125,6 @@ EXERCISES = (
     Exercise(
         id="grpo.1",
         title="From rewards to advantages",
-        task=source("""
-            `rewards` holds the rewards of several groups, one after the other, each of
-            `size` completions of one prompt. Return their advantages as TRL computes
-            them: reward minus the mean of its group, divided by the standard
-            deviation of its group (with n - 1, as torch has it) plus 0.0001.
-        """),
-        function="group_advantages",
-        stub=source("""
-            def group_advantages(rewards, size):
-                return ...  # as many numbers as rewards
-        """),
         solution=source("""
             import statistics
 
@@ -156,54 +142,11 @@ EXERCISES = (
             "`rewards[start : start + size]` is a group, for `start` in `range(0, len(rewards), size)`. "
             "`statistics.stdev` divides by n - 1; the 0.0001 keeps a group without spread from dividing by zero.",
         ),
-        wrong={
-            "one group of all": source("""
-                import statistics
-
-
-                def group_advantages(rewards, size):
-                    mean, std = statistics.mean(rewards), statistics.stdev(rewards)
-                    return [(reward - mean) / (std + 1e-4) for reward in rewards]
-            """),
-            "not divided": source("""
-                def group_advantages(rewards, size):
-                    found = []
-                    for start in range(0, len(rewards), size):
-                        group = rewards[start : start + size]
-                        mean = sum(group) / size
-                        found += [reward - mean for reward in group]
-                    return found
-            """),
-            "divided by zero": source("""
-                import statistics
-
-
-                def group_advantages(rewards, size):
-                    found = []
-                    for start in range(0, len(rewards), size):
-                        group = rewards[start : start + size]
-                        mean, std = statistics.mean(group), statistics.stdev(group)
-                        found += [(reward - mean) / std for reward in group]
-                    return found
-            """),
-        },
         properties=_advantages,
     ),
     Exercise(
         id="grpo.2",
         title="A reward that cannot be fooled",
-        task=source("""
-            Write a reward function for TRL. Each completion is a list with one chat
-            turn, `[{"role": "assistant", "content": text}]`; `answer` holds the right
-            answers as text. Give 1.0 where `####` stands exactly once in the text and
-            what follows it, white space aside, is the answer; else 0.0. Any text may
-            come by: do not raise, and never run what a model wrote.
-        """),
-        function="exact_reward",
-        stub=source("""
-            def exact_reward(completions, answer, **kwargs):
-                return ...  # one number per completion
-        """),
         solution=source("""
             def exact_reward(completions, answer, **kwargs):
                 found = []
@@ -217,41 +160,11 @@ EXERCISES = (
             'The text is `completion[0]["content"]`. How many parts has `text.split("####")` where `####` is once?',
             "Two parts; then compare text with text: `parts[1].strip() == right`. A conversion to a number may raise.",
         ),
-        wrong={
-            "the answer anywhere in the text": source("""
-                def exact_reward(completions, answer, **kwargs):
-                    texts = [completion[0]["content"] for completion in completions]
-                    return [float(a in text) for text, a in zip(texts, answer)]
-            """),
-            "raises where there is no number": source("""
-                def exact_reward(completions, answer, **kwargs):
-                    texts = [completion[0]["content"] for completion in completions]
-                    given = [int(text.split("####")[1]) for text in texts]
-                    return [float(g == int(a)) for g, a in zip(given, answer)]
-            """),
-            "the last mark counts": source("""
-                def exact_reward(completions, answer, **kwargs):
-                    texts = [completion[0]["content"] for completion in completions]
-                    given = [t.rpartition("####")[2].strip() for t in texts]
-                    return [float(g == a) for g, a in zip(given, answer)]
-            """),
-        },
         properties=_rewards,
     ),
     Exercise(
         id="grpo.3",
         title="pass@k without bias",
-        task=source("""
-            Each list in `right` belongs to one problem and says which of its n tries
-            were right. Return pass@k: the chance that at least one of k tries, chosen
-            from these n without replacement, is right, averaged over the problems.
-            Nothing has to be drawn: it can be counted.
-        """),
-        function="pass_at_k",
-        stub=source("""
-            def pass_at_k(k, right):
-                return ...  # from 0 to 1; right: [[True, False, ...], ...]
-        """),
         solution=source("""
             from math import comb
 
@@ -268,26 +181,6 @@ EXERCISES = (
             "With c of n tries right there are `comb(n - c, k)` such ways, of `comb(n, k)` in all. Average over the "
             "problems last.",
         ),
-        wrong={
-            "as if tries were drawn with replacement": source("""
-                def pass_at_k(k, right):
-                    found = [1 - (1 - sum(t) / len(t)) ** k for t in right]
-                    return sum(found) / len(found)
-            """),
-            "the first k tries": source("""
-                def pass_at_k(k, right):
-                    return sum(any(tries[:k]) for tries in right) / len(right)
-            """),
-            "all problems in one pot": source("""
-                from math import comb
-
-
-                def pass_at_k(k, right):
-                    tries = [one for problem in right for one in problem]
-                    wrong = len(tries) - sum(tries)
-                    return 1 - comb(wrong, k) / comb(len(tries), k)
-            """),
-        },
         properties=_passes,
     ),
 )

@@ -17,12 +17,8 @@ def _counts(learner: Learner) -> None:
         cases.append((shapes, rng.randint(1, 64)))
     cases += [(POCKET, 16), (SMOLLM2, 16)]
     for shapes, rank in cases:
-        trained = sum(_numbers(rank, inputs) + _numbers(outputs, rank) for inputs, outputs in shapes)
+        trained = sum(rank * inputs + outputs * rank for inputs, outputs in shapes)
         learner(shapes, rank).expect(trained, f"and A and B hold {trained:,} numbers together")
-
-
-def _numbers(rows: int, columns: int) -> int:
-    return rows * columns
 
 
 def _merges(learner: Learner) -> None:
@@ -35,22 +31,18 @@ def _merges(learner: Learner) -> None:
         merged = given.array(W.shape)
         given.unchanged(0, "W", "and the base must stay as it was, so that the adapter can be taken out")
         for x in rng.normal(size=(4, inputs)):
-            beside = W @ x + alpha / rank * (B @ (A @ x))
-            if not np.allclose(merged @ x, beside, rtol=1e-5, atol=1e-8):
+            found, beside = merged @ x, W @ x + alpha / rank * (B @ (A @ x))
+            if not np.allclose(found, beside, rtol=1e-5, atol=1e-8):
                 given.wrong(
-                    f"and for some x the merged weight makes {_first(merged @ x)} the first output, where base and "
-                    f"adapter side by side (rank {rank}) make {_first(beside)}"
+                    f"and for some x the merged weight makes {found[0]:.4f} the first output, where base and "
+                    f"adapter side by side (rank {rank}) make {beside[0]:.4f}"
                 )
         untrained = learner(W, A, np.zeros_like(B), alpha)
         if not np.allclose(untrained.array(W.shape), W):
             untrained.wrong("and with B full of zeros, as before training, it must be W")
 
 
-def _first(outputs: object) -> str:
-    return f"{outputs[0]:.4f}"
-
-
-PROMPT, END, IGNORED = (1, 503, 504, 201), 2, -100
+END, IGNORED = 2, -100
 
 
 def _labels(learner: Learner) -> None:
@@ -84,16 +76,6 @@ EXERCISES = (
     Exercise(
         id="lora.1",
         title="What an adapter trains",
-        task=source("""
-            Each pair `(inputs, outputs)` in `shapes` is a weight matrix with an adapter
-            of rank `rank` beside it. Return how many numbers are trained in all. The
-            count that you saw in section 6 is among the tests.
-        """),
-        function="count_trained",
-        stub=source("""
-            def count_trained(shapes, rank):
-                return ...  # shapes: [(inputs, outputs), ...]
-        """),
         solution=source("""
             def count_trained(shapes, rank):
                 return sum(rank * (inputs + outputs) for inputs, outputs in shapes)
@@ -102,35 +84,11 @@ EXERCISES = (
             "`A` makes `rank` numbers from `inputs`, and `B` makes `outputs` from `rank`. What are their shapes?",
             "`A` is rank x inputs and `B` is outputs x rank; add the two products, then add up over all pairs.",
         ),
-        wrong={
-            "as many as the whole correction": source("""
-                def count_trained(shapes, rank):
-                    return sum(rank * inputs * outputs for inputs, outputs in shapes)
-            """),
-            "every matrix taken as square": source("""
-                def count_trained(shapes, rank):
-                    return sum(2 * rank * inputs for inputs, outputs in shapes)
-            """),
-            "only B": source("""
-                def count_trained(shapes, rank):
-                    return sum(rank * outputs for inputs, outputs in shapes)
-            """),
-        },
         properties=_counts,
     ),
     Exercise(
         id="lora.2",
         title="Merge",
-        task=source("""
-            Return one weight that does for every input what `W` and its adapter do side
-            by side. `W` is a numpy array of outputs x inputs, `A` one of rank x inputs,
-            `B` one of outputs x rank. `W` itself has to stay as it was.
-        """),
-        function="merge_adapter",
-        stub=source("""
-            def merge_adapter(W, A, B, alpha):
-                return ...  # an array of the shape of W
-        """),
         solution=source("""
             def merge_adapter(W, A, B, alpha):
                 rank = len(A)
@@ -140,38 +98,11 @@ EXERCISES = (
             "Section 1 has the formula: the correction is scaled before it is added. By what?",
             "The rank is the number of rows of `A`, and the correction is `alpha / rank * B @ A`.",
         ),
-        wrong={
-            "no scale": source("""
-                def merge_adapter(W, A, B, alpha):
-                    return W + B @ A
-            """),
-            "scaled by the root of the rank": source("""
-                def merge_adapter(W, A, B, alpha):
-                    return W + alpha / len(A) ** 0.5 * B @ A
-            """),
-            "added into the base": source("""
-                def merge_adapter(W, A, B, alpha):
-                    W += alpha / len(A) * B @ A
-                    return W
-            """),
-        },
         properties=_merges,
     ),
     Exercise(
         id="lora.3",
         title="Which tokens are trained",
-        task=source("""
-            A row of a batch is a list of token ids: the prompt; from `start` on the
-            completion and the token that ends the turn; from `length` on padding.
-            Return the labels: the id where the loss counts, -100 elsewhere. Padding may
-            be the very token that ends a turn, as in this lesson's models (on a GPU
-            Unsloth gives SmolLM2 another one).
-        """),
-        function="make_labels",
-        stub=source("""
-            def make_labels(ids, start, length):
-                return ...  # as many numbers as ids
-        """),
         solution=source("""
             def make_labels(ids, start, length):
                 padding = len(ids) - length
@@ -181,24 +112,6 @@ EXERCISES = (
             "Decide by the place of a token, not by its id: the same id stands for the end and for padding.",
             "Three stretches: `start` times -100, then `ids[start:length]`, then -100 up to the end.",
         ),
-        wrong={
-            "every padding id masked": source("""
-                def make_labels(ids, start, length):
-                    pad = ids[-1]
-                    completion = [-100 if i == pad else i for i in ids[start:]]
-                    return [-100] * start + completion
-            """),
-            "shifted by one": source("""
-                def make_labels(ids, start, length):
-                    kept = [-100] * start + ids[start:length]
-                    kept += [-100] * (len(ids) - length)
-                    return kept[1:] + [-100]
-            """),
-            "the prompt trained too": source("""
-                def make_labels(ids, start, length):
-                    return ids[:length] + [-100] * (len(ids) - length)
-            """),
-        },
         properties=_labels,
     ),
 )
