@@ -176,10 +176,19 @@ def test_the_bar_shows_loss_pace_memory_and_time_left(clock, capsys, monkeypatch
     state.global_step = 5
     clock.now += 10
     bar.on_log(arguments, state, None, logs={"loss": 1.5})
-    assert bar._words == {"loss": "loss 1.500", "pace": "2.0 rows/s", "memory": "3.0 GiB"}
+    (task,) = bar._bar.tasks
+    assert task.description == "loss 1.500 2.0 rows/s 3.0 GiB" and task.completed == 5
     bar.on_log(arguments, state, None, logs={"reward": 0.5, "num_tokens": 1000})
-    assert bar._words["loss"] == "reward 0.500" and bar._words["pace"] == "100 tokens/s"
-    assert bar._bar.tasks[0].completed == 5
+    assert task.description == "reward 0.500 100 tokens/s 3.0 GiB"
     bar.on_train_end(arguments, state, None)
     assert "trained for 5 steps in 10 s, reward 0.500" in capsys.readouterr().out
-    bar.close()
+
+
+def test_a_training_that_breaks_off_leaves_no_bar_at_the_end_of_the_process(monkeypatch):
+    ended = []
+    monkeypatch.setattr(progress.atexit, "register", ended.append)
+    bar = progress.Bar()
+    bar.on_train_begin(None, SimpleNamespace(global_step=0, max_steps=10), None)
+    assert bar._bar.live.is_started
+    ended[0]()
+    assert not bar._bar.live.is_started

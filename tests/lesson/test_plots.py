@@ -630,5 +630,3 @@ def test_formats_have_a_bar_for_the_size_and_a_dot_for_the_score():
     for word in ("adapter", "q4_k_m", "6.8 MB", "60.0%", "within 3 points of adapter"):
         assert word in words(figure)
     assert "q4_k_m 2.1 MB, 60.0%" in figure.caption
-    with pytest.raises(CourseError, match="no format"):
-        formats([], score="")

@@ -12,10 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from unsloth_course.commands.export import held_out
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import models, smollm2
-from unsloth_course.lesson.data.chat import ROLES
-from unsloth_course.lesson.data.rows import is_unicode
 from unsloth_course.lesson.profile import SMOLLM2
 
 Message = Mapping[str, str]
@@ -165,43 +164,19 @@ def read_prompts(file: str | Path, system: str = "") -> list[list[Message]]:
 
     Raises CourseError that names file and line when a line is not one.
     """
-    chats: list[list[Message]] = []
     start = [{"role": "system", "content": system}] if system else []
-    try:
-        lines = Path(file).read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CourseError(f"The prompts in {file} cannot be read ({error}).") from None
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            chats.append(_messages(line, f"{file}, line {number}", start))
+    chats = [_messages(row, where, start) for row, where in held_out.json_lines(file, "prompts")]
     if not chats:
         raise CourseError(f'{file} holds no prompt. Write one object a line, such as {{"prompt": "..."}}.')
     return chats
 
 
-def _messages(line: str, where: str, start: list[Message]) -> list[Message]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        raise CourseError(f"{where} is not JSON.") from None
-    if isinstance(row, dict) and isinstance(row.get("prompt"), str):
-        _check_unicode([row["prompt"]], where)
+def _messages(row: Mapping[str, Any], where: str, start: list[Message]) -> list[Message]:
+    if isinstance(row.get("prompt"), str):
         return [*start, {"role": "user", "content": row["prompt"]}]
-    messages = row.get("messages") if isinstance(row, dict) else None
-    if isinstance(messages, list) and messages and all(map(_is_message, messages)):
-        turns = [{"role": turn["role"], "content": turn["content"]} for turn in messages]
-        _check_unicode([turn["content"] for turn in turns], where)
+    if turns := held_out.turns(row):
         return turns if turns[0]["role"] == "system" else [*start, *turns]
     raise CourseError(f'{where} has neither "prompt" (a text) nor "messages" (a list of role and content).')
-
-
-def _is_message(turn: Any) -> bool:
-    return isinstance(turn, dict) and turn.get("role") in ROLES and isinstance(turn.get("content"), str)
-
-
-def _check_unicode(texts: Sequence[str], where: str) -> None:
-    if not all(map(is_unicode, texts)):
-        raise CourseError(f"{where} contains half of a surrogate pair, which is not text. Mend it.")
 
 
 def answered(out: Path, chats: Sequence[Sequence[Message]]) -> int:
@@ -241,10 +216,8 @@ def _line(messages: Sequence[Message], answer: str) -> str:
     return json.dumps({"messages": list(map(dict, messages)), "answer": answer}, ensure_ascii=True)
 
 
-def _require_same_run(out: Path, about: Path, told: Mapping[str, Any]) -> None:
+def _require_same(out: Path, about: Path, told: Mapping[str, Any]) -> None:
     """Raises CourseError when the answers in `out` were given by another model, or drawn otherwise."""
-    if not about.is_file():  # answers from before this was noted
-        return
     try:
         before = json.loads(about.read_text(encoding="utf-8"))
         differ = [name for name in told if before[name] != told[name]]
@@ -281,7 +254,8 @@ def answer_file(
     done = answered(out, chats)
     about, told = out.with_name(out.name + ".about.json"), {"model": source, **asdict(sampling)}
     if done:
-        _require_same_run(out, about, told)
+        if about.is_file():  # there is none beside answers from before this was noted
+            _require_same(out, about, told)
         say(f"{done} of {len(chats)} prompts are answered in {out}; going on from there")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

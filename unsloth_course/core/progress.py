@@ -1,5 +1,6 @@
 """Where a training run is: a live bar in a terminal, and elsewhere one line of text that leaves no debris in a file."""
 
+import atexit
 import sys
 import time
 from typing import Any
@@ -12,60 +13,67 @@ def shown() -> Any:
     return Bar() if sys.stdout is not None and sys.stdout.isatty() and _display() is None else Line()
 
 
-class Bar(Callback):
+class _Shown(Callback):
+    """What a bar and a line know of a run: when it began, and the loss (of GRPO the reward) that was logged last."""
+
+    def __init__(self) -> None:
+        self.began = (0.0, 0)  # time and step; a resumed run does not begin at 0
+        self.loss = ""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.began = (time.monotonic(), state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
+        # GRPO's loss says nothing about what was learned; it logs a reward beside it.
+        name = next((name for name in ("reward", "loss") if name in (logs or {})), None)
+        if name:
+            self.loss = f"{name} {float(logs[name]):.3f}"
+
+    def spent(self, state: Any) -> tuple[float, int]:
+        """Seconds and steps since it began."""
+        return time.monotonic() - self.began[0], state.global_step - self.began[1]
+
+    def ended(self, state: Any) -> str:
+        """What is left on the screen."""
+        seconds, steps = self.spent(state)
+        return ", ".join(filter(None, (f"trained for {steps} steps in {seconds:.0f} s", self.loss)))
+
+
+class Bar(_Shown):
     """Trainer callback: a live bar in a terminal, with step, loss (of GRPO the reward), pace, memory and time left.
 
     The pace is in tokens a second where the trainer counts them, else in rows. The memory is that of this process: on a
     GPU what torch holds there, else what is resident.
     """
 
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._task: Any = None
-        self._began = (0.0, 0)  # time and step
-        self._words = {"loss": "", "pace": "", "memory": ""}
-
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        words = [TextColumn("{task.fields[" + name + "]}") for name in self._words]
-        self._bar = Progress(TextColumn("training"), BarColumn(), MofNCompleteColumn(), *words, TimeRemainingColumn())
-        self._task = self._bar.add_task("", total=state.max_steps, completed=state.global_step, **self._words)
-        self._began = (time.monotonic(), state.global_step)
+        super().on_train_begin(args, state, control)
+        said = TextColumn("{task.description}")
+        self._bar = Progress(TextColumn("training"), BarColumn(), MofNCompleteColumn(), said, TimeRemainingColumn())
+        self._task = self._bar.add_task("", total=state.max_steps, completed=state.global_step)
         self._bar.start()
+        atexit.register(self._bar.stop)  # a training that breaks off must not leave a terminal without its cursor
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
-        logs = logs or {}
-        name = next((name for name in ("reward", "loss") if name in logs), None)
-        if name:
-            self._words["loss"] = f"{name} {float(logs[name]):.3f}"
-        spent = time.monotonic() - self._began[0]
-        done = state.global_step - self._began[1]
-        if spent > 0 and done > 0:
-            rows = done * args.per_device_train_batch_size * args.gradient_accumulation_steps / spent
+        super().on_log(args, state, control, logs)
+        seconds, steps = self.spent(state)
+        pace = ""
+        if seconds > 0 and steps > 0:
+            rows = steps * args.per_device_train_batch_size * args.gradient_accumulation_steps / seconds
             # TRL counts tokens from the first step of the run, a resumed one's earlier steps included.
-            tokens = float(logs.get("num_tokens", 0)) * done / state.global_step / spent
-            self._words["pace"] = f"{tokens:,.0f} tokens/s" if tokens else f"{rows:,.1f} rows/s"
-        self._words["memory"] = f"{_held() / 2**30:.1f} GiB"
-        self._show(state)
+            tokens = float((logs or {}).get("num_tokens", 0)) * steps / state.global_step / seconds
+            pace = f"{tokens:,.0f} tokens/s" if tokens else f"{rows:,.1f} rows/s"
+        words = " ".join(filter(None, (self.loss, pace, f"{_held() / 2**30:.1f} GiB")))
+        self._bar.update(self._task, completed=state.global_step, description=words)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._show(state)
+        self._bar.update(self._task, completed=state.global_step)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.close()
-        seconds = time.monotonic() - self._began[0]
-        print(f"trained for {state.global_step - self._began[1]} steps in {seconds:.0f} s, {self._words['loss']}")
-
-    def close(self) -> None:
-        """Takes the bar off the screen; needed where a training ends without its end."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-    def _show(self, state: Any) -> None:
-        if self._bar is not None:
-            self._bar.update(self._task, completed=state.global_step, **self._words)
+        self._bar.stop()
+        print(self.ended(state))
 
 
 def _held() -> int:
@@ -79,44 +87,29 @@ def _held() -> int:
     return psutil.Process().memory_info().rss
 
 
-class Line(Callback):
+class Line(_Shown):
     """Trainer callback: one line with step, loss (of GRPO the reward) and time left, rewritten in place in a notebook.
 
     In a terminal, where a line cannot be rewritten through a pipe, it prints every tenth of the way.
     """
 
-    def __init__(self) -> None:
-        self._started = 0.0
-        self._began = 0  # step; a resumed run does not begin at 0
-        self._shown = 0.0
-        self._loss = ""
-        self._handle = None
-
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._started, self._began = time.monotonic(), state.global_step
-        self._handle = _display()
-        self._write(f"training: step {self._began} of {state.max_steps}")
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
-        # GRPO's loss says nothing about what was learned; it logs a reward beside it.
-        shown = next((name for name in ("reward", "loss") if logs and name in logs), None)
-        if shown:
-            self._loss = f", {shown} {float(logs[shown]):.3f}"
+        super().on_train_begin(args, state, control)
+        self._handle, self._written = _display(), 0.0
+        self._write(f"training: step {state.global_step} of {state.max_steps}")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        now = time.monotonic()
-        tenth = max(1, state.max_steps // 10)
-        too_soon = state.global_step % tenth != 0 if self._handle is None else now - self._shown < 0.5
-        if too_soon:
+        now, tenth = time.monotonic(), max(1, state.max_steps // 10)
+        if state.global_step % tenth if self._handle is None else now - self._written < 0.5:
             return
-        self._shown = now
-        spent = now - self._started
-        left = spent / (state.global_step - self._began) * (state.max_steps - state.global_step)
-        self._write(f"training: step {state.global_step} of {state.max_steps}{self._loss}, {left:.0f} s left")
+        self._written = now
+        seconds, steps = self.spent(state)
+        left = f"{seconds / steps * (state.max_steps - state.global_step):.0f} s left"
+        words = (f"training: step {state.global_step} of {state.max_steps}", self.loss, left)
+        self._write(", ".join(filter(None, words)))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        steps, seconds = state.global_step - self._began, time.monotonic() - self._started
-        self._write(f"trained for {steps} steps in {seconds:.0f} s{self._loss}")
+        self._write(self.ended(state))
 
     def _write(self, text: str) -> None:
         if self._handle is None:

@@ -5,10 +5,10 @@ files in `files`, the proof in `proof`, real llama.cpp in `llama`, ONNX in `onnx
 needs Unsloth runs in `own_process`. Taught at the end of lesson colab2 (LoRA); docs/export.md says what is compared.
 """
 
-import contextlib
 import json
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -111,16 +111,7 @@ def export(
     """
     source = Path(source).expanduser().resolve()
     out = Path(out).expanduser().resolve() if out else source.parent / "export"
-    _check(source, to, quants)
-    with _at_work(source, out, data, [to], say) as work:
-        if to == "merged":
-            made = work.merged(out)
-        elif to == "onnx":
-            made = work.onnx(out)
-        else:
-            made = work.gguf(quants, out, with_modelfile=to == "ollama")
-        shown = page.write(made.formats, made.notes, out)
-    return replace(made, written=[*made.written, *map(str, shown)])
+    return _exported(source, {to: out}, quants, out, data, say)[0]
 
 
 def after_training(
@@ -132,25 +123,48 @@ def after_training(
     """Exports what a training run left in its folder, as `finetune --merge --gguf` asks for it, and proves it.
 
     folder: of the run, with `adapter` or `model` and `held-out.jsonl` in it. merge: write `merged` there. quants: write
-    these GGUF files into `gguf` there; may be empty. Returns an `Export` for each of the two that was asked for, made
-    with one reading of the adapter; `formats.png` and `formats.html` in the folder show all formats. Raises as `export`
-    does; a merged model that was proven is kept when a GGUF file then fails.
+    these GGUF files into `gguf` there; may be empty where merge is set. Returns an `Export` for each of the two that
+    was asked for, made with one reading of the adapter; `formats.png` and `formats.html` in the folder show all
+    formats. Raises as `export` does; a merged model that was proven is kept when a GGUF file then fails.
     """
     folder = Path(folder).expanduser().resolve()
     source = folder / ("adapter" if (folder / "adapter").is_dir() else "model")
-    targets = ["merged"] * merge + ["gguf"] * bool(quants)
-    for to in targets:
+    places = ({"merged": folder} if merge else {}) | ({"gguf": folder / "gguf"} if quants else {})
+    return _exported(source, places, quants, folder, None, say)
+
+
+def _exported(
+    source: Path,
+    places: Mapping[str, Path],
+    quants: Sequence[str],
+    out: Path,
+    data: str | None,
+    say: Callable[[str], None],
+) -> list[Export]:
+    """An `Export` for each form, written into its place; the table of all of them into `out`."""
+    for to in places:
         _check(source, to, quants)
+    rows = held_out.read(source, data)
+    for to in places:
+        require_tools(to)
+    if own_process.base_of(source) == SMOLLM2:
+        smollm2.fetch(say)
     made: list[Export] = []
-    if not merge and not quants:
-        return made
-    with _at_work(source, folder, None, targets, say) as work:
-        if merge:
-            made.append(work.merged(folder))
-        if quants:
-            made.append(work.gguf(quants, folder / "gguf", with_modelfile=False))
-        formats = list({format.name: format for one in made for format in one.formats}.values())
-        shown = page.write(formats, work.notes, folder)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out, prefix="unproven-", ignore_cleanup_errors=True) as place:
+            work = _Exporting(source, _kind(source) == "adapter", Path(place), rows, say)
+            for to, folder in places.items():
+                if to == "merged":
+                    made.append(work.merged(folder))
+                elif to == "onnx":
+                    made.append(work.onnx(folder))
+                else:
+                    made.append(work.gguf(quants, folder, with_modelfile=to == "ollama"))
+            formats = list({format.name: format for one in made for format in one.formats}.values())
+            shown = page.write(formats, work.notes, out)
+    except OSError as error:
+        raise CourseError(f"The export could not be written to {out} ({error}). Choose another --out.") from None
     made[-1] = replace(made[-1], written=[*made[-1].written, *map(str, shown)])
     return made
 
@@ -183,23 +197,6 @@ def require_tools(to: str) -> None:
         onnx.require()
 
 
-@contextlib.contextmanager
-def _at_work(
-    source: Path, out: Path, data: str | None, targets: Sequence[str], say: Callable[[str], None]
-) -> Iterator["_Exporting"]:
-    rows = held_out.read(source, data)
-    for to in targets:
-        require_tools(to)
-    if own_process.base_of(source) == SMOLLM2:
-        smollm2.fetch(say)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out, prefix="unproven-", ignore_cleanup_errors=True) as place:
-            yield _Exporting(source, _kind(source) == "adapter", Path(place), rows, say)
-    except OSError as error:
-        raise CourseError(f"The export could not be written to {out} ({error}). Choose another --out.") from None
-
-
 @dataclass
 class _Exporting:
     """An export under way. place: folder for what is not proven yet. rows: held-out, those that fit into the model."""
@@ -215,7 +212,7 @@ class _Exporting:
         return Format(
             name,
             str(path),
-            _bytes(path),
+            sum(file.stat().st_size for file in path.glob("*.onnx*")) or models.disk_bytes(path),
             score=proof.score(found, self.rows, self.metric),
             questions=len(self.rows),
             same=proof.same_answers(self.reference, found),
@@ -302,8 +299,12 @@ class _Exporting:
 
     def gguf(self, quants: Sequence[str], out: Path, with_modelfile: bool) -> Export:
         """Makes GGUF files in `out`, and with the first of them a Modelfile."""
-        whole, formats = self.whole, list(self.begun)
-        told = self.modelfile(f"model.{quants[0]}.gguf") if with_modelfile else ""
+        whole, formats, told = self.whole, list(self.begun), ""
+        if with_modelfile:
+            from transformers import AutoTokenizer
+
+            system, roles = held_out.system_prompt(self.rows), held_out.roles(self.rows)
+            told = files.modelfile(AutoTokenizer.from_pretrained(whole), f"model.{quants[0]}.gguf", system, roles)
         proven = self.proven
         self.say(f"making {', '.join(quants)} with Unsloth's converter and llama.cpp")
         made = own_process.run("convert", source=str(whole), target=str(self.place / "model"), quants=list(quants))
@@ -335,21 +336,9 @@ class _Exporting:
         target = _put(folder, out / "onnx")
         return Export(str(self.source), [*formats, made], [str(target)], self.notes)
 
-    def modelfile(self, gguf: str) -> str:
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(str(self.whole))
-        return files.modelfile(tokenizer, gguf, held_out.system_prompt(self.rows), held_out.roles(self.rows))
-
-
-def _bytes(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.glob("*.onnx*")) or models.disk_bytes(path)
-
 
 def _put(folder: Path, target: Path) -> Path:
     """Moves a proven folder to its place; what an earlier export left there goes."""
-    import shutil
-
     if target.exists():
         shutil.rmtree(target)
     return folder.replace(target)

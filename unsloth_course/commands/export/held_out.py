@@ -5,13 +5,18 @@ the answer) and `answer`, or `text` where raw text was trained on. A `Row` is on
 """
 
 import contextlib
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson import results
 from unsloth_course.lesson.data.chat import ROLES
+from unsloth_course.lesson.data.rows import is_unicode
 
 FILE = "held-out.jsonl"
 MOST = 200  # rows
@@ -52,58 +57,80 @@ def read(source: Path, data: str | None = None) -> list[Row]:
     ]
 
 
+class Noted(msgspec.Struct):
+    """What a round trip reads of a results file of `finetune`."""
+
+    options: dict[str, Any]
+
+
 def options(source: Path) -> dict[str, Any]:
     """The options that `finetune` wrote into its results file beside `source`; none when there is no such file."""
     for file in sorted(source.parent.glob("*.json")):
-        with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, RecursionError):
-            found = json.loads(file.read_text(encoding="utf-8")).get("options")
-            if isinstance(found, dict) and isinstance(found.get("data"), str):
+        with contextlib.suppress(ValueError):
+            found = results.read(file, Noted).options
+            if isinstance(found.get("data"), str):
                 return found
     return {}
 
 
 def read_file(file: str | Path) -> list[Row]:
     """The first 200 rows of a file as `finetune` writes it. Raises CourseError that names file and line."""
-    rows: list[Row] = []
-    try:
-        with Path(file).open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip() and len(rows) < MOST:
-                    rows.append(_row(line, f"{file}, line {number}"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise CourseError(f"The held-out prompts in {file} cannot be read ({error}).") from None
+    rows = [_row(row, where) for row, where in itertools.islice(json_lines(file, "held-out prompts"), MOST)]
     if not rows:
         raise CourseError(f"{file} holds no held-out prompt; name other data with --data.")
     return rows
+
+
+def json_lines(file: str | Path, what: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """The lines of a JSONL file: each one's object, and "FILE, line N". An empty line is passed over.
+
+    A line that holds another thing than an object gives an empty one. Raises CourseError for what is no JSON or no
+    text. what: the lines, for that sentence.
+    """
+    try:
+        with Path(file).open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, 1):
+                where = f"{file}, line {number}"
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError):
+                    raise CourseError(f"{where} is not JSON.") from None
+                if not is_unicode(json.dumps(row, ensure_ascii=False)):
+                    raise CourseError(f"{where} contains half of a surrogate pair, which is not text. Mend it.")
+                yield row if isinstance(row, dict) else {}, where
+    except (OSError, UnicodeDecodeError) as error:
+        raise CourseError(f"The {what} in {file} cannot be read ({error}).") from None
+
+
+def turns(row: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The `messages` of a row, each with its role and content alone; none where one of them is no message."""
+    found = row.get("messages")
+    try:
+        known = [{"role": turn["role"], "content": turn["content"]} for turn in found]
+    except (TypeError, KeyError):
+        return []
+    return known if all(t["role"] in ROLES and isinstance(t["content"], str) for t in known) else []
 
 
 def _holds_rows(file: Path) -> bool:
     """Whether a file is one as `finetune` writes it, by its first line."""
     if file.suffix.lower() != ".jsonl" or not file.is_file():
         return False
-    with contextlib.suppress(OSError, ValueError, RecursionError), file.open(encoding="utf-8-sig") as lines:
-        first = json.loads(next((line for line in lines if line.strip()), "null"))
-        return isinstance(first, dict) and (set(first) >= {"messages", "answer"} or set(first) == {"text"})
+    with contextlib.suppress(CourseError):
+        first, _ = next(json_lines(file, "rows"), ({}, ""))
+        return set(first) >= {"messages", "answer"} or set(first) == {"text"}
     return False
 
 
-def _row(line: str, where: str) -> Row:
-    try:
-        row = json.loads(line)
-        json.dumps(row, ensure_ascii=False).encode()  # half a character, such as "\\ud800", is no text
-    except (ValueError, RecursionError):
-        raise CourseError(f"{where} is not JSON.") from None
-    if isinstance(row, dict) and isinstance(row.get("text"), str):
+def _row(row: Mapping[str, Any], where: str) -> Row:
+    if isinstance(row.get("text"), str):
         return _continued(row["text"], where)
-    messages, answer = (row.get("messages"), row.get("answer")) if isinstance(row, dict) else (None, None)
-    turns = messages if isinstance(messages, list) else []
-    if turns and all(map(_is_turn, turns)) and isinstance(answer, str) and answer.strip():
-        return {"messages": [{"role": turn["role"], "content": turn["content"]} for turn in turns], "answer": answer}
+    messages, answer = turns(row), row.get("answer")
+    if messages and isinstance(answer, str) and answer.strip():
+        return {"messages": messages, "answer": answer}
     raise CourseError(f'{where} has neither "messages" (roles and contents) with an "answer", nor a "text".')
-
-
-def _is_turn(turn: Any) -> bool:
-    return isinstance(turn, dict) and turn.get("role") in ROLES and isinstance(turn.get("content"), str)
 
 
 def _continued(text: str, where: str) -> Row:
@@ -124,13 +151,9 @@ def short(rows: Sequence[Mapping[str, Any]]) -> bool:
 
 def system_prompt(rows: Sequence[Mapping[str, Any]]) -> str:
     """The system prompt that all conversations have in common; "" when they differ or have none."""
-    firsts = {_system(row) for row in rows}
-    return firsts.pop() if len(firsts) == 1 else ""
-
-
-def _system(row: Mapping[str, Any]) -> str:
-    first = row.get("messages", [{}])[0]
-    return first["content"] if first.get("role") == "system" else ""
+    firsts = [row.get("messages", [{}])[0] for row in rows]
+    prompts = {turn["content"] if turn.get("role") == "system" else "" for turn in firsts}
+    return prompts.pop() if len(prompts) == 1 else ""
 
 
 def roles(rows: Sequence[Mapping[str, Any]]) -> set[str]:

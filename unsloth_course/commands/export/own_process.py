@@ -40,7 +40,8 @@ def run(task: str, **arguments: Any) -> Any:
         told.write_text(json.dumps(arguments, default=str), encoding="utf-8")
         command = [sys.executable, "-m", __name__, task, str(told), str(answer)]
         environment["UNSLOTH_COMPILE_LOCATION"] = str(Path(place, "compiled"))
-        environment["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *_paths(environment)])
+        paths = [str(REPOSITORY), environment.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         done = subprocess.run(
             command, capture_output=True, encoding="utf-8", errors="replace", env=environment, cwd=place
         )
@@ -52,15 +53,12 @@ def run(task: str, **arguments: Any) -> Any:
     raise CourseError(f"The process that was to {task} the model ended with status {done.returncode}:\n{last}")
 
 
-def _paths(environment: dict[str, str]) -> list[str]:
-    return [environment["PYTHONPATH"]] if environment.get("PYTHONPATH") else []
-
-
 def load(source: str | Path, four_bit: bool = False) -> tuple[Any, Any]:
     """The model and tokenizer in a folder that holds an adapter or a whole model, ready to answer.
 
     On a CPU in 32 bit, where the numbers are the same on every processor. four_bit: the base of an adapter in 4 bit, as
-    QLoRA trains it. Raises CourseError as `models.load_adapter` and `hub.fetch_model` do.
+    QLoRA trains it (Dettmers et al. 2023, arXiv 2305.14314). Raises CourseError as `models.load_adapter` and
+    `hub.fetch_model` do.
     """
     from unsloth_course.lesson import profile
 
@@ -70,11 +68,16 @@ def load(source: str | Path, four_bit: bool = False) -> tuple[Any, Any]:
 
     if Path(source, "adapter_config.json").is_file() and not four_bit:
         return models.load_adapter(source, dtype=machine.torch_dtype)
-    if four_bit:
-        return _load_on_4_bit(source, machine.torch_dtype)
     model, tokenizer = FastLanguageModel.from_pretrained(
-        model_name=models.folder(str(source)), max_seq_length=2048, dtype=machine.torch_dtype, load_in_4bit=False
+        model_name=models.folder(base_of(source)),
+        max_seq_length=2048,
+        dtype=machine.torch_dtype,
+        load_in_4bit=four_bit,
     )
+    if four_bit:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(source))
     FastLanguageModel.for_inference(model)
     return model, tokenizer
 
@@ -87,19 +90,6 @@ def base_of(source: str | Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         base = None
     return base if isinstance(base, str) and base else str(source)
-
-
-def _load_on_4_bit(source: str | Path, dtype: Any) -> tuple[Any, Any]:
-    """An adapter on its base in 4 bit, as QLoRA trains it (Dettmers et al. 2023, arXiv 2305.14314)."""
-    from unsloth import FastLanguageModel  # isort: skip
-    from peft import PeftModel
-
-    model, tokenizer = FastLanguageModel.from_pretrained(
-        model_name=models.folder(base_of(source)), max_seq_length=2048, dtype=dtype, load_in_4bit=True
-    )
-    model = PeftModel.from_pretrained(model, str(source))
-    FastLanguageModel.for_inference(model)
-    return model, tokenizer
 
 
 @dataclass
@@ -205,17 +195,17 @@ def _wanted(tokenizer: Any, row: Mapping[str, Any]) -> list[int]:
     return (ids if "prompt" in row else [*ids, tokenizer.eos_token_id])[: proof.LONGEST_ANSWER]
 
 
+def ask(source: str, rows: Sequence[Mapping[str, Any]], four_bit: bool = False) -> dict[str, Any]:
+    """Task: load what is in the folder `source` and read the rows."""
+    return _read(*load(source, four_bit), rows)
+
+
 def _read(model: Any, tokenizer: Any, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     import torch
 
     with models.answering(model), torch.no_grad():
         found = reading(Weights(model, tokenizer), rows, str(model.dtype).removeprefix("torch."))
     return found | {"layers": model.config.num_hidden_layers}
-
-
-def ask(source: str, rows: Sequence[Mapping[str, Any]], four_bit: bool = False) -> dict[str, Any]:
-    """Task: load what is in the folder `source` and read the rows."""
-    return _read(*load(source, four_bit), rows)
 
 
 def merge(source: str, target: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -287,10 +277,8 @@ def convert(source: str, target: str, quants: Sequence[str]) -> dict[str, str]:
             supported_vision_archs=vision_models,
         )
         files.set_merge_order(first[0], staged / "tokenizer.json")
-        for quant in quants:
+        for quant in set(quants) - {"f16"}:
             part = Path(place) / f"{quant}.gguf"
-            if quant == "f16":
-                continue
             llama_cpp.quantize_gguf(first[0], str(part), quant, quantizer_location=program, print_output=False)
             part.replace(made[quant])
         if "f16" in quants:
@@ -298,17 +286,12 @@ def convert(source: str, target: str, quants: Sequence[str]) -> dict[str, str]:
     return made
 
 
-def write_onnx(source: str, target: str) -> str:
-    """Task: write the whole model in the folder `source` as ONNX into `target`."""
-    return onnx.write(source, target)
-
-
 def ask_onnx(source: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Task: read the rows with the ONNX model in the folder `source`."""
     return reading(onnx.OnnxModel(source), rows, "float32")
 
 
-TASKS = {"ask": ask, "merge": merge, "convert": convert, "write_onnx": write_onnx, "ask_onnx": ask_onnx}
+TASKS = {"ask": ask, "merge": merge, "convert": convert, "write_onnx": onnx.write, "ask_onnx": ask_onnx}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from unsloth_course.commands.export import proof
 from unsloth_course.core import markup
-from unsloth_course.core.errors import CourseError
 
 if TYPE_CHECKING:
     from unsloth_course.commands.export import Format
@@ -33,10 +32,7 @@ def sentences(formats: Sequence["Format"], notes: Sequence[str] = ()) -> list[st
 
 
 def write(formats: Sequence["Format"], notes: Sequence[str], folder: Path) -> list[Path]:
-    """Writes `formats.png` and `formats.html` into a folder and returns their paths.
-
-    Raises CourseError when one cannot be written.
-    """
+    """Writes `formats.png` and `formats.html` into a folder and returns their paths."""
     from unsloth_course.commands.export import picture as drawn
 
     first = formats[0]
@@ -47,14 +43,7 @@ def write(formats: Sequence["Format"], notes: Sequence[str], folder: Path) -> li
     )
     png, text = folder / "formats.png", folder / "formats.html"
     image = picture._repr_png_()
-    try:
-        png.write_bytes(image)
-        text.write_text(_html(formats, notes, image, picture.caption), encoding="utf-8")
-    except OSError as error:
-        raise CourseError(f"The table could not be written into {folder} ({error}). Choose another --out.") from None
+    body = markup.table(map(cells, formats), HEADERS) + markup.paragraphs(sentences(formats, notes))
+    png.write_bytes(image)
+    text.write_text(markup.page("Formats", body, image, picture.caption), encoding="utf-8")
     return [png, text]
-
-
-def _html(formats: Sequence["Format"], notes: Sequence[str], image: bytes, caption: str) -> str:
-    body = markup.table((cells(made) for made in formats), HEADERS) + markup.paragraphs(sentences(formats, notes))
-    return markup.page("Formats", body, image, caption)

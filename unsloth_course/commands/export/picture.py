@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.plots.style import BLUE, FAINT, GREY, ORANGE, SKY, WIDTH, Picture, styled
 
 
@@ -14,11 +13,8 @@ def formats(rows: Sequence[tuple[str, int, float]], *, score: str, within: float
     """An exported model's formats: sizes as bars, and beside them scores as dots.
 
     rows: name, size in bytes and score from 0 to 1 of each format; the first is the model that was exported. score:
-    what the score is, in words. within: how far a score may be from the first one, drawn as a band. Raises CourseError
-    when there is no format.
+    what the score is, in words. within: how far a score may be from the first one, drawn as a band.
     """
-    if not rows:
-        raise CourseError("There is no format to draw: export a model first.")
     names, sizes, scores = zip(*rows, strict=True)
     figure = Picture(figsize=(WIDTH, 1.7 + 0.5 * len(rows)), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.14, h_pad=0.12)

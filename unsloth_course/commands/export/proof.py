@@ -111,13 +111,11 @@ def first_difference(
                 f"the chat template is another one: prompt {number} differs at character {place + 1}, "
                 f"{ours[place : place + 20]!r} became {theirs[place : place + 20]!r}"
             )
-    both = zip(reference["prompt_tokens"], found["prompt_tokens"], strict=True)
-    for number, (ours, theirs) in enumerate(both, 1):
+    for number, (ours, theirs) in enumerate(zip(reference["prompt_tokens"], found["prompt_tokens"], strict=True), 1):
         if ours != theirs:
             place = _first(ours, theirs)
-            return (
-                f"prompt {number} is split otherwise: token {place + 1}, {_at(ours, place)} became {_at(theirs, place)}"
-            )
+            became = f"{_at(ours, place)} became {_at(theirs, place)}"
+            return f"prompt {number} is split otherwise: token {place + 1}, {became}"
     if reference["stop"] != found["stop"]:
         ours, theirs = (f"{made['stop']['text']!r} ({made['stop']['id']})" for made in (reference, found))
         return f"the stop token is another one: {ours} became {theirs}"
@@ -128,7 +126,8 @@ def first_difference(
         mine = _comparable(ours, theirs)
         if mine != theirs["tokens"]:
             place = _first(mine, theirs["tokens"])
-            if _lead(ours, place) < tie:
+            leads = ours["leads"]
+            if place < len(leads) and leads[place] < tie:
                 continue
             return (
                 f"the answer to prompt {number} differs at token {place + 1}: {_at(mine, place)} became "
@@ -137,11 +136,6 @@ def first_difference(
         if ours["stopped"] != theirs["stopped"] and not theirs.get("early"):
             return f"the answer to prompt {number} {'no longer' if ours['stopped'] else 'now'} stops by itself"
     return ""
-
-
-def _lead(answer: Mapping[str, Any], place: int) -> float:
-    leads = answer.get("leads", ())
-    return leads[place] if place < len(leads) else float("inf")
 
 
 def _comparable(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[int]:
