@@ -16,6 +16,7 @@ from unsloth_course.commands.export.picture import formats
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.history import moving_average
 from unsloth_course.lesson.dials import sweep_pictures
+from unsloth_course.lesson.evaluation import Measure, Score
 from unsloth_course.lesson.recordings import Recording, Run
 from unsloth_course.lesson.scoreboard import picture
 
@@ -202,8 +203,8 @@ def test_memory_refuses_what_is_no_size(parts):
 # --- scores ----------------------------------------------------------------------------------------------------------
 
 
-def score(before=0.01, after=0.93, interval=(0.89, 0.96), metric="exact_match", n=200):
-    return {"before": before, "after": after, "interval": interval, "metric": metric, "n": n}
+def score(before=0.01, after=0.93, interval=(0.89, 0.96), metric="exact_match", n=200, measures=()):
+    return Score(metric, n, before, after, interval, measures=measures)
 
 
 def test_before_after_draws_both_and_says_the_interval():
@@ -226,23 +227,15 @@ def test_perplexities_that_lie_far_apart_are_drawn_on_a_logarithmic_axis():
     assert endless._repr_png_()
 
 
-def test_before_after_takes_an_object_too():
-    class Score:
-        before, after, interval, metric, n = 0.5, 0.4, (-0.2, -0.01), "accuracy", 50
-
-    assert plots.before_after(Score()).caption.endswith("95% interval -20.0 to -1.0: worse.")
-
-
-def measures():
-    """As in a results file: the one that judges is not the metric of the score."""
-    judge = {"name": "answer_perplexity", "before": 6.5, "after": 5.5, "interval": [-1.2, -0.8], "n": 150}
-    stops = {"name": "stops", "before": 0.2, "after": 1.0, "interval": [0.7, 0.9], "n": 80}
-    length = {"name": "length", "before": 102.0, "after": 31.0, "interval": [None, None], "n": 80}
-    return [judge | {"judges": True, "likelier": 140}, stops, length, stops | {"name": "margin", "after": None}]
+MEASURES = (  # the one that judges is not the metric of the score
+    Measure("answer_perplexity", 6.5, 5.5, (-1.2, -0.8), 150, judges=True, likelier=140),
+    Measure("stops", 0.2, 1.0, (0.7, 0.9), 80),
+    Measure("length", 102.0, 31.0, (-80.0, -60.0), 80),
+)
 
 
 def test_before_after_draws_the_measure_that_judges_and_says_the_others():
-    figure = plots.before_after(score(n=80) | {"measures": measures()})
+    figure = plots.before_after(score(n=80, measures=MEASURES))
     assert [bar.get_width() for bar in figure.axes[0].patches] == [6.5, 5.5]
     assert "answer perplexity, n = 150 (lower is better)" in words(figure)
     assert "140 of 150 became likelier" in words(figure)
@@ -259,6 +252,7 @@ def test_before_after_draws_the_measure_that_judges_and_says_the_others():
         ("perplexity", (-9.0, -2.0), "better"),
         ("perplexity", (1.0, 2.0), "worse"),
         ("perplexity", (-1.0, 2.0), "no change shown"),
+        ("exact_match", (-0.2, -0.1), "worse"),
         ("exact_match", (-0.1, 0.1), "no change shown"),
         ("exact_match", (0.0, 0.0), "no change shown"),
     ],
@@ -270,11 +264,6 @@ def test_the_verdict_follows_the_interval_and_the_metric(metric, interval, verdi
 def test_perplexity_is_a_plain_number_and_lower_is_better():
     figure = plots.before_after(score(31.2, 7.4, (-28.2, -19.0), "perplexity"))
     assert "31.20" in words(figure) and "lower is better" in words(figure)
-
-
-def test_a_score_without_an_interval_is_a_sentence():
-    with pytest.raises(CourseError, match="no interval"):
-        plots.before_after({"before": 0.1, "after": 0.2})
 
 
 def test_by_skill_has_two_bars_per_skill_and_leaves_out_what_was_not_measured():
@@ -370,7 +359,7 @@ def every_picture():
         plots.traces(history([1.0, 0.5]), ["loss", "kl"], title="GRPO"),
         plots.memory({"weights": MIB}, 2 * MIB),
         plots.before_after(score()),
-        plots.before_after(score() | {"measures": measures()}),
+        plots.before_after(score(measures=MEASURES)),
         plots.by_skill({"add": 0.1}, {"add": 0.9}),
         plots.curve([0, 1], {"score": [0, 1]}, xlabel="x", ylabel="y", mark=1.0),
         picture.side_by_side(panels(), notes=["† dpo: no battery."]),
@@ -445,13 +434,11 @@ def test_a_colour_blind_person_tells_the_colours_apart():
 
 
 def test_lines_without_markers_differ_in_their_dashes():
-    for figure in (
-        plots.curve([0, 1], {"a": [0, 1], "b": [1, 0]}, xlabel="x", ylabel="y", markers=False),
-        plots.curves([0, 1], {"loss": {"a": [0, 1], "b": [1, 0]}}, xlabel="x"),
-    ):
-        assert len({str(line._dash_pattern) for line in lines(figure).values()}) == 2
-    with_markers = lines(plots.spectrum({"a": [3.0, 1.0], "b": [1.0, 1.0]}, rank=1))
-    assert (with_markers["a"].get_marker(), with_markers["b"].get_marker()) == ("o", "s")
+    figure = plots.curves([0, 1], {"loss": {"a": [0, 1], "b": [1, 0]}}, xlabel="x")
+    assert len({str(line._dash_pattern) for line in lines(figure).values()}) == 2
+    curve = plots.curve([0, 1], {"a": [0, 1], "b": [1, 0]}, xlabel="x", ylabel="y")
+    for figure in (curve, plots.spectrum({"a": [3.0, 1.0], "b": [1.0, 1.0]}, rank=1)):
+        assert (lines(figure)["a"].get_marker(), lines(figure)["b"].get_marker()) == ("o", "s")
 
 
 def test_a_notebook_shows_each_picture_once_without_pyplot():

@@ -26,10 +26,6 @@ def test_lora_on_smollm2_trains(rank, trained):
     assert lora_parameters(SMOLLM2, rank) == trained
 
 
-def test_lora_on_two_projections_of_smollm2():
-    assert lora_parameters(SMOLLM2, 16, ("q_proj", "v_proj")) == 30 * 16 * (576 + 576 + 576 + 192)
-
-
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("head_dim", [None, 32])
 def test_counts_agree_with_real_models(tied, head_dim):
@@ -122,15 +118,6 @@ def test_the_answers_to_a_whole_update_are_written_at_once():
     assert total(64) > 2 * total(2)
 
 
-def test_8_bit_optimizer_saves_on_cuda_only():
-    def states(optimizer, device):
-        knobs = {"method": "full", "micro_batch": 1, "length": 8, "optimizer": optimizer, "device": device}
-        return predict(POCKET, **knobs).parts["optimizer"]
-
-    assert states("adamw_8bit", "cuda") * 4 == states("adamw_torch", "cuda")
-    assert states("adamw_8bit", "cpu") == states("adamw_torch", "cpu")
-
-
 @given(
     method=st.sampled_from(memory.METHODS),
     dtype=st.sampled_from(sorted(memory.BYTES)),
@@ -152,22 +139,13 @@ def test_more_rows_or_tokens_never_need_less(method, dtype, device, checkpointin
     [
         ({"method": "sft"}, "method 'sft'; choose one of full, lora"),
         ({"dtype": "int8"}, "dtype 'int8'"),
-        ({"device": "tpu"}, "device 'tpu'"),
-        ({"optimizer": "sgd"}, "optimizer 'sgd'"),
-        ({"micro_batch": 0}, "micro_batch is 0"),
-        ({"length": 0}, "length is 0"),
-        ({"accumulation": 0}, "accumulation is 0"),
+        ({"length": 0}, "longest row has 0 tokens"),
         ({"rank": 0}, "rank is 0"),
     ],
 )
 def test_wrong_knobs_are_sentences(knobs, words):
     with pytest.raises(CourseError, match=words):
         predict(POCKET, **({"method": "lora", "micro_batch": 8, "length": 32} | knobs))
-
-
-def test_unknown_target_is_a_sentence():
-    with pytest.raises(CourseError, match="qkv_proj is no projection"):
-        lora_parameters(POCKET, 16, ("qkv_proj",))
 
 
 def test_fits_a_named_gpu_and_available_memory():

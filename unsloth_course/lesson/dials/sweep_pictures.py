@@ -15,7 +15,6 @@ from unsloth_course.lesson.plots.style import (
     COLOURS,
     FAINT,
     GREY,
-    LOWER_IS_BETTER,
     MARKERS,
     Picture,
     empty,
@@ -104,7 +103,7 @@ def _dots(
 
 
 def _sweep_in_words(name: str, values: Sequence[float], means: Sequence[float], metric: str) -> str:
-    lower = metric in LOWER_IS_BETTER
+    lower = metric == "perplexity"
     finite = [(mean, value) for mean, value in zip(means, values, strict=True) if math.isfinite(mean)]
     if not finite:
         return f"{name}: never a finite number."

@@ -48,11 +48,6 @@ class Run:
         return 2 if self.method == "qlora" else 4
 
     @property
-    def embedding(self) -> int:
-        """Trained embeddings stay in the model's dtype."""
-        return self.weight
-
-    @property
     def lora(self) -> int:
         return 0 if self.method == "full" else lora_parameters(self.shape, self.rank)
 
@@ -69,10 +64,10 @@ class Run:
 
     @property
     def gradients(self) -> int:
-        """Bytes of all gradients: each has the dtype of its parameter."""
+        """Bytes of all gradients: each has the dtype of its parameter, and trained embeddings that of the model."""
         if self.method == "full":
             return self.trained * self.weight
-        return self.lora * self.adapter + self.trained_embeddings * self.embedding
+        return self.lora * self.adapter + self.trained_embeddings * self.weight
 
 
 def weights_of(run: Run) -> tuple[int, str]:
@@ -80,12 +75,12 @@ def weights_of(run: Run) -> tuple[int, str]:
     if run.method == "full":
         products = "; products in 16 bits" if run.compute < run.weight else ""
         return total * run.weight, f"{total:,} parameters x {run.weight} bytes ({run.dtype}{products})"
-    extra = run.lora * run.adapter * (2 if run.method == "dpo" else 1) + run.trained_embeddings * run.embedding
+    extra = run.lora * run.adapter * (2 if run.method == "dpo" else 1) + run.trained_embeddings * run.weight
     why = f"{run.lora:,} of LoRA x {run.adapter} bytes"
     if run.method == "dpo":
         why += ", twice, since the reference keeps a copy"
     if run.method == "cpt":
-        why += f", {run.trained_embeddings:,} of trained embeddings x {run.embedding} bytes"
+        why += f", {run.trained_embeddings:,} of trained embeddings x {run.weight} bytes"
     if run.method != "qlora":
         return total * run.weight + extra, f"{total:,} frozen parameters x {run.weight} bytes ({run.dtype}), {why}"
     packed = run.shape.layers * linear_parameters(run.shape)
@@ -126,7 +121,7 @@ def dynamic(run: Run, tokens: int, scored: int, checkpointing: bool, accumulatio
         return max(start + carried, gradients)
     inputs = tokens * shape.hidden * run.weight
     forward = shape.layers * inputs + tokens * shape.hidden * 4 + kept_by_loss + max(loss, reference)
-    head = run.trained_embeddings * run.embedding
+    head = run.trained_embeddings * run.weight
     first = shape.layers * inputs + layer + working + head
     last = inputs + layer + working + gradients - (gradients - head) // shape.layers
     return max(forward + carried, first + carried, last, gradients)
@@ -216,12 +211,13 @@ def _loss(run: Run, tokens: int, scored: int) -> tuple[int, int]:
     of the last hidden state is kept (cut cross-entropy, Wijmans et al. 2024, is the same idea).
     """
     shape = run.shape
+    table = shape.vocabulary * shape.hidden * 4 if run.trained_embeddings else 0
     # Unsloth's loss on a GPU goes through the tokens in eight pieces, of 512 tokens and up to 2 GiB each.
     counted = scored if run.method == "grpo" else tokens
     piece = min(2 * GIB, max(512, counted // 8) * shape.vocabulary * 8)
     if run.compiled:
-        return (shape.vocabulary * shape.hidden * 4 if run.trained_embeddings else 0), piece
-    kept = scored * shape.hidden * run.weight + (shape.vocabulary * shape.hidden * 4 if run.trained_embeddings else 0)
+        return table, piece
+    kept = scored * shape.hidden * run.weight + table
     preference = run.method in ("dpo", "grpo")
     if preference:
         kept += scored * shape.hidden * run.weight  # log-probabilities keep their hidden state too

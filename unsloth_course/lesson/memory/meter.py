@@ -123,19 +123,17 @@ class Meter(Callback):
                 self.how += f", and {size(pools)} in the pools of CUDA graphs"
         else:
             peak = weights + states + max(self._dynamic, self._gradients)
-            self.how = self._how_on_cpu(state.global_step)
+            self.how = (
+                "weights, gradients and optimizer state are counted from the live tensors, activations are the peak of "
+                f"torch's CPU allocations in {self._recorded} of {state.global_step} steps, those with the largest "
+                "batch so far"
+            )
+            if self._problem:
+                self.how = f"weights, gradients and optimizer state only: the profiler did not start ({self._problem})"
         rest = max(0, peak - weights - states - self._gradients)
         self.parts = dict(zip(PARTS, (weights, self._gradients, states, rest), strict=True))
         self.peak_bytes = peak
         self.process_peak_bytes = process_peak()
-
-    def _how_on_cpu(self, steps: int) -> str:
-        if self._problem:
-            return f"weights, gradients and optimizer state only: the profiler did not start ({self._problem})"
-        return (
-            "weights, gradients and optimizer state are counted from the live tensors, activations are the peak of "
-            f"torch's CPU allocations in {self._recorded} of {steps} steps, those with the largest batch so far"
-        )
 
     def _release(self) -> None:
         """Also after a training that broke off, so that no hook and no profiler stays behind."""

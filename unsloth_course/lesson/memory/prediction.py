@@ -78,7 +78,6 @@ def predict(
     rank: int = 16,
     dtype: str = "float32",
     checkpointing: bool = False,
-    optimizer: str = "adamw_torch",
     accumulation: int = 1,
     completion: int | None = None,
     autocast: bool | None = None,
@@ -96,17 +95,20 @@ def predict(
     recorded as CUDA graphs (padded batches on a GPU). Both devices were checked by measurement: `benchmarks/README.md`
     has the GPU's fifteen points.
 
-    Raises CourseError for an unknown method, dtype, device or optimizer and for sizes below 1. All lessons print it.
+    Raises CourseError for an unknown method or dtype, and for a length or a rank below 1. All lessons print it.
     """
-    _check(method, dtype, device, optimizer, micro_batch, length, accumulation)
+    for name, value, known in (("method", method, METHODS), ("dtype", dtype, BYTES)):
+        if value not in known:
+            raise CourseError(f"Memory cannot be predicted for {name} {value!r}; choose one of {', '.join(known)}.")
+    if length < 1:
+        raise CourseError(f"The longest row has {length} tokens; give a whole number of at least 1.")
     if autocast is None:
         autocast = device == "cuda" or (dtype != "float32" and _bfloat16_here())
     run = Run(shape, method, rank, dtype, autocast, device, graphs)
     rows = micro_batch * (2 if method == "dpo" else 1)
     scored = rows * min(length, completion or max(1, length // 2)) if method in ("dpo", "grpo") else rows * length
     weights, why_weights = weights_of(run)
-    per_parameter = OPTIMIZERS[optimizer if device == "cuda" else "adamw_torch"]
-    states = run.trained * per_parameter if per_parameter else 2 * run.gradients
+    states = 2 * run.gradients
     moment = dynamic(run, held(run, rows, length, scored), scored, checkpointing, accumulation)
     if device == "cuda":
         moment = max(moment, answers(run, rows * accumulation, length)) + workspace(run)
@@ -134,31 +136,6 @@ def _bfloat16_here() -> bool:
     """
     runtime = sys.modules.get("unsloth_zoo.cpu.runtime")
     return runtime.cpu_bf16_supported() if runtime else True
-
-
-# Bytes of optimizer state per parameter; None means two numbers in the parameter's own dtype. Unsloth's CPU backend
-# replaces every 8-bit optimizer by AdamW.
-OPTIMIZERS = {
-    "adamw_torch": None,
-    "adamw_torch_fused": None,
-    "adamw_8bit": 2,
-    "adamw_bnb_8bit": 2,
-    "paged_adamw_8bit": 2,
-}
-
-
-def _check(method, dtype, device, optimizer, micro_batch, length, accumulation) -> None:
-    for name, value, known in (
-        ("method", method, METHODS),
-        ("dtype", dtype, BYTES),
-        ("device", device, ("cpu", "cuda")),
-        ("optimizer", optimizer, OPTIMIZERS),
-    ):
-        if value not in known:
-            raise CourseError(f"Memory cannot be predicted for {name} {value!r}; choose one of {', '.join(known)}.")
-    for name, value in (("micro_batch", micro_batch), ("length", length), ("accumulation", accumulation)):
-        if value < 1:
-            raise CourseError(f"{name} is {value}; give a whole number of at least 1.")
 
 
 def fits(prediction: Prediction, gpu: str | int) -> tuple[bool, str]:

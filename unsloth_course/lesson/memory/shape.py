@@ -35,9 +35,7 @@ class Shape:
         """
         config = getattr(model_or_config, "config", model_or_config)
         read = config.get if isinstance(config, dict) else lambda key: getattr(config, key, None)
-        sizes = {}
-        for name, key in _CONFIG_KEYS.items():
-            sizes[name] = read(key)
+        sizes = {name: read(key) for name, key in _CONFIG_KEYS.items()}
         sizes["kv_heads"] = sizes["kv_heads"] or sizes["heads"]
         kind = config.get("model_type") if isinstance(config, dict) else type(config).__name__
         missing = [_CONFIG_KEYS[name] for name, value in sizes.items() if not isinstance(value, int)]
@@ -105,18 +103,15 @@ def linear_parameters(shape: Shape) -> int:
     return sum(inputs * outputs for inputs, outputs in shape.linears.values())
 
 
-def lora_parameters(shape: Shape, rank: int, targets: tuple[str, ...] = PROJECTIONS) -> int:
-    """Number of parameters that LoRA of this rank trains on the target projections (Hu et al. 2021).
+def lora_parameters(shape: Shape, rank: int) -> int:
+    """Number of parameters that LoRA of this rank trains on the seven projections (Hu et al. 2021).
 
     A projection of n inputs and m outputs gets A (rank x n) and B (m x rank): rank * (n + m) numbers.
-    Raises CourseError for a rank below 1 or a target that is no projection of the layer.
+    Raises CourseError for a rank below 1.
     """
     if rank < 1:
         raise CourseError(f"The LoRA rank is {rank}; give a whole number of at least 1, such as 16.")
-    unknown = [target for target in targets if target not in shape.linears]
-    if unknown:
-        raise CourseError(f"{', '.join(unknown)} is no projection of a layer; choose from {', '.join(PROJECTIONS)}.")
-    return shape.layers * sum(rank * sum(shape.linears[target]) for target in set(targets))
+    return shape.layers * rank * sum(inputs + outputs for inputs, outputs in shape.linears.values())
 
 
 def size(amount: float) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
@@ -20,8 +18,6 @@ from unsloth_course.lesson.plots.style import (
     DRAWN_UP_TO,
     FAINT,
     GREY,
-    LOWER_IS_BETTER,
-    WIDTH,
     Picture,
     empty,
     score_text,
@@ -81,27 +77,23 @@ def _total(name: str, totals: Mapping[str, float]) -> str:
 
 
 @styled
-def before_after(score: Any) -> Picture:
+def before_after(score: Score) -> Picture:
     """A score before and after training, with the interval of the difference in words.
 
-    score: an object or a mapping with `before`, `after`, `interval` (low and high of after minus before), `metric`
-        and `n`, and maybe `measures`, such as the "evaluation" part of a results file.
-    The bars are those of the measure that judges, and the other measures stand below. Perplexity and loss are better
-    when lower, every other measure when higher; the length of an answer is neither. Raises CourseError when a value is
-    missing. Taught in lesson colab2 (LoRA).
+    The bars are those of the measure that judges, and the other measures stand below. Perplexity is better when lower,
+    every other measure when higher; the length of an answer is neither. Taught in lesson colab2 (LoRA).
     """
-    judge, *others = _measures(score)
-    low, high = judge.interval
-    lower = judge.name in LOWER_IS_BETTER
-    share = judge.is_share and not lower
-    verdict = _verdict(low, high, lower)
-    scale, digits, unit = (100, 1, " points") if share else (1, 2, "")
+    judge, *others = score.all
+    (low, high), better, lower = judge.interval, judge.better, judge.lower
+    verdict = "better" if better[0] > 0 else "worse" if better[1] < 0 else "no change shown"
+    scale, digits, unit = (100, 1, " points") if judge.is_share else (1, 2, "")
     change, low, high = (f"{scale * value:+.{digits}f}" for value in (judge.after - judge.before, low, high))
     words = f"after minus before: {change}{unit}, 95% interval {low} to {high}: {verdict}"
     before, after = judge.before, judge.after
     if judge.likelier is not None:
         words += f"\n{judge.likelier:,} of {judge.n:,} became likelier"
-    figure, (axes, *below) = _two_panels(len(others)) if others else empty(3.2)
+    more = 0.42 * len(others)
+    figure, (axes, *below) = empty(4.2 + more, 2, [2.6, 0.5 + more]) if others else empty(3.2)
     first = "a coin" if judge.name == "preference_accuracy" else "before"
     bars = axes.barh([first, "after"], [before, after], height=0.6, color=[FAINT, BLUE])
     axes.bar_label(bars, [score_text(before, lower), score_text(after, lower)], padding=8, fontsize=16)
@@ -112,7 +104,7 @@ def before_after(score: Any) -> Picture:
     axes.set_title(f"{judge.title}{tested} ({direction})")
     shown = words.replace(", 95%", ",\n95%") if below else words  # the names of the others take their room
     axes.set_xlabel(shown[0].upper() + shown[1:], loc="left")
-    if lower and judge.name != "loss" and 1 <= min(before, after) < max(before, after) / FAR_APART:
+    if lower and 1 <= min(before, after) < max(before, after) / FAR_APART:
         # From 1, where nothing is surprising: on this axis a bar is as long as the loss.
         axes.set_xscale("log")
         axes.set_xlim(1, min(DRAWN_UP_TO, max(before, after)) ** 1.35)
@@ -120,46 +112,20 @@ def before_after(score: Any) -> Picture:
         axes.xaxis.set_minor_locator(NullLocator())
     else:
         share_axis(axes, lower, max(before, after))
-    said = f"{judge.title}: {score_text(before, lower)} before, {score_text(after, lower)} after; {words}.".replace(
-        "\n", "; "
-    )
-    if below:
-        said += f" Beside it: {_beside(below[0], others)}."
-    figure.caption = said
+    words = words.replace("\n", "; ")
+    said = f"{judge.title}: {score_text(before, lower)} before, {score_text(after, lower)} after; {words}."
+    figure.caption = said + (f" Beside it: {_beside(below[0], others)}." if below else "")
     return figure
 
 
-def _two_panels(lines: int) -> tuple[Picture, list[Axes]]:
-    """A panel for the score that judges, and one for so many measures beside it."""
-    figure = Picture(figsize=(WIDTH, 4.2 + 0.42 * lines), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.14, h_pad=0.12)
-    return figure, list(figure.subplots(2, 1, height_ratios=[2.6, 0.5 + 0.42 * lines]))
-
-
-def _measures(score: Any) -> list[Any]:
-    """The measures of a score, the one that judges first; of older results its own metric alone."""
-    before, after, interval, metric, n = (
-        _field(score, name) for name in ("before", "after", "interval", "metric", "n")
-    )
-    found = score.get("measures") if isinstance(score, Mapping) else getattr(score, "measures", ())
-    known = [field.name for field in fields(Measure)]
-    made = [
-        Measure(**{name: one[name] for name in known if name in one}) if isinstance(one, Mapping) else one
-        for one in found or ()
-    ]
-    numbers = [one for one in made if all(isinstance(end, int | float) for end in (one.before, one.after))]
-    return Score(metric, n, before, after, interval, measures=tuple(numbers)).all
-
-
-def _beside(axes: Axes, measures: Sequence[Any]) -> str:
+def _beside(axes: Axes, measures: Sequence[Measure]) -> str:
     """Draws measures on one axis of shares, each from before to after; what is no share is said in numbers alone."""
     said = []
     for row, one in enumerate(measures):
-        share = one.is_share and one.name not in LOWER_IS_BETTER
-        if share:
+        if one.is_share:
             axes.plot([one.before, one.after], [row, row], color=FAINT, linewidth=4, zorder=1)
             axes.scatter([one.before, one.after], [row, row], color=[GREY, BLUE], s=60, zorder=2)
-        text = f"{score_text(one.before, not share)} → {score_text(one.after, not share)}"
+        text = " → ".join(score_text(end, not one.is_share) for end in (one.before, one.after))
         axes.text(1.03, row, text, va="center", fontsize=13, clip_on=False)
         said.append(f"{one.title} {text} (n = {one.n:,})")
     axes.set_yticks(range(len(measures)), [f"{one.title}, n = {one.n:,}" for one in measures])
@@ -168,19 +134,6 @@ def _beside(axes: Axes, measures: Sequence[Any]) -> str:
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
     axes.set_title("and the other measures, before (grey) and after", fontsize=14)
     return "; ".join(said)
-
-
-def _field(score: Any, name: str) -> Any:
-    value = score.get(name) if isinstance(score, Mapping) else getattr(score, name, None)
-    if value is None:
-        raise CourseError(f"The score has no {name}: pass the result of the evaluation before and after training.")
-    return value
-
-
-def _verdict(low: float, high: float, lower: bool) -> str:
-    if low <= 0 <= high:
-        return "no change shown"
-    return "better" if (high < 0) == lower else "worse"
 
 
 @styled

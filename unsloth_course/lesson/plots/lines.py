@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -51,27 +50,19 @@ def curve(
     ylabel: str,
     mark: float | tuple[float, str] | None = None,
     evenly: bool = False,
-    markers: bool = True,
 ) -> Picture:
     """Lines over the same x values, each named at its end; the static twin of a dial.
 
     ys: the values of each line by its name, as many as `xs`.
     mark: an x value to point out, or a pair (x, label), drawn as a dashed upright line.
     evenly: the x values stand side by side at equal distances, as ranks of 1, 4, 16 and 64 want it.
-    markers: a mark at each value, which says that it was measured; a formula's line has none.
     Raises CourseError when a line has another length. Taught in lesson colab1 (full fine-tuning).
     """
     if not len(xs) or not ys:
         raise CourseError("There is nothing to draw: curve() wants x values and at least one line.")
-    for name, values in ys.items():
-        if len(values) != len(xs):
-            raise CourseError(f'The line "{name}" has {len(values)} values for {len(xs)} x values: give one each.')
-
     places = range(len(xs)) if evenly else xs
     figure, (axes,) = empty(4.6)
-    for position, (name, values) in enumerate(ys.items()):
-        style = {"marker": MARKERS[position % len(MARKERS)]} if markers else {"linestyle": _dashes(position)}
-        axes.plot(places, values, color=COLOURS[position % len(COLOURS)], label=name, **style)
+    _draw_lines(axes, places, ys, measured=True)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     if evenly:
         axes.set_xticks(places, [f"{x:g}" for x in xs])
@@ -106,11 +97,7 @@ def curves(
         raise CourseError("There is nothing to draw: curves() wants x values and at least one line in each panel.")
     figure, drawn = empty(0.9 + 2.9 * len(panels), rows=len(panels))
     for axes, (quantity, lines) in zip(drawn, panels.items(), strict=True):
-        for position, (name, values) in enumerate(lines.items()):
-            if len(values) != len(xs):
-                raise CourseError(f'The line "{name}" has {len(values)} values for {len(xs)} x values: give one each.')
-            style = {"color": COLOURS[position % len(COLOURS)], "linestyle": _dashes(position)}
-            axes.plot(xs, values, label=name, **style)
+        _draw_lines(axes, xs, lines, measured=False)
         axes.set_title(quantity, fontsize=14)
         low, high = axes.get_ylim()
         axes.set_ylim(low if top is None else max(low, -0.05 * top), high if top is None else min(high, top))
@@ -130,9 +117,15 @@ def curves(
     return figure
 
 
-def _dashes(position: int) -> Any:
-    """A line's dashes, by its position: with them it is told from the others without its colour."""
-    return DASHES[position % len(DASHES)]
+def _draw_lines(axes: Axes, xs: Sequence[float], ys: Mapping[str, Sequence[float]], measured: bool) -> None:
+    """Each line in its colour; told apart without it by a mark at each measured value, or by a formula's dashes."""
+    for position, (name, values) in enumerate(ys.items()):
+        if len(values) != len(xs):
+            raise CourseError(f'The line "{name}" has {len(values)} values for {len(xs)} x values: give one each.')
+        style = {"color": COLOURS[position % len(COLOURS)], "linestyle": DASHES[position % len(DASHES)]}
+        if measured:
+            style |= {"linestyle": "-", "marker": MARKERS[position % len(MARKERS)]}
+        axes.plot(xs, values, label=name, **style)
 
 
 def _name_lines(axes: Axes, xs: Sequence[float], ys: Mapping[str, Sequence[float]]) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-
-from unsloth_course.lesson.evaluation.scores import LOWER_IS_BETTER as LOWER_MEASURES
 
 # The colour-blind-safe palette of Okabe and Ito (2008), without its yellow, which is lost on a projector.
 BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
@@ -52,7 +50,6 @@ STYLE = {
     "lines.linewidth": 2.8,
     "lines.markersize": 8,
 }
-LOWER_IS_BETTER = LOWER_MEASURES | {"loss"}
 WIDTH = 9.0  # inches
 
 
@@ -78,10 +75,11 @@ def styled(draw: Callable[..., Picture]) -> Callable[..., Picture]:
     return styled
 
 
-def empty(height: float, rows: int = 1) -> tuple[Picture, list[Axes]]:
+def empty(height: float, rows: int = 1, ratios: Sequence[float] | None = None) -> tuple[Picture, list[Axes]]:
+    """A picture of a height in inches, and its panels, one below the other. ratios: of their heights."""
     figure = Picture(figsize=(WIDTH, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.14, h_pad=0.12)
-    return figure, list(figure.subplots(rows, 1, squeeze=False)[:, 0])
+    return figure, list(figure.subplots(rows, 1, squeeze=False, height_ratios=ratios)[:, 0])
 
 
 def score_text(value: float, lower: bool) -> str:
