@@ -115,9 +115,7 @@ def test_of_a_model_on_the_hub_only_its_config_is_fetched(command, monkeypatch):
     from unsloth_course.core import hub
 
     fetched = []
-    monkeypatch.setattr(
-        hub, "fetch_config", lambda name: fetched.append(name) or Path(models.folder("pocket"), "config.json")
-    )
+    monkeypatch.setattr(hub, "_fetch", lambda name, *_: fetched.append(name) or Path(models.folder("pocket")))
     status, out, _ = command("--method", "full", "--gpu", "T4", "--model", "somebody/small", "--json")
     found = json.loads(out)
     assert status == 0 and fetched == ["somebody/small"] and found["model"] == "somebody/small"
@@ -129,7 +127,7 @@ def test_the_models_that_the_course_names_are_known_without_fetching_anything(co
     from unsloth_course.core import hub
     from unsloth_course.lesson import smollm2
 
-    for place, fetching in ((hub, "fetch_config"), (smollm2, "fetch")):
+    for place, fetching in ((hub, "_fetch"), (smollm2, "fetch")):
         monkeypatch.setattr(place, fetching, lambda *_: pytest.fail("it was fetched"))
     status, out, _ = command("--method", "lora", "--gpu", "T4", "--model", name, "--json")
     assert status == 0 and json.loads(out)["parts"]["weights"] >= 134_515_008 * 2

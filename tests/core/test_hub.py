@@ -124,15 +124,10 @@ def test_a_model_is_fetched_without_pickle_scripts_and_duplicates(server, model_
     assert line == f"{MODEL}: {total:,.1f} MB to download, 0 of 4 files are in the cache.\n"
 
 
-def test_of_a_config_nothing_else_is_fetched(server):
-    assert json.loads(hub.fetch_config(MODEL).read_text())
-    assert downloads(server) == {"config.json"}
-
-
 def test_a_repository_without_a_config_is_a_sentence(server, model_folder):
     (model_folder / "config.json").unlink()
     with pytest.raises(CourseError, match=r"config\.json"):
-        hub.fetch_config(MODEL)
+        hub.read_config(MODEL)
 
 
 def test_the_size_is_said_before_the_first_file(server, monkeypatch):

@@ -68,7 +68,7 @@ class Saving(Callback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         due = control.should_save or self._due or self.told is not None
         # Completions that are still to be trained on are in no checkpoint. After the last step none are needed.
-        between = self.trainer._step % _generate_every(self.trainer) == 0 if _generates(self.trainer) else True
+        between = not _generates(self.trainer) or self.trainer._step % _generate_every(self.trainer) == 0
         control.should_save = due and (between or state.global_step >= state.max_steps)
         self._due = due and not control.should_save
         if state.global_step >= state.max_steps and not self.last:
@@ -137,6 +137,8 @@ def unfit(resume: Path, error: Exception) -> CourseError:
 
 def _whole_checkpoints(trainer: Any, saving: Saving) -> Callable[..., None]:
     """A way to save by which each checkpoint ends with its manifest, and which says so when one cannot be written."""
+    from safetensors import SafetensorError
+
     save = trainer._save_checkpoint  # the method that TRL's trainers override, too
 
     def saved(*args: Any, **kwargs: Any) -> None:
@@ -150,22 +152,14 @@ def _whole_checkpoints(trainer: Any, saving: Saving) -> Callable[..., None]:
             for older in whole.newest_first(folder.parent)[whole.KEPT :]:
                 if older.name != best:
                     shutil.rmtree(older, ignore_errors=True)
-        except Exception as error:
-            if not _writing_failed(error):
+        except (OSError, SafetensorError) as error:
+            raise _unsaved(folder, error) from None
+        except RuntimeError as error:  # torch has none of its own for a file that cannot be written
+            if not re.search("inline_container|PytorchStreamWriter|file write", str(error)):
                 raise
             raise _unsaved(folder, error) from None
 
     return saved
-
-
-def _writing_failed(error: Exception) -> bool:
-    """Whether an exception says that a file could not be written. safetensors and torch have their own ones for it."""
-    from safetensors import SafetensorError
-
-    by_torch = re.compile("inline_container|PytorchStreamWriter|file write")
-    if isinstance(error, RuntimeError):
-        return by_torch.search(str(error)) is not None
-    return isinstance(error, OSError | SafetensorError)
 
 
 def _unsaved(checkpoint: Path, error: Exception) -> CourseError:
@@ -206,20 +200,15 @@ def _all_loaded(trainer: Any) -> Callable[..., None]:
 def _same_order(trainer: Any, resume: Path) -> Callable[..., Any]:
     """GRPO's sampler from the right epoch on: it draws the order of each one after that of the one before."""
     sampler_for = trainer._get_train_sampler
-    epochs = _epochs(resume)
+    try:
+        over = int(json.loads((resume / "trainer_state.json").read_text(encoding="utf-8"))["epoch"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise unfit(resume, error) from None
 
     def sampler(*args: Any, **kwargs: Any) -> Any:
         made = sampler_for(*args, **kwargs)
-        for _ in range(epochs):
+        for _ in range(over):
             next(iter(made), None)
         return made
 
     return sampler
-
-
-def _epochs(checkpoint: Path) -> int:
-    """Epochs that were over when a checkpoint was saved."""
-    try:
-        return int(json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["epoch"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise unfit(checkpoint, error) from None

@@ -70,17 +70,6 @@ def fetch_model(name: str | Path) -> Path:
     return folder
 
 
-def fetch_config(name: str) -> Path:
-    """Return the path of a model's config.json, the only file that is brought from the Hub, of a name like owner/model.
-
-    Raises CourseError as `fetch_model` does. Taught by the command `memory`.
-    """
-    path = _fetch(name, "model", _Patterns(allow=("config.json",), ignore=())) / "config.json"
-    if not path.is_file():
-        raise CourseError(f"{name} holds no config.json, so its size is not known; name a repository of a whole model.")
-    return path
-
-
 def fetch_dataset(
     name: str, split: str = "train", columns: tuple[str, ...] = (), files: tuple[str, ...] = ()
 ) -> "datasets.Dataset":
@@ -167,18 +156,28 @@ def look_up(name: str, kind: Literal["model", "dataset"] = "model", files: tuple
 
 
 def _look(name: str, kind: str, patterns: _Patterns) -> Repository:
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HFValidationError
+
     try:
-        info = _ask(name, kind)
-    except _OutOfReach as error:
-        return _known_to_the_cache(name, kind, patterns, error)
+        info = HfApi().repo_info(name, repo_type=kind, files_metadata=True, timeout=hub_errors.TIMEOUT)
+    except HFValidationError as error:
+        raise CourseError(
+            f"{name!r} is neither a folder on this machine nor a Hub name: a Hub name looks like owner/{kind}."
+        ) from error
+    except Exception as error:
+        reason = unreachable(error)
+        if not reason:
+            raise explain(error, name, kind) from error
+        return _known_to_the_cache(name, kind, patterns, reason)
     listed_sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
     check_names(set(listed_sizes), name, kind)
     sizes = _matching(listed_sizes, patterns)
-    snapshot = _snapshot(name, kind, info.sha)
+    snapshot = Path(constants.HF_HUB_CACHE, f"{kind}s--{name.replace('/', '--')}", "snapshots", info.sha)
     return Repository(name, kind, sizes, tuple(_wrong_size(snapshot, sizes)), bool(info.gated), folder=snapshot)
 
 
-def _known_to_the_cache(name: str, kind: str, patterns: _Patterns, error: "_OutOfReach") -> Repository:
+def _known_to_the_cache(name: str, kind: str, patterns: _Patterns, reason: str) -> Repository:
     """What an earlier download left of a repository. Raises CourseError when that is nothing."""
     from huggingface_hub import get_cached_repo_tree, snapshot_download, try_to_load_from_cache
     from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
@@ -189,15 +188,15 @@ def _known_to_the_cache(name: str, kind: str, patterns: _Patterns, error: "_OutO
         try:
             folder = Path(snapshot_download(name, repo_type=kind, local_files_only=True))
         except LocalEntryNotFoundError:
-            raise _nothing_cached(name, error.reason) from error.__cause__
+            raise _nothing_cached(name, reason) from None
         files = [path for path in folder.rglob("*") if path.is_file()]
         here = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
-        return Repository(name, kind, _matching(here, patterns), reason=error.reason, folder=folder)
+        return Repository(name, kind, _matching(here, patterns), reason=reason, folder=folder)
     found = {file: try_to_load_from_cache(name, file, repo_type=kind) for file in sizes}
     paths = {file: Path(path) for file, path in found.items() if isinstance(path, str)}
     missing = tuple(file for file in sizes if file not in paths or not _has_size(paths[file], sizes[file]))
     folder = next((path.parents[file.count("/")] for file, path in paths.items()), None)
-    return Repository(name, kind, sizes, missing, reason=error.reason, folder=folder)
+    return Repository(name, kind, sizes, missing, reason=reason, folder=folder)
 
 
 def read_config(name: str) -> dict:
@@ -207,9 +206,9 @@ def read_config(name: str) -> dict:
     """
     folder = Path(os.path.expanduser(name))
     if not os.path.isdir(folder):
-        return read_json(fetch_config(name))
+        folder = _fetch(name, "model", _Patterns(allow=("config.json",), ignore=()))
     if not (folder / "config.json").is_file():
-        raise CourseError(f"{folder} holds no config.json, so it is not a model: give the folder of a whole model.")
+        raise CourseError(f"{name} holds no config.json, so its size is not known: give a whole model.")
     return read_json(folder / "config.json")
 
 
@@ -239,7 +238,11 @@ def _fetch(name: str, kind: Literal["model", "dataset"], patterns: _Patterns) ->
     if found.reason:
         return _cached(found)
     _forget(found.folder, found.missing)
-    print(_announcement(found))
+    every, here = len(found.sizes), len(found.sizes) - len(found.missing)
+    if found.missing:
+        print(f"{name}: {_megabytes(found.to_download)} to download, {here} of {every} files are in the cache.")
+    else:
+        print(f"{name}: all {every} files ({_megabytes(found.bytes)}) are in the cache, nothing to download.")
     _check_disk(found.to_download, name)
     try:
         folder = Path(
@@ -269,43 +272,11 @@ def _cached(found: Repository) -> Path:
     return found.folder
 
 
-class _OutOfReach(Exception):
-    """The Hub cannot be reached; its cause is the library's error."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-def _ask(name: str, kind: str) -> Any:
-    """What the Hub says of a repository, its files with their sizes. Raises _OutOfReach, or CourseError otherwise."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        return HfApi().repo_info(name, repo_type=kind, files_metadata=True, timeout=hub_errors.TIMEOUT)
-    except HFValidationError as error:
-        raise CourseError(
-            f"{name!r} is neither a folder on this machine nor a Hub name: a Hub name looks like owner/{kind}."
-        ) from error
-    except Exception as error:
-        reason = unreachable(error)
-        if not reason:
-            raise explain(error, name, kind) from error
-        raise _OutOfReach(reason) from error
-
-
 def _matching(sizes: dict[str, int], patterns: _Patterns) -> dict[str, int]:
     from huggingface_hub.utils import filter_repo_objects
 
     wanted = set(filter_repo_objects(sizes, allow_patterns=patterns.allow, ignore_patterns=patterns.ignore))
     return {file: size for file, size in sizes.items() if file in wanted and _stays_inside(file)}
-
-
-def _snapshot(name: str, kind: str, commit: str) -> Path:
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE, f"{kind}s--{name.replace('/', '--')}", "snapshots", commit)
 
 
 def _nothing_cached(name: str, reason: str) -> CourseError:
@@ -315,14 +286,6 @@ def _nothing_cached(name: str, reason: str) -> CourseError:
         f"{name} cannot be downloaded: {reason}, and the cache {constants.HF_HUB_CACHE} has no complete copy. "
         + OFFLINE_CHOICE
     )
-
-
-def _announcement(found: Repository) -> str:
-    every = len(found.sizes)
-    if not found.missing:
-        return f"{found.name}: all {every} files ({_megabytes(found.bytes)}) are in the cache, nothing to download."
-    cached = f"{every - len(found.missing)} of {every} files are in the cache"
-    return f"{found.name}: {_megabytes(found.to_download)} to download, {cached}."
 
 
 def _megabytes(size: int) -> str:

@@ -1,13 +1,8 @@
 """What the Hub, the connection and the disk may refuse, as sentences."""
 
 import errno
-from typing import TYPE_CHECKING
 
 from unsloth_course.core.errors import CourseError
-
-if TYPE_CHECKING:
-    pass
-
 
 TIMEOUT = 10.0  # seconds to wait for the Hub's first answer
 

@@ -3,13 +3,8 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from unsloth_course.core.errors import CourseError
-
-if TYPE_CHECKING:
-    pass
-
 
 TABLES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".csv", ".parquet")
 

@@ -140,12 +140,9 @@ def write_manifest(checkpoint: Path, finished: bool) -> None:
 
 def _to_disk(path: Path) -> None:
     """Has the system write what it still holds in memory of a file or, where it can, of a folder's list of names."""
-    if path.is_dir():
-        if os.name == "nt":
-            return
-        handle = os.open(path, os.O_RDONLY)
-    else:
-        handle = os.open(path, os.O_RDWR)
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
     finally:

@@ -1,6 +1,5 @@
 """One run in a folder."""
 
-import json
 import os
 import subprocess
 import sys
@@ -46,12 +45,12 @@ def test_a_killed_run_does_not_block_its_folder(tmp_path):
         first.kill()
         first.wait()
         with lock.locked(tmp_path):
-            assert json.loads((tmp_path / "run.json").read_text())["pid"] == os.getpid()
+            assert f"process {os.getpid()} on " in (tmp_path / lock.OWNER).read_text()
 
 
 def test_in_one_process_too_and_a_lost_note_is_no_hindrance(tmp_path):
     with lock.locked(tmp_path):
-        (tmp_path / "run.json").write_text("[]")
+        (tmp_path / lock.OWNER).unlink()
         with pytest.raises(CourseError, match="a process that has not said which"), lock.locked(tmp_path):
             pass
 
@@ -60,9 +59,9 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(CourseError, match=r"Nothing can be written into .*file"), lock.locked(tmp_path / "file"):
         pass
-    (tmp_path / "run.json").mkdir()
+    (tmp_path / lock.OWNER).mkdir()
     with pytest.raises(CourseError, match="Choose another --out"), lock.locked(tmp_path):
         pass
-    (tmp_path / "run.json").rmdir()
+    (tmp_path / lock.OWNER).rmdir()
     with lock.locked(tmp_path):
         pass

@@ -4,7 +4,9 @@ import json
 import shutil
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 from core.test_hub import downloads, write_model
 from hub_server import HubServer
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from unsloth_course import profile
 from unsloth_course.commands.finetune import preflight
-from unsloth_course.commands.finetune.preflight import needs, sentences, sources
+from unsloth_course.commands.finetune.preflight import needs, sources
 from unsloth_course.core import hub
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.places import BUNDLED_MODEL
@@ -194,7 +196,7 @@ def test_a_gated_model_is_a_sentence_and_its_size_is_said_all_the_same(server, t
 
 
 def test_a_gated_model_that_is_open_to_this_login_is_only_noted(server, tmp_path):
-    config = json.loads(hub.fetch_config(MODEL).read_text())
+    config = hub.read_config(MODEL)
     server.gate(MODEL)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hub, "read_config", lambda name: config)
@@ -317,12 +319,12 @@ def test_reading_full_weights_into_4_bits_is_reckoned_with(server, tmp_path, rep
     assert found.loading == weights + found.plan.prediction.parts["weights"] > weights
     assert "loading" in str(found) and look(tmp_path, PACKED, method="qlora").loading == 0
     assert look(tmp_path, method="lora").loading == 0
-    monkeypatch.setattr(sentences, "free_memory", lambda: weights)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=weights))
     assert any("the loading will be slow" in note for note in look(tmp_path, method="qlora").notes)
 
 
 def test_memory_that_others_use_is_noted(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(sentences, "free_memory", lambda: 1024)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1024))
     found = look(tmp_path, "pocket", "pocket", machine=cpu(model="pocket"))
     assert found.problems == [] and any("1.0 KiB is free" in note for note in found.notes)
 

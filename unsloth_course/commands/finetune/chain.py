@@ -1,21 +1,8 @@
 """Stages one after the other, each on the model that the one before made: continued pretraining, then SFT, then DPO.
 
-One TOML file holds the stages; what stands above them holds for all. Each stage is the command `finetune` in a process
-of its own, in a folder of its own. After each one the held-out rows of all stages before are measured again: a model
-that learned something new must still do the old.
-
-    out = "results/chain"
-    model = "pocket"
-
-    [[stage]]
-    method = "cpt"
-    data = "pocket"
-    target = 10       # perplexity, at most
-
-    [[stage]]
-    method = "lora"
-    data = "pocket"
-    target = 0.9      # right answers, at least
+One TOML file holds the stages, such as docs/chain.toml; what stands above them holds for all. Each stage is the command
+`finetune` in a process of its own, in a folder of its own. After each one the held-out rows of all stages before are
+measured again: a model that learned something new must still do the old.
 """
 
 import json
@@ -24,20 +11,21 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from unsloth_course.commands import options as run_options
 from unsloth_course.commands.finetune import recipes
 from unsloth_course.commands.options import Options
 from unsloth_course.core import whole, writing
 from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson import results
 from unsloth_course.lesson.profile import POCKET
 
 RESULTS = "chain.json"
@@ -59,6 +47,24 @@ class Stage:
     def made(self) -> Path:
         """The folder of the whole model that it hands on."""
         return self.options.out / ("model" if self.options.method == "full" else "merged")
+
+
+class Followed(msgspec.Struct):
+    """A held-out score before and after a stage, as its results file has it."""
+
+    metric: str
+    before: float
+    after: float
+
+
+class Finished(msgspec.Struct):
+    """What a chain reads of a stage's results file."""
+
+    options: dict[str, Any]
+    receipt: results.Verdict
+    stands: Followed
+    earlier: list[Followed]
+    wall_seconds: float
 
 
 @dataclass(frozen=True)
@@ -135,13 +141,7 @@ class Outcome:
 
     def to_json(self) -> str:
         """The scoreboard as JSON: what `--json` prints and chain.json holds."""
-        rows = [
-            {
-                **{name: getattr(row, name) for name in ("stage", "metric", "before", "scores", "target")},
-                **{name: getattr(row, name) for name in ("met", "kept", "lost")},
-            }
-            for row in self.rows
-        ]
+        rows = [asdict(row) | {"met": row.met, "kept": row.kept, "lost": row.lost} for row in self.rows]
         return json.dumps({"stages": rows, "verdicts": self.verdicts, "seconds": self.seconds}, indent=2)
 
     def __str__(self) -> str:
@@ -151,9 +151,8 @@ class Outcome:
         for row in self.rows:
             scores = [_shown(row, row.scores[name]) if name in row.scores else "" for name in names]
             target = "" if row.target is None else ("<= " if row.lower else ">= ") + _shown(row, row.target)
-            lines.append(
-                [f"{row.stage}: {row.metric}", _shown(row, row.before), *scores, target, "yes" if row.kept else "no"]
-            )
+            kept = "yes" if row.kept else "no"
+            lines.append([f"{row.stage}: {row.metric}", _shown(row, row.before), *scores, target, kept])
         lines.append(["verdict", "", *self.verdicts.values(), "", ""])
         lines.append(["seconds", "", *(f"{self.seconds[name]:.0f}" for name in names), "", ""])
         return writing.in_columns(lines)
@@ -182,8 +181,7 @@ def read(path: Path, out: Path | None = None) -> tuple[list[Stage], Path]:
     out = out or noted
     made: list[Stage] = []
     for number, stage in enumerate(stages, 1):
-        where = f"{path}, stage {number}"
-        made.append(_stage(stage, shared, where, number, out, model, made))
+        made.append(_stage(stage, shared, f"{path}, stage {number}", number, out, model, made))
     return made, out
 
 
@@ -256,7 +254,7 @@ def run(path: Path, out: Path | None = None, resume: bool = False, say: Callable
         if found is None:
             say(f"stage {number} of {len(stages)}: {stage.name}")
             _run_stage(stage, resume)
-            found = _results(stage)
+            found = _finished(stage)
             if resume:  # what the later stages have left was built on another model than this one
                 resume = False
                 for later in stages[number:]:
@@ -264,28 +262,26 @@ def run(path: Path, out: Path | None = None, resume: bool = False, say: Callable
             seconds[stage.name] = round(time.monotonic() - started, 1)
         else:
             say(f"stage {number} of {len(stages)}: {stage.name} is done")
-            seconds[stage.name] = found["wall_seconds"]
-        verdicts[stage.name] = found["receipt"]["verdict"]
-        _check_handed_on(stage, rows, found)
-        for row, measured in zip(rows, found["earlier"], strict=True):
-            row.scores[stage.name] = measured["after"]
-        score = found["stands"]
-        rows.append(Row(stage.name, score["metric"], score["before"], {stage.name: score["after"]}, stage.target))
+            seconds[stage.name] = found.wall_seconds
+        verdicts[stage.name] = found.receipt.verdict
+        for row, measured in zip(rows, found.earlier, strict=True):
+            _check_handed_on(stage, row, measured)
+            row.scores[stage.name] = measured.after
+        score = found.stands
+        rows.append(Row(stage.name, score.metric, score.before, {stage.name: score.after}, stage.target))
     outcome = Outcome(rows, verdicts, seconds, out, [stages[-1].options.out, out / RESULTS])
     writing.write_text(out / RESULTS, outcome.to_json() + "\n")
     return outcome
 
 
-def _check_handed_on(stage: Stage, rows: list[Row], found: Mapping[str, Any]) -> None:
-    """Raises CourseError unless the stage began with the scores that the one before had ended with."""
-    for row, measured in zip(rows, found["earlier"], strict=True):
-        off = abs(measured["before"] / row.last - 1) if row.lower else abs(measured["before"] - row.last)
-        if off > 0.03:
-            raise CourseError(
-                f"Stage {stage.name} began with {row.metric} {_shown(row, measured['before'])} on what stage "
-                f"{row.stage} taught, and the stage before had ended with {_shown(row, row.last)}: it got another "
-                "model."
-            )
+def _check_handed_on(stage: Stage, row: Row, measured: Followed) -> None:
+    """Raises CourseError unless the stage began with the score that the one before had ended with."""
+    off = abs(measured.before / row.last - 1) if row.lower else abs(measured.before - row.last)
+    if off > 0.03:
+        raise CourseError(
+            f"Stage {stage.name} began with {row.metric} {_shown(row, measured.before)} on what stage {row.stage} "
+            f"taught, and the stage before had ended with {_shown(row, row.last)}: it got another model."
+        )
 
 
 def _run_stage(stage: Stage, resume: bool) -> None:
@@ -295,12 +291,20 @@ def _run_stage(stage: Stage, resume: bool) -> None:
     command = [sys.executable, "-m", "unsloth_course", "finetune", "--config", str(config)]
     # What was begun is gone on with; a stage without a checkpoint begins at its first step.
     process = subprocess.Popen([*command, *(["--resume"] * resume)], env=os.environ | {"PYTHONUNBUFFERED": "1"})
+    told: list[int] = []
+
+    def pass_on(number: int, frame: Any) -> None:  # a scheduler sends SIGTERM to the chain alone
+        told.append(number)
+        process.terminate()
+
+    before = signal.signal(signal.SIGTERM, pass_on)
     try:
-        with _sigterm_goes_to(process) as told:
-            status = process.wait()
+        status = process.wait()
     except KeyboardInterrupt:
         process.wait()  # it got the signal too, saves, and ends
         raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if told:
         raise KeyboardInterrupt
     if status:
@@ -310,50 +314,30 @@ def _run_stage(stage: Stage, resume: bool) -> None:
         )
 
 
-@contextmanager
-def _sigterm_goes_to(process: subprocess.Popen) -> Iterator[list[int]]:
-    """Passes SIGTERM, which a scheduler sends to the chain alone, on to its stage, and notes it in the list."""
-    told: list[int] = []
-    before = signal.getsignal(signal.SIGTERM)
-    if before in (signal.SIG_IGN, None) or threading.current_thread() is not threading.main_thread():
-        yield told
-        return
-
-    def passed_on(number: int, frame: Any) -> None:
-        told.append(number)
-        process.terminate()
-
-    signal.signal(signal.SIGTERM, passed_on)
-    try:
-        yield told
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def interrupted(path: Path, out: Path | None = None) -> str:
     """What to say of a chain that was stopped: where its stages are, and how it goes on."""
     return f"Stopped. The stages so far are in {read(path, out)[1]}; the same command with --resume goes on from there."
 
 
-def _results(stage: Stage) -> dict[str, Any]:
+def _finished(stage: Stage) -> Finished:
     path = stage.options.out / f"{stage.options.lesson}.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise CourseError(f"Stage {stage.name} left no results in {path}; run the chain again.") from None
+        return results.read(path, Finished)
+    except ValueError as error:
+        raise CourseError(f"Stage {stage.name} left no results in {path} ({error}); run the chain again.") from None
 
 
-def _done(stage: Stage) -> dict[str, Any] | None:
+def _done(stage: Stage) -> Finished | None:
     """The results of a stage that came to its end with these options, and learned something.
 
     The options are those in the results: finetune.toml may be that of a later run, which was stopped.
     """
     try:
-        found = _results(stage)
-        said = {name: value for name, value in found["options"].items() if value is not None}
+        found = _finished(stage)
+        said = {name: value for name, value in found.options.items() if value is not None}
         before = Options(**run_options.checked(said, "the results"))
-        trained = found["receipt"]["verdict"] != "not trained"
-    except (CourseError, KeyError, TypeError, AttributeError):
+    except (CourseError, TypeError):
         return None
     same = not run_options.changed(before, stage.options) and before.earlier == stage.options.earlier
+    trained = found.receipt.verdict != "not trained"
     return found if trained and same and before.out == stage.options.out and stage.made.is_dir() else None

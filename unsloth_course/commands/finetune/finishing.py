@@ -8,7 +8,6 @@ from typing import Any
 
 from unsloth_course.commands.finetune import tasks
 from unsloth_course.commands.finetune.preparing import Prepared
-from unsloth_course.commands.options import Options
 from unsloth_course.core import whole
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import diagnosis, known_warnings, models, results
@@ -47,8 +46,11 @@ def finish(prepared: Prepared, trainer: Any, before: Any, started: float, seen: 
     answers = (task.answers(before[0]), task.answers(after[0]))
     receipt = diagnosis.receipt(trainer.watching, score, answers if answers[0] else None, plan.prediction.total)
     saved = _saved(prepared, model, receipt.verdict != "not trained")
-    if options.hand_on:
-        saved.append(_handed_on(prepared, model))
+    if options.hand_on:  # for the next stage, which measures first, and sees that it is the same model
+        merged = options.out / "merged"
+        shutil.rmtree(merged, ignore_errors=True)
+        _written(lambda: model.save_pretrained_merged(str(merged), prepared.tokenizer, save_method="merged_16bit"))
+        saved.append(merged)
     found = results.build(
         options.lesson,
         prepared.machine,
@@ -77,7 +79,11 @@ def finish(prepared: Prepared, trainer: Any, before: Any, started: float, seen: 
     found["warnings"] = seen.to_list()
     written = results.write(found, options.out)
     whole.discard(options.out / "checkpoints")  # what they were for is saved
-    exports = _exported(options)
+    exports = []
+    if options.merge or options.gguf:
+        from unsloth_course.commands import export
+
+        exports = export.after_training(options.out, options.merge, options.gguf, print)
     files = [*saved, *(Path(path) for made in exports for path in made.written)]
     return Outcome(found, [*files, written], receipt, exports, str(seen))
 
@@ -87,28 +93,11 @@ def _stands(task: tasks.Task, was: Any, now: Any) -> dict[str, Any]:
     return {"metric": task.FOLLOWED, "before": task.followed(was), "after": task.followed(now)}
 
 
-def _exported(options: Options) -> list[Any]:
-    """What --merge and --gguf ask for, each with its round trip."""
-    if not (options.merge or options.gguf):
-        return []
-    from unsloth_course.commands import export
-
-    return export.after_training(options.out, options.merge, options.gguf, print)
-
-
 def _pace(trainer: Any, rows: int) -> float | None:
     """Rows trained in a second, in all processes together; evaluations and what was trained before a resume aside."""
     seconds = results.seconds([row for row in trainer.state.log_history if row.get("step", 0) >= trainer.began])
     steps = trainer.state.global_step - trainer.began
     return round(steps * rows / seconds, 2) if seconds and steps else None
-
-
-def _handed_on(prepared: Prepared, model: Any) -> Path:
-    """The adapter merged into its base, for the next stage; that stage measures first, and sees that it is the same."""
-    target = prepared.options.out / "merged"
-    shutil.rmtree(target, ignore_errors=True)
-    _written(lambda: model.save_pretrained_merged(str(target), prepared.tokenizer, save_method="merged_16bit"))
-    return target
 
 
 def _saved(prepared: Prepared, model: Any, trained: bool) -> list[Path]:

@@ -1,6 +1,5 @@
 """One run in a folder: a second one is refused, with the process that holds it."""
 
-import json
 import os
 import socket
 import sys
@@ -8,14 +7,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.whole import reason
 
 LOCK = "run.lock"
-
-OWNER = "run.json"
+OWNER = "run.txt"  # says which process holds the lock, in words
 
 
 @contextmanager
@@ -28,14 +25,19 @@ def locked(folder: str | Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     folder = Path(folder)
-    lock = FileLock(folder / LOCK, timeout=0)
+    lock, owner = FileLock(folder / LOCK, timeout=0), folder / OWNER
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-        (folder / OWNER).write_text(json.dumps(_this_process()), encoding="utf-8")
+        since, command = time.strftime("%Y-%m-%d %H:%M:%S"), " ".join(sys.argv)
+        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}, since {since} ({command})", "utf-8")
     except Timeout:
+        try:
+            named = owner.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            named = "a process that has not said which"
         raise CourseError(
-            f"Another run is writing into {folder}: {_owner(folder)}. Wait for its end, or choose another --out."
+            f"Another run is writing into {folder}: {named}. Wait for its end, or choose another --out."
         ) from None
     except OSError as error:
         lock.release()
@@ -45,23 +47,5 @@ def locked(folder: str | Path) -> Iterator[None]:
     try:
         yield
     finally:
-        (folder / OWNER).unlink(missing_ok=True)
+        owner.unlink(missing_ok=True)
         lock.release()
-
-
-def _this_process() -> dict[str, Any]:
-    return {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "command": " ".join(sys.argv),
-        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-    }
-
-
-def _owner(folder: Path) -> str:
-    """The process that holds a folder, in words."""
-    try:
-        found = json.loads((folder / OWNER).read_text(encoding="utf-8"))
-        return f"process {found['pid']} on {found['host']}, since {found['since']} ({found['command']})"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "a process that has not said which"

@@ -122,7 +122,10 @@ def before_the_others(process: Process, what: str, on_each_host: bool = False) -
         yield
         return
     key = f"{what} on {os.environ.get('GROUP_RANK', '0')}" if on_each_host else what
-    store = _store()
+    from torch import distributed
+
+    # torchrun's own table of names and values, which all processes reach.
+    store = distributed.PrefixStore("course", next(distributed.rendezvous("env://"))[0])
     if not leads:
         # In small pieces, so that Ctrl-C is heard.
         while not store.check([key]):
@@ -136,14 +139,6 @@ def after_the_first(process: Process, what: str) -> None:
     """Returns on the other processes when the first one has come to this call."""
     with before_the_others(process, what):
         pass
-
-
-def _store() -> Any:
-    """torchrun's own table of names and values, which all processes reach."""
-    from torch import distributed
-
-    store, *_ = next(distributed.rendezvous("env://"))
-    return distributed.PrefixStore("course", store)
 
 
 @contextmanager
@@ -166,7 +161,10 @@ def together(process: Process) -> Iterator[None]:
             with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
                 yield
         after_the_first(process, "the end")
-        _part()
+        from torch import distributed
+
+        if distributed.is_initialized():  # a GPU's library complains of a process that ends inside its group
+            distributed.destroy_process_group()
     except CourseError as error:
         if process.here:  # all of them may have found the same; then the first one says it, and torchrun ends this one
             time.sleep(NOTICED)
@@ -179,14 +177,6 @@ def together(process: Process) -> Iterator[None]:
         traceback.print_exc()
         _fail(process, _explained(error))
     _note(process, "left")
-
-
-def _part() -> None:
-    """Takes this process out of the group, if it ever joined one; a GPU's library complains otherwise."""
-    from torch import distributed
-
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
 
 
 def _explained(error: Exception) -> str:
@@ -207,18 +197,8 @@ def _fail(process: Process, sentence: str) -> None:
     Leaving the ordinary way would wait for the others, which wait for this one.
     """
     sentence = f"{process} stopped: {sentence}"
-    _note(
-        process,
-        "error.json",
-        json.dumps(
-            {
-                "message": {
-                    "message": sentence,
-                    "extraInfo": {"py_callstack": sentence, "timestamp": str(int(time.time()))},
-                }
-            }
-        ),
-    )
+    told = {"py_callstack": sentence, "timestamp": str(int(time.time()))}
+    _note(process, "error.json", json.dumps({"message": {"message": sentence, "extraInfo": told}}))
     _say(sentence)
     os._exit(1)
 
@@ -236,10 +216,7 @@ def _listen(process: Process) -> None:
         signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(writing)
 
-    def wait() -> None:
-        _leave(process, os.read(reading, 1)[0])
-
-    threading.Thread(target=wait, daemon=True).start()
+    threading.Thread(target=lambda: _leave(process, os.read(reading, 1)[0]), daemon=True).start()
 
 
 def _leave(process: Process, number: int) -> None:
@@ -260,8 +237,7 @@ def _leave(process: Process, number: int) -> None:
         other = Process(process.number - process.here + sibling, process.count, sibling, process.count_here)
         _say(
             f"{other} (pid {pid}) died without a word, so the whole run was ended. Most often the system killed it "
-            "because memory ran out (`dmesg` says so on Linux): lower --batch. Then "
-            f"{_AGAIN}."
+            f"because memory ran out (`dmesg` says so on Linux): lower --batch. Then {_AGAIN}."
         )
     elif speaks:
         _say(

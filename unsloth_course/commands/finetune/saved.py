@@ -4,12 +4,11 @@ On Windows a training that went well may end with exit code 1, and one that lear
 counts: `adapter` and `model` open the files.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unsloth_course.core import hub
+from unsloth_course.core import hub, model_files
 from unsloth_course.core.errors import CourseError
 
 ADAPTER = "adapter_model.safetensors"
@@ -31,7 +30,7 @@ def adapter(folder: str | Path) -> None:
             f"No adapter was saved: {folder} lacks {' and '.join(missing)}. Look for the first error above, and train "
             "again."
         )
-    _read_settings(folder / "adapter_config.json")
+    model_files.read_json(folder / "adapter_config.json")
     zero, matrices = [], 0
     for name, tensor in _finite_tensors(folder / ADAPTER):
         if ".lora_B." in name:
@@ -59,15 +58,6 @@ def model(folder: str | Path) -> None:
     for file in sorted(folder.glob("*.safetensors")):
         for _ in _finite_tensors(file):
             pass
-
-
-def _read_settings(path: Path) -> None:
-    try:
-        sound = isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
-    except (OSError, ValueError, RecursionError):
-        sound = False
-    if not sound:
-        raise CourseError(f"{path} is damaged: it does not hold a JSON object. Save the adapter again.")
 
 
 def _finite_tensors(file: Path) -> Iterator[tuple[str, Any]]:

@@ -16,6 +16,7 @@ from unsloth_course.commands.finetune.preflight import needs, sentences, sources
 from unsloth_course.commands.finetune.preflight.needs import Disk
 from unsloth_course.commands.finetune.preflight.sources import Source
 from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson import profile
 from unsloth_course.lesson.profile import Choice, Profile, lined_up
 
 if TYPE_CHECKING:
@@ -80,7 +81,9 @@ def look(
     Nothing is raised: what is wrong is in `problems`. Follows the documentation of `huggingface_hub.HfApi.model_info`;
     taught by docs/before-you-download.md.
     """
-    machine = machine or _decided(model, data, method)
+    if machine is None:
+        lesson = "lora" if method == "qlora" else method
+        machine = profile.decide(profile.facts(), model=model, data=data, lesson=lesson)
     base, siblings = sources.model_of(model)
     rows_of = sources.data_of(data, method)
     config, unread = ({}, "") if base.problem else sources.config_of(model)
@@ -91,21 +94,8 @@ def look(
     loading = needs.loading_of(base, plan, machine) if method == "qlora" and not quantised else 0
     found = Preflight(method, base, quantised, siblings, rows_of, disks, plan, loading)
     problems = [text for text in (base.problem, rows_of.problem, unread) if text]
-    problems += [
-        *sentences.lacking(found, machine, length),
-        *sentences.not_done(found, machine, merge or bool(gguf), hand_on),
-    ]
-    if unplanned:
-        problems.append(unplanned)
-    return replace(
-        found,
-        problems=problems,
-        notes=list(sentences.notes(found, machine)),
-        rows=tuple(sentences.table(found, machine, length)),
-    )
-
-
-def _decided(model: str, data: str, method: str) -> Profile:
-    from unsloth_course.lesson import profile
-
-    return profile.decide(profile.facts(), model=model, data=data, lesson="lora" if method == "qlora" else method)
+    problems += sentences.lacking(found, machine, length)
+    problems += sentences.not_done(found, machine, merge or bool(gguf), hand_on)
+    problems += [unplanned] if unplanned else []
+    notes, rows = sentences.notes(found, machine), sentences.table(found, machine, length)
+    return replace(found, problems=problems, notes=[*notes], rows=(*rows,))

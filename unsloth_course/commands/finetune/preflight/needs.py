@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson import memory
+from unsloth_course.lesson import memory, models
 from unsloth_course.lesson.profile import POCKET, SMOLLM2, Profile
 
 if TYPE_CHECKING:
@@ -92,26 +92,21 @@ def disks_of(base: Source, data: Source, out: Path, written: dict[str, int]) -> 
     """What is written, disk by disk: the Hub's cache and --out, which may lie on one."""
     from huggingface_hub import constants
 
-    fetched = dict(zip(FETCHED, (base.to_download, data.to_download, _table_bytes(data)), strict=True))
+    sizes = data.repository.sizes if data.repository else {}
+    table = sum(sizes[file] * TABLE.get(os.path.splitext(file)[1], 1.0) for file in data.missing)
+    fetched = dict(zip(FETCHED, (base.to_download, data.to_download, int(table)), strict=True))
     cache, target = _existing(Path(constants.HF_HUB_CACHE)), _existing(out)
     if not sum(fetched.values()):
-        return (Disk(target, written, shutil.disk_usage(target).free),)
-    if _on_one_disk(cache, target):
-        return (Disk(cache, fetched | written, shutil.disk_usage(cache).free),)
-    return tuple(
-        Disk(place, parts, shutil.disk_usage(place).free) for place, parts in ((cache, fetched), (target, written))
-    )
+        parts = {target: written}
+    elif _on_one_disk(cache, target):
+        parts = {cache: fetched | written}
+    else:
+        parts = {cache: fetched, target: written}
+    return tuple(Disk(place, what, shutil.disk_usage(place).free) for place, what in parts.items())
 
 
 def _on_one_disk(one: Path, other: Path) -> bool:
     return os.stat(one).st_dev == os.stat(other).st_dev
-
-
-def _table_bytes(data: Source) -> int:
-    if data.repository is None:
-        return 0
-    sizes = data.repository.sizes
-    return int(sum(sizes[file] * TABLE.get(os.path.splitext(file)[1], 1.0) for file in data.missing))
 
 
 def loading_of(base: Source, plan: Plan | None, machine: Profile) -> int:
@@ -121,28 +116,17 @@ def loading_of(base: Source, plan: Plan | None, machine: Profile) -> int:
     229 MiB of weights in 4 bits. Of the files the system takes back what it needs elsewhere.
     """
     packed = plan.prediction.parts["weights"] if plan and machine.name == "cpu" else 0
-    return _weight_bytes(base) + packed
-
-
-def _weight_bytes(source: Source) -> int:
-    if source.repository is None:
-        from unsloth_course.lesson import models
-
-        return models.disk_bytes(models.folder(POCKET) if source.name == POCKET else Path(source.name).expanduser())
-    if source.name == SMOLLM2:
-        return source.bytes
-    return sum(size for file, size in source.repository.sizes.items() if file.endswith(".safetensors"))
+    if base.repository is None:
+        folder = models.folder(POCKET) if base.name == POCKET else Path(base.name).expanduser()
+        return models.disk_bytes(folder) + packed
+    if base.name == SMOLLM2:
+        return base.bytes + packed
+    return sum(size for file, size in base.repository.sizes.items() if file.endswith(".safetensors")) + packed
 
 
 def _existing(path: Path) -> Path:
     path = path.expanduser().absolute()
     return next(place for place in (path, *path.parents) if place.exists())
-
-
-def free_memory() -> int:
-    import psutil
-
-    return psutil.virtual_memory().available
 
 
 def file_size(amount: int) -> str:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from unsloth_course.commands.finetune.preflight.needs import FETCHED, file_size
+from unsloth_course.commands.finetune.preflight.sources import Source
 from unsloth_course.core import hub
 from unsloth_course.lesson import memory, smollm2
 from unsloth_course.lesson.profile import ENGLISH, POCKET, SMOLLM2, Choice, Profile
-
-if TYPE_CHECKING:
-    pass
-from unsloth_course.commands.finetune.preflight.needs import FETCHED, Disk, file_size, free_memory
-from unsloth_course.commands.finetune.preflight.sources import Source
 
 if TYPE_CHECKING:
     from unsloth_course.commands.finetune.preflight import Preflight
@@ -20,12 +17,14 @@ if TYPE_CHECKING:
 
 def lacking(found: Preflight, machine: Profile, length: int) -> Iterator[str]:
     """Sentences on disks and memory that are too small."""
-    for disk in found.disks:
-        if disk.needed > disk.free:
-            yield (
-                f"The disk of {disk.place} has {file_size(disk.free)} free, and the run needs {file_size(disk.needed)} "
-                f"there ({disk}). Free some space{_elsewhere(disk)}."
-            )
+    for disk in (disk for disk in found.disks if disk.needed > disk.free):
+        needed = {name for name, size in disk.parts.items() if size}
+        elsewhere = ", set HF_HOME to a folder on another disk" if needed.intersection(FETCHED) else ""
+        elsewhere += ", or choose another --out" if needed.difference(FETCHED) else ""
+        yield (
+            f"The disk of {disk.place} has {file_size(disk.free)} free, and the run needs {file_size(disk.needed)} "
+            f"there ({disk}). Free some space{elsewhere}."
+        )
     if found.plan and not found.plan.fits:
         total, room = memory.size(found.plan.prediction.total), memory.size(machine.memory_bytes)
         smaller = " take --method qlora," if found.method == "lora" and not found.quantised else ""
@@ -34,12 +33,6 @@ def lacking(found: Preflight, machine: Profile, length: int) -> Iterator[str]:
             f"time, and {machine.device} has {room}, of which 90 % may be used. Shorten the rows (--max-length),"
             f"{smaller} or choose a smaller model; `python -m unsloth_course memory` names GPUs that are large enough."
         )
-
-
-def _elsewhere(disk: Disk) -> str:
-    needed = {name for name, size in disk.parts.items() if size}
-    fetched = ", set HF_HOME to a folder on another disk" if needed.intersection(FETCHED) else ""
-    return fetched + (", or choose another --out" if needed.difference(FETCHED) else "")
 
 
 def not_done(found: Preflight, machine: Profile, exported: bool, hand_on: bool) -> Iterator[str]:
@@ -63,6 +56,9 @@ def not_done(found: Preflight, machine: Profile, exported: bool, hand_on: bool) 
 
 
 def notes(found: Preflight, machine: Profile) -> Iterator[str]:
+    """What is worth knowing."""
+    import psutil
+
     model, data = found.model, found.data
     for source in (model, data):
         if source.repository and source.repository.reason and not source.problem:
@@ -77,7 +73,7 @@ def notes(found: Preflight, machine: Profile) -> Iterator[str]:
             yield f"{name} is the same model in 4 bits, {share:.1f} times smaller to download: --model {name} takes it."
     if found.method == "qlora" and not found.quantised and machine.name == "cpu":
         yield "On a CPU no adapter is merged into weights in 4 bits; an export merges it into the full weights instead."
-    if found.loading > (free := free_memory()):
+    if found.loading > (free := psutil.virtual_memory().available):
         yield (
             f"While the weights are put into 4 bits their files are mapped into memory, {memory.size(found.loading)} "
             f"with the model, and {memory.size(free)} is free: the loading will be slow. Close other programs, or take "

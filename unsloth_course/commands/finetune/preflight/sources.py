@@ -6,17 +6,13 @@ import os
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unsloth_course.core import hub
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.places import BUNDLED_MODEL
 from unsloth_course.lesson import smollm2
 from unsloth_course.lesson.profile import ENGLISH, POCKET, SMOLLM2
-
-if TYPE_CHECKING:
-    pass
-
 
 IN_4_BITS = ("-unsloth-bnb-4bit", "-bnb-4bit")
 """How Unsloth ends the names of its repositories of 4-bit weights; the first keeps some layers in 16 bits."""
