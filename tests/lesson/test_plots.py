@@ -489,12 +489,6 @@ def test_a_sweep_says_which_value_was_best():
     assert nothing.caption == "a: never a finite number." and nothing._repr_png_()
 
 
-@pytest.mark.parametrize(("values", "losses"), [([], []), ([1, 2], [[1.0]])])
-def test_a_sweep_wants_scores_for_each_value(values, losses):
-    with pytest.raises(CourseError, match="wants the scores and losses of each value"):
-        sweep_pictures.sweep(values, {"a": [[0.5]] * len(values)}, losses, xlabel="x")
-
-
 def test_the_picked_value_is_strong_and_on_top_of_the_others():
     curves = {1.0: [[(1, 2.0), (2, 1.0)]] * 2, 2.0: [[(1, 3.0), (2, math.inf)]]}
     (axes,) = sweep_pictures.picked(curves, 1.0, label="rate 1").axes

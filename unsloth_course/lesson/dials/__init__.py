@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 from unsloth_course.core import lazy
 
 if TYPE_CHECKING:
-    from unsloth_course.lesson.dials.forgetting import replay
     from unsloth_course.lesson.dials.group import GroupDial, advantages
     from unsloth_course.lesson.dials.preference_loss import Pair, PreferenceDial, preference
     from unsloth_course.lesson.dials.scale import FACTORS, AdapterDial, Setting, adapter
-    from unsloth_course.lesson.dials.sweeps import Sweep, SweepDial, Trial, learning_rate
+    from unsloth_course.lesson.dials.sweeps import Sweep, SweepDial, Trial, learning_rate, replay
 
 __getattr__, __dir__, __all__ = lazy.names(__name__, __file__)

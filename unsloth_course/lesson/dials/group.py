@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from unsloth_course.core import frontend, markup
+from unsloth_course.core import markup
 from unsloth_course.lesson import plots, rewards
+from unsloth_course.lesson.dials.dial import Dial
 
 MOST = 2.0  # the highest reward that can be set
 
@@ -19,7 +20,7 @@ EXAMPLES = {
 
 
 @dataclass(frozen=True)
-class GroupDial:
+class GroupDial(Dial):
     """Groups of rewards by name; the first is the one to begin with."""
 
     groups: Mapping[str, Sequence[float]] = field(default_factory=lambda: dict(EXAMPLES))
@@ -48,13 +49,8 @@ class GroupDial:
         middle = markup.Html('<div style="width:210px;text-align:center">less likely | more likely</div>')
         return markup.table(rows, ("", "reward", middle, "advantage")) + markup.paragraphs([rewards.lesson_of(group)])
 
-    def show(self) -> Any:
-        """The dial as a widget where a person can turn it, and its picture elsewhere."""
-        return self.widget() if frontend.is_interactive() else self.picture()
-
     def widget(self) -> Any:
-        """The dial as an ipywidgets box (7.7 and 8): a list of groups to begin with, a slider per completion, the
-        table."""
+        """A list of groups to begin with, a slider per completion, the table."""
         import ipywidgets
 
         first = next(iter(self.groups))

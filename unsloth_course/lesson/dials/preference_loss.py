@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unsloth_course.core import frontend, markup
+from unsloth_course.core import markup
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import plots
+from unsloth_course.lesson.dials.dial import Dial, image
 
 BETAS = (0.1, 0.5, 5.0)
 SPAN = 10.0  # nats that either log-probability may have moved from the reference's
@@ -44,7 +45,7 @@ class Pair:
     @property
     def loss(self) -> float:
         """-log of that chance, in nats: ln 2 = 0.6931 where policy and reference agree."""
-        return _softplus(-self.margin)
+        return max(-self.margin, 0.0) + math.log1p(math.exp(-abs(self.margin)))
 
     @property
     def weight(self) -> float:
@@ -59,11 +60,6 @@ class Pair:
 
 def _sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
-
-
-def _softplus(x: float) -> float:
-    """log(1 + exp(x)), without overflow."""
-    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
 
 
 def _drawn(
@@ -85,7 +81,7 @@ def _drawn(
 
 
 @dataclass(frozen=True)
-class PreferenceDial:
+class PreferenceDial(Dial):
     """Beta and the two log-probabilities to turn; `start` is where the dial stands at first."""
 
     start: Pair
@@ -127,12 +123,8 @@ class PreferenceDial:
             return "Policy and reference agree: nothing has been learned from this pair."
         return "The pair is told apart: the surer it is, the weaker the pull."
 
-    def show(self) -> Any:
-        """The dial as a widget where a person can turn it, and its picture elsewhere."""
-        return self.widget() if frontend.is_interactive() else self.picture()
-
     def widget(self) -> Any:
-        """The dial as an ipywidgets box (7.7 and 8): three sliders, what they give, and the picture."""
+        """Three sliders, what they give, and the picture."""
         import ipywidgets
 
         def slider(name: str, value: float, **span: float) -> Any:
@@ -148,10 +140,7 @@ class PreferenceDial:
         chosen = slider("chosen - reference", self.start.chosen, **moved)
         rejected = slider("rejected - reference", self.start.rejected, **moved)
         table = ipywidgets.HTML(self.table(self.start))
-        # Left to itself, the box would stretch the picture to its own width.
-        picture = ipywidgets.Image(
-            value=self.at(self.start)._repr_png_(), format="png", layout={"align_self": "flex-start"}
-        )
+        picture = image(self.at(self.start))
 
         def turned(_: Any) -> None:
             pair = Pair(beta.value, chosen.value, rejected.value)

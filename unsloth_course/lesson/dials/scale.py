@@ -1,12 +1,13 @@
 """The LoRA lesson's dial: how much of the adapter is added to the base."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from unsloth_course.core import frontend, markup
+from unsloth_course.core import markup
 from unsloth_course.lesson import evaluation, models, plots
+from unsloth_course.lesson.dials.dial import Dial, over
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,7 +32,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class AdapterDial:
+class AdapterDial(Dial):
     """The scale of a LoRA adapter, from 0 (the base) to 2 (twice what was learned), measured beforehand."""
 
     settings: list[Setting]
@@ -58,33 +59,13 @@ class AdapterDial:
         )
         return markup.paragraphs([said]) + markup.table(rows)
 
-    def show(self) -> Any:
-        """The dial as a widget where a person can turn it, and its picture elsewhere."""
-        return self.widget() if frontend.is_interactive() else self.picture()
-
     def widget(self) -> Any:
-        """The dial as an ipywidgets box (7.7 and 8): a slider, what the model answers there, the picture."""
+        """A slider, what the model answers there, the picture."""
         import ipywidgets
 
-        start = min((setting.factor for setting in self.settings), key=lambda factor: abs(factor - 1))
-        slider = ipywidgets.SelectionSlider(
-            options=[(f"{setting.factor:.2f}", setting.factor) for setting in self.settings],
-            value=start,
-            description="scale",
-            continuous_update=True,
-        )
-        table = ipywidgets.HTML(self.table(start))
-        # Left to itself, the box would stretch the picture to its own width.
-        picture = ipywidgets.Image(
-            value=self.picture(start)._repr_png_(), format="png", layout={"align_self": "flex-start"}
-        )
-
-        def turned(change: Mapping[str, Any]) -> None:
-            table.value = self.table(change["new"])
-            picture.value = self.picture(change["new"])._repr_png_()
-
-        slider.observe(turned, names="value")
-        return ipywidgets.VBox([slider, table, picture])
+        factors = [setting.factor for setting in self.settings]
+        start = min(factors, key=lambda factor: abs(factor - 1))
+        return ipywidgets.VBox(over(factors, start, "scale", "{:.2f}", self.table, self.picture))
 
 
 def adapter(

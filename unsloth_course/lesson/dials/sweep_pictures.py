@@ -39,10 +39,7 @@ def sweep(
 
     values: of the knob, ascending. scores: for each name, and at each value, one score per seed. losses: the same.
     metric: "share" (0 to 1) or "perplexity". mark: a value to point out. about: a sentence for below.
-    Raises CourseError when there is no value, or not one group of seeds for each.
     """
-    if not len(values) or any(len(found) != len(values) for found in (losses, *scores.values())):
-        raise CourseError(f"A sweep over {len(values)} values wants the scores and losses of each value.")
     figure, (above, below) = empty(7.6, rows=2)
     for position, (name, found) in enumerate(scores.items()):
         _dots(above, values, found, COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)], name)

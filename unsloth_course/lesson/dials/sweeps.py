@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unsloth_course.core import frontend, markup, places, writing
+from unsloth_course.core import markup, places, writing
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import plots
 from unsloth_course.lesson.dials import sweep_pictures
+from unsloth_course.lesson.dials.dial import Dial, over
 
 RECORDED = places.RECORDED / "sweeps"
 LAST = 0.1  # share of the logged losses that count as the end of a run
@@ -105,7 +106,7 @@ def _numbers(found: Mapping[str, float | None]) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class SweepDial:
+class SweepDial(Dial):
     """A recorded sweep to turn: loss curve and scores at each value of the knob.
 
     log: the knob's axis is logarithmic. mark: a value to point out in the picture, such as the lesson's own.
@@ -116,8 +117,7 @@ class SweepDial:
     mark: float | None = None
 
     def picture(self) -> plots.Picture:
-        """The static twin: scores, and the loss at the end, against the knob; every seed a dot, a line through the
-        means."""
+        """Scores, and the loss at the end, against the knob; every seed a dot, a line through the means."""
         sweep = self.sweep
         scores = {name: [sweep.scores(name, value) for value in sweep.values] for name in sweep.before}
         losses = [[trial.last_loss for trial in sweep.at(value)] for value in sweep.values]
@@ -164,34 +164,13 @@ class SweepDial:
         )
         return mean if low == high else f"{mean} ({low} to {high})"
 
-    def show(self) -> Any:
-        """The dial as a widget where a person can turn it, and its picture elsewhere."""
-        return self.widget() if frontend.is_interactive() else self.picture()
-
     def widget(self) -> Any:
-        """The dial as an ipywidgets box (7.7 and 8): a slider over the recorded values, the curve, the scores."""
+        """A slider over the recorded values, the curve, the scores."""
         import ipywidgets
 
         values = self.sweep.values
         start = self.mark if self.mark in values else values[len(values) // 2]
-        slider = ipywidgets.SelectionSlider(
-            options=[(f"{value:g}", value) for value in values],
-            value=start,
-            description=self.sweep.knob,
-            continuous_update=True,
-            style={"description_width": "initial"},
-        )
-        # Left to itself, the box would stretch the picture to its own width.
-        curve = ipywidgets.Image(
-            value=self.curve(start)._repr_png_(), format="png", layout={"align_self": "flex-start"}
-        )
-        table = ipywidgets.HTML(self.table(start))
-
-        def turned(change: Mapping[str, Any]) -> None:
-            curve.value = self.curve(change["new"])._repr_png_()
-            table.value = self.table(change["new"])
-
-        slider.observe(turned, names="value")
+        slider, table, curve = over(values, start, self.sweep.knob, "{:g}", self.table, self.curve)
         return ipywidgets.VBox([slider, curve, table])
 
 
@@ -201,3 +180,11 @@ def learning_rate(mark: float | None = None) -> SweepDial:
     mark: the learning rate to point out. Taught in lesson colab1 (full fine-tuning).
     """
     return SweepDial(read("full-learning-rate"), log=True, mark=mark)
+
+
+def replay(mark: float | None = None) -> SweepDial:
+    """The continued-pretraining lesson's dial: shares of replay from none to half of all blocks, on the pocket model.
+
+    mark: the share to point out. Taught in lesson colab5 (continued pretraining).
+    """
+    return SweepDial(read("cpt-replay"), mark=mark)
