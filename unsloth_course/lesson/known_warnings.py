@@ -10,7 +10,7 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,44 +81,32 @@ def gathered() -> Iterator[Seen]:
     Benign ones are kept off the screen and counted. Known ones that matter appear as their library shows them, and are
     counted. All others go through untouched. What a library prints is not seen: `Seen.add` takes such a line.
     """
-    seen, switch = Seen(), _Switch()
-    undo = [_watch_logging(seen, switch), _watch_warnings(seen, switch)]
+    seen, watching = Seen(), True
+    handle, show = logging.Logger.callHandlers, warnings.showwarning
+
+    def kept_off(text: str) -> bool:
+        # After the block a library may have kept our functions for its own: then they only hand on.
+        known = seen.add(text) if watching else None
+        return known is not None and known.benign
+
+    def call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
+        if record.levelno < logging.WARNING or not kept_off(_text(record)):
+            handle(logger, record)
+
+    def show_warning(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not kept_off(f"{category.__name__}: {message}"):
+            show(message, category, *place, **more)
+
+    # Every record is seen before any handler sees it, also of libraries that are imported inside the block.
+    logging.Logger.callHandlers, warnings.showwarning = call_handlers, show_warning
     try:
         yield seen
     finally:
-        switch.on = False
-        for restore in undo:
-            restore()
-
-
-@dataclass
-class _Switch:
-    """Off after the block: a library that has meanwhile kept our function for its own still finds a plain one."""
-
-    on: bool = True
-
-
-def _kept_off(seen: Seen, text: str) -> bool:
-    known = seen.add(text)
-    return known is not None and known.benign
-
-
-def _watch_logging(seen: Seen, switch: _Switch) -> Callable[[], None]:
-    """Sees every record before any handler does, also those of libraries that are imported inside the block."""
-    before = logging.Logger.callHandlers
-
-    def call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
-        if switch.on and record.levelno >= logging.WARNING and _kept_off(seen, _text(record)):
-            return
-        before(logger, record)
-
-    logging.Logger.callHandlers = call_handlers
-
-    def restore() -> None:
+        watching = False
         if logging.Logger.callHandlers is call_handlers:
-            logging.Logger.callHandlers = before
-
-    return restore
+            logging.Logger.callHandlers = handle
+        if warnings.showwarning is show_warning:
+            warnings.showwarning = show
 
 
 def _text(record: logging.LogRecord) -> str:
@@ -126,20 +114,3 @@ def _text(record: logging.LogRecord) -> str:
         return record.getMessage()
     except Exception:  # a library's own mistake in its format string, which logging reports by itself
         return str(record.msg)
-
-
-def _watch_warnings(seen: Seen, switch: _Switch) -> Callable[[], None]:
-    before = warnings.showwarning
-
-    def show(message: Any, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None):
-        if switch.on and _kept_off(seen, f"{category.__name__}: {message}"):
-            return
-        before(message, category, filename, lineno, file, line)
-
-    warnings.showwarning = show
-
-    def restore() -> None:
-        if warnings.showwarning is show:
-            warnings.showwarning = before
-
-    return restore

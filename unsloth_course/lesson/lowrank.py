@@ -7,12 +7,12 @@ al. 2020 measured why it might). Full fine-tuning makes no such bet, so its chan
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any
 
 from unsloth_course.core.errors import CourseError
 
 PLACE = re.compile(r"layers\.(\d+)\.\w+\.(\w+)\.")
-EMBEDDINGS = "embed_tokens"
 
 
 def changes(model: Any, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,12 +97,8 @@ def energy(values: Sequence[float]) -> list[float]:
     values: singular values, largest first. The share is of the sum of their squares, which is the squared norm of the
     change; what the best approximation of rank r keeps (Eckart and Young 1936). All zeros give shares of 1.
     """
-    squares = [value * value for value in values]
-    total, running, shares = sum(squares), 0.0, []
-    for square in squares:
-        running += square
-        shares.append(running / total if total else 1.0)
-    return shares
+    sums = list(accumulate(value * value for value in values))
+    return [held / sums[-1] if sums[-1] else 1.0 for held in sums]
 
 
 def rank_for(values: Sequence[float], share: float = 0.9) -> int:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from unsloth_course.core.writing import in_columns
 from unsloth_course.setup.pins import Pins, applies, name_and_version, versions_of
 
 # Asked for by Unsloth's metadata, but not needed: see requirements.txt.
@@ -72,11 +73,7 @@ class Decision:
 
     def __str__(self) -> str:
         head = Row("package", "found", "tested", "verdict")
-        lines = [
-            f"{row.name:<19}{row.found or '-':<15}{row.tested or '-':<11}{row.verdict:<11}{row.why}".rstrip()
-            for row in (head, *self.rows)
-        ]
-        return "\n".join(lines)
+        return in_columns([(r.name, r.found or "-", r.tested or "-", r.verdict, r.why) for r in (head, *self.rows)])
 
 
 def decide(

@@ -39,7 +39,11 @@ def install() -> None:
             "version under Runtime > Change runtime type."
         )
     if decision.conflicts:
-        raise CourseError(complaint(decision))
+        reasons = "; ".join(f"{row.name} {row.found or 'missing'}: {row.why}" for row in decision.conflicts)
+        raise CourseError(
+            f"This session cannot run the lessons as they were tested ({reasons}). Choose an older runtime version "
+            "under Runtime > Change runtime type, or a newer copy of the course. Nothing was downloaded."
+        )
     if not decision.pins:
         print("\nAll is there; nothing is installed.")
         return
@@ -85,24 +89,14 @@ def announcement(decision: Decision) -> str:
     )
 
 
-def complaint(decision: Decision) -> str:
-    """The sentence for a session that cannot be used."""
-    reasons = "; ".join(f"{row.name} {row.found or 'missing'}: {row.why}" for row in decision.conflicts)
-    return (
-        f"This session cannot run the lessons as they were tested ({reasons}). Choose an older runtime version under "
-        "Runtime > Change runtime type, or a newer copy of the course. Nothing was downloaded."
-    )
-
-
-def command(decision: Decision) -> list[str]:
-    """The one call of pip. `--no-deps`, because pip would else replace torch to please somebody's metadata."""
-    options = ["-q", "--no-deps", "--disable-pip-version-check", "--root-user-action=ignore"]
-    return [sys.executable, "-m", "pip", "install", *options, *decision.pins]
-
-
 def carry_out(decision: Decision) -> None:
-    """Runs pip, and checks what it left. Raises CourseError when it fails."""
-    done = subprocess.run(command(decision), capture_output=True, text=True, check=False)
+    """Runs pip once, and checks what it left. Raises CourseError when it fails.
+
+    With `--no-deps`, because pip would else replace torch to please somebody's metadata.
+    """
+    options = ["-q", "--no-deps", "--disable-pip-version-check", "--root-user-action=ignore"]
+    pip = [sys.executable, "-m", "pip", "install", *options, *decision.pins]
+    done = subprocess.run(pip, capture_output=True, text=True, check=False)
     if done.returncode:
         said = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("ERROR")]
         reason = (said or (done.stdout + done.stderr).strip().splitlines() or ["it said nothing"])[-1]

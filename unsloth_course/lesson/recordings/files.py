@@ -25,31 +25,32 @@ def find(machine: "Profile", lesson: str, folder: Path = RECORDED) -> Recording:
     Raises CourseError as `read` does. Taught in all five lessons.
     """
     real = not is_pocket(machine.model)
-    recording, why = read(lesson, machine.name, folder, real), ""
-    if recording and recording.fingerprint:
-        mine, kept = fingerprint(machine.model, machine.data, lesson), recording.fingerprint
-    else:  # a record of older results: the names have to do
-        mine, kept = (
-            {part: {"name": name, "sha": name} for part, name in (("weights", one.model), ("rows", one.data))}
-            for one in (machine, recording)
-        )
+    recording = read(lesson, machine.name, folder, real)
+    why = recording.why
     if recording:
+        if recording.fingerprint:
+            mine, kept = fingerprint(machine.model, machine.data, lesson), recording.fingerprint
+        else:  # a record of older results: the names have to do
+            mine, kept = (
+                {part: {"name": name, "sha": name} for part, name in (("weights", one.model), ("rows", one.data))}
+                for one in (machine, recording)
+            )
         other = next((part for part in ("weights", "rows") if mine[part]["sha"] != kept[part]["sha"]), "")
         if not other and recording.banded:
             return recording
-        if not other:
-            why = f"No band yet: of these weights and rows only {len(recording.runs)} of {SEEDS} runs are recorded."
-    if recording and not why:
-        found, theirs = mine[other]["name"], kept[other]["name"]
-        theirs = f"other {other} of that name" if found == theirs else f"those of {theirs}"
-        why = (
-            f"No band yet for these {other}: this run has the {other} of {found}, and the recorded ones have {theirs}."
-        )
+        why = f"No band yet: of these weights and rows only {len(recording.runs)} of {SEEDS} runs are recorded."
+        if other:
+            found, theirs = mine[other]["name"], kept[other]["name"]
+            theirs = f"other {other} of that name" if found == theirs else f"those of {theirs}"
+            why = (
+                f"No band yet for these {other}: this run has the {other} of {found}, and the recorded ones have "
+                f"{theirs}."
+            )
+    elif real:
+        why = f"No run with SmolLM2 on {DEVICES[machine.name]} is recorded yet, so there is no band."
     if real:
-        why = (why or f"No run with SmolLM2 on {DEVICES[machine.name]} is recorded yet, so there is no band.") + (
-            f" Three runs with seeds of their own make one: send results/{lesson}.json of each in an issue."
-        )
-    return Recording(lesson, machine.name, why=why or recording.why)
+        why += f" Three runs with seeds of their own make one: send results/{lesson}.json of each in an issue."
+    return Recording(lesson, machine.name, why=why)
 
 
 def file_name(lesson: str, profile: str, real: bool = False) -> str:

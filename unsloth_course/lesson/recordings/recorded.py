@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from statistics import fmean, variance
 from typing import Any
 
 from unsloth_course.core.history import series, smoothed
@@ -103,24 +104,38 @@ class Recording:
         """The band of the smoothed curves, by the rule that stands at the top of this room."""
         curves = [run.curves[self.curve] for run in self.runs]
         smooth = [smoothed([value for _, value in curve]) for curve in curves]
-        middle = [sum(values) / len(values) for values in zip(*smooth, strict=True)]
-        variance = [
-            sum((value - mean) ** 2 for value in values) / (len(values) - 1)
-            for values, mean in zip(zip(*smooth, strict=True), middle, strict=True)
-        ]
+        middle = [fmean(values) for values in zip(*smooth, strict=True)]
+        spread = [variance(values) for values in zip(*smooth, strict=True)]
         least = FLOOR * (max(middle) - min(middle))
         wide = SPREADS * math.sqrt(1 + 1 / len(curves))
         half = []
-        for place in range(len(variance)):
-            near = variance[max(0, place - NEIGHBOURS) : place + NEIGHBOURS + 1]
-            half.append(max(least, wide * math.sqrt(sum(near) / len(near))))
+        for place in range(len(spread)):
+            near = spread[max(0, place - NEIGHBOURS) : place + NEIGHBOURS + 1]
+            half.append(max(least, wide * math.sqrt(fmean(near))))
         low = [mean - width for mean, width in zip(middle, half, strict=True)]
         high = [mean + width for mean, width in zip(middle, half, strict=True)]
         return Band([step for step, _ in curves[0]], low, middle, high)
 
     def compare(self, history: Sequence[Mapping[str, Any]]) -> "Comparison":
-        """`compare` with this recording."""
-        return compare(self, history)
+        """Whether a run's smoothed curve lies inside the band of this recording.
+
+        history: `trainer.state.log_history`. A point that is no finite number lies outside. Nothing is compared where
+        there is no recording or the runs differ in their steps or their learning rate; the sentence says which. Taught
+        in all five lessons.
+        """
+        if why := self.why_not(history):
+            return Comparison(why)
+        values = [value for _, value in series(history, self.curve)]
+        band = self.band()
+        # From the first number that is not finite on, the average is none either.
+        places = zip(smoothed(values), band.low, band.high, strict=True)
+        inside = [low <= value <= high for value, low, high in places]
+        share = sum(inside) / len(inside)
+        sentence = f"{sum(inside)} of {len(inside)} points of the smoothed {self.curve} lie inside the {self.label}"
+        if share >= ENOUGH:
+            return Comparison(f"{sentence}: this run went as they did.", True, share)
+        sentence += f", and {math.ceil(ENOUGH * len(inside))} should: this run went another way"
+        return Comparison(f"{sentence}, first at step {band.steps[inside.index(False)]}.", False, share)
 
     def why_not(self, history: Sequence[Mapping[str, Any]]) -> str:
         """Why a run with this log is not compared with the recording, in a sentence; empty where it is."""
@@ -220,32 +235,7 @@ class Comparison:
     __repr__ = __str__
 
 
-def compare(recording: Recording, history: Sequence[Mapping[str, Any]]) -> Comparison:
-    """Whether a run's smoothed curve lies inside the band of a recording.
-
-    history: `trainer.state.log_history`. A point that is no finite number lies outside. Nothing is compared where there
-    is no recording or the runs differ in their steps or their learning rate; the sentence says which. Taught in all
-    five lessons.
-    """
-    if why := recording.why_not(history):
-        return Comparison(why)
-    values = [value for _, value in series(history, recording.curve)]
-    band = recording.band()
-    # From the first number that is not finite on, the average is none either.
-    places = zip(smoothed(values), band.low, band.high, strict=True)
-    inside = [low <= value <= high for value, low, high in places]
-    share = sum(inside) / len(inside)
-    sentence = (
-        f"{sum(inside)} of {len(inside)} points of the smoothed {recording.curve} lie inside the {recording.label}"
-    )
-    if share >= ENOUGH:
-        return Comparison(f"{sentence}: this run went as they did.", True, share)
-    first = band.steps[inside.index(False)]
-    return Comparison(
-        f"{sentence}, and {math.ceil(ENOUGH * len(inside))} should: this run went another way, first at step {first}.",
-        False,
-        share,
-    )
+compare = Recording.compare
 
 
 def written(name: str, value: float) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unsloth_course.core import markup
+from unsloth_course.core.writing import in_columns
 from unsloth_course.lesson.recordings.files import RECORDED, read
 from unsloth_course.lesson.recordings.recorded import Recording, from_to
 
@@ -92,9 +93,7 @@ class Shown:
     def __str__(self) -> str:
         if not self.recording:
             return self.recording.why
-        rows = self.rows()
-        width = max(map(len, rows)) + 2
-        lines = [f"{what:<{width}}{value}" for what, value in rows.items()]
+        lines = [in_columns([*self.rows().items()])]
         for sample in self.samples():
             kind = f"{sample['kind']}: " if sample["kind"] else ""
             lines.append(f"{kind}{sample['prompt']!r}\n    before {sample['before']!r}\n    after  {sample['after']!r}")

@@ -7,6 +7,7 @@ from typing import Any
 
 from unsloth_course.core import markup
 from unsloth_course.core.errors import CourseError
+from unsloth_course.core.writing import in_columns
 
 MISSED = 0.1  # a fall of the verified answers up to here may be chance
 
@@ -60,10 +61,7 @@ class Payoffs:
         ]
 
     def __str__(self) -> str:
-        table = self._table()
-        widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
-        return "\n".join([*lines, *(run.sentence() for run in self.runs)])
+        return "\n".join([in_columns(self._table()), *(run.sentence() for run in self.runs)])
 
     __repr__ = __str__
 

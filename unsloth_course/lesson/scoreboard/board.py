@@ -3,7 +3,7 @@
 import html
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,24 +55,10 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """The row of `scoreboard --json`; among the scores, `target` is the lesson's own."""
-        scores = {**self.scores, **({"target": self.target} if self.target else {})}
-        return {
-            "lesson": self.lesson,
-            "scores": scores,
-            "peak_memory_bytes": self.peak_memory_bytes,
-            "seconds": self.seconds,
-            "trainable": self.trainable,
-            "total": self.total,
-            "file_bytes": self.file_bytes,
-            "verdict": self.verdict,
-            "model": self.model,
-            "data": self.data,
-            "profile": self.profile,
-            "device": self.device,
-            "seed": self.seed,
-            "comparable": self.comparable,
-            "notes": list(self.notes),
-        }
+        found = asdict(self)
+        target = found.pop("target")
+        del found["versions"]
+        return found | ({"scores": self.scores | {"target": target}} if target else {})
 
 
 @dataclass(frozen=True, repr=False)
@@ -150,7 +136,12 @@ class Scoreboard:
             for name, measure in SCORES.items()
         ]
         panels += [
-            Panel(title, "amount", {row.name: _amount(row, name) for row in self.rows}, labelled=label)
+            Panel(
+                title,
+                "amount",
+                {row.name: (getattr(row, name), None) if getattr(row, name) else None for row in self.rows},
+                labelled=label,
+            )
             for title, name, label in (
                 ("peak memory of training", "peak_memory_bytes", size),
                 ("seconds of training", "seconds", "{:,.0f} s".format),
@@ -160,11 +151,6 @@ class Scoreboard:
         ]
         colours = {row.name: plots.RUN_COLOURS[LESSONS.index(row.lesson)] for row in self.rows}
         return side_by_side(panels, colours=colours, notes=self.sentences)
-
-
-def _amount(row: Row, name: str) -> tuple[float, None] | None:
-    value = getattr(row, name)
-    return (value, None) if value else None
 
 
 def _point(score: Mapping[str, Any] | None) -> tuple[float, tuple[float, float] | None] | None:

@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -100,7 +101,7 @@ def _compared(rows: list[Row]) -> list[Row]:
     """The rows, each with what speaks against comparing it with the others in its notes."""
     runs = [row for row in rows if row.lesson != "base"]
     model = _commonest(row.model for row in rows)
-    usual = _Usual(
+    usual = SimpleNamespace(
         model=model,
         profile=_commonest(row.profile for row in rows),
         device=_commonest(row.device for row in runs),
@@ -123,18 +124,6 @@ def _commonest(values: Iterable[Any]) -> Any:
     return found[0][0] if found else None
 
 
-@dataclass(frozen=True)
-class _Usual:
-    """What most rows have, against which each is held."""
-
-    model: str | None
-    profile: str | None
-    device: str | None
-    learned_from: str | None
-    versions: dict[str, str]
-    questions: dict[str, str | None]
-
-
 def _questions(row: Row, name: str) -> str | None:
     return row.scores.get(name, {}).get("questions")
 
@@ -145,7 +134,8 @@ def _learned_from(row: Row) -> str:
     return "the lesson's own data" if row.data == own else f"{row.data} data" if row.data == POCKET else row.data
 
 
-def _noted(row: Row, usual: _Usual) -> Row:
+def _noted(row: Row, usual: SimpleNamespace) -> Row:
+    """The row with its notes: what of it is not as in most rows, `usual`."""
     against, notes, run = [], [], row.lesson != "base"
     if row.model != usual.model:
         against.append(f"not comparable: its model is {row.model}, that of most rows is {usual.model}.")
