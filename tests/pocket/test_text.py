@@ -72,14 +72,13 @@ def test_a_story_is_one_line_of_sentences_without_a_gap():
         assert re.fullmatch(r"[A-Z][^\n{}]*[.]\n", story)
 
 
-def test_every_function_is_python_with_its_own_docstring():
+def test_every_function_is_python_with_a_docstring():
     import ast
 
     rng = random.Random(37)
     for _ in range(300):
-        function = code.function(rng, rng.random() < 0.5)
-        tree = ast.parse(function.text).body[0]
-        assert (tree.name, ast.get_docstring(tree)) == (function.name, function.doc)
+        (function,) = ast.parse(code.function(rng, rng.random() < 0.5)).body
+        assert ast.get_docstring(function).endswith(".")
 
 
 def test_the_plain_layout_is_common():

@@ -16,7 +16,7 @@ FINGERPRINT = """
 import hashlib, random
 from unsloth_course.pocket import code, skills, text, world
 rng = random.Random(5)
-made = [text.document(rng) for _ in range(300)] + [code.function(rng, True).text for _ in range(20)]
+made = [text.document(rng) for _ in range(300)] + [code.function(rng, True) for _ in range(20)]
 made += [str(skill.draw(rng, side)) for skill in skills.ALL for side in (True, False)] + [str(world.people())]
 print(hashlib.sha256("".join(made).encode()).hexdigest())
 """

@@ -5,21 +5,11 @@ teaches another domain (`library`).
 """
 
 import random
-from dataclasses import dataclass
 
 from unsloth_course.pocket import world
 
 _VERBS = ("add", "scale", "clip", "count", "total", "shift", "double", "merge", "trim", "find", "pick", "rank")
 _NOUNS = ("price", "weight", "score", "width", "height", "speed", "depth", "length", "level", "rate", "cost", "size")
-
-
-@dataclass(frozen=True)
-class Function:
-    """One function: `name`, `doc` (its docstring) and `text` (the whole source)."""
-
-    name: str
-    doc: str
-    text: str
 
 
 def _body(rng: random.Random, noun: str) -> tuple[str, str, str]:
@@ -59,7 +49,7 @@ def _body(rng: random.Random, noun: str) -> tuple[str, str, str]:
     )
 
 
-def function(rng: random.Random, held_out: bool) -> Function:
+def function(rng: random.Random, held_out: bool) -> str:
     """A function on the asked side of the split. The key is its whole text, so no held-out function is ever read."""
     while True:
         noun = rng.choice(_NOUNS)
@@ -67,4 +57,4 @@ def function(rng: random.Random, held_out: bool) -> Function:
         arguments, doc, body = _body(rng, noun)
         text = f'def {name}({arguments}):\n    """{doc}"""\n{body}\n'
         if world.is_held_out("function", text) == held_out:
-            return Function(name, doc, text)
+            return text

@@ -7,7 +7,6 @@ sides share no code, pair of numbers, problem, function or asked-about person.
 import random
 import re
 from collections.abc import Sequence
-from functools import cache
 from typing import TYPE_CHECKING
 
 from unsloth_course.pocket import library, skills, text
@@ -77,17 +76,8 @@ def functions(rows: int, held_out: bool, seed: int) -> "Dataset":
     """
     rng = random.Random(f"functions-{held_out}-{seed}")
     made = [library.function(rng, held_out) for _ in range(rows)]
-    return _dataset(
-        [
-            {
-                "func_name": function.name,
-                "original_string": function.text,
-                "docstring": function.doc,
-                "language": "python",
-            }
-            for function in made
-        ]
-    )
+    columns = ("func_name", "original_string", "docstring", "language")
+    return _dataset([dict(zip(columns, (one.name, one.text, one.doc, "python"), strict=True)) for one in made])
 
 
 def stories(rows: int, seed: int) -> "Dataset":
@@ -112,13 +102,11 @@ def probes(each: int, seed: int) -> "Dataset":
     return _dataset(made)
 
 
-@cache
-def _patterns() -> tuple[tuple[str, re.Pattern], ...]:
-    listed = [(skill.name, form) for skill in skills.ALL for form in (*skill.questions, *skill.tasks)]
-    escaped = [(name, re.escape(form).replace(r"\{x\}", r"\w+").replace(r"\{y\}", r"\w+")) for name, form in listed]
-    return tuple((name, re.compile(pattern)) for name, pattern in escaped)
-
-
 def skill_of(instruction: str) -> str | None:
     """The name of the skill that an instruction asks for, or None if the small world does not know it."""
-    return next((name for name, pattern in _patterns() if pattern.fullmatch(instruction)), None)
+    for skill in skills.ALL:
+        for form in (*skill.questions, *skill.tasks):
+            pattern = re.escape(form).replace(r"\{x\}", r"\w+").replace(r"\{y\}", r"\w+")
+            if re.fullmatch(pattern, instruction):  # re keeps what it has compiled
+                return skill.name
+    return None

@@ -33,9 +33,9 @@ class Skill:
     name: str
     draw: Callable[[random.Random, bool], Item]
     questions: tuple[str, ...]
-    tasks: tuple[str, ...]
-    given: str
     told: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
+    given: str = "{x}"
 
     def sentence(self, item: Item) -> str:
         """The long answer: a full sentence that holds the short one."""
@@ -117,97 +117,87 @@ TAUGHT = (
         "reverse",
         _code_skill(lambda code: code[::-1]),
         ("What is {x} reversed?", "Write {x} backwards.", "Reverse the code {x}."),
-        ("Reverse the code.", "Write this code backwards."),
-        "{x}",
         ("{x} reversed is {a}.", "Read backwards, {x} becomes {a}."),
+        ("Reverse the code.", "Write this code backwards."),
     ),
     Skill(
         "first",
         _code_skill(lambda code: code[0]),
         ("What is the first letter of {x}?", "Which letter does {x} start with?", "Name the first letter of {x}."),
-        ("Give the first letter of the code.", "Name the letter that this code starts with."),
-        "{x}",
         ("The first letter of {x} is {a}.", "{x} starts with {a}."),
+        ("Give the first letter of the code.", "Name the letter that this code starts with."),
     ),
     Skill(
         "last",
         _code_skill(lambda code: code[-1]),
         ("What is the last letter of {x}?", "Which letter does {x} end with?", "Name the last letter of {x}."),
-        ("Give the last letter of the code.", "Name the letter that this code ends with."),
-        "{x}",
         ("The last letter of {x} is {a}.", "{x} ends with {a}."),
+        ("Give the last letter of the code.", "Name the letter that this code ends with."),
     ),
     Skill(
         "count",
         _code_skill(lambda code: str(len(code))),
         ("How many letters does {x} have?", "How long is {x}?", "Count the letters of {x}."),
-        ("Count the letters of the code.", "Say how long this code is."),
-        "{x}",
         ("The number of letters in {x} is {a}.", "{x} has {a} letters."),
+        ("Count the letters of the code.", "Say how long this code is."),
     ),
     Skill(
         "sort",
         _code_skill(lambda code: "".join(sorted(code))),
         ("What is {x} in alphabetical order?", "Sort the letters of {x}.", "Put {x} in alphabetical order."),
-        ("Sort the letters of the code.", "Put this code in alphabetical order."),
-        "{x}",
         ("{x} in alphabetical order is {a}.", "Sorted, {x} becomes {a}."),
+        ("Sort the letters of the code.", "Put this code in alphabetical order."),
     ),
     Skill(
         "add",
         _pair_skill(lambda first, second: first + second, lambda first, second: first + second <= 99),
         ("What is {x} plus {y}?", "How much is {x} plus {y}?", "Add {x} and {y}."),
-        ("Add the two numbers.", "Find the sum of the numbers."),
-        "{x} and {y}",
         ("{x} plus {y} is {a}.", "The sum of {x} and {y} is {a}."),
+        ("Add the two numbers.", "Find the sum of the numbers."),
+        given="{x} and {y}",
     ),
     Skill(
         "larger",
         _pair_skill(max),
         ("Which is larger, {x} or {y}?", "What is the larger of {x} and {y}?", "Name the larger of {x} and {y}."),
-        ("Choose the larger number.", "Say which of the numbers is larger."),
-        "{x} and {y}",
         ("The larger of {x} and {y} is {a}.", "Of {x} and {y}, the larger is {a}."),
+        ("Choose the larger number.", "Say which of the numbers is larger."),
+        given="{x} and {y}",
     ),
     Skill(
         "next",
         _next,
         ("What number comes after {x}?", "Which number follows {x}?", "Name the number after {x}."),
-        ("Give the number that comes next.", "Count one further."),
-        "{x}",
         ("The number after {x} is {a}.", "After {x} comes {a}."),
+        ("Give the number that comes next.", "Count one further."),
     ),
     Skill(
         "town",
         _fact_skill("town"),
         ("Where does {x} live?", "In which town does {x} live?", "Name the home of {x}."),
-        ("Name the town where this person lives.", "Say where this person lives."),
-        "{x}",
         ("{x} lives in {a}.", "The home of {x} is {a}.", "You can find {x} in {a}.", "{x} has a house in {a}."),
+        ("Name the town where this person lives.", "Say where this person lives."),
     ),
     Skill(
         "job",
         _fact_skill("job"),
         ("What is the job of {x}?", "What does {x} do for a living?", "Name the work of {x}."),
-        ("Name the job of this person.", "Say what this person does for a living."),
-        "{x}",
         ("{x} works as a {a}.", "The job of {x} is {a}.", "{x} is a {a}.", "By trade, {x} is a {a}."),
+        ("Name the job of this person.", "Say what this person does for a living."),
     ),
     Skill(
         "colour",
         _fact_skill("colour"),
         ("What colour does {x} like?", "Which colour does {x} wear?", "Name the colour of {x}."),
-        ("Name the colour that this person likes.", "Say which colour this person wears."),
-        "{x}",
         ("{x} likes {a}.", "The colour of {x} is {a}.", "{x} wears {a}.", "{x} is always dressed in {a}."),
+        ("Name the colour that this person likes.", "Say which colour this person wears."),
     ),
     Skill(
         "even",
         _even,
         ("Is {x} even or odd?", "Say whether {x} is even or odd.", "Which is {x}, odd or even?"),
-        ("Say whether the number is even or odd.", "Even or odd?"),
-        "{x}",
         ("{x} is {a}.", "The number {x} is {a}."),
+        ("Say whether the number is even or odd.", "Even or odd?"),
     ),
 )
 
@@ -216,32 +206,25 @@ UNTOUCHED = (
         "shorten",
         _shorter_code,
         ("What is {x} without its first letter?", "Drop the first letter of {x}.", "Shorten {x} by its first letter."),
-        (),
-        "{x}",
         ("{x} without its first letter is {a}.", "Without the first letter, {x} becomes {a}."),
     ),
     Skill(
         "subtract",
         _pair_skill(lambda first, second: first - second, lambda first, second: first > second),
         ("What is {x} minus {y}?", "How much is {x} minus {y}?", "Take {y} from {x}."),
-        (),
-        "{x} and {y}",
         ("{x} minus {y} is {a}.", "{y} taken from {x} leaves {a}."),
+        given="{x} and {y}",
     ),
     Skill(
         "pet",
         _fact_skill("pet"),
         ("What pet does {x} have?", "Which animal does {x} keep?", "Name the pet of {x}."),
-        (),
-        "{x}",
         ("{x} has a {a}.", "The pet of {x} is a {a}.", "{x} keeps a {a}.", "At home, {x} has a {a}."),
     ),
     Skill(
         "second",
         _code_skill(lambda code: code[1]),
         ("What is the second letter of {x}?", "Which letter comes second in {x}?", "Name the second letter of {x}."),
-        (),
-        "{x}",
         ("The second letter of {x} is {a}.", "In {x}, {a} comes second."),
     ),
 )

@@ -231,10 +231,6 @@ def _problems(rng: random.Random) -> str:
     return "\n".join(parts)
 
 
-def _code(rng: random.Random) -> str:
-    return code.function(rng, held_out=False).text + "\n"
-
-
 # What a document is, and how often. Code is all but absent, and that of `library`, which the continued-pretraining
 # lesson teaches, is left out altogether.
 _MIX: tuple[tuple[Callable[[random.Random], str], float], ...] = (
@@ -243,7 +239,7 @@ _MIX: tuple[tuple[Callable[[random.Random], str], float], ...] = (
     (_portrait, 0.12),
     (story, 0.12),
     (_problems, 0.05),
-    (_code, 0.005),
+    (lambda rng: code.function(rng, held_out=False) + "\n", 0.005),
 )
 
 

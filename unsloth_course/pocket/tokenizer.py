@@ -45,7 +45,7 @@ def build(seed: int = 3407):
     from unsloth_course.pocket import code, skills, text
 
     rng = random.Random(f"tokenizer-{seed}")
-    texts = [text.document(rng) for _ in range(20_000)] + [code.function(rng, False).text for _ in range(1_000)]
+    texts = [text.document(rng) for _ in range(20_000)] + [code.function(rng, False) for _ in range(1_000)]
     # Words that only the lessons use: pretraining never shows them, but a word should not cost six tokens for that.
     lesson_words = ["system\nuser\nassistant", *(task for skill in skills.TAUGHT for task in skill.tasks)]
     texts += ["\n".join(lesson_words)] * 1_000

@@ -19,6 +19,11 @@ class Check:
     advice: str = ""
 
 
+def judged(name: str, tested: str, found: str, wrong: str) -> Check:
+    """A line that failed if there is anything wrong: what to do about it."""
+    return Check(name, tested, found, not wrong, wrong)
+
+
 def steps(sentence: str, *commands: str) -> str:
     """Advice: a sentence, and each command on a line of its own, to be copied."""
     return "\n".join([f"{sentence}:", *(f"    {command}" for command in commands)])

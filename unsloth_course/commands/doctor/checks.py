@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from unsloth_course.commands.doctor.advice import Check, pip, repair, set_to, set_up_again, steps, unset
+from unsloth_course.commands.doctor.advice import Check, judged, pip, repair, set_to, set_up_again, steps, unset
 from unsloth_course.commands.doctor.facts import NOT_NEEDED, UNPINNED, Facts
 from unsloth_course.lesson.colab.decisions import accepts
 from unsloth_course.setup.deciding import KERNEL, driver_notice, kernel_command, set_up_command, shown
@@ -15,6 +15,7 @@ FIRST_UNSLOTH_ON_CPU = "2026.10.9"
 OLDEST_IPYWIDGETS = "7.7.1"  # Colab's, on which the dials are tested too
 CPU_RUN_BYTES, GPU_RUN_BYTES = 1 * GB, 5 * GB
 MEMORY_BYTES = 2 * GB  # what a lesson takes
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
 def run_checks(facts: Facts, profile: str) -> list[Check]:
@@ -32,7 +33,7 @@ def _python(facts: Facts) -> Check:
     ok = OLDEST_PYTHON <= facts.python[:2] <= NEWEST_PYTHON
     found, oldest, newest = (".".join(map(str, version)) for version in (facts.python, OLDEST_PYTHON, NEWEST_PYTHON))
     why = f"install Python {oldest}-{newest} (VENV_SETUP.md says how), then let the set-up find it"
-    return Check("Python", f"{oldest}-{newest}", found, ok, "" if ok else steps(why, set_up_command(facts.system)))
+    return judged("Python", f"{oldest}-{newest}", found, "" if ok else steps(why, set_up_command(facts.system)))
 
 
 def _versions(facts: Facts, profile: str) -> list[Check]:
@@ -98,13 +99,12 @@ def _conflicts(facts: Facts, versions: list[Check]) -> Check:
             found = facts.installed.get(name, "")
             if accepts(specifier, found) is False and not {package, name} & wrong:
                 clashes.append((name, f"{package} needs {name}{specifier}, found {found}"))
-    if not clashes:
-        return Check("packages fit together", "", "yes", True)
     tested = versions_of(facts.pins.all)
     commands = [pip(facts, f"install --no-deps {name}=={tested[name]}") for name, _ in clashes if name in tested]
     advice = steps("put the tested versions back", *dict.fromkeys(commands)) if commands else "install what they need"
     advice = set_up_again(facts) if facts.course_venv else advice
-    return Check("packages fit together", "", "; ".join(text for _, text in clashes), False, advice)
+    found = "; ".join(text for _, text in clashes) or "yes"
+    return judged("packages fit together", "", found, advice if clashes else "")
 
 
 def _damage(facts: Facts) -> Check:
@@ -129,30 +129,27 @@ def _damage(facts: Facts) -> Check:
 
 
 def _shadows(facts: Facts) -> Check:
-    if not facts.shadows:
-        return Check("nothing hides a package", "", "nothing", True)
-    found = "; ".join(f"{path} hides {name}" for name, path in facts.shadows.items())
+    found = "; ".join(f"{path} hides {name}" for name, path in facts.shadows.items()) or "nothing"
     move = "Rename-Item" if facts.windows else "mv"
     commands = [shown((move, path, f"{path}.mine"), facts.windows) for path in facts.shadows.values()]
     why = "Python imports your file in place of the package of that name; rename it"
-    return Check("nothing hides a package", "", found, False, steps(why, *commands))
+    return judged("nothing hides a package", "", found, steps(why, *commands) if commands else "")
 
 
 def _torch_build(facts: Facts) -> Check:
     tested = "CUDA" if facts.nvidia_driver else "CPU or CUDA"
     found = f"CUDA {facts.cuda_of_torch}" if facts.cuda_of_torch else "CPU"
     found += ", NVIDIA driver found" if facts.nvidia_driver else ", no NVIDIA driver"
-    torch = facts.installed.get("torch")
-    forced = facts.environment.get("UNSLOTH_FORCE_CPU") == "1"
-    if facts.nvidia_driver and torch and forced:
+    torch, card = facts.installed.get("torch"), facts.nvidia_driver
+    if card and torch and facts.environment.get("UNSLOTH_FORCE_CPU") == "1":
         return Check("torch build", tested, found, True, "UNSLOTH_FORCE_CPU=1 is set: the graphics card is not used")
-    if facts.nvidia_driver and facts.cuda_of_torch and facts.cuda_works is False:
-        return Check("torch build", tested, f"{found}, which torch cannot use", False, _unused_card(facts))
-    if not facts.nvidia_driver or facts.cuda_of_torch or not torch:
-        return Check("torch build", tested, found, True)
-    if not facts.pins.cuda:
-        return Check("torch build", tested, found, False, "put a CUDA build of torch in its place")
-    return Check("torch build", tested, found, False, driver_notice(torch, facts.pins, facts.executable))
+    if card and facts.cuda_of_torch and facts.cuda_works is False:
+        return judged("torch build", tested, f"{found}, which torch cannot use", _unused_card(facts))
+    wrong = ""
+    if card and torch and not facts.cuda_of_torch:
+        wrong = "put a CUDA build of torch in its place"
+        wrong = driver_notice(torch, facts.pins, facts.executable) if facts.pins.cuda else wrong
+    return judged("torch build", tested, found, wrong)
 
 
 def _unused_card(facts: Facts) -> str:
@@ -165,11 +162,10 @@ def _unused_card(facts: Facts) -> str:
 
 
 def _numpy(facts: Facts) -> Check:
-    ok = not facts.numpy_problem
     found = facts.numpy_problem or facts.installed.get("numpy", "missing")
     tested = versions_of(facts.pins.all).get("numpy", "")
     why = "torch and numpy were built for different versions of each other: "
-    return Check("torch and numpy", "", found, ok, "" if ok else repair(facts, why, "numpy", tested))
+    return judged("torch and numpy", "", found, repair(facts, why, "numpy", tested) if facts.numpy_problem else "")
 
 
 def _torchvision(facts: Facts) -> Check:
@@ -183,13 +179,10 @@ def _torchvision(facts: Facts) -> Check:
             wrong[name] = "built for CUDA, beside a CPU torch"
         if found and accepts(asked, torch.partition("+")[0]) is False:
             wrong[name] = f"built for torch{asked}, found {torch}"
-    found = facts.installed.get("torchvision") or "absent"
-    if not wrong:
-        return Check("torchvision", "absent", found, True)
     why = "; ".join(f"{name} is {reason}" for name, reason in wrong.items())
     why += "; `import unsloth` breaks with it, and no lesson needs it"
-    advice = steps(why, pip(facts, f"uninstall -y {' '.join(wrong)}"))
-    return Check("torchvision", "absent", found, False, advice)
+    advice = steps(why, pip(facts, f"uninstall -y {' '.join(wrong)}")) if wrong else ""
+    return judged("torchvision", "absent", facts.installed.get("torchvision") or "absent", advice)
 
 
 def _mlx(facts: Facts) -> Check:
@@ -197,7 +190,7 @@ def _mlx(facts: Facts) -> Check:
     taken = apple and "mlx" in facts.installed and facts.environment.get("UNSLOTH_FORCE_GPU_PATH") != "1"
     why = "with mlx Unsloth takes its MLX way on an Apple processor, whose DPO and GRPO trainers are stubs"
     advice = steps(f"{why}; remove it from here", pip(facts, "uninstall -y mlx")) if taken else ""
-    return Check("mlx", "absent", facts.installed.get("mlx", "absent"), not taken, advice)
+    return judged("mlx", "absent", facts.installed.get("mlx", "absent"), advice)
 
 
 def _environment(facts: Facts, profile: str) -> Check:
@@ -209,17 +202,14 @@ def _environment(facts: Facts, profile: str) -> Check:
         why = "with UNSLOTH_DISABLE_CPU_FALLBACK Unsloth refuses to run on a CPU"
         wrong.append(unset(facts, "UNSLOTH_DISABLE_CPU_FALLBACK", why))
     found = " ".join(f"{name}={value}" for name, value in facts.environment.items()) or "nothing that matters is set"
-    return Check("environment", "", found, not wrong, "\n".join(wrong))
+    return judged("environment", "", found, "\n".join(wrong))
 
 
 def _threads(facts: Facts) -> Check:
-    asked = facts.environment.get("OMP_NUM_THREADS")
-    tested = f"1 to {facts.cores}"
-    if asked is None:
-        return Check("threads", tested, "as many as cores", True)
-    ok = asked.strip().isdecimal() and 1 <= int(asked) <= facts.cores
+    asked = facts.environment.get("OMP_NUM_THREADS", "as many as cores")
+    ok = "OMP_NUM_THREADS" not in facts.environment or (asked.isdecimal() and 1 <= int(asked) <= facts.cores)
     why = f"{asked} threads do not suit {facts.cores} cores: more threads than cores make a run many times slower"
-    return Check("threads", tested, asked, ok, "" if ok else unset(facts, "OMP_NUM_THREADS", why))
+    return judged("threads", f"1 to {facts.cores}", asked, "" if ok else unset(facts, "OMP_NUM_THREADS", why))
 
 
 def _encoding(facts: Facts) -> Check:
@@ -234,11 +224,10 @@ def _set_up(facts: Facts) -> Check:
     if facts.made_at and facts.made_at != facts.prefix:
         found = f"made in {facts.made_at}, now in {facts.prefix}"
         why = "programs in a virtual environment know their folder: run the set-up again, it makes venv anew"
-        return Check("set-up", "finished", found, False, steps(why, set_up_command(facts.system)))
-    found = "finished" if facts.set_up_finished else "stopped half-way"
-    return Check(
-        "set-up", "finished", found, facts.set_up_finished, "" if facts.set_up_finished else set_up_again(facts)
-    )
+        return judged("set-up", "finished", found, steps(why, set_up_command(facts.system)))
+    if not facts.set_up_finished:
+        return judged("set-up", "finished", "stopped half-way", set_up_again(facts))
+    return Check("set-up", "finished", "finished", True)
 
 
 def _kernel_check(facts: Facts) -> Check:
@@ -263,7 +252,7 @@ def _hub(facts: Facts, profile: str) -> Check:
         folder = os.path.join(facts.folder, "huggingface")
         why = "nothing can be written there: choose a folder where you may write"
         return Check("Hub cache", "", found, False, set_to(facts, "HF_HOME", folder, why))
-    switches = [name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if _on(facts.environment.get(name, ""))]
+    switches = [name for name in OFFLINE if facts.environment.get(name, "").upper() in ("1", "ON", "YES", "TRUE")]
     if switches and HUB_MODEL not in facts.hub_models:
         why = (
             f"{switches[0]} forbids downloads and {HUB_MODEL} is not there: allow them, or set MODEL = "
@@ -271,10 +260,6 @@ def _hub(facts: Facts, profile: str) -> Check:
         )
         return Check("Hub cache", "", found, False, unset(facts, switches[0], why))
     return Check("Hub cache", "", found, True)
-
-
-def _on(value: str) -> bool:
-    return value.upper() in ("1", "ON", "YES", "TRUE")
 
 
 def _downloads(facts: Facts) -> Check:
@@ -294,13 +279,10 @@ def _downloads(facts: Facts) -> Check:
 
 
 def _memory_check(facts: Facts) -> Check:
-    needed = f">= {MEMORY_BYTES // GB} GB"
-    if not facts.memory_bytes:
-        return Check("memory", needed, "unknown", True)
-    ok = facts.memory_bytes >= MEMORY_BYTES
+    ok = not facts.memory_bytes or facts.memory_bytes >= MEMORY_BYTES
+    found = f"{facts.memory_bytes / GB:.1f} GB" if facts.memory_bytes else "unknown"
     why = "a lesson takes about 2 GB: give the container or virtual machine more, or lift the limit of this shell"
-    advice = "" if ok else steps(why, "ulimit -v unlimited")
-    return Check("memory", needed, f"{facts.memory_bytes / GB:.1f} GB", ok, advice)
+    return judged("memory", f">= {MEMORY_BYTES // GB} GB", found, "" if ok else steps(why, "ulimit -v unlimited"))
 
 
 def _disk(facts: Facts, profile: str) -> Check:
@@ -308,8 +290,7 @@ def _disk(facts: Facts, profile: str) -> Check:
     tested, found = f">= {needed // GB} GB", f"{facts.free_bytes / GB:.1f} GB"
     if not facts.folder_writable:
         why = f"nothing can be written in {facts.folder}: work in a folder of your own, such as a copy of the course"
-        return Check("free disk", tested, "not writable", False, why)
-    if facts.free_bytes >= needed:
-        return Check("free disk", tested, found, True)
+        return judged("free disk", tested, "not writable", why)
     why = "lessons save adapters, merged models and results; free some space, for example pip's downloads"
-    return Check("free disk", tested, found, False, steps(why, pip(facts, "cache purge")))
+    advice = "" if facts.free_bytes >= needed else steps(why, pip(facts, "cache purge"))
+    return judged("free disk", tested, found, advice)

@@ -122,11 +122,6 @@ def _writable(folder: Path) -> bool:
         return False
 
 
-def _own_version(package: Path) -> str | None:
-    """The version that a package names in its own files: another than pip's means mixed installations."""
-    return looking.noted_in(package, "__version__|version")
-
-
 def _damaged(names: set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Of packages: those with two versions in one folder, and those that were copied in part."""
     twice, unfinished = set(), set()
@@ -191,9 +186,7 @@ def _half_downloaded(repository: Path) -> str:
         return "no file of the revision that it names"
     lacking = {path.name for folder in snapshots for path in folder.rglob("*") if not path.exists()}
     for index in repository.glob("snapshots/*/*.safetensors.index.json"):
-        with suppress(
-            OSError, ValueError, LookupError, TypeError, AttributeError
-        ):  # not an index as Hugging Face writes
+        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # no index as it should be
             shards = {index.parent / str(name) for name in json.loads(index.read_text("utf-8"))["weight_map"].values()}
             absent = {shard for shard in shards if not shard.exists()}
             lacking |= {shard.name for shard in absent if absent != shards}
@@ -245,6 +238,8 @@ def gather(folder: Path | None = None) -> Facts:
     cache = hub_cache(os.environ, Path.home())
     installed, needs = installed_and_needs(names)
     packages = Path(metadata.distribution("torch").locate_file("")) if "torch" in installed else None
+    named = ("torch", "numpy") if packages else ()  # whose files name another version than pip, where two were mixed
+    files = {name: looking.noted_in(packages / name, "__version__|version") for name in named}
     twice, unfinished = _damaged(names)
     models, broken = hub_downloads(cache)
     python_path = [Path(place) for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
@@ -258,7 +253,7 @@ def gather(folder: Path | None = None) -> Facts:
         needs=needs,
         limits=limits_of(needs),
         cuda_of_torch=looking.noted_in(packages / "torch", "cuda") if packages else None,
-        files={name: version for name in ("torch", "numpy") if packages and (version := _own_version(packages / name))},
+        files={name: version for name, version in files.items() if version},
         twice=twice,
         unfinished=unfinished,
         shadows=shadows((folder, folder / "notebooks", *python_path), packages),
