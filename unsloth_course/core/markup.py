@@ -48,13 +48,18 @@ def points(texts: Iterable[str]) -> str:
     return f"<ul>{items}</ul>" if items else ""
 
 
-def page(title: str, body: str, png: bytes, alt: str) -> str:
-    """A whole page: title, HTML, and a picture below it with its description."""
+def document(title: str, body: str, style: str = "", policy: str = POLICY) -> str:
+    """A whole page. body: its element in HTML. style: CSS. policy: what the page may do."""
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f'<meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title></head>'
-        f'<body style="font-family:sans-serif"><h1>{html.escape(title)}</h1>{body}'
-        f'<img style="max-width:100%" alt="{html.escape(alt)}" src="data:image/png;base64,'
-        f'{base64.b64encode(png).decode()}"></body></html>\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f'<meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
+        f"<style>{style}</style></head>{body}</html>\n"
     )
+
+
+def page(title: str, body: str, png: bytes, alt: str) -> str:
+    """A whole page: title, HTML, and a picture below it with its description."""
+    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    picture = f'<img style="max-width:100%" alt="{html.escape(alt)}" src="{source}">'
+    return document(title, f'<body style="font-family:sans-serif"><h1>{html.escape(title)}</h1>{body}{picture}</body>')

@@ -8,6 +8,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_notebook
 
+from unsloth_course.core import markup
 from unsloth_course.studio import screen, script
 from unsloth_course.studio.clock import Board, Scene, stamp
 from unsloth_course.studio.executed import ExecutedCopy
@@ -15,10 +16,7 @@ from unsloth_course.studio.executed import ExecutedCopy
 HERE = Path(__file__).parent
 REVEAL = HERE / "reveal"
 # Scripts and styles are in the file; frames are the two previews of the speaker view, of this same file.
-POLICY = (
-    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; font-src data:; "
-    "frame-src 'self' file:"
-)
+POLICY = f"{markup.POLICY}; script-src 'unsafe-inline'; font-src data:; frame-src 'self' file:"
 
 
 def page(board: Board, run: ExecutedCopy) -> str:
@@ -31,10 +29,11 @@ def page(board: Board, run: ExecutedCopy) -> str:
         exclude_input_prompt=True,
         exclude_output_prompt=True,
     )
-    css = "\n".join(
-        [_text(REVEAL / "reset.css"), _text(REVEAL / "reveal.css"), screen.colours(), _text(HERE / "deck" / "deck.css")]
+    css, js = (
+        [(REVEAL / name).read_text(encoding="utf-8") for name in names]
+        for names in (("reset.css", "reveal.css", "../deck/deck.css"), ("reveal.js", "notes.js", "../deck/deck.js"))
     )
-    js = "\n".join([_text(REVEAL / "reveal.js"), _text(REVEAL / "notes.js"), _text(HERE / "deck" / "deck.js")])
+    css, js = "\n".join([*css[:2], screen.colours(), css[2]]), "\n".join(js)
     resources = {
         "deck": {"policy": POLICY, "title": board.title, "css": css, "js": js.replace("</script", "<\\/script")}
     }
@@ -99,7 +98,3 @@ def _notes(board: Board, scenes: list[Scene], place: str) -> str:
         if scene.parts or scene.is_felt or len(scenes) == 1:
             said.append(f"<div><small>{times}</small><br>{script.spoken(scene.parts)}{runs}</div>")
     return "".join(said)
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8")

@@ -70,7 +70,8 @@ def timings(notebook: NotebookNode) -> dict[str, float]:
         said = cell.metadata.get("execution", {})
         begun, ended = said.get("iopub.execute_input"), said.get("shell.execute_reply")
         if begun and ended:
-            found[cell.id] = round((_moment(ended) - _moment(begun)).total_seconds(), 2)
+            begun, ended = map(datetime.fromisoformat, (begun, ended))
+            found[cell.id] = round((ended - begun).total_seconds(), 2)
     return found
 
 
@@ -90,7 +91,3 @@ def _of(notebook: NotebookNode, seconds: Mapping[str, Any], **facts: str) -> Exe
         seconds={id: float(value) for id, value in seconds.items()},
         **facts,
     )
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))

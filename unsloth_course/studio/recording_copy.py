@@ -24,7 +24,8 @@ def notebook(board: Board, run: ExecutedCopy) -> NotebookNode:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
             if scene.replayed and run:
-                cells.append(new_markdown_cell(_notice(scene.measured or 0.0, board.device)))
+                ran = f"the next cell took {scene.measured or 0.0:.0f} s on {board.device}"
+                cells.append(new_markdown_cell(f"> **Replay** of the recorded run: {ran}."))
             cells.append(cell)
             continue
         titles = lessons.cell_headings(cell)
@@ -63,7 +64,3 @@ def _opening(board: Board, run: ExecutedCopy) -> list[NotebookNode]:
         )
     code = f"from unsloth_course.studio import take\n\nREPLAY = {bool(run)}\ntake.begin(REPLAY)"
     return [new_markdown_cell(text), new_code_cell(code)]
-
-
-def _notice(seconds: float, device: str) -> str:
-    return f"> **Replay** of the recorded run: the next cell took {seconds:.0f} s on {device}."

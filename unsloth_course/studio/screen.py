@@ -205,13 +205,11 @@ def _picture_pieces(png: str) -> list[str]:
         near = [band for band in bands if abs(band[len(band) // 2] - even) < high // (2 * count)]
         band = max(near, key=len, default=[even])  # a title has less space below than above it
         cuts.append(band[len(band) // 2])
-    return [_png(picture.crop((0, top, wide, bottom))) for top, bottom in itertools.pairwise([*cuts, high])]
-
-
-def _png(picture: Any) -> str:
-    file = io.BytesIO()
-    picture.save(file, "PNG", optimize=True)
-    return base64.b64encode(file.getvalue()).decode()
+    pieces = []
+    for top, bottom in itertools.pairwise([*cuts, high]):
+        picture.crop((0, top, wide, bottom)).save(file := io.BytesIO(), "PNG", optimize=True)
+        pieces.append(base64.b64encode(file.getvalue()).decode())
+    return pieces
 
 
 def _html_pieces(text: str) -> list[str]:

@@ -6,18 +6,16 @@ from collections.abc import Iterator
 
 from nbformat import NotebookNode
 
-from unsloth_course.core import lessons
+from unsloth_course.core import lessons, markup
 from unsloth_course.studio import screen
 from unsloth_course.studio.clock import SEGMENTS, TOTAL, Board, Scene, stamp
 from unsloth_course.studio.executed import ExecutedCopy
 from unsloth_course.studio.notes import Part
 
-# The page may show pictures and styles that it carries, and nothing else: no script runs, nothing is fetched.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+HEAD = ("segment", "minutes", "wanted", "first at")
 STYLE = """
 body { font: 17px/1.5 "DejaVu Sans", "Segoe UI", Helvetica, Arial, sans-serif; max-width: 1500px; margin: 2em auto;
   padding: 0 1em; color: #1b1b1b; background: #fff; }
-table { border-collapse: collapse; } th, td { text-align: left; vertical-align: top; padding: 4px 14px; }
 .scene { display: grid; grid-template-columns: 5em minmax(0, 1fr) minmax(0, 1fr); gap: 1.5em; padding: 1em 0;
   border-top: 1px solid #ccc; }
 .clock { font: bold 17px "DejaVu Sans Mono", Consolas, Menlo, monospace; }
@@ -31,8 +29,8 @@ table { border-collapse: collapse; } th, td { text-align: left; vertical-align: 
 def markdown(board: Board, run: ExecutedCopy) -> str:
     """The script to read or print: what is on screen, what is said, with the running clock."""
     lines = [f"# {_plain(board.title)}: the script", "", *(f"- {line}" for line in _summary(board, run)), ""]
-    lines += ["| segment | minutes | wanted | first at |", "|---|---|---|---|"]
-    lines += [f"| {name} | {minutes} | {wanted} | {first} |" for name, minutes, wanted, first in _segments(board)]
+    table = [HEAD, ["---"] * len(HEAD), *_segments(board)]
+    lines += [f"| {' | '.join(cells)} |" for cells in table]
     section = ""
     for scene in board.scenes:
         if scene.section != section:
@@ -48,17 +46,11 @@ def markdown(board: Board, run: ExecutedCopy) -> str:
 
 def page(board: Board, run: ExecutedCopy) -> str:
     """The same as a page: clock, screen and words side by side. It fetches nothing and runs no script."""
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(str(value))}</td>" for value in row) + "</tr>" for row in _segments(board)
-    )
-    summary = "".join(f"<li>{html.escape(line)}</li>" for line in _summary(board, run))
-    return (
-        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>{html.escape(board.title)}: the script'
-        f"</title><style>{STYLE}{screen.colours()}</style></head><body><h1>{html.escape(board.title)}: the script</h1>"
-        f"<ul>{summary}</ul><table><tr><th>segment</th><th>minutes</th><th>wanted</th><th>first at</th></tr>{rows}"
-        f"</table>{''.join(_rows(board))}<p class='clock'>{stamp(board.seconds)} end</p></body></html>\n"
-    )
+    title = f"{board.title}: the script"
+    segments = markup.table(_segments(board), HEAD)
+    end = f"<p class='clock'>{stamp(board.seconds)} end</p>"
+    body = f"<h1>{html.escape(title)}</h1>{markup.points(_summary(board, run))}{segments}{''.join(_rows(board))}{end}"
+    return markup.document(title, f"<body>{body}</body>", STYLE + screen.colours())
 
 
 def chapters(board: Board) -> str:
@@ -163,15 +155,11 @@ def _summary(board: Board, run: ExecutedCopy) -> list[str]:
 
 
 def _segments(board: Board) -> list[tuple[str, str, str, str]]:
-    return [
-        (
-            stretch.name,
-            f"{stretch.minutes:.1f}",
-            "{} to {}".format(*SEGMENTS.get(stretch.name, ("?", "?"))),
-            stamp(stretch.start),
-        )
-        for stretch in board.segments
-    ]
+    found = []
+    for stretch in board.segments:
+        wanted = "{} to {}".format(*SEGMENTS.get(stretch.name, ("?", "?")))
+        found.append((stretch.name, f"{stretch.minutes:.1f}", wanted, stamp(stretch.start)))
+    return found
 
 
 def _rows(board: Board) -> Iterator[str]:

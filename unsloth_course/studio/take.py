@@ -67,7 +67,9 @@ class Take:
         elif cell["seconds"] >= 0.5:
             said.append(f"this cell took {cell['seconds']:.1f} s")
         label = " · ".join(filter(None, said))
-        display({"text/html": _banner(label, shortened), "text/plain": f"[{label}]"}, raw=True)
+        size = "padding:10px 16px;font-size:20px;font-weight:bold" if shortened else "padding:2px 10px;font-size:14px"
+        banner = f'<div style="background:#f2dca6;color:#1b1b1b;{size}">{html.escape(label)}</div>'
+        display({"text/html": banner, "text/plain": f"[{label}]"}, raw=True)
         time.sleep(min(cell["seconds"], self.longest))
         for output in cell["outputs"]:
             if output["output_type"] == "stream":
@@ -125,8 +127,3 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path.name} is not beside this notebook or cannot be read ({type(error).__name__}); it is written by "
             "`storyboard` together with the copy. With REPLAY = False nothing is needed."
         ) from None
-
-
-def _banner(label: str, large: bool) -> str:
-    size = "padding:10px 16px;font-size:20px;font-weight:bold" if large else "padding:2px 10px;font-size:14px"
-    return f'<div style="background:#f2dca6;color:#1b1b1b;{size}">{html.escape(label)}</div>'

@@ -3,12 +3,13 @@
 import html
 from pathlib import Path
 
+from unsloth_course.core import markup
 from unsloth_course.studio import screen, script
 from unsloth_course.studio.clock import Board, Scene, stamp
 from unsloth_course.studio.executed import ExecutedCopy
 
 HERE = Path(__file__).parent / "prompter"
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+POLICY = f"{markup.POLICY}; script-src 'unsafe-inline'"
 KEYS = "space start/stop · ↑ ↓ pace · ← → cell · + − letters · m mirror · f full screen"
 
 
@@ -18,15 +19,13 @@ def page(board: Board, run: ExecutedCopy) -> str:
     scenes = [scene for scene in board.scenes if scene.seconds > 0]
     words = "".join(_block(board, scene) for scene in scenes)
     screens = "".join(_screens(scene, run) for scene in scenes)
-    return (
-        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f"<title>{html.escape(board.title)}: teleprompter</title><style>{css}{screen.colours()}</style></head>"
+    body = (
         f'<body data-pace="{board.pace:g}"><div id="stage"><div id="window"><div id="mark"></div>'
         f'<div id="roll">{words}</div></div><div id="screen">{screens}</div>'
         f'<div id="bar"><span id="clock"></span><span id="pace"></span><span id="where"></span>'
-        f'<span id="keys">{KEYS}</span></div></div><script>{js}</script></body></html>\n'
+        f'<span id="keys">{KEYS}</span></div></div><script>{js}</script></body>'
     )
+    return markup.document(f"{board.title}: teleprompter", body, css + screen.colours(), POLICY)
 
 
 def _block(board: Board, scene: Scene) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import nbformat
 from nbformat import NotebookNode
 
@@ -19,6 +20,7 @@ from unsloth_course.core import lessons
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.places import REPOSITORY
 from unsloth_course.core.writing import write_text
+from unsloth_course.lesson import results
 from unsloth_course.lesson.profile import NEITHER_HUB_NOR_PATH
 
 PICTURES = REPOSITORY / "docs" / "pictures"
@@ -82,10 +84,10 @@ def run(
         raise CourseError(
             f"{path.name} ran to its end but did not write {results_path}; its last section should do that."
         )
-    results = _read_results(results_path)
-    results["wall_seconds"] = round(time.perf_counter() - started, 2)
-    write_text(results_path, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
-    return Outcome(lesson, results, [results_path, page_path, copy_path], notebook)
+    found = _read_results(results_path)
+    found["wall_seconds"] = round(time.perf_counter() - started, 2)
+    write_text(results_path, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+    return Outcome(lesson, found, [results_path, page_path, copy_path], notebook)
 
 
 def store(
@@ -140,15 +142,15 @@ def pictures(notebook: NotebookNode) -> dict[str, bytes]:
 
 def summary(outcome: Outcome) -> str:
     """A few lines for the terminal: score before and after with its interval, retention, time and files."""
-    results = outcome.results
-    evaluation, training = results.get("evaluation") or {}, results.get("training") or {}
+    found = outcome.results
+    evaluation, training = found.get("evaluation") or {}, found.get("training") or {}
     lines = [("verdict", outcome.verdict)]
     if {"metric", "before", "after"} <= evaluation.keys():
         lines.append((evaluation["metric"], _before_after(evaluation)))
     retention = evaluation.get("retention") or {}
     if {"before", "after"} <= retention.keys():
         lines.append(("retention", _before_after({"metric": evaluation.get("metric"), **retention})))
-    seconds = f"{results['wall_seconds']:.1f} s"
+    seconds = f"{found['wall_seconds']:.1f} s"
     if isinstance(training.get("seconds"), int | float):
         seconds += f", of which {training['seconds']:.1f} s training"
     lines.append(("time", seconds))
@@ -205,18 +207,16 @@ def _results_folder(out: Path) -> Path:
     return out
 
 
+class _Judged(msgspec.Struct):
+    receipt: results.Verdict
+
+
 def _read_results(path: Path) -> dict[str, Any]:
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CourseError(f"{path} is not valid JSON ({error}).") from None
-    receipt = results.get("receipt") if isinstance(results, dict) else None
-    verdict = receipt.get("verdict") if isinstance(receipt, dict) else None
-    if verdict not in lessons.VERDICTS:
-        raise CourseError(
-            f"{path} has no receipt.verdict; it must be one of {', '.join(lessons.VERDICTS)}, and it is {verdict!r}."
-        )
-    return results
+        results.read(path, _Judged)
+    except ValueError as error:
+        raise CourseError(f"{path} holds no results of a lesson: {error}.") from None
+    return json.loads(path.read_bytes())
 
 
 def _fingerprint(path: Path) -> tuple[int, int, int] | None:

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from nbformat import NotebookNode
 
@@ -19,21 +19,14 @@ def printable(text: str) -> str:
     return "".join(character for character in ANSI.sub("", text) if character.isprintable())
 
 
-class Progress(Protocol):
-    def cell(self, title: str) -> None:
-        """A code cell under this heading begins."""
-
-    def status(self, text: str) -> None:
-        """The running cell said this."""
-
-
-class _PlainProgress:
+class Progress:
     """One line per section, for logs: no control characters, nothing is overwritten."""
 
     def __init__(self, total: int) -> None:
-        self.total, self.done, self.title, self.started = total, 0, None, time.perf_counter()
+        self.total, self.done, self.title, self.started = total, 0, "", time.perf_counter()
 
     def cell(self, title: str) -> None:
+        """A code cell under this heading begins."""
         self.done += 1
         if title != self.title:
             self.title = title
@@ -41,40 +34,37 @@ class _PlainProgress:
             print(f"{elapsed:6.1f} s  cell {self.done}/{self.total}  {printable(title)}", file=sys.stderr, flush=True)
 
     def status(self, text: str) -> None:
-        """A log keeps the sections only."""
+        """The running cell said this; a log keeps the sections only."""
 
 
-class _TerminalProgress:
+class _InTerminal(Progress):
     """A bar over the cells, with the section and what the running cell last said."""
 
     def __init__(self, bar: Any, total: int) -> None:
-        self.bar, self.begun, self.title = bar, 0, ""
-        self.task = bar.add_task("starting the kernel", total=total)
+        super().__init__(total)
+        self.bar, self.task = bar, bar.add_task("starting the kernel", total=total)
 
     def cell(self, title: str) -> None:
         self.title = printable(title)
-        self.bar.update(self.task, completed=self.begun, description=self.title)
-        self.begun += 1
+        self.bar.update(self.task, completed=self.done, description=self.title)
+        self.done += 1
 
     def status(self, text: str) -> None:
         self.bar.update(self.task, description=f"{self.title} | {text[:60]}")
-
-    def finish(self) -> None:
-        self.bar.update(self.task, completed=self.begun, description="done")
 
 
 @contextmanager
 def progress_of(notebook: NotebookNode) -> Iterator[Progress]:
     total = sum(map(lessons.is_run, notebook.cells))
     if not sys.stderr.isatty():
-        yield _PlainProgress(total)
+        yield Progress(total)
         return
+    from rich import progress as rich
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    text = TextColumn("{task.description}", markup=False)
-    columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(), text)
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        progress = _TerminalProgress(bar, total)
-        yield progress
-        progress.finish()
+    text = rich.TextColumn("{task.description}", markup=False)
+    columns = (rich.BarColumn(bar_width=20), rich.MofNCompleteColumn(), rich.TimeElapsedColumn(), text)
+    with rich.Progress(*columns, console=Console(stderr=True)) as bar:
+        shown = _InTerminal(bar, total)
+        yield shown
+        bar.update(shown.task, completed=shown.done, description="done")

@@ -6,10 +6,9 @@ from pathlib import Path
 from nbformat import NotebookNode
 
 from unsloth_course.commands.runner.cleaning import clean
-from unsloth_course.core import lessons
+from unsloth_course.core import lessons, markup
 
-# The page may show pictures and styles that it carries, and nothing else: no script runs, nothing is fetched.
-CONTENT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; font-src data:"
+CONTENT_POLICY = f"{markup.POLICY}; font-src data:"
 
 # On a wide screen a line of text stays short enough to be read, and stands in the middle.
 PAGE_STYLE = "main { max-width: 1080px; margin: 0 auto; }"
