@@ -29,8 +29,12 @@ FORMS = (
     "orca",
     "anthropic",
     "preference",
+    "conversation-preference",
+    "instruction-preference",
+    "openai-preference",
     "glaive",
     "problems",
+    "question-answer",
     "text",
 )
 SPEED = [(form, ".jsonl", 50_000) for form in FORMS]
@@ -57,6 +61,7 @@ def row(form: str, rng: random.Random, words: list[str]) -> dict[str, Any]:
     """A row of a form, of about 500 characters."""
     asked, answer = (" ".join(rng.choices(words, k=count)) for count in (25, 45))
     turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+    other = {"role": "assistant", "content": answer[::-1]}
     told = f"\n\nHuman: {asked}\n\nAssistant: "
     call = f'<functioncall> {{"name": "f", "arguments": \'{{"q": "{words[0]}"}}\'}} <|endoftext|>'
     chat = f"USER: {asked}\n\n\nASSISTANT: {call}\n\n\nFUNCTION RESPONSE: {{}}\n\n\nASSISTANT: {answer} <|endoftext|>"
@@ -68,8 +73,16 @@ def row(form: str, rng: random.Random, words: list[str]) -> dict[str, Any]:
         "orca": {"system": "", "question": asked, "chosen": answer, "rejected": answer[::-1]},
         "anthropic": {"chosen": told + answer, "rejected": told + answer[::-1]},
         "preference": {"prompt": turns[:1], "chosen": turns[1:], "rejected": answer[::-1]},
+        "conversation-preference": {"conversations": turns[:1], "chosen": turns[1], "rejected": other},
+        "instruction-preference": {"instruction": asked, "input": "", "chosen": answer, "rejected": answer[::-1]},
+        "openai-preference": {
+            "input": {"messages": turns[:1], "tools": []},
+            "preferred_output": turns[1:],
+            "non_preferred_output": [other],
+        },
         "glaive": {"system": "SYSTEM: You may call functions.", "chat": chat},
         "problems": {"question": asked, "answer": f"{answer}\n#### 42"},
+        "question-answer": {"question": asked, "answer": answer},
         "text": {"text": f"{asked}\n{answer}"},
     }[form]
 

@@ -92,6 +92,9 @@ class Options:
     beta: Annotated[Beta | None, Of(("dpo",)), Help("Of dpo.")] = None
     generations: Annotated[Group | None, Of(("grpo",)), Help("Completions of a prompt, of grpo.")] = None
     completion_length: Annotated[Count | None, Of(("grpo",)), Help("Tokens of a completion, of grpo.")] = None
+    tools_in_system: Annotated[
+        bool, Help("Write functions that the chat template cannot show into the system turn.")
+    ] = False
     replay: Annotated[Share | None, Of(("cpt",)), Help("Share of general text, of cpt.")] = None
     warm_up: Annotated[FromZero | None, Of(("dpo", "grpo")), Help("Supervised steps before dpo and grpo.")] = None
     eval_steps: Annotated[Count | None, _NOT_GRPO, Help("Updates between two held-out losses; else a quarter.")] = None

@@ -151,7 +151,7 @@ def alpaca_cleaned(seed: int = 3, count: int = 2500) -> Made:
         {
             "empty": (20, lambda r: r | {"output": ""}, "'output' is empty"),
             "no instruction": (3, lambda r: r | {"instruction": " "}, "'instruction' is empty"),
-            "a number": (4, lambda r: r | {"output": 42}, "found a number, expected text"),
+            "true": (4, lambda r: r | {"output": True}, "found true or false, expected text"),
             "control": (2, lambda r: r | {"input": "<|endoftext|>"}, "control token"),
             "misspelt": (2, lambda r: {"instruction": r["instruction"], "outputs": r["output"]}, "Did you mean"),
             "half a character": (2, lambda r: r | {"output": "\ud83d"}, "surrogate"),
@@ -242,14 +242,8 @@ def glaive(seed: int = 4, count: int = 2500) -> Made:
                 ends("ASSISTANT: <functioncall> {\"arguments\": '{}'} <|endoftext|>"),
                 "function call cannot be read",
             ),
-            "ends with the user": (4, ends("USER: And now?"), "does not end in a turn of the assistant"),
-            "ends with a result": (3, ends('FUNCTION RESPONSE: {"x": 1}'), "does not end in a turn of the assistant"),
             "says nothing": (3, ends("USER: \n\n\nASSISTANT: Well. <|endoftext|>"), "is empty"),
-            "begins in the middle": (
-                3,
-                lambda row: row | {"chat": f"ASSISTANT: Hi <|endoftext|>\n\n\n{row['chat']}"},
-                "does not begin with a turn of the user",
-            ),
+            "nobody asks": (3, lambda row: row | {"chat": "ASSISTANT: Hi <|endoftext|>"}, "no turn to learn"),
             "no chat": (2, lambda row: row | {"chat": ""}, "does not begin with a turn"),
         },
     )

@@ -85,7 +85,7 @@ def test_what_was_not_read_is_named():
     turn = said("assistant", "It is 7.")
     checked = load([CHAT | {"chosen": [turn | {"name": "Ada", "tool_calls": None}], "score": 1.0}])
     assert checked.unused_columns == ["chosen: name", "score"]
-    assert load([TEXT | {"system": "Be brief."}]).unused_columns == ["system"]
+    assert load([TEXT | {"mood": "Be brief."}]).unused_columns == ["mood"]
     assert load([ORCA | {"sytem": "Be brief."}]).unused_columns == ["sytem"]
 
 
@@ -288,10 +288,7 @@ def test_whole_conversations_may_have_other_columns_beside_them():
         ({"sytem": "S", "question": "Q", "chosen": "a", "rejected": "b"}, "Did you mean 'system' by 'sytem'?"),
         ({"prompt": "Q", "chosen": "a", "reject": "b"}, "Did you mean 'rejected' by 'reject'?"),
         ({"chosen": "a"}, "column 'rejected': this column is missing. It has 'chosen'."),
-        (
-            {"instruction": "Q", "chosen": "a", "rejected": "b"},
-            "column 'prompt': this column is missing. It has",
-        ),
+        ({"text": "Q", "chosen": "a", "rejected": "b"}, "column 'prompt': this column is missing. It has"),
         ({"id": 1, "chosen": "a", "rejected": "b"}, "or let 'chosen' and 'rejected' be whole conversations."),
         ({"id": 1} | NESTED | {"rejected": "b"}, "or let 'chosen' and 'rejected' be whole conversations."),
         (CHAT | {"prompt": ["Q"]}, "column 'prompt': turn 1 is text, not an object"),
@@ -326,7 +323,7 @@ def test_a_batch_without_the_columns_is_a_sentence():
         preference.to_chat({"prompt": [[USER]]})
 
 
-def test_a_question_is_known_by_the_first_thing_that_the_user_says():
+def test_a_question_is_known_by_the_whole_prompt():
     longer = f"{ASKED} 7\n\nHuman: And 4 + 4?\n\nAssistant:"
     rows = [
         ORCA,
@@ -334,7 +331,9 @@ def test_a_question_is_known_by_the_first_thing_that_the_user_says():
         {"chosen": f"{longer} It is 8.", "rejected": f"{longer} 8"},
         ORCA | {"question": "What is 4 + 4?"},
     ]
-    assert preference.keys(load(rows).dataset) == ["what is 3 + 4?"] * 3 + ["what is 4 + 4?"]
+    asked, other = "what is 3 + 4?", "what is 4 + 4?"
+    wanted = [asked, f"be brief. {asked}", f"{asked} 7 and 4 + 4?", other]
+    assert preference.keys(load(rows).dataset) == wanted
 
 
 def test_pairs_whose_prompt_leaves_no_room_are_left_out():

@@ -53,7 +53,8 @@ def test_text_that_a_model_must_not_learn_is_set_aside(shape, column):
 
 @pytest.mark.parametrize(("shape", "column"), TEXTS)
 def test_a_value_that_is_no_text_is_set_aside(shape, column):
-    for value, words in ((5, "a number"), ({}, "an object"), (True, "true or false"), (["5"], "a list")):
+    number = [(5, "a number")] * (column not in ("output", "answer", "chosen", "rejected"))
+    for value, words in (*number, ({}, "an object"), (True, "true or false"), (["5"], "a list")):
         found = reason(shape, GOOD[shape] | {column: value})
         assert (
             found == f"column '{column}': found {words}, expected text. Write the value in quotes."
@@ -135,8 +136,9 @@ def test_the_rooms_read_with_it(tmp_path):
 
 
 def test_of_turns_too_what_was_not_read_is_named():
-    weighed = [turn | {"weight": 0, "tool_calls": None} for turn in TALK["messages"]]
-    assert reading.load([{"messages": weighed, "id": [{"x": 1}]}], "chat").unused_columns == ["messages: weight", "id"]
+    marked = [turn | {"mood": 0, "tool_calls": None, "name": "Ada"} for turn in TALK["messages"]]
+    found = reading.load([{"messages": marked, "id": [{"x": 1}]}], "chat").unused_columns
+    assert found == ["messages: mood", "messages: name", "id"]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +164,9 @@ def test_turns_may_be_the_text_of_a_cell():
     ):
         cells = {column: json.dumps(value) for column, value in row.items()}
         assert reading.load([cells], shape).dataset.to_list() == reading.load([row], shape).dataset.to_list()
-        spoilt = {column: str(value) for column, value in row.items()}
+        cells = {column: str(value) for column, value in row.items()}  # as Python writes them
+        assert reading.load([cells], shape).dataset.to_list() == reading.load([row], shape).dataset.to_list()
+        spoilt = {column: f"{value} and more" for column, value in row.items()}
         with pytest.raises(CourseError, match=r"holds turns that are no JSON; write them with json\.dumps"):
             reading.load([spoilt], shape)
     answer = '[{"value": 3, "unit": "m"}]'  # an answer that is JSON is one

@@ -30,16 +30,20 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 Convert = Callable[[Any], dict[str, Any]]
 
 
-def _messages(turns: chat.Turns) -> dict[str, Any]:
-    return {"messages": turns}
+def _messages(turns: chat.Conversation) -> dict[str, Any]:
+    return {"messages": [*turns]} | ({"tools": turns.tools} if turns.tools else {})
+
+
+def _calls_in_words(turns: chat.Conversation) -> dict[str, Any]:
+    return _messages(turns) | {"messages": [*map(chat.in_words, turns)]}
 
 
 def _pair(pair: pairs.Pair) -> dict[str, Any]:
-    answers = {column: [chat.turn("assistant", getattr(pair, column))] for column in pairs.ANSWERS}
-    return {"prompt": pair.prompt, **answers}
+    answers = {column: [getattr(pair, column)] for column in pairs.ANSWERS}
+    return {"prompt": [*pair.prompt], **answers} | ({"tools": pair.tools} if pair.tools else {})
 
 
-_COLUMNS: dict[str, Convert] = {"chat": _messages, "function-calling": _messages, "preference": _pair}
+_COLUMNS: dict[str, Convert] = {"chat": _messages, "function-calling": _calls_in_words, "preference": _pair}
 """What is written of a shape, where that is not what it is."""
 
 
@@ -115,7 +119,7 @@ def run(
 def _one(row: Row | Broken, form: detect.Form, convert: Convert, report: Report, output: "_Output | None") -> None:
     """Converts one row, or sets it aside."""
     try:
-        values = reading.read(row, form)
+        values, told = reading.read(row, form)
         made = convert(values)
     except Aside as reason:
         aside = SetAside(row.file, row.number, str(reason))
@@ -124,7 +128,7 @@ def _one(row: Row | Broken, form: detect.Form, convert: Convert, report: Report,
             output.set_aside(aside, row.values)
         return
     line = dumps(made)
-    report.note(row, form, made)
+    report.note(told, form, made, getattr(values, "said", ()))
     if output:
         output.write(line)
     report.add(row.file, row.number, line, *_asked(form, values))
@@ -146,7 +150,7 @@ def _held_out(source: str | None) -> dict[str, int] | None:
     found: dict[str, int] = {}
     for row in rows:
         with contextlib.suppress(Aside):  # what cannot be read asks nothing
-            asked, _ = _asked(form, reading.read(row, form))
+            asked, _ = _asked(form, reading.read(row, form)[0])
             found.setdefault(key_of(asked), row.number)
     return found
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.data import templates
+from unsloth_course.lesson.data.chat import Conversation
 from unsloth_course.lesson.data.detect import Form, held, unused
 from unsloth_course.lesson.data.pairs import SAME
-from unsloth_course.lesson.data.rows import Row, SetAside, key_of, listed, nothing_left
+from unsloth_course.lesson.data.rows import Row, SetAside, key_of, listed, nothing_left, quoted
 
 SAMPLE = 1000
 """Rows whose length in tokens is measured: all of a small data set, a random sample of a large one."""
@@ -86,18 +88,25 @@ class Template:
             self._count = self._count_quickly
         else:
             self._tokenizer = _tokenizer(model)
-            self._render = lambda turns: self._tokenizer.apply_chat_template(turns, tokenize=False)
+            self._render = lambda turns, tools: self._tokenizer.apply_chat_template(turns, tools=tools, tokenize=False)
             self._count = self._count_slowly
 
-    def lengths(self, rows: list[Any]) -> list[int]:
-        """Tokens of each row, which is a text, or a list of turns. Raises CourseError where the template refuses."""
+    def lengths(self, rows: list[str | Conversation]) -> tuple[list[int], list[str]]:
+        """Tokens of each row, and what of the rows the template cannot show. Raises CourseError where it refuses."""
         from jinja2 import TemplateError
 
+        lacking: dict[str, None] = {}
+        shows = templates.shown_by(self._render)
         try:
-            texts = [row if isinstance(row, str) else self._render(row) for row in rows]
+            texts = []
+            for row in rows:
+                if not isinstance(row, str):
+                    lacking.update(dict.fromkeys(shows.lacking(row, row.tools)))
+                    row = self._render(*templates.as_shown(row, row.tools, shows))
+                texts.append(row)
         except (TemplateError, ValueError) as error:
             raise CourseError(f"the chat template of {self.name} refuses a row: {error}") from None
-        return self._count(texts) if texts else []
+        return self._count(texts) if texts else [], list(lacking)
 
     def _count_quickly(self, texts: list[str]) -> list[int]:
         return [len(row.ids) for row in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
@@ -110,7 +119,7 @@ def _template(text: str) -> Any:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(text)
-    return lambda turns: template.render(messages=turns, add_generation_prompt=False)
+    return lambda turns, tools: template.render(messages=turns, tools=tools, add_generation_prompt=False)
 
 
 def _tokenizer(model: str) -> Any:
@@ -129,7 +138,8 @@ class Report:
 
     format, target: of the rows, and what they were converted to. in_folder: they are in the files of one. columns:
     those that were found; written: those of the converted rows. rows: read; each was converted or set aside. held_out:
-    the questions of a held-out file by `key_of`, with the number of the row that asks.
+    the questions of a held-out file by `key_of`, with the number of the row that asks. said: by what there is to say of
+    rows, such as a turn that was left out, their number and the first of them.
     """
 
     format: str
@@ -138,7 +148,8 @@ class Report:
     held_out: dict[str, int] | None = None
     in_folder: bool = False
     columns: dict[str, None] = field(default_factory=dict)
-    written: list[str] = field(default_factory=list)
+    written: dict[str, None] = field(default_factory=dict)
+    said: dict[str, tuple[int, int]] = field(default_factory=dict)
     rows: int = 0
     converted: int = 0
     set_aside: list[SetAside] = field(default_factory=list)
@@ -156,15 +167,19 @@ class Report:
         self._sample: list[tuple[str, int, Any]] = []
         self._rng = random.Random(0)
 
-    def note(self, row: Row, form: Form, made: Mapping[str, Any]) -> None:
-        """Takes note of the columns of a row, of those that its form does not use, and of what it was made into."""
+    def note(self, row: Row, form: Form, made: Mapping[str, Any], said: Iterable[str] = ()) -> None:
+        """Takes note of the columns of a row, of those that its form does not use, of what it was made into, and of
+        what is said of it."""
+        for what in said:
+            count, first = self.said.get(what, (0, row.number))
+            self.said[what] = count + 1, first
         has = held(row.values)
         if has in self._layouts:
             return
         self._layouts.add(has)
         self.columns |= dict.fromkeys(map(str, row.values))
         self.unused |= dict.fromkeys(unused(form, has))
-        self.written = self.written or list(made)
+        self.written |= dict.fromkeys(made)
 
     def complaint(self) -> str:
         """The sentence for data of which every row was set aside."""
@@ -192,7 +207,7 @@ class Report:
     def measure(self, template: Template) -> None:
         """Counts the tokens of the sample."""
         try:
-            counts = template.lengths([measured for _, _, measured in self._sample])
+            counts, lacking = template.lengths([measured for _, _, measured in self._sample])
         except CourseError as error:
             self.lengths = {"model": template.name, "measured": 0, "reason": str(error)}
             return
@@ -200,6 +215,7 @@ class Report:
         cut = [(*place, count) for place, count in zip(places, counts, strict=True) if count > self.max_length]
         self.lengths = {
             "model": template.name,
+            "not_shown": lacking,
             "measured": len(counts),
             "shortest": min(counts, default=0),
             "median": statistics.median(counts) if counts else 0,
@@ -234,7 +250,8 @@ class Report:
             "converted": self.converted,
             "set_aside": [{"file": row.file, "row": row.row, "reason": row.reason} for row in self.set_aside],
             "columns": list(self.columns),
-            "written_columns": self.written,
+            "written_columns": list(self.written),
+            "said": [{"what": what, "rows": count, "first": row} for what, (count, row) in self.said.items()],
             "unused_columns": list(self.unused),
             "lengths": self.lengths,
             "duplicates": self.duplicates,
@@ -264,9 +281,12 @@ class Report:
         lines += [
             f"  {count:,} because {reason} (first: {where[reason]}row {first[reason].row})" for reason, count in reasons
         ]
+        lines += [f"{what}: {count:,} rows (first: row {row})" for what, (count, row) in self.said.items()]
         if self.unused:
-            lines.append(f"columns not used: {listed(self.unused)}")
+            lines.append("columns not used: " + ", ".join(map(quoted, self.unused)))
         lines.append(self._length_line())
+        for name in self.lengths.get("not_shown", ()):
+            lines.append(f"  its chat template cannot show all: {templates.TOLD[name]}")
         lines.append(
             f"repeated: {found['duplicates']:,} rows to the letter, {found['same_question']:,} in the question"
         )

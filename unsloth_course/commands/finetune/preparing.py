@@ -61,6 +61,8 @@ def prepare(options: Options, process: processes.Process | None = None) -> Prepa
         folder = models.folder(machine.model)
         task = recipe.task()
     print(task.checked)
+    if not task.checked.split:
+        print(f"rows to learn from: {len(task.train):,}, to test on: {len(task.held_out):,}")
     if process.first:
         # Not before all that a mistyped start is refused for: another run's result may lie there. Before the warm-up,
         # which a resumed run takes over if this file names its options.
@@ -71,6 +73,8 @@ def prepare(options: Options, process: processes.Process | None = None) -> Prepa
         folder, handed = recipe.warmed_up(folder, warm, earlier)
         base = folder
     model, tokenizer = recipe.load(folder)
+    for each in (task, *earlier):
+        each.fit(tokenizer, options.tools_in_system)
     plan = memory.plan(
         model,
         machine,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from unsloth_course.commands.export import held_out as asked_later
 from unsloth_course.core.writing import write_text
 from unsloth_course.lesson import evaluation, models
-from unsloth_course.lesson.data import chat, instruction, preference, problems
+from unsloth_course.lesson.data import chat, instruction, preference, problems, reading, templates
 from unsloth_course.pocket.english.tasks import is_short
 
 if TYPE_CHECKING:
@@ -59,6 +59,9 @@ class Task:
     def shown(self, found: Any) -> str:
         """What was measured before the training, in words."""
         return str(found)
+
+    def fit(self, tokenizer: Any, tools_in_system: bool = False) -> None:
+        """Puts the rows as the model's chat template can show them, and says what that changes."""
 
     def rows(self) -> tuple["Dataset", "Dataset"]:
         """The rows to learn from, and those to test on, in the columns that TRL takes."""
@@ -149,16 +152,26 @@ class Conversations(Surprise):
     def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
         return evaluation.perplexity_score(before, after)
 
+    def fit(self, tokenizer: Any, tools_in_system: bool = False) -> None:
+        self.train, told = reading.fitted(self.train, tokenizer, tools_in_system)
+        self.held_out, _ = reading.fitted(self.held_out, tokenizer, tools_in_system)
+        print("\n".join(told), end="\n" * bool(told))
+
     def rows(self) -> tuple["Dataset", "Dataset"]:
         return self.train, self.held_out
 
     def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
-        return [{"messages": row["prompt"], "answer": row["completion"][0]["content"]} for row in rows]
+        found = []
+        for row in rows:
+            turns, _ = templates.as_shown([*row["prompt"], *row["completion"]], row.get("tools"), templates.NOTHING)
+            found.append({"messages": turns[:-1], "answer": turns[-1]["content"]})
+        return found
 
     def sizes(self, tokenizer: Any) -> dict[str, Any]:
         counts = [
-            len(models.in_chat_form(tokenizer, [*row["prompt"], *row["completion"]], return_dict=True)["input_ids"])
+            len(models.in_chat_form(tokenizer, turns, tools=row.get("tools"), return_dict=True)["input_ids"])
             for row in self.train
+            for turns in ([*row["prompt"], *row["completion"]],)
         ]
         lengths = instruction.Lengths.of(counts, self.machine.max_length)
         cut = round(lengths.share_over * lengths.rows)
@@ -182,7 +195,7 @@ class Pairs(Task):
     beta: float = 0.1
     fitted: bool = False
 
-    def fit(self, tokenizer: Any) -> None:
+    def fit(self, tokenizer: Any, tools_in_system: bool = False) -> None:
         """Leaves out the pairs whose prompt fills the length, once, and says how many."""
         for side in () if self.fitted else ("train", "held_out"):
             rows = getattr(self, side)

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 
 from unsloth_course.lesson.data import chat
-from unsloth_course.lesson.data.chat import CALL, Turns, turn
+from unsloth_course.lesson.data.chat import CALL, Conversation, Turns, turn
 from unsloth_course.lesson.data.rows import CONTROL_TOKENS, Aside, Row, check_columns, quoted, text_of
 
 COLUMNS = ("system", "chat")
@@ -29,8 +29,8 @@ _BEHIND = re.compile(rf"\s*'\s*(?:,\s*{_NAME}\s*)?\}}")
 _SPACE = re.compile(r"\s*")
 
 
-def read(row: Row, tokens: Iterable[str] = CONTROL_TOKENS) -> Turns:
-    """The turns of a row in Glaive's form, checked as `chat.check` does, with every call written as JSON.
+def read(row: Row, tokens: Iterable[str] = CONTROL_TOKENS) -> Conversation:
+    """The turns of a row in Glaive's form, checked as `chat.whole` does, with every call written as JSON.
 
     Raises Aside also for a call that cannot be read, and CourseError for a column that is missing or no text.
     """
@@ -39,9 +39,7 @@ def read(row: Row, tokens: Iterable[str] = CONTROL_TOKENS) -> Turns:
     if turns is None:
         raise Aside("column 'chat' does not begin with a turn (USER:)")
     system = text_of(row, "system").strip().removeprefix("SYSTEM:").strip()
-    if system:
-        turns.insert(0, turn("system", system))
-    return chat.check(turns, tokens, "chat")
+    return chat.whole(row._replace(values={**row.values, "system": system}), turns, tokens, "chat")
 
 
 def spoken(text: str) -> Turns | None:

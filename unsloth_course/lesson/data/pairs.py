@@ -1,103 +1,130 @@
-"""Rows of the preference shape, read and checked: a prompt with two answers, in three forms (see `preference`)."""
+"""Rows of the preference shape, read and checked: a prompt with two answers, in the forms that are public.
 
+The prompt may be text (`prompt`, `question`, `instruction` with `input`), turns (`prompt`, `messages`,
+`conversations`), or OpenAI's `input` with messages and tools; or it stands in front of both answers. An answer is text,
+a turn, or a conversation that ends in it.
+"""
+
+import itertools
 import re
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import chat
-from unsloth_course.lesson.data.chat import Turns
-from unsloth_course.lesson.data.rows import Aside, Row, check_columns, listed, quoted, text_of, useless
+from unsloth_course.lesson.data.chat import Conversation, Turns
+from unsloth_course.lesson.data.rows import Aside, Row, check_columns, listed, present, quoted, text_of
+from unsloth_course.lesson.data.shapes import question
 
 COLUMNS = ("prompt", "chosen", "rejected")
-ORCA_COLUMNS = ("system", "question", "chosen", "rejected")
 ANSWERS = ("chosen", "rejected")
+PROMPTS = ("prompt", "question", "query", "instruction", *chat.COLUMNS, "input")
+"""Where a row may keep its prompt; without any of them it stands in front of the answers."""
+CHOSEN = ("chosen", "chosen_messages", "preferred_output")
+REJECTED = ("rejected", "rejected_messages", "non_preferred_output")
 SAME = "'chosen' and 'rejected' are the same"
-ROLES = ("system", "user", "assistant")
 _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 _SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 
 
 class Pair(NamedTuple):
-    """A prompt with its two answers; `column` is where the user's words stood."""
+    """A prompt with its two answers, each a turn; `column` is where the user's words stood."""
 
-    prompt: Turns
-    chosen: str
-    rejected: str
+    prompt: Conversation
+    chosen: dict[str, Any]
+    rejected: dict[str, Any]
     column: str
+
+    @property
+    def tools(self) -> list[dict[str, Any]]:
+        """The functions that the answers may call."""
+        return self.prompt.tools
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """What there is to say of the row."""
+        return self.prompt.said
 
 
 def read(row: Row, tokens: Iterable[str]) -> Pair:
-    """The pair of a row in one of the three forms, checked.
+    """The pair of a row in one of the forms, checked.
 
     Raises Aside when nothing can be learned from it (see `check`), and CourseError for a column that is missing or
     misspelt, and for a value that is neither text nor turns.
     """
-    return check(_form_of(row)(row), tuple(tokens))
+    names = present(row, CHOSEN), present(row, REJECTED)
+    check_columns(row, names)
+    column = next((name for name in PROMPTS if row.values.get(name) is not None), None)
+    column = column or next((name for name in PROMPTS if name in row.values), CHOSEN[0])
+    if column == CHOSEN[0]:
+        check_columns(row, PROMPTS[:4], optional=PROMPTS[:4])  # refuses what is misspelt only
+        prompt, *answers = _nested(row, names)
+    else:
+        check_columns(row, chat.SYSTEM[:1], optional=chat.SYSTEM)
+        prompt, *answers = _with_prompt(_prompt(row, column), names, [_text_or_turns(row, name) for name in names])
+    inside = row.values.get(column)
+    if isinstance(inside, Mapping) and inside.get("tools"):
+        row = row._replace(values={**row.values, "tools": inside["tools"]})
+    return check(Pair(chat.beside(row, prompt, column), *answers, column), tuple(tokens))
 
 
-def _form_of(row: Row) -> Callable[[Row], Pair]:
-    """How a row of this form is read. Raises CourseError when its columns are none of the three."""
-    if "prompt" in row.values:
-        check_columns(row, COLUMNS)
-        return _read_prompt
-    if "question" in row.values:
-        check_columns(row, ORCA_COLUMNS, optional=("system",))
-        return _read_question
-    check_columns(row, ("prompt", "question"), optional=("prompt", "question"))  # refuses what is misspelt only
-    check_columns(row, ANSWERS)
-    if len(row.values) > len(ANSWERS) and not all(_is_whole(row.values[column]) for column in ANSWERS):
+def _prompt(row: Row, column: str) -> Turns:
+    value = row.values[column]
+    if isinstance(value, Mapping) and "messages" in value:
+        return chat.turns_of(value["messages"], column)
+    if column in (*chat.COLUMNS, "prompt") and chat.are_turns(value):
+        return chat.turns_of(value, column)
+    text = text_of(row, column)
+    return [chat.turn("user", question(text, text_of(row, "input") if column == "instruction" else ""))]
+
+
+def _with_prompt(prompt: Turns, names: tuple[str, str], answers: list[str | Turns]) -> tuple[Any, ...]:
+    """The prompt, which the turns in front of an answer may repeat or go on from, and the answers alone."""
+    fronts, alone = [], []
+    for name, answer in zip(names, answers, strict=True):
+        front, last = ([], chat.turn("assistant", answer)) if isinstance(answer, str) else _parted(name, answer)
+        fronts.append(front)
+        alone.append(last)
+    front = max(fronts, key=len)
+    for name, other in zip(names, fronts, strict=True):
+        if other and other != front:
+            raise Aside(f"the histories before the two answers differ: that of {quoted(name)} is another one")
+    if front and front[0]["role"] == "assistant" and front[-1]["role"] in ("user", "tool"):
+        return [*prompt, *front], *alone
+    if front and not any(front[n : n + len(prompt)] == prompt for n in range(len(front))):
+        name = names[fronts.index(front)]
+        raise Aside(f"column {quoted(name)} holds turns before the answer that are not the prompt")
+    return front or prompt, *alone
+
+
+# Answers with their prompt in front
+
+
+def _nested(row: Row, names: tuple[str, str]) -> tuple[Any, ...]:
+    check_columns(row, names)
+    if len(row.values) > len(names) and not all(_is_whole(row.values[name]) for name in names):
         # The prompt may be in any of the others.
         raise CourseError(
             f"{row.place('prompt')}: this column is missing. It has {listed(row.values)}. Rename the column with the "
             "prompt to 'prompt', or let 'chosen' and 'rejected' be whole conversations."
         )
-    return _read_nested
+    values = [_text_or_turns(row, name) for name in names]
+    if isinstance(values[0], str) != isinstance(values[1], str):
+        raise Aside("of 'chosen' and 'rejected' one is text and the other a list of turns")
+    parts = []
+    for name, value in zip(names, values, strict=True):
+        parts.append(_parted(name, _told(name, value) if isinstance(value, str) else value))
+    (history, chosen), (other, rejected) = parts
+    if history != other:
+        raise Aside("the histories before the two answers differ")
+    return history, chosen, rejected
 
 
 def _is_whole(value: object) -> bool:
     """Whether an answer has its prompt with it: turns before the last one, or text in which the user speaks first."""
-    if chat.are_turns(value):
-        return isinstance(value, str) or len(value) > 1
+    if isinstance(value, list):
+        return len(value) > 1
     return isinstance(value, str) and conversation(value) is not None
-
-
-def _read_question(row: Row) -> Pair:
-    system, question, chosen, rejected = (text_of(row, column) for column in ORCA_COLUMNS)
-    first = [chat.turn("system", system)] if system and not system.isspace() else []
-    return Pair([*first, chat.turn("user", question)], chosen, rejected, "question")
-
-
-def _read_prompt(row: Row) -> Pair:
-    prompt, chosen, rejected = (_text_or_turns(row, column) for column in COLUMNS)
-    if isinstance(prompt, str):
-        prompt = [chat.turn("user", prompt)]
-    return Pair(prompt, _answer("chosen", chosen, prompt), _answer("rejected", rejected, prompt), "prompt")
-
-
-def _answer(column: str, value: str | Turns, prompt: Turns) -> str:
-    """The one answer that a column holds; the turns of the prompt may be repeated before it."""
-    if isinstance(value, str):
-        return value
-    history, answer = _parted(column, value)
-    if history and history != prompt:
-        raise Aside(f"column {quoted(column)} holds turns before the answer that are not the prompt")
-    return answer
-
-
-def _read_nested(row: Row) -> Pair:
-    values = [_text_or_turns(row, column) for column in ANSWERS]
-    if isinstance(values[0], str) != isinstance(values[1], str):
-        raise Aside("of 'chosen' and 'rejected' one is text and the other a list of turns")
-    parts = []
-    for column, value in zip(ANSWERS, values, strict=True):
-        if isinstance(value, str):
-            value = _told(column, value)
-        parts.append(_parted(column, value))
-    (history, chosen), (other, rejected) = parts
-    if history != other:
-        raise Aside("the histories before the two answers differ")
-    return Pair(history, chosen, rejected, "chosen")
 
 
 def _told(column: str, text: str) -> Turns:
@@ -122,50 +149,41 @@ def conversation(text: str) -> Turns | None:
     return [{"role": _SPEAKERS[who], "content": said.strip()} for who, said in spoken]
 
 
-def _parted(column: str, turns: Turns) -> tuple[Turns, str]:
+def _parted(column: str, turns: Turns) -> tuple[Turns, dict[str, Any]]:
     """A conversation in two: the turns before the last answer, and that answer."""
     if not turns:
         raise Aside(f"column {quoted(column)} is empty")
     *history, last = turns
     if last["role"] != "assistant":
         raise Aside(f"column {quoted(column)} does not end in an answer of the assistant")
-    if not last["content"].strip():
+    if not last["content"].strip() and "tool_calls" not in last:
         raise Aside(f"column {quoted(column)} ends in an empty answer")
-    return history, last["content"]
+    return history, last
 
 
 def _text_or_turns(row: Row, column: str) -> str | Turns:
     value = row.values.get(column)
-    if not chat.are_turns(value):
-        return text_of(row, column)
-    turns = chat.turns_of(value, column)
-    for number, turn in enumerate(turns, 1):
-        if turn["role"] not in ROLES:
-            role = quoted(turn["role"])
-            raise Aside(f"column {quoted(column)}: turn {number} has the role {role}, none of {listed(ROLES)}")
-    return turns
+    return chat.turns_of(value, column) if chat.are_turns(value) else text_of(row, column, True)
 
 
 def check(pair: Pair, tokens: tuple[str, ...]) -> Pair:
     """The same pair. Raises Aside when nothing can be learned from it."""
     if not pair.prompt:
-        raise Aside(f"column {quoted(pair.column)} " + ("is empty" if pair.column == "prompt" else "has no prompt"))
-    said = [*[turn["content"] for turn in pair.prompt], pair.chosen, pair.rejected]
-    # All of it is looked at in one go, which most pairs pass; text by text only to say what is amiss.
-    amiss = useless({"": "\n".join(said)}, tokens) is not None or not all(map(str.strip, said))
-    for number, turn in enumerate(pair.prompt if amiss else (), 1):
-        system = turn["role"] == "system"
-        if pair.column == "question":
-            place = "system" if system else "question"
-        else:
-            place = pair.column if len(pair.prompt) == 1 else f"{pair.column}, turn {number}"
-        # An empty system turn says something: it keeps a template from writing its own.
-        if reason := useless({place: turn["content"]}, tokens, optional=(place,) if system else ()):
-            raise Aside(reason)
-    if pair.prompt[-1]["role"] != "user":
+        raise Aside(f"column {quoted(pair.column)} " + ("has no prompt" if pair.column == CHOSEN[0] else "is empty"))
+    single = [turn["role"] for turn in pair.prompt] in (["user"], ["system", "user"])
+    places = [
+        pair.column if single and turn["role"] == "user" else "system" if single else f"{pair.column}, turn {number}"
+        for number, turn in enumerate(pair.prompt, 1)
+    ]
+    chat.look_at([*pair.prompt, pair.chosen, pair.rejected], [*places, *ANSWERS], tokens)
+    for number, (before, turn) in enumerate(itertools.pairwise(pair.prompt), 2):
+        if turn["role"] == "tool" and before["role"] in ("system", "user"):
+            raise Aside(f"column {quoted(pair.column)}: turn {number} has the role 'tool', and nothing was called")
+    if pair.prompt[-1]["role"] not in ("user", "tool"):
         raise Aside(f"column {quoted(pair.column)}: the prompt does not end in a turn of the user")
-    if amiss and (reason := useless({"chosen": pair.chosen, "rejected": pair.rejected}, tokens)):
-        raise Aside(reason)
-    if pair.chosen.strip() == pair.rejected.strip():
+    chosen, rejected = ({**chat.in_words(turn), "weight": None} for turn in (pair.chosen, pair.rejected))
+    if {key: str(value).strip() for key, value in chosen.items()} == {
+        key: str(value).strip() for key, value in rejected.items()
+    }:
         raise Aside(SAME)
     return pair

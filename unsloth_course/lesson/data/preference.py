@@ -1,8 +1,9 @@
 """The preference shape: a prompt with two answers, the `chosen` one and the `rejected` one.
 
-Taught in lesson colab3 (DPO). DPO: Rafailov et al. 2023, arxiv.org/abs/2305.18290. Three forms are read: the columns of
-Intel/orca_dpo_pairs; TRL's preference type ("Dataset formats and types"), as text or as chat turns; and the nested form
-of Anthropic/hh-rlhf (Bai et al. 2022, arxiv.org/abs/2204.05862), where the prompt stands inside both answers.
+Taught in lesson colab3 (DPO). DPO: Rafailov et al. 2023, arxiv.org/abs/2305.18290. The forms that are read: the columns
+of Intel/orca_dpo_pairs; TRL's preference type ("Dataset formats and types"), as text or as chat turns; the nested form
+of Anthropic/hh-rlhf (Bai et al. 2022, arxiv.org/abs/2204.05862), where the prompt stands inside both answers; and what
+else `pairs` names.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,14 +22,15 @@ if TYPE_CHECKING:
 def load(source: Source, name: str | None = None, control_tokens: Iterable[str] = CONTROL_TOKENS) -> Checked:
     """Preferences from anywhere, checked: `reading.load` in the shape "preference".
 
-    Each row has `question` and, optionally, `system`; or `prompt`, as text or as a list of turns with role and content;
-    or `chosen` and `rejected` alone, each of them a whole conversation with the prompt in it: text in which every turn
-    begins with "\\n\\nHuman:" or "\\n\\nAssistant:", or a list of turns.
+    Each row has a prompt in one of the forms of `pairs`, as text or as turns, with what belongs to it (`system`,
+    `history`, `tools`); or `chosen` and `rejected` alone, each of them a whole conversation with the prompt in it: text
+    in which every turn begins with "\\n\\nHuman:" or "\\n\\nAssistant:", or a list of turns.
 
     `dataset` has exactly the columns prompt (a list of turns {role, content}, the last of them the user's), chosen and
-    rejected (text). A row is set aside for what `instruction.load` sets one aside for, for two answers that are the
-    same, for turns that are no prompt with one answer, and in the nested form for two histories that differ. Raises
-    CourseError as `reading.load` does. Taught in lesson colab3 (DPO).
+    rejected (text); functions and calls are written out in them, and reasoning is left out, which `said` says.
+    A row is set aside for what `instruction.load` sets one aside for, for two answers that are the same, for turns that
+    are no prompt with one answer, and in the nested form for two histories that differ. Raises CourseError as
+    `reading.load` does. Taught in lesson colab3 (DPO).
     """
     return reading.load(source, "preference", name, control_tokens)
 
@@ -43,12 +45,8 @@ def to_chat(batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
 
 
 def keys(dataset: "Dataset") -> list[str]:
-    """A key for each row's question, without capitals and white space: rows with one key ask the same.
-
-    The question is the first thing that the user says: a conversation that is in the data at several lengths, as in
-    Anthropic's, is one question, and so is a question under several system prompts.
-    """
-    return [key_of(chat.question(turns)) for turns in dataset["prompt"]]
+    """A key for each row's prompt, system turn included, without capitals and white space."""
+    return [key_of(chat.words(turns)) for turns in dataset["prompt"]]
 
 
 def warm_up(dataset: "Dataset", share: float, seed: int) -> "Dataset":

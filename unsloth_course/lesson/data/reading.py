@@ -6,13 +6,15 @@ without guessing. What cannot be used is set aside with a reason.
 
 import functools
 import itertools
+import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import chat, detect, documents, pairs, shapes, tables
+from unsloth_course.lesson.data import chat, detect, documents, pairs, shapes, tables, templates
 from unsloth_course.lesson.data.files import Source, rows_in_memory
 from unsloth_course.lesson.data.rows import (
     CONTROL_TOKENS,
@@ -24,6 +26,9 @@ from unsloth_course.lesson.data.rows import (
     nothing_left,
     without_place,
 )
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 LOOKED_AT = 200  # rows that the form is told from
 BATCH_ROWS = 1000
@@ -102,12 +107,14 @@ def _form_of_files(folder: str, shape: str | None) -> detect.Form | None:
     return None if form.shape == "text" else form
 
 
-def read(row: Row | Broken, form: detect.Form, tokens: Iterable[str] = CONTROL_TOKENS) -> Any:
-    """What stands in a row of this form, checked, in the form's shape. Raises Aside where it cannot be used."""
+def read(row: Row | Broken, form: detect.Form, tokens: Iterable[str] = CONTROL_TOKENS) -> tuple[Any, Row]:
+    """What stands in a row of this form, checked, in the form's shape; and the row with its columns as they are called
+    here. Raises Aside where it cannot be used."""
     if isinstance(row, Broken):
         raise Aside(row.reason)
     try:
-        return form.read(row, tokens)
+        row = detect.prepared(row, form.renames)
+        return form.read(row, tokens), row
     except CourseError as error:
         raise Aside(without_place(error, row.place())) from None
 
@@ -115,17 +122,17 @@ def read(row: Row | Broken, form: detect.Form, tokens: Iterable[str] = CONTROL_T
 # From one shape to another
 
 
-def _asked(texts: dict[str, str]) -> chat.Turns:
+def _asked(texts: dict[str, str]) -> chat.Conversation:
     user = chat.turn("user", shapes.question(texts["instruction"], texts["input"]))
-    return [user, chat.turn("assistant", texts["output"])]
+    return chat.Conversation([user, chat.turn("assistant", texts["output"])])
 
 
-def _solved(texts: dict[str, str]) -> chat.Turns:
-    return [chat.turn("user", texts["question"]), chat.turn("assistant", texts["answer"])]
+def _solved(texts: dict[str, str]) -> chat.Conversation:
+    return chat.Conversation([chat.turn("user", texts["question"]), chat.turn("assistant", texts["answer"])])
 
 
-def _preferred(pair: pairs.Pair) -> chat.Turns:
-    return [*pair.prompt, chat.turn("assistant", pair.chosen)]
+def _preferred(pair: pairs.Pair) -> chat.Conversation:
+    return chat.Conversation([*pair.prompt, pair.chosen], pair.tools, pair.said)
 
 
 def _problem(turns: chat.Turns) -> dict[str, str]:
@@ -137,7 +144,7 @@ def _as_it_is(values: Any) -> Any:
     return values
 
 
-TURNS: dict[str, Callable[[Any], chat.Turns]] = {
+TURNS: dict[str, Callable[[Any], chat.Conversation]] = {
     "chat": _as_it_is,
     "instruction": _asked,
     "problems": _solved,
@@ -167,29 +174,24 @@ SHAPED: dict[tuple[str, str], Shaped] = {
 
 
 def _columns_of_pair(pair: pairs.Pair) -> dict[str, Any]:
-    return {column: getattr(pair, column) for column in pairs.COLUMNS}
+    answers = {column: chat.words([getattr(pair, column)]) for column in pairs.ANSWERS}
+    prompt, _ = templates.as_shown(pair.prompt, pair.tools, templates.NOTHING)
+    return {"prompt": [chat.turn(turn["role"], turn["content"]) for turn in prompt], **answers}
 
 
-def _columns_of_turns(turns: chat.Turns) -> dict[str, Any]:
-    return {"messages": turns}
+def _columns_of_turns(turns: chat.Conversation) -> dict[str, Any]:
+    return {"messages": [*turns], "tools": turns.tools or None}
 
 
 _COLUMNS: dict[str, Shaped] = {"preference": _columns_of_pair, "chat": _columns_of_turns}
-
-
-def _features(shape: str) -> Any:
-    from datasets import Features, Value
-
-    text = Value("string")
-    turns = [{"role": text, "content": text}]
-    columns = {
-        "instruction": dict.fromkeys(shapes.INSTRUCTION, text),
-        "problems": dict.fromkeys(shapes.PROBLEM, text),
-        "preference": {"prompt": turns, "chosen": text, "rejected": text},
-        "chat": {"messages": turns},
-        "text": {"text": text, "file": text},
-    }
-    return Features(columns[shape])
+TURN = [{"role": "string", "content": "string"}]
+_FEATURES: dict[str, dict[str, Any]] = {
+    "instruction": dict.fromkeys(shapes.INSTRUCTION, "string"),
+    "problems": dict.fromkeys(shapes.PROBLEM, "string"),
+    "preference": {"prompt": TURN, "chosen": "string", "rejected": "string"},
+    "chat": {"messages": TURN},
+    "text": {"text": "string", "file": "string"},
+}
 
 
 def load(
@@ -205,7 +207,8 @@ def load(
         source: a file, a folder or a data set on the Hub; a `datasets.Dataset`, or a list of dicts (of raw text also
             of texts). The rows are in any form that `detect` knows.
         shape: "instruction", "problems", "preference" or "text", with the columns that the `load` of that room names;
-            or "chat", with the column messages, a list of turns with role and content.
+            or "chat", with the column messages, a list of turns with role and content. Of both kinds of turns a column
+            tools stands beside them where any row has functions to call.
         name: what messages call data that comes from memory, for example "yahma/alpaca-cleaned".
         control_tokens: a row with one of these in its text is set aside, except in raw text. A tokenizer turns the
             words `<|im_end|>` in a question into the token that ends the turn, so the row could write turns that
@@ -223,36 +226,107 @@ def load(
             f"{name or source} is in the form {form.name}, which cannot be read as {shape}. "
             f"It can be read as {' or '.join(to for was, to in SHAPED if was == form.shape)}."
         )
-    columns, features = _COLUMNS.get(shape, _as_it_is), _features(shape)
+    columns = _COLUMNS.get(shape, _as_it_is)
     tokens = tuple(filter(None, control_tokens))
     set_aside: list[SetAside] = []
     layouts: dict[tuple, None] = {}
+    said: Counter[str] = Counter()
 
     def ready() -> Iterator[dict[str, Any]]:
         for row in rows:
             try:
-                values = shaped(read(row, form, tokens))
+                found, row = read(row, form, tokens)
+                values = shaped(found)
             except Aside as aside:
                 set_aside.append(SetAside(row.file, row.number, str(aside)))
                 continue
             layouts[detect.held(row.values)] = None
+            said.update(getattr(values, "said", ()))
+            if shape == "preference":
+                said.update(templates.NOTHING.lacking([*values.prompt, values.chosen, values.rejected], values.tools))
             yield columns(values)
 
-    dataset = in_batches(ready(), features)
+    dataset = in_batches(ready(), _FEATURES[shape])
     if not len(dataset):
         raise CourseError(nothing_left(set_aside))
     unused = dict.fromkeys(name for has in layouts for name in detect.unused(form, has))
-    return Checked(dataset, set_aside, list(unused))
+    return Checked(
+        dataset, set_aside, list(unused), said={templates.TOLD.get(what, what): count for what, count in said.items()}
+    )
 
 
-def in_batches(rows: Iterator[dict[str, Any]], features: Any) -> Any:
-    """A `datasets.Dataset` of these rows, made a thousand at a time: they are never all there as Python objects."""
+def in_batches(rows: Iterator[dict[str, Any]], columns: dict[str, Any]) -> "Dataset":
+    """A `datasets.Dataset` of these rows, made a thousand at a time: they are never all there as Python objects.
+
+    columns: "string", or TURN for turns. Where a turn holds more than role and content, such as a call, turns are held
+    as JSON: a table of calls would give each of them the arguments of all others. Then there is a column tools, too,
+    if any row has such.
+    """
     import pyarrow
-    from datasets import Dataset, fingerprint
+    from datasets import Dataset, Features, Json, List, Value, fingerprint
 
-    schema = features.arrow_schema
-    tables = [pyarrow.Table.from_pylist([], schema=schema)]
+    plain = {
+        name: Value(kind) if kind == "string" else [{key: Value("string") for key in kind[0]}]
+        for name, kind in columns.items()
+    }
+    of_turns = [name for name, kind in columns.items() if kind is TURN]
+    rich = Features({**plain, **{name: List(Json()) for name in (*of_turns, "tools")}}).arrow_schema
+    schema = Features(plain).arrow_schema
+    tables, tools = [pyarrow.Table.from_pylist([], schema=schema)], False
     while batch := list(itertools.islice(rows, BATCH_ROWS)):
-        tables.append(pyarrow.Table.from_pylist(batch, schema=schema))
+        tools = tools or any(row.get("tools") for row in batch)
+        if schema is not rich and (
+            tools or any(len(turn) > 2 for row in batch for name in of_turns for turn in row[name])
+        ):
+            schema, tables = rich, [_in_json(table.to_pylist(), rich, of_turns) for table in tables]
+        tables.append(
+            _in_json(batch, rich, of_turns) if schema is rich else pyarrow.Table.from_pylist(batch, schema=schema)
+        )
     # To name it by its content, as the library does by itself, takes several copies of it.
-    return Dataset(pyarrow.concat_tables(tables), fingerprint=fingerprint.generate_random_fingerprint())
+    dataset = Dataset(pyarrow.concat_tables(tables), fingerprint=fingerprint.generate_random_fingerprint())
+    return dataset.remove_columns("tools") if schema is rich and not tools else dataset
+
+
+def _in_json(batch: list[dict[str, Any]], schema: Any, of_turns: list[str]) -> Any:
+    import pyarrow
+
+    arrays = []
+    for field in schema:
+        values = [row.get(field.name) for row in batch]
+        if field.name in (*of_turns, "tools"):
+            texts = pyarrow.array([json.dumps(item) for value in values for item in value or ()], pyarrow.string())
+            ends = list(itertools.accumulate((len(value or ()) for value in values), initial=0))
+            items = pyarrow.ExtensionArray.from_storage(pyarrow.json_(), texts)
+            none = pyarrow.array([value is None for value in values], pyarrow.bool_())
+            arrays.append(pyarrow.ListArray.from_arrays(pyarrow.array(ends, pyarrow.int32()), items, mask=none))
+        else:
+            arrays.append(pyarrow.array(values, field.type))
+    return pyarrow.Table.from_arrays(arrays, schema=schema)
+
+
+def fitted(rows: "Dataset", tokenizer: Any, in_system: bool = False) -> tuple["Dataset", list[str]]:
+    """Rows with the columns prompt and completion as the tokenizer's template shows them, and what there is to say.
+
+    in_system: functions that the template cannot show are written into the system turn. Raises CourseError where that
+    was not asked for and would be needed.
+    """
+    if "tools" not in rows.column_names and isinstance(rows.features["prompt"].feature, dict):
+        return rows, []
+    shows = templates.shown_by(lambda turns, tools: tokenizer.apply_chat_template(turns, tools=tools, tokenize=False))
+    lacking: dict[str, None] = {}
+
+    def ready() -> Iterator[dict[str, Any]]:
+        for row in rows:
+            turns, tools = [*row["prompt"], *row["completion"]], row.get("tools")
+            lacking.update(dict.fromkeys(shows.lacking(turns, tools)))
+            turns, tools = templates.as_shown(turns, tools, shows)
+            yield {"prompt": turns[:-1], "completion": turns[-1:], "tools": tools}
+
+    made = in_batches(ready(), {"prompt": TURN, "completion": TURN})
+    if "tools" in lacking and not in_system:
+        raise CourseError(
+            "Rows have functions to call (tools), and the chat template of this model cannot show them: it would learn "
+            "calls to functions that it never saw. Add --tools-in-system, which writes them into the system turn, or "
+            "take a --model whose template shows them."
+        )
+    return made, [f"What the chat template cannot show: {templates.TOLD[name]}." for name in lacking]

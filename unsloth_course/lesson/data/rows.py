@@ -7,7 +7,7 @@ import difflib
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -65,12 +65,18 @@ class SetAside:
 
 @dataclass(repr=False)
 class Checked:
-    """A checked data set, the rows that were set aside, the columns that were not used, and a note on its origin."""
+    """A checked data set, the rows that were set aside, the columns that were not used, and a note on its origin.
+
+    said: how many of the rows there is something to say of, by what it is, such as a turn that was left out. split:
+    the sentence on how many are learned from, tested on and left out, once they are shared out.
+    """
 
     dataset: "Dataset"
     set_aside: list[SetAside]
     unused_columns: list[str]
     note: str = ""
+    said: dict[str, int] = field(default_factory=dict)
+    split: str = ""
 
     def _lines(self) -> tuple[str, list[str]]:
         details = [str(row) for row in self.set_aside[:REASONS_SHOWN]]
@@ -78,8 +84,8 @@ class Checked:
             details.append(f"and {len(self.set_aside) - REASONS_SHOWN:,} more, all in .set_aside")
         if self.unused_columns:
             details.append(f"columns not used: {listed(self.unused_columns)}")
-        if self.note:
-            details.append(self.note)
+        details += [f"{what}: {count:,} rows" for what, count in self.said.items()]
+        details += filter(None, (self.note, self.split))
         return f"rows ready: {len(self.dataset):,}, set aside: {len(self.set_aside):,}", details
 
     def __str__(self) -> str:
@@ -153,11 +159,21 @@ def _closest(column: str, others: tuple[str, ...]) -> str | None:
     return candidates[matches[0]] if matches else None
 
 
-def text_of(row: Row, column: str) -> str:
-    """The text in a column, "" where there is nothing. Raises CourseError for a value of another type."""
+def is_number(value: object) -> bool:
+    """Whether this is a number that can be written down; true, false and NaN are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+
+
+def text_of(row: Row, column: str, or_number: bool = False) -> str:
+    """The text in a column, "" where there is nothing. Raises CourseError for a value of another type.
+
+    or_number: a number will do, such as the answer to a sum.
+    """
     value = row.values.get(column)
     if isinstance(value, str):
         return value
+    if or_number and is_number(value):
+        return str(value)
     if value is None or (isinstance(value, float) and math.isnan(value)):  # NaN: how pandas writes "nothing here"
         return ""
     raise CourseError(f"{row.place(column)}: found {kind(value)}, expected text. Write the value in quotes.")

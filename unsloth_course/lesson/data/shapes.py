@@ -7,9 +7,13 @@ and CourseError for a column that is missing or misspelt, and for a value that i
 import re
 from collections.abc import Iterable
 
-from unsloth_course.lesson.data.rows import Aside, Row, check_columns, is_unicode, present, text_of, useless
+from unsloth_course.lesson.data.rows import Aside, Row, check_columns, is_unicode, present, quoted, text_of, useless
 
 INSTRUCTION = ("instruction", "input", "output")
+INSTRUCTION_NAMES = (("input", "context"), ("output", "response", "answer", "completion"))
+"""What the input and the output of an instruction may be called, as in databricks-dolly-15k."""
+ASKED = (("question", "query", "input"), ("context",), ("answer", "response", "output", "completion"))
+"""The same of a question with an answer: question, document, answer."""
 PROBLEM = ("question", "answer")
 TEXT = ("text", "original_string", "whole_func_string", "code")
 """Where a row may keep its text; the others are CodeSearchNet's, in its files and its copies on the Hub."""
@@ -20,22 +24,31 @@ _GROUPED = re.compile(r"[0-9]{1,3}(,[0-9]{3})+|[0-9]+")
 _DIGIT = re.compile(r"[0-9]")
 
 
-def instruction(row: Row, tokens: Iterable[str]) -> dict[str, str]:
-    """The instruction, the input ("" where there is none) and the output of a row."""
-    for column, other in (("output", "response"), ("input", "context")):  # as databricks-dolly-15k calls them
-        if row.values.get(column) is None and isinstance(row.values.get(other), str):
-            row = row._replace(values={**row.values, column: row.values[other]})
-    return _texts(row, INSTRUCTION, tokens, optional=("input",))
+def asked(
+    row: Row, tokens: Iterable[str], columns: tuple[tuple[str, ...], ...] = (("instruction",), *INSTRUCTION_NAMES)
+) -> dict[str, str]:
+    """The instruction, the input ("" where there is none) and the output of a row.
+
+    columns: of each of the three the names that it may have. Raises Aside also for a row that has a system text or the
+    like, for which the shape has no place.
+    """
+    names = [present(row, each) for each in columns]
+    texts = _texts(row, tuple(names), tokens, (names[1],), names[2])
+    if "<image>" in texts[names[0]] or "<image>" in texts[names[1]]:
+        raise Aside(f"column {quoted(names[0])} has a picture in it (<image>), and only text can be read")
+    return dict(zip(INSTRUCTION, texts.values(), strict=True))
 
 
 def problem(row: Row, tokens: Iterable[str]) -> dict[str, str]:
     """The question and the answer of a row, whatever the answer ends in (see `verifiable`)."""
-    return _texts(row, PROBLEM, tokens)
+    return _texts(row, PROBLEM, tokens, (), "answer")
 
 
-def _texts(row: Row, columns: tuple[str, ...], tokens: Iterable[str], optional: tuple[str, ...] = ()) -> dict[str, str]:
+def _texts(
+    row: Row, columns: tuple[str, ...], tokens: Iterable[str], optional: tuple[str, ...] = (), answer: str = ""
+) -> dict[str, str]:
     check_columns(row, columns, optional)
-    texts = {column: text_of(row, column) for column in columns}
+    texts = {column: text_of(row, column, column == answer) for column in columns}
     if reason := useless(texts, tokens, optional):
         raise Aside(reason)
     return texts

@@ -6,11 +6,11 @@ What is not made here may be in any form that the command `data` knows, and is r
 
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import chat, instruction, preference, reading, tables
+from unsloth_course.lesson.data import chat, instruction, reading, tables
 from unsloth_course.lesson.data.corpus import keys as text_keys
 from unsloth_course.lesson.data.corpus import passages
 from unsloth_course.lesson.data.problems import keys as problem_keys
@@ -90,15 +90,15 @@ def preferences(source: str, train: int, held_out: int, seed: int) -> tuple["Dat
     """Prompts with a chosen and a rejected answer, to train and to test on: (train, held out, report of the check).
 
     source: "pocket" or "english", or a file, a folder or a Hub name, in one of the forms that `preference.load` reads.
-    train, held_out: numbers of rows. Of what is not made here at most half is held out, and no held-out question is
+    train, held_out: numbers of rows. Of what is not made here at most half is held out, and no held-out prompt is
     trained on. Raises CourseError as `reading.load` does, and when the test leaves no row to learn from. Taught in
     lesson colab3 (DPO).
     """
-    return _questions(source, "preference", preference.keys, train, held_out, seed)
+    return _questions(source, "preference", _whole_prompts, train, held_out, seed)
 
 
 def _questions(
-    source: str, shape: str, keys: Callable[["Dataset"], list[str]], train: int, held_out: int, seed: int
+    source: str, shape: str, keys: Callable[["Dataset"], Sequence[Hashable]], train: int, held_out: int, seed: int
 ) -> tuple["Dataset", "Dataset", Checked]:
     if maker := _maker(source):
         return _made(getattr(maker, MADE[shape]), shape, train, held_out, seed)
@@ -109,7 +109,55 @@ def _questions(
         marked = short[: (len(short) + 1) // 2]
         others = sorted({*range(len(rows))} - {*short}) + short[len(marked) :]
         rows = rows.select([n for pair in itertools.zip_longest(marked, others) for n in pair if n is not None])
-    return *_by_question(rows, keys, source, train, held_out, seed), checked
+    kept_back, rest = _divided(keys(rows), [1] * len(rows), reserved(source, held_out))
+    if not kept_back:
+        raise CourseError(f"{source}: all {len(rows):,} rows ask what the test asks. Add rows to learn from.")
+    training = rows.select(rest).shuffle(seed=seed)
+    learned, test = training.select(range(min(train, len(training)))), rows.select(kept_back[:held_out])
+    checked.split = _shared_out(len(rows), learned, test)
+    return learned, test, checked
+
+
+def _divided(questions: Sequence[Hashable], sizes: Sequence[int], wanted: int) -> tuple[list[int], list[int]]:
+    """(numbers of the items to test on, of those to learn from): what asks the same is on one side.
+
+    sizes: rows of each item. Of the questions those that few items ask go to the test first, until it has as many rows
+    as are wanted, or half of all; one question is tested on and one is learned from whatever their sizes. Without two
+    questions there is nothing to test on.
+    """
+    asking: dict[Hashable, list[int]] = {}
+    for number, question in enumerate(questions):
+        asking.setdefault(question, []).append(number)
+    held: list[int] = []
+    rows, half = 0, sum(sizes) // 2
+    groups = sorted(asking.values(), key=len)
+    for group in groups[:-1]:
+        more = sum(sizes[number] for number in group)
+        if held and (rows >= wanted or rows + more > half):
+            break
+        held += group
+        rows += more
+    kept_back = set(held)
+    return held, [number for number in range(len(questions)) if number not in kept_back]
+
+
+def _shared_out(rows: int, learned: "Dataset", test: "Dataset") -> str:
+    left_out = rows - len(learned) - len(test)
+    why = " (more than this run takes, or asked in the test too)" if left_out else ""
+    return f"rows to learn from: {len(learned):,}, to test on: {len(test):,}, left out: {left_out:,}{why}"
+
+
+def _whole_prompts(rows: "Dataset") -> list[int]:
+    """A key for each prompt; a conversation that is there at several lengths, as in Anthropic's set, is one."""
+    begun = [_so_far(turns) for turns in rows["prompt"]]
+    whole = {each[-1] for each in begun}
+    return [next(key for key in each if key in whole) for each in begun]
+
+
+def _so_far(turns: chat.Turns) -> list[int]:
+    """For each turn a key of all that is said up to it, capitals and white space aside."""
+    said = ((turn["role"], key_of(chat.words([turn]))) for turn in turns)
+    return list(itertools.accumulate(said, lambda before, now: hash((before, now)), initial=0))[1:]
 
 
 def _made(
@@ -119,21 +167,6 @@ def _made(
     checked = reading.load(make(train, held_out=False, seed=seed), shape, "generated rows")
     test = reading.load(make(held_out, held_out=True, seed=HELD_OUT_SEED), shape, "generated rows")
     return checked.dataset, test.dataset, checked
-
-
-def _by_question(
-    rows: "Dataset", keys: Callable[["Dataset"], list[str]], source: str, train: int, held_out: int, seed: int
-) -> tuple["Dataset", "Dataset"]:
-    """(train, held out): split by question; the test takes the first rows, and the seed draws from the rest."""
-    questions = keys(rows)
-    half = max(1, len(rows) // 2)
-    test = range(min(held_out, half))
-    tested = set(questions[: min(reserved(source, held_out), half)])
-    rest = [n for n, question in enumerate(questions) if question not in tested]
-    if not rest:
-        raise CourseError(f"{source}: all {len(rows):,} rows ask what the test asks. Add rows to learn from.")
-    training = rows.select(rest).shuffle(seed=seed)
-    return training.select(range(min(train, len(training)))), rows.select(test)
 
 
 def conversations(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset", Checked]:
@@ -146,8 +179,8 @@ def conversations(source: str, train: int, held_out: int, seed: int) -> tuple["D
     A row is one turn of the assistant: `completion` is a list with that turn, `prompt` the turns before it, each with
     role and content. So a conversation gives as many rows as the assistant has turns in it, each of them is learned
     once, and `checked.dataset` has the whole conversations, in the column messages. The test takes all turns of a
-    conversation, of at most half of the questions: no conversation is on both sides, and none that begins with the same
-    question. Held-out rows are the same for every seed, which draws the rows to train on.
+    conversation, of at most half of the rows: no conversation is on both sides, nor is anything that is asked, with all
+    that was said before it. Held-out rows are the same for every seed, which draws the rows to train on.
 
     Raises CourseError as `reading.load` does, and when the test leaves nothing to learn from. The columns are TRL's
     conversational prompt-completion type, as in lesson colab2.
@@ -157,23 +190,29 @@ def conversations(source: str, train: int, held_out: int, seed: int) -> tuple["D
         return _turns(learned), _turns(test), checked
     checked = reading.load(source, "chat")
     spoken = checked.dataset.shuffle(seed=HELD_OUT_SEED)
-    turns: dict[str, list[tuple[int, int]]] = {}  # by question: conversation, and the assistant's turn in it
-    for number, messages in enumerate(spoken["messages"]):
-        places = [(number, place) for place, turn in enumerate(messages) if turn["role"] == "assistant"]
-        turns.setdefault(key_of(chat.question(messages)), []).extend(places)
-    by_question = list(turns.values())
-    half, wanted = len(by_question) // 2, reserved(source, held_out)
-    if not half:
+    places, asked = [], []  # of each conversation: its turns to learn, and by turn what is asked with it
+    for messages in spoken["messages"]:
+        places.append([place for place, turn in enumerate(messages) if _is_learned(turn)])
+        asked.append(_so_far(messages[: places[-1][-1]]))
+    kept_back, rest = _divided([keys[-1] for keys in asked], [*map(len, places)], reserved(source, held_out))
+    if not kept_back:
         raise CourseError(
             f"{source}: all {len(spoken):,} conversations begin with the same question, and the test needs another. "
             "Add rows to learn from."
         )
-    enough = next((n for n, rows in enumerate(itertools.accumulate(map(len, by_question)), 1) if rows >= wanted), half)
-    kept_back = min(enough, half)
-    test = [place for places in by_question[:kept_back] for place in places][:held_out]
-    rest = [place for places in by_question[kept_back:] for place in places]
-    random.Random(seed).shuffle(rest)
-    return _answers(spoken, rest[:train]), _answers(spoken, test), checked
+    # Conversations that go apart later may begin alike: what is learned in one is not asked in another.
+    learned = [(number, place) for number in rest for place in places[number]]
+    known = {asked[number][place - 1] for number, place in learned}
+    tested = [(number, place) for number in kept_back for place in places[number]]
+    tested = [(number, place) for number, place in tested if asked[number][place - 1] not in known]
+    random.Random(seed).shuffle(learned)
+    train_rows, test = _answers(spoken, learned[:train]), _answers(spoken, tested[:held_out])
+    checked.split = _shared_out(sum(map(len, places)), train_rows, test)
+    return train_rows, test, checked
+
+
+def _is_learned(turn: dict[str, Any]) -> bool:
+    return turn["role"] == "assistant" and turn.get("weight") != 0
 
 
 def _turns(rows: "Dataset") -> "Dataset":
@@ -182,18 +221,16 @@ def _turns(rows: "Dataset") -> "Dataset":
 
 def _answers(spoken: "Dataset", places: list[tuple[int, int]]) -> "Dataset":
     """The turns at these places, (conversation, turn), each with what was said before it."""
-    from datasets import Features, Value
-
-    turns = [{"role": Value("string"), "content": Value("string")}]
 
     def rows() -> Iterator[dict[str, Any]]:
         for start in range(0, len(places), reading.BATCH_ROWS):
             batch = places[start : start + reading.BATCH_ROWS]
-            messages = spoken[[number for number, _ in batch]]["messages"]
-            for said, (_, place) in zip(messages, batch, strict=True):
-                yield {"prompt": said[:place], "completion": [said[place]]}
+            found = spoken[[number for number, _ in batch]]
+            tools = found.get("tools", [None] * len(batch))
+            for said, (_, place), shown in zip(found["messages"], batch, tools, strict=True):
+                yield {"prompt": said[:place], "completion": [said[place]], "tools": shown}
 
-    return reading.in_batches(rows(), Features({"prompt": turns, "completion": turns}))
+    return reading.in_batches(rows(), {"prompt": reading.TURN, "completion": reading.TURN})
 
 
 def kind(source: str) -> str:

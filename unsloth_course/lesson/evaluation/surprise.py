@@ -115,8 +115,9 @@ def _nats(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], starts: Seq
 def answer_perplexity(model: Any, tokenizer: Any, rows: Iterable[Mapping[str, Any]], length: int) -> Surprise:
     """How surprised the model is by answers, token by token, given the turns before them; the end token counts.
 
-    rows: TRL's conversational columns prompt and completion. What lies beyond `length` tokens of a row is not looked
-    at, as in training; a row whose answer begins beyond it is left out. Raises CourseError when none is left.
+    rows: TRL's conversational columns prompt and completion, and tools, if any. What lies beyond `length` tokens of a
+    row is not looked at, as in training; a row whose answer begins beyond it is left out. Raises CourseError when none
+    is left.
     """
     return whole(each_answer(model, tokenizer, rows, length))
 
@@ -129,9 +130,9 @@ def each_answer(model: Any, tokenizer: Any, rows: Iterable[Mapping[str, Any]], l
     """The figures of `answer_perplexity` for each row, in the order of the rows."""
     ids, starts, found = [], [], []
     for row in rows:
-        turns = [*row["prompt"], *row["completion"]]
-        asked = models.in_chat_form(tokenizer, row["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
-        ended = models.in_chat_form(tokenizer, turns, return_dict=True)["input_ids"]
+        turns, shown = [*row["prompt"], *row["completion"]], {"tools": row.get("tools"), "return_dict": True}
+        asked = models.in_chat_form(tokenizer, row["prompt"], add_generation_prompt=True, **shown)["input_ids"]
+        ended = models.in_chat_form(tokenizer, turns, **shown)["input_ids"]
         read = len(asked) < min(len(ended), length)
         if read:
             ids.append(ended[:length])

@@ -1,0 +1,72 @@
+"""What a model's chat template can show of a conversation, and the conversation as it can show it.
+
+A template that knows no functions leaves them out without a word, and a model would learn to call what it was never
+shown. So each template is asked first, with a mark to look for.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from unsloth_course.lesson.data import chat
+from unsloth_course.lesson.data.chat import CALL, Turns, turn
+
+Render = Callable[[Turns, list[Any] | None], str]
+_MARK = "find_the_mark"
+_TOOL = {"name": _MARK, "description": "x", "parameters": {"type": "object", "properties": {}, "required": []}}
+TOLD = {
+    "tools": "functions (tools) are written into the system turn",
+    "calls": f"calls of functions are written as {CALL} with JSON",
+    "reasoning": "reasoning (reasoning_content) is left out",
+}
+"""What is done with what is not shown."""
+
+
+class Shows(NamedTuple):
+    """Whether a template shows the functions that may be called, the calls, and the reasoning before an answer."""
+
+    tools: bool
+    calls: bool
+    reasoning: bool
+
+    def lacking(self, turns: Turns, tools: Any) -> list[str]:
+        """What of a conversation the template cannot show: names of these fields."""
+        calls = any("tool_calls" in item for item in turns)
+        there = bool(tools), calls, any("reasoning_content" in item for item in turns)
+        return [name for name, holds, shown in zip(self._fields, there, self, strict=True) if holds and not shown]
+
+
+NOTHING = Shows(False, False, False)
+
+
+def shown_by(render: Render) -> Shows:
+    """What a template shows. render: the text that it writes for turns, and functions or None."""
+
+    def marked(said: dict[str, Any], tools: list[Any] | None = None) -> bool:
+        try:
+            return _MARK in render([turn("user", "x"), turn("assistant", "y") | said], tools)
+        except Exception:  # templates are anybody's, and raise what they like for what they do not know
+            return False
+
+    call = {"id": "call00001", "type": "function", "function": {"name": _MARK, "arguments": {}}}
+    return Shows(
+        tools=marked({}, [{"type": "function", "function": _TOOL}]),
+        calls=marked({"tool_calls": [call]}) or marked({"content": "", "tool_calls": [call]}),
+        reasoning=marked({"reasoning_content": _MARK}),
+    )
+
+
+def as_shown(turns: Turns, tools: list[Any] | None, shows: Shows) -> tuple[Turns, list[Any] | None]:
+    """The conversation with all that the template shows; the rest in words, but for reasoning, which is left out."""
+    if not shows.calls:
+        turns = [chat.in_words(item) for item in turns]
+    if not shows.reasoning:
+        turns = [{key: value for key, value in item.items() if key != "reasoning_content"} for item in turns]
+    if not tools or shows.tools:
+        return turns, tools or None
+    listed = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
+    how = f"To call one, write {CALL} and JSON with its name and arguments." if not shows.calls else ""
+    text = f"You may call these functions. {how}".strip() + f"\n{listed}"
+    first = turns[:1] if turns[0]["role"] == "system" else []
+    before = [item["content"] for item in first if item["content"].strip()]
+    return [turn("system", "\n\n".join([*before, text])), *turns[len(first) :]], None
