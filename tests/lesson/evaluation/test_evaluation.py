@@ -370,7 +370,7 @@ def test_answers_of_any_length_are_measured_and_the_short_ones_asked(load, instr
         evaluation.answer_perplexity(model, tokenizer, turns, 128).losses, rel=1e-4
     )
     short = [text for text in instructions["output"] if is_short(text)]
-    assert len(short) == 18 and found.expected == short and len(found.likelihood.losses) == 24
+    assert len(short) == 18 and found.asked.expected == short and len(found.likelihood.losses) == 24
     assert found.asked == evaluation.ask(model, tokenizer, instructions.filter(lambda r: r["output"] in short))
     assert found.form.characters == [*map(len, found.given)] and found.form.stops == 0.0
     assert found.form.one_line == sum("\n" not in text.strip() for text in found.given) / 18

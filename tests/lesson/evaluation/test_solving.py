@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from unsloth_course import evaluation
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.evaluation import Answers, Attempts, accuracy_score, intervals, is_solved, pass_at, sample
+from unsloth_course.lesson.evaluation import Answers, Attempts, accuracy_score, intervals, is_solved, pass_at
 
 tries = st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=5)
 
@@ -123,19 +123,6 @@ def test_the_gate_says_what_to_change(problem, opened, words):
         found.require()
 
 
-def test_samples_follow_the_seed_and_leave_the_random_state_alone(load):
-    import torch
-
-    model, tokenizer = load()
-    questions = ["What is 20 plus 30?", "Reverse the code ABC."]
-    state = torch.random.get_rng_state()
-    first = sample(model, tokenizer, questions, times=3, max_new_tokens=6, seed=1)
-    assert torch.equal(state, torch.random.get_rng_state())
-    assert [len(row) for row in first] == [3, 3]
-    assert first == sample(model, tokenizer, questions, times=3, max_new_tokens=6, seed=1)
-    assert first != sample(model, tokenizer, questions, times=3, max_new_tokens=6, seed=2)
-
-
 def test_solving_marks_each_problem(load):
     model, tokenizer = load()
     rows = Dataset.from_list([{"question": "What is 2 plus 2?", "answer": "2 + 2 = 4\n#### 4"}] * 2)
@@ -144,11 +131,17 @@ def test_solving_marks_each_problem(load):
     assert found.expected == rows["answer"]
 
 
-def test_attempts_are_samples_with_a_mark_for_each(load):
+def test_attempts_follow_the_seed_leave_the_random_state_alone_and_are_marked(load):
+    import torch
+
     model, tokenizer = load()
     rows = Dataset.from_list([{"question": f"What is {n} plus 2?", "answer": f"#### {n + 2}"} for n in (2, 30)])
-    found = evaluation.attempt(model, tokenizer, rows, times=3, max_new_tokens=6, seed=1)
-    assert found.given == sample(model, tokenizer, rows["question"], times=3, max_new_tokens=6, seed=1)
+    state = torch.random.get_rng_state()
+    found, again, other = (
+        evaluation.attempt(model, tokenizer, rows, times=3, max_new_tokens=6, seed=seed) for seed in (1, 1, 2)
+    )
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert found == again and found.given != other.given and [len(row) for row in found.given] == [3, 3]
     assert found.right == [
         [is_solved(text, row["answer"]) for text in texts] for texts, row in zip(found.given, rows, strict=True)
     ]
@@ -165,7 +158,7 @@ def test_attempts_in_numbers_and_words():
         [["#### 1"] * 4, ["1 = 1\n#### 1", "#### 1", "#### 2", "#### 2"]],
         [[True] * 4, [True, True, False, False]],
     )
-    assert (found.pass_at(1), found.pass_at(4), found.worked, found.mixed) == (0.75, 1.0, 0.125, 1)
+    assert (found.worked, found.mixed) == (0.125, 1)
     assert str(found).splitlines() == [
         "pass@1 75.0 %, pass@4 100.0 % of 2 problems",
         "100.0 % of the tries end by themselves with one `#### number`",

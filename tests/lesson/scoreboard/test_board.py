@@ -4,7 +4,7 @@ import copy
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unsloth_course import plots, scoreboard
@@ -257,6 +257,7 @@ PLACES = [
 ]
 
 
+@settings(deadline=None)  # other programs run beside
 @given(st.sampled_from(PLACES), values)
 def test_whatever_stands_in_a_file_it_is_a_row_or_a_sentence(tmp_path_factory, place, value):
     folder = tmp_path_factory.getbasetemp() / "fuzzed"

@@ -55,7 +55,6 @@ if TYPE_CHECKING:
         gate,
         is_solved,
         pass_at,
-        sample,
         solve,
     )
     from unsloth_course.lesson.evaluation.surprise import (

@@ -10,7 +10,7 @@ from unsloth_course.lesson import models
 from unsloth_course.lesson.data import instruction
 from unsloth_course.lesson.evaluation import surprise
 from unsloth_course.lesson.evaluation.intervals import interval
-from unsloth_course.lesson.evaluation.scores import Answers, Measure, Score, kept, score
+from unsloth_course.lesson.evaluation.scores import Answers, Measure, Score, score, score_of
 from unsloth_course.lesson.evaluation.surprise import Surprise
 from unsloth_course.pocket.english.tasks import is_short
 
@@ -93,10 +93,6 @@ class Answered:
     @property
     def questions(self) -> list[str]:
         return self.asked.questions
-
-    @property
-    def expected(self) -> list[str]:
-        return self.asked.expected
 
     @property
     def given(self) -> list[str]:
@@ -219,15 +215,7 @@ def instruction_score(before: Answered, after: Answered, retained: tuple[Answers
         measures.append(Measure(name, *each, change, len(after.given)))
     if after.right:
         return replace(score(before.asked, after.asked, retained), measures=tuple(measures))
-    return Score(
-        metric="perplexity",
-        n=judge.n,
-        before=judge.before,
-        after=judge.after,
-        interval=judge.interval,
-        retention=kept("exact_match", retained),
-        measures=tuple(measures),
-    )
+    return score_of(replace(judge, name="perplexity"), retained, measures=tuple(measures))
 
 
 def probes(machine: "Profile") -> "Dataset":

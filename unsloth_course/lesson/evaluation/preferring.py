@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from unsloth_course.lesson import models
 from unsloth_course.lesson.evaluation import surprise
 from unsloth_course.lesson.evaluation.intervals import interval, share_above_a_coin
-from unsloth_course.lesson.evaluation.scores import Answers, Measure, Retention, Score, kept
+from unsloth_course.lesson.evaluation.scores import Answers, Measure, Retention, Score, score_of
 from unsloth_course.lesson.evaluation.surprise import Surprise
 
 if TYPE_CHECKING:
@@ -186,13 +186,7 @@ def preference_score(
             surprise.perplexity_measure("chosen_perplexity", reference.chosen, now.chosen),
             *measures,
         ]
-    return Score(
-        metric="preference_rate",
-        n=len(after.given),
-        before=before.share,
-        after=after.share,
-        interval=interval(before.preferred, after.preferred),
-        retention=kept("exact_match", retained),
-        correctness=Retention("correct", before.correctness, after.correctness) if after.correct else None,
-        measures=tuple(measures),
-    )
+    change = interval(before.preferred, after.preferred)
+    own = Measure("preference_rate", before.share, after.share, change, len(after.given))
+    right = Retention("correct", before.correctness, after.correctness) if after.correct else None
+    return score_of(own, retained, correctness=right, measures=tuple(measures))

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from unsloth_course.core.writing import cut
 from unsloth_course.lesson.evaluation.intervals import interval, smallest_change
@@ -188,22 +189,16 @@ def luck(answers: Answers) -> list[float]:
 
 def score(before: Answers, after: Answers, retained: tuple[Answers, Answers] | None = None) -> Score:
     """The comparison of a model's answers before and after training, with its intervals and what was forgotten."""
-    lucky = luck(after)
-    return Score(
-        metric="exact_match",
-        n=len(after.right),
-        before=before.share,
-        after=after.share,
-        interval=interval(before.right, after.right),
-        retention=kept("exact_match", retained),
-        chance=sum(lucky) / len(lucky),
-        above_chance=interval(lucky, after.right),
-    )
+    lucky, change = luck(after), interval(before.right, after.right)
+    own = Measure("exact_match", before.share, after.share, change, len(after.right))
+    chance = {"chance": sum(lucky) / len(lucky), "above_chance": interval(lucky, after.right)}
+    return score_of(own, retained, **chance)
 
 
-def kept(metric: str, retained: tuple[Answers, Answers] | None) -> Retention | None:
-    """What was asked beside the lesson, before and after, as the score's Retention."""
-    return Retention(metric, retained[0].share, retained[1].share) if retained else None
+def score_of(own: Measure, retained: tuple[Answers, Answers] | None = None, **more: Any) -> Score:
+    """The score whose metric is this measure. retained: what was asked beside the lesson, before and after."""
+    retention = Retention("exact_match", retained[0].share, retained[1].share) if retained else None
+    return Score(own.name, own.n, own.before, own.after, own.interval, retention, **more)
 
 
 @dataclass(frozen=True)

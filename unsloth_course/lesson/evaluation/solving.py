@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import models
 from unsloth_course.lesson.evaluation.intervals import apart, interval, ratio_interval
-from unsloth_course.lesson.evaluation.scores import Answers, Measure, Score, kept
+from unsloth_course.lesson.evaluation.scores import Answers, Measure, Score, score_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -37,45 +37,6 @@ def solve(model: Any, tokenizer: Any, rows: "Dataset", max_new_tokens: int = LON
     given = models.answer(model, tokenizer, rows["question"], max_new_tokens)
     expected = list(rows["answer"])
     return Answers(list(rows["question"]), expected, given, [*map(is_solved, given, expected)])
-
-
-def sample(
-    model: Any,
-    tokenizer: Any,
-    questions: Sequence[str],
-    times: int,
-    max_new_tokens: int = LONGEST_SOLUTION,
-    temperature: float = 1.0,
-    seed: int = 0,
-    ended: list[list[bool]] | None = None,
-) -> list[list[str]]:
-    """`times` answers to each question, drawn at a temperature: one list per question.
-
-    The draw follows `seed` and leaves torch's own random state as it was. To a list `ended` is added, for each question
-    and answer, whether it stopped by itself.
-    """
-    import torch
-
-    stopped: list[bool] = []
-    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        made = models.complete(
-            model,
-            tokenizer,
-            [models.chat_prompt(tokenizer, text) for text in questions],
-            max_new_tokens,
-            at_once=max(1, SAMPLES_AT_ONCE // times),
-            ended=stopped,
-            do_sample=True,
-            temperature=temperature,
-            top_k=0,
-            top_p=1.0,
-            num_return_sequences=times,
-        )
-    firsts = range(0, len(made), times)
-    if ended is not None:
-        ended += [stopped[first : first + times] for first in firsts]
-    return [made[first : first + times] for first in firsts]
 
 
 def pass_at(k: int, right: Sequence[Sequence[bool]]) -> float:
@@ -108,10 +69,6 @@ class Attempts:
     def times(self) -> int:
         """The number of tries of each problem."""
         return len(self.right[0])
-
-    def pass_at(self, k: int) -> float:
-        """The chance, from 0 to 1, that one of k tries solves a problem: see `pass_at`."""
-        return pass_at(k, self.right)
 
     @property
     def steps(self) -> list[list[bool]]:
@@ -166,7 +123,7 @@ class Attempts:
     def __str__(self) -> str:
         times, (right, shown), (others, bare) = self.times, self.accuracy_of(True), self.accuracy_of(False)
         return (
-            f"pass@1 {100 * self.pass_at(1):.1f} %, pass@{times} {100 * self.pass_at(times):.1f} % "
+            f"pass@1 {100 * pass_at(1, self.right):.1f} %, pass@{times} {100 * pass_at(times, self.right):.1f} % "
             f"of {len(self.right)} problems\n"
             f"{100 * self.ends:.1f} % of the tries end by themselves with one {_MARKED}\n"
             f"{100 * self.worked:.1f} % show steps: {right} of {shown} are right; without steps {others} of {bare}"
@@ -204,8 +161,8 @@ def gate(tries: Attempts) -> Gate:
     them; and one of all tries has to be right by at least 20 points more often than one alone, or the groups have no
     spread. Taught in lesson colab4 (GRPO).
     """
-    times, first = tries.times, tries.pass_at(1)
-    best = tries.pass_at(times)
+    times = tries.times
+    first, best = (pass_at(k, tries.right) for k in (1, times))
     shown = f"pass@1 {first:.0%}, pass@{times} {best:.0%}"
     if not any(map(any, tries.steps)):
         reason = "No try shows a step. Mix more worked rows into the warm-up, or make it longer."
@@ -233,18 +190,35 @@ def attempt(
     rows: "Dataset",
     times: int = 8,
     max_new_tokens: int = LONGEST_SOLUTION,
-    temperature: float = 1.0,
     seed: int = 0,
 ) -> Attempts:
-    """Several answers to each problem, as `sample` draws them, verified by their final number.
+    """Several answers to each problem, drawn at a temperature of 1, verified by their final number.
 
-    rows: columns question and answer, as for `solve`. Taught in lesson colab4 (GRPO).
+    rows: columns question and answer, as for `solve`. The draw follows `seed` and leaves torch's own random state as it
+    was. Taught in lesson colab4 (GRPO).
     """
-    expected = list(rows["answer"])
-    ended: list[list[bool]] = []
-    given = sample(model, tokenizer, list(rows["question"]), times, max_new_tokens, temperature, seed, ended)
+    import torch
+
+    questions, expected = list(rows["question"]), list(rows["answer"])
+    ended: list[bool] = []
+    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        made = models.complete(
+            model,
+            tokenizer,
+            [models.chat_prompt(tokenizer, text) for text in questions],
+            max_new_tokens,
+            at_once=max(1, SAMPLES_AT_ONCE // times),
+            ended=ended,
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            num_return_sequences=times,
+        )
+    given, stopped = ([each[n : n + times] for n in range(0, len(each), times)] for each in (made, ended))
     right = [[is_solved(text, answer) for text in texts] for texts, answer in zip(given, expected, strict=True)]
-    return Attempts(list(rows["question"]), expected, given, right, ended)
+    return Attempts(questions, expected, given, right, stopped)
 
 
 def accuracy_score(
@@ -260,15 +234,7 @@ def accuracy_score(
     """
     change = interval(before.right, after.right)
     judge = Measure("accuracy", before.share, after.share, change, len(after.right), judges=True)
-    return Score(
-        metric="accuracy",
-        n=judge.n,
-        before=judge.before,
-        after=judge.after,
-        interval=judge.interval,
-        retention=kept("exact_match", retained),
-        measures=(judge, *(_of_tries(*tries) if tries else ())),
-    )
+    return score_of(judge, retained, measures=(judge, *(_of_tries(*tries) if tries else ())))
 
 
 def _of_tries(before: Attempts, after: Attempts) -> list[Measure]:
