@@ -4,10 +4,7 @@ Every lesson begins here, before `import unsloth`: some of what is decided must 
 """
 
 import json
-import logging
 import os
-import platform
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +15,9 @@ from typing import Any
 from unsloth_course.core import markup
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.places import BUNDLED_MODEL
+from unsloth_course.core.writing import in_columns
 from unsloth_course.lesson import smollm2
+from unsloth_course.lesson.machine import Machine, facts, keep_freed_memory, quiet
 
 POCKET = "pocket"
 """The name of the bundled model, and of the data that is generated for it."""
@@ -63,23 +62,7 @@ class Choice:
 
 def lined_up(choices: Sequence[Choice]) -> str:
     """Choices as text, one a line, in three columns."""
-    width = max(len(choice.what) for choice in choices)
-    wide = max(len(choice.value) for choice in choices)
-    return "\n".join(f"{c.what:<{width}}  {c.value:<{wide}}  {c.why}" for c in choices)
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The facts that the profile is decided from, gathered once by `facts`."""
-
-    cuda_name: str | None
-    cuda_bytes: int
-    bfloat16: bool
-    cores: int
-    memory_bytes: int
-    apple_silicon: bool
-    nvidia_driver: bool = False
-    capability: tuple[int, int] = (0, 0)
+    return in_columns([(choice.what, choice.value, choice.why) for choice in choices])
 
 
 @dataclass(frozen=True)
@@ -134,33 +117,6 @@ class Profile:
 
     def _repr_html_(self) -> str:
         return markup.table(((c.what, c.value, c.why) for c in self.reasons), ("what", "chosen", "why"))
-
-
-def facts() -> Machine:
-    """The facts of this machine. Imports torch."""
-    import psutil
-    import torch
-
-    cuda = torch.cuda.is_available()
-    return Machine(
-        cuda_name=torch.cuda.get_device_name() if cuda else None,
-        # A process may be capped below what the card has (torch.cuda.set_per_process_memory_fraction).
-        cuda_bytes=int(torch.cuda.get_device_properties(0).total_memory * _fraction()) if cuda else 0,
-        # torch emulates bfloat16 on older cards and then says it is supported; the hardware has it from 8.0 on.
-        bfloat16=cuda and torch.cuda.get_device_capability() >= (8, 0),
-        cores=os.cpu_count() or 1,
-        memory_bytes=psutil.virtual_memory().total,
-        apple_silicon=platform.system() == "Darwin" and platform.machine() == "arm64",
-        nvidia_driver=shutil.which("nvidia-smi") is not None,
-        capability=torch.cuda.get_device_capability() if cuda else (0, 0),
-    )
-
-
-def _fraction() -> float:
-    """The share of the GPU's memory that this process may use; all of it in a torch too old to be asked."""
-    import torch
-
-    return getattr(torch.cuda, "get_per_process_memory_fraction", lambda: 1.0)()
 
 
 def decide(
@@ -354,26 +310,6 @@ def detect(
     return found
 
 
-def keep_freed_memory() -> bool:
-    """Has glibc keep what is freed for the next tensor; returns whether it does. Elsewhere nothing happens.
-
-    By default it hands every large block back to the kernel, and a training step on a CPU frees hundreds: each comes
-    back as new pages, zeroed one by one. Measured on 2 cores, 60 steps of the DPO lesson's warm-up: 10.5 s and 400,000
-    page faults without, 7.8 s and 32,000 with, and the same peak of memory. From mallopt(3).
-    """
-    import ctypes
-
-    if sys.platform != "linux":
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:  # musl has none
-        return False
-    trim_threshold, mmap_threshold = -1, -3
-    # An older glibc takes no more than 32 MiB for the second.
-    kept = any(mallopt(mmap_threshold, size) for size in (1 << 30, 1 << 25))
-    return bool(mallopt(trim_threshold, (1 << 31) - 1)) and kept
-
-
 def is_pocket(model: str) -> bool:
     """Whether a model is the bundled one, or a folder with a model of its very shape, such as one trained from it.
 
@@ -392,15 +328,3 @@ def is_pocket(model: str) -> bool:
 def _is_here(name: str) -> bool:
     """Whether a model or data set needs no Hub: bundled, generated, from the package index, or a path here."""
     return name in NEITHER_HUB_NOR_PATH or os.path.exists(os.path.expanduser(name))
-
-
-def quiet() -> None:
-    """Silences libraries that warn at import of what this course does not use, and the profiler that measures memory.
-
-    torch's profiler writes to stderr whenever it starts and stops, and when a tensor is freed that is older than it,
-    in the midst of a training. Both levels are read when torch is loaded.
-    """
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    for name in ("torch.utils._pytree", "bitsandbytes.backends.cpu.ops", "torchao"):
-        logging.getLogger(name).setLevel(logging.ERROR)
