@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson import profile, smollm2
 from unsloth_course.lesson.memory.planning import Plan, plan
 from unsloth_course.lesson.memory.prediction import GPUS, fits
 from unsloth_course.lesson.memory.shape import METHODS, Shape
+from unsloth_course.lesson.profile import HUB_MODEL, POCKET, SMOLLM2
 
-# Sizes of the models that the course names, so that they can be planned for without a network.
-_SMOLLM2 = Shape(hidden=576, layers=30, heads=9, kv_heads=3, intermediate=1536, vocabulary=49_152, tied=True)
-KNOWN = {"HuggingFaceTB/SmolLM2-135M": _SMOLLM2, "HuggingFaceTB/SmolLM2-135M-Instruct": _SMOLLM2, "smollm2": _SMOLLM2}
+# The models that the course names, all of one shape, so that they can be planned for without a network.
+KNOWN = ("HuggingFaceTB/SmolLM2-135M", HUB_MODEL, SMOLLM2)
 _GRAPHS = ("H100", "H200")
 _NO_BFLOAT16 = ("T4", "V100")
 
@@ -80,17 +81,10 @@ def report(
 
     Raises CourseError for unknown methods, GPUs and models, and for sizes that do not go together.
     """
-    from unsloth_course.lesson import profile
-
     if method not in METHODS:
         raise CourseError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
-    for name, value in (
-        ("max-length", length),
-        ("batch", rows or 1),
-        ("micro-batch", micro_batch or 1),
-        ("rank", rank),
-    ):
-        if value < 1:
+    for name, value in {"max-length": length, "batch": rows, "micro-batch": micro_batch, "rank": rank}.items():
+        if value is not None and value < 1:
             raise CourseError(f"--{name} is {value}; give a whole number of at least 1.")
     if free and micro_batch:
         raise CourseError(
@@ -98,7 +92,7 @@ def report(
             "give one of them."
         )
     lesson = "lora" if method == "qlora" else method
-    machine = profile.decide(_facts(gpu), model=model, data=profile.POCKET, lesson=lesson, on_cpu=profile.SMOLLM2)
+    machine = profile.decide(_facts(gpu), model=model, data=POCKET, lesson=lesson, on_cpu=SMOLLM2)
     machine = replace(machine, max_length=max(length, machine.max_length))
     shape = _shape(machine.model)
     made = plan(
@@ -117,8 +111,6 @@ def report(
 
 
 def _facts(gpu: str | None) -> Any:
-    from unsloth_course.lesson import profile
-
     if gpu is None:
         return profile.facts()
     names = {name.lower(): name for name in GPUS}
@@ -138,8 +130,8 @@ def _facts(gpu: str | None) -> Any:
 
 def _shape(name: str) -> Shape:
     from unsloth_course.core import hub
-    from unsloth_course.lesson import models, profile
+    from unsloth_course.lesson import models
 
     if name in KNOWN:
-        return KNOWN[name]
-    return Shape.checked(hub.read_config(models.folder(name) if name == profile.POCKET else name))
+        return Shape.checked(smollm2.CONFIG)
+    return Shape.checked(hub.read_config(models.folder(name) if name == POCKET else name))

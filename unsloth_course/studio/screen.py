@@ -6,6 +6,7 @@ import io
 import itertools
 import math
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -237,15 +238,9 @@ def _html_pieces(text: str) -> list[str]:
 
 
 def _wrapped(text: str) -> list[str]:
-    """Lines, the longer ones cut where the screen would wrap them, at a space if there is one near."""
-    lines = []
-    for line in text.rstrip("\n").splitlines():
-        while len(line) > OUTPUT_CHARACTERS:
-            cut = line.rfind(" ", OUTPUT_CHARACTERS // 2, OUTPUT_CHARACTERS) + 1 or OUTPUT_CHARACTERS
-            lines.append(line[:cut])
-            line = line[cut:]
-        lines.append(line)
-    return lines
+    """Lines, the longer ones cut where the screen would wrap them, at a space if there is one."""
+    wrap = textwrap.TextWrapper(OUTPUT_CHARACTERS, expand_tabs=False, replace_whitespace=False, drop_whitespace=False)
+    return [part for line in text.rstrip("\n").splitlines() for part in wrap.wrap(line) or [""]]
 
 
 def _lines(output: NotebookNode) -> float:

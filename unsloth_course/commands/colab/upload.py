@@ -97,9 +97,11 @@ def write(out: Path, root: Path = REPOSITORY) -> Uploads:
 
 def packed(root: Path = REPOSITORY) -> bytes:
     """The package as a .tar.xz, without weights; the same bytes for the same files. requirements.txt lies inside it."""
-    package = root / "unsloth_course"
-    files = {f"unsloth_course/{name}": path for name, path in _sources(package).items()}
-    files["unsloth_course/requirements.txt"] = root / "requirements.txt"
+    files = {"unsloth_course/requirements.txt": root / "requirements.txt"}
+    for path in (root / "unsloth_course").rglob("*"):
+        name = path.relative_to(root).as_posix()
+        if path.is_file() and path.suffix in KINDS and not any(part in name for part in LEFT_OUT):
+            files[name] = path
     held = io.BytesIO()
     with tarfile.open(fileobj=held, mode="w:xz", preset=9) as archive:
         for name, path in sorted(files.items()):
@@ -108,12 +110,6 @@ def packed(root: Path = REPOSITORY) -> bytes:
             with path.open("rb") as file:
                 archive.addfile(member, file)
     return held.getvalue()
-
-
-def _sources(package: Path) -> dict[str, Path]:
-    found = {path.relative_to(package).as_posix(): path for path in package.rglob("*") if path.is_file()}
-    found = {name: path for name, path in found.items() if path.suffix in KINDS}
-    return {name: path for name, path in found.items() if not any(part in name for part in LEFT_OUT)}
 
 
 def standalone(notebook: NotebookNode, archive: bytes) -> NotebookNode:

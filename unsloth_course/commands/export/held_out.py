@@ -15,7 +15,7 @@ import msgspec
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import results
-from unsloth_course.lesson.data.chat import ROLES
+from unsloth_course.lesson.data.chat import ROLES, turn
 from unsloth_course.lesson.data.rows import is_unicode
 
 FILE = "held-out.jsonl"
@@ -50,10 +50,9 @@ def read(source: Path, data: str | None = None) -> list[Row]:
 
     with contextlib.redirect_stdout(None):
         _, rows, _ = sources.instructions(name, MOST, MOST, noted.get("seed", 3407))
-    asked = [instruction.question(row["instruction"], row["input"]) for row in rows]
     return [
-        {"messages": [{"role": "user", "content": text}], "answer": row["output"]}
-        for text, row in zip(asked, rows, strict=True)
+        {"messages": [turn("user", instruction.question(row["instruction"], row["input"]))], "answer": row["output"]}
+        for row in rows
     ]
 
 

@@ -30,7 +30,9 @@ def clean(notebook: NotebookNode, names: Mapping[str, str] | None = None) -> Not
     plain `python3`.
     """
     notebook = copy.deepcopy(notebook)
-    replacements = _path_replacements({**_machine_folders(), **(names or {})})
+    # Folders of this machine, and what stands in for them as seen from the notebooks folder, where lessons run.
+    folders = {str(REPOSITORY): "..", sys.prefix: "venv", str(Path.home()): "~", tempfile.gettempdir(): "tmp"}
+    replacements = _path_replacements({**folders, **(names or {})})
     count = 0
     for cell in notebook.cells:
         if cell.cell_type != "code":
@@ -79,16 +81,6 @@ def _as_left_on_screen(text: str) -> str:
     lines = text.replace("\r\n", "\n").split("\n")
     lines = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in lines]
     return "\n".join(line for line in lines if not BAR.search(line))
-
-
-def _machine_folders() -> dict[str, str]:
-    """Folders of this machine and what stands in for them, as seen from the notebooks folder, where lessons run."""
-    return {
-        str(REPOSITORY): "..",
-        sys.prefix: "venv",
-        str(Path.home()): "~",
-        tempfile.gettempdir(): "tmp",
-    }
 
 
 def _path_replacements(folders: Mapping[str, str]) -> list[tuple[re.Pattern[str], str]]:
