@@ -1,8 +1,7 @@
-"""The continued-pretraining lesson itself, in processes of its own: a learner's folder of text, and the Hub path over
-real HTTP.
+"""The continued-pretraining lesson itself, in a process of its own: model from the Hub, text from a learner's folder.
 
-That the unchanged lesson trains on the bundled model is what nbmake runs; that it says so where it cannot learn,
-lesson/colab/test_rehearsal.py.
+That the unchanged lesson trains on the bundled model is what nbmake runs; that it reads its large set from the Hub, and
+says so where it cannot learn, lesson/colab/test_rehearsal.py.
 """
 
 import json
@@ -17,8 +16,6 @@ from lesson_runs import Finished, with_knobs
 from unsloth_course import models
 from unsloth_course.lesson.profile import HUB_DATA, HUB_MODEL
 from unsloth_course.pocket import datasets, library
-
-# A folder of the learner's
 
 
 @pytest.fixture(scope="module")
@@ -46,17 +43,28 @@ def own_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def from_a_folder(own_folder, tmp_path_factory):
-    knobs = {"BLOCKS": 128, "HELD_OUT": 24}
-    notebook = with_knobs("cpt", knobs, MODEL="pocket", DATA=str(own_folder))
-    return Finished("cpt", tmp_path_factory.mktemp("folder"), notebook)
+    """The lesson in the cpu profile, with the bundled model under its name on a Hub, and a cache that was empty."""
+    answers = tmp_path_factory.mktemp("answers")
+    prose = [" ".join(datasets.stories(3, seed=n)["text"]) for n in range(900)]
+    rows = [{"instruction": f"Tell me story {n}.", "input": "", "output": text} for n, text in enumerate(prose)]
+    (answers / "alpaca_data_cleaned.json").write_text(json.dumps(rows))
+    # The pocket model wants its own learning rate, whatever name it goes by.
+    knobs = {"LEARNING_RATE": 1e-3, "BLOCKS": 48, "HELD_OUT": 24}
+    notebook = with_knobs("cpt", knobs, MODEL=HUB_MODEL, DATA=str(own_folder))
+    with HubServer() as hub:
+        hub.add_model(HUB_MODEL, Path(models.folder("pocket")))
+        hub.add_dataset(HUB_DATA["lora"], answers)
+        environment = hub.environment(tmp_path_factory.mktemp("cache"))
+        return Finished("cpt", tmp_path_factory.mktemp("folder"), notebook, environment)
 
 
 def test_the_lesson_trains_on_a_folder_of_text(from_a_folder):
     run = from_a_folder
     assert run.errors == [] and run.status == 0, run.complained
     assert run.results["receipt"]["verdict"] == "trained", run.results["receipt"]
-    score = run.results["evaluation"]
+    found, score = run.results, run.results["evaluation"]
     assert score["n"] == 24 and score["after"] < 0.1 * score["before"]
+    assert (found["model"], found["profile"], found["training"]["micro_batch"]) == (HUB_MODEL, "cpu", 8)
 
 
 def test_every_file_that_was_not_read_is_named_with_the_reason(from_a_folder):
@@ -77,54 +85,3 @@ def test_no_held_out_text_of_the_folder_was_trained_on(own_folder):
 
     train, held_out, _ = sources.corpus(str(own_folder), train=10_000, held_out=24, seed=3407)
     assert len(held_out) == 24 and not set(train["text"]) & set(held_out["text"])
-
-
-# The Hub
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    """A Hub that serves the pocket model and generated text under the names that the lesson knows."""
-    import pyarrow
-    import pyarrow.parquet
-
-    functions, answers = tmp_path_factory.mktemp("functions"), tmp_path_factory.mktemp("answers")
-    for language in ("go", "python"):
-        (functions / language).mkdir()
-        for split in ("train", "validation"):
-            rows = datasets.functions(800, held_out=language == "go", seed=len(split)).to_list()
-            path = functions / language / f"{split}-00000-of-00001.parquet"
-            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    prose = [" ".join(datasets.stories(3, seed=n)["text"]) for n in range(900)]
-    rows = [{"instruction": f"Tell me story {n}.", "input": "", "output": text} for n, text in enumerate(prose)]
-    (answers / "alpaca_data_cleaned.json").write_text(json.dumps(rows))
-    with HubServer() as server:
-        server.add_model(HUB_MODEL, Path(models.folder("pocket")))
-        server.add_dataset(HUB_DATA["cpt"], functions)
-        server.add_dataset(HUB_DATA["lora"], answers)
-        yield server
-
-
-@pytest.fixture(scope="module")
-def from_the_hub(hub, tmp_path_factory):
-    """The lesson in the cpu profile, with model and data from the Hub and a cache that was empty."""
-    # The pocket model wants its own learning rate, whatever name it goes by.
-    knobs = {"LEARNING_RATE": 1e-3, "BLOCKS": 48, "HELD_OUT": 16}
-    notebook = with_knobs("cpt", knobs, MODEL=HUB_MODEL, DATA=HUB_DATA["cpt"])
-    return Finished("cpt", tmp_path_factory.mktemp("hub"), notebook, hub.environment(tmp_path_factory.mktemp("cache")))
-
-
-def test_the_lesson_trains_on_model_and_data_from_the_hub(from_the_hub):
-    run = from_the_hub
-    assert run.errors == [] and run.status == 0, run.complained
-    found = run.results
-    assert found["receipt"]["verdict"] == "trained", found["receipt"]
-    assert (found["model"], found["data"], found["profile"]) == (HUB_MODEL, HUB_DATA["cpt"], "cpu")
-    assert found["training"]["micro_batch"] == 8 and found["evaluation"]["n"] == 16
-
-
-def test_only_one_file_of_the_large_set_was_fetched(from_the_hub, hub):
-    fetched = {request.path.split("/resolve/")[-1].split("/", 1)[-1] for request in hub.requests if request.sent > 1000}
-    assert {file for file in fetched if file.endswith(".parquet")} == {"python/validation-00000-of-00001.parquet"}
-    assert {"model.safetensors", "alpaca_data_cleaned.json"} <= fetched
-    assert re.search(rf"{HUB_DATA['cpt']}: [\d.]+ MB to download, 0 of 1 files", from_the_hub.outputs)

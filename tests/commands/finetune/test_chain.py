@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import forked
 import pytest
 from typer.testing import CliRunner
 
@@ -199,8 +201,15 @@ def test_the_options_of_a_stage_are_those_of_its_results(two, tmp_path, stub):
     assert chain._done(second) and not chain._done(replace(second, options=replace(second.options, steps=9)))
 
 
-def test_a_failed_stage_goes_on_with_its_mended_options(tmp_path, capfd):
-    """With the real process, which once refused what the chain's sentence had advised."""
+@pytest.fixture
+def in_forks(monkeypatch):
+    """The processes of stages are forks of one that has Unsloth imported."""
+    if sys.platform == "linux":
+        monkeypatch.setattr(chain, "subprocess", forked)
+
+
+def test_a_failed_stage_goes_on_with_its_mended_options(tmp_path, in_forks, capfd):
+    """With the real command, which once refused what the chain's sentence had advised."""
     path = tmp_path / "chain.toml"
     path.write_text(
         'model = "pocket"\nprofile = "cpu"\nbatch = 4\nheld_out = 12\n'
@@ -220,7 +229,7 @@ def test_a_stage_that_fails_ends_the_chain_with_a_sentence(two, tmp_path):
         chain.run(two, tmp_path / "out", say=lambda line: None)
 
 
-def test_a_real_chain(tmp_path, capfd):
+def test_a_real_chain(tmp_path, in_forks, capfd):
     path = tmp_path / "chain.toml"
     stage = '[[stage]]\nmethod = "{}"\ndata = "pocket"\nheld_out = 12\nsteps = 2\n{}'
     path.write_text(

@@ -1,5 +1,6 @@
 """The commands of docs/several-gpus.md for two GPUs with a task each, in small and on CPU cores in place of GPUs."""
 
+import functools
 import json
 import os
 import shlex
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 from conftest import ENVIRONMENT
 
@@ -45,13 +47,14 @@ def finished(tmp_path_factory):
     The first training is the second one over again, but for an option.
     """
     folder = tmp_path_factory.mktemp("side-by-side")
+    popen = forked.Popen if sys.platform == "linux" else functools.partial(subprocess.Popen, text=True)
     root = str(REPOSITORY)
     environment = {**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
     started = []
     for _, words in documented()[1:]:
         command = [sys.executable, "-m", "unsloth_course", *in_small(words, folder)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started.append((words, subprocess.Popen(command, cwd=folder, env=environment, **pipes)))
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        started.append((words, popen(command, cwd=folder, env=environment, **pipes)))
     try:
         ended = []
         for words, process in started:
