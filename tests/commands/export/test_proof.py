@@ -1,6 +1,8 @@
 """The comparison that a round trip ends with, and its sentences; no model is needed."""
 
 import copy
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 
 import pytest
 
@@ -192,3 +194,44 @@ def test_of_answers_without_a_token_nothing_drifts():
     empty = changed(lambda r: [row.update(tokens=[]) for row in r["answers"]])
     assert proof.drift(empty, empty) is None
     require("merged", empty, empty)
+
+
+def test_the_server_is_asked_directly_though_a_proxy_is_set(monkeypatch, tmp_path):
+    """On the loopback address; through a company's proxy it would not be found."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.path == "/props" else 404)
+            self.end_headers()
+            self.wfile.write(b'{"eos_token": "<end>"}')
+
+        def log_message(self, *_):
+            pass
+
+    class Ended:
+        def poll(self):
+            return None
+
+        def terminate(self):
+            pass
+
+        def wait(self, timeout=None):
+            return 0
+
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(llama, "folder", lambda: tmp_path)
+        monkeypatch.setattr(llama.Llama, "_wait", lambda self: None)
+        monkeypatch.setattr(llama.subprocess, "Popen", lambda *_, **__: Ended())
+        monkeypatch.setattr(llama, "free_port", lambda: server.server_port)
+        (tmp_path / "model.gguf").touch()
+        with llama.Llama(tmp_path / "model.gguf") as loaded:
+            assert loaded.stop_text() == "<end>"
+            with pytest.raises(CourseError, match="refused /apply-template"):
+                loaded._ask("/apply-template")
+        server.shutdown()
+    with pytest.raises(CourseError, match="stopped while it ran"), llama.Llama(tmp_path / "model.gguf") as gone:
+        gone.stop_text()

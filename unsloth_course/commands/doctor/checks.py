@@ -207,7 +207,7 @@ def _environment(facts: Facts, profile: str) -> Check:
 
 def _threads(facts: Facts) -> Check:
     asked = facts.environment.get("OMP_NUM_THREADS", "as many as cores")
-    ok = "OMP_NUM_THREADS" not in facts.environment or (asked.isdecimal() and 1 <= int(asked) <= facts.cores)
+    ok = "OMP_NUM_THREADS" not in facts.environment or (asked.strip().isdecimal() and 1 <= int(asked) <= facts.cores)
     why = f"{asked} threads do not suit {facts.cores} cores: more threads than cores make a run many times slower"
     return judged("threads", f"1 to {facts.cores}", asked, "" if ok else unset(facts, "OMP_NUM_THREADS", why))
 

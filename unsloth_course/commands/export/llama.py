@@ -1,16 +1,17 @@
 """A GGUF file in the real llama.cpp: its server in a process of its own, asked over the loopback address."""
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import httpx
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.setup import llama_cpp
@@ -30,6 +31,13 @@ def folder() -> Path:
             "(about 7 minutes), then this again."
         )
     return place
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody listens at now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 class Completion(NamedTuple):
@@ -56,16 +64,17 @@ class Llama:
         if not self.file.is_file():
             raise CourseError(f"There is no file {self.file}.")
         program = llama_cpp.program(folder(), "llama-server")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self._address = f"http://127.0.0.1:{port}"
+        port = free_port()
+        # Not by way of a proxy, whatever the environment names.
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600, trust_env=False)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the server
+        # Without the variables that would change what llama-server does.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_ARG_")}
         command = [str(program), "--model", str(self.file), "--host", "127.0.0.1", "--port", str(port), "--offline"]
         command += ["--parallel", str(SLOTS), "--ctx-size", str(SLOTS * SLOT_TOKENS), "--no-ui", "--no-warmup"]
         command += ["--cache-ram", "0", "--threads", str(max(1, (os.cpu_count() or 2) // 2)), *more]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT, env=_environment()
+            command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT, env=environment
         )
         try:
             self._wait()
@@ -88,6 +97,7 @@ class Llama:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        self._client.close()
         self._log.close()
 
     def _wait(self) -> None:
@@ -95,12 +105,10 @@ class Llama:
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise CourseError(f"llama.cpp could not load {self.file}: {self._last_words()}")
-            try:
-                with urllib.request.urlopen(f"{self._address}/health", timeout=5) as answer:
-                    if answer.status == 200:
-                        return
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.05)
+            with contextlib.suppress(httpx.HTTPError):
+                if self._client.get("/health", timeout=5).is_success:
+                    return
+            time.sleep(0.05)
         raise CourseError(f"llama.cpp did not load {self.file} in {LOADING_SECONDS} s.")
 
     def _last_words(self) -> str:
@@ -109,23 +117,20 @@ class Llama:
         told = [line for line in lines if "error" in line.lower()]
         return (told or lines or ["it ended without a word"])[0].strip()
 
-    def _open(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        request = urllib.request.Request(
-            f"{self._address}{path}",
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-        )
+    @contextlib.contextmanager
+    def _open(self, path: str, body: Mapping[str, Any] | None = None) -> Iterator[httpx.Response]:
         try:
-            return urllib.request.urlopen(request, timeout=600)
-        except urllib.error.HTTPError as error:
-            told = error.read().decode("utf-8", "replace")
-            raise CourseError(f"llama.cpp refused {path} for {self.file.name}: {told[:300]}") from None
-        except (urllib.error.URLError, OSError) as error:
+            with self._client.stream("POST" if body else "GET", path, json=body) as answer:
+                if answer.is_error:
+                    told = answer.read().decode("utf-8", "replace")
+                    raise CourseError(f"llama.cpp refused {path} for {self.file.name}: {told[:300]}")
+                yield answer
+        except httpx.HTTPError as error:
             raise CourseError(f"llama.cpp stopped while it ran {self.file.name} ({error}).") from None
 
     def _ask(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         with self._open(path, body) as answer:
-            return json.load(answer)
+            return json.loads(answer.read())
 
     def prompt(self, messages: Sequence[Mapping[str, str]]) -> str:
         """A conversation in the chat form that the file carries, up to where the next answer begins."""
@@ -173,14 +178,9 @@ class Llama:
     def stream(self, prompt: str, **options: Any) -> Iterator[str]:
         """What the file writes after a prompt, piece by piece; options as `/completion` of llama-server takes them."""
         with self._open("/completion", {"prompt": prompt, "stream": True, **options}) as lines:
-            for line in lines:
-                name, _, rest = line.decode("utf-8", "replace").partition(":")
+            for line in lines.iter_lines():
+                name, _, rest = line.partition(":")
                 if name == "error":
                     raise CourseError(f"llama.cpp stopped while it answered: {rest.strip()[:300]}")
                 if name == "data" and rest.strip() != "[DONE]":
                     yield json.loads(rest).get("content", "")
-
-
-def _environment() -> dict[str, str]:
-    """This environment without the variables that would change what llama-server does."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_ARG_")}

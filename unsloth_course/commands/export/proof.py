@@ -119,27 +119,21 @@ def first_difference(
     if reference["stop"] != found["stop"]:
         ours, theirs = (f"{made['stop']['text']!r} ({made['stop']['id']})" for made in (reference, found))
         return f"the stop token is another one: {ours} became {theirs}"
-    if not answers:
-        return ""
+    return next(_differences(reference, found, tie), "") if answers else ""
+
+
+def _differences(reference: Mapping[str, Any], found: Mapping[str, Any], tie: float = 0.0) -> Iterator[str]:
+    """A sentence for each of the first 50 answers that is another one."""
     both = zip(reference["answers"][:SAME_ON], found["answers"][:SAME_ON], strict=True)
     for number, (ours, theirs) in enumerate(both, 1):
-        mine = _comparable(ours, theirs)
-        if mine != theirs["tokens"]:
-            place = _first(mine, theirs["tokens"])
-            leads = ours["leads"]
-            if place < len(leads) and leads[place] < tie:
-                continue
-            return (
-                f"the answer to prompt {number} differs at token {place + 1}: {_at(mine, place)} became "
-                f"{_at(theirs['tokens'], place)} ({ours['text']!r} became {theirs['text']!r})"
-            )
-        if ours["stopped"] != theirs["stopped"] and not theirs.get("early"):
-            return f"the answer to prompt {number} {'no longer' if ours['stopped'] else 'now'} stops by itself"
-    return ""
-
-
-def _comparable(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[int]:
-    return ours["tokens"][: len(theirs["tokens"])] if theirs.get("early") else ours["tokens"]
+        tokens, early = theirs["tokens"], theirs.get("early")
+        mine = ours["tokens"][: len(tokens)] if early else ours["tokens"]
+        place = _first(mine, tokens)
+        if mine != tokens and not any(lead < tie for lead in ours["leads"][place : place + 1]):
+            became = f"{_at(mine, place)} became {_at(tokens, place)} ({ours['text']!r} became {theirs['text']!r})"
+            yield f"the answer to prompt {number} differs at token {place + 1}: {became}"
+        elif mine == tokens and ours["stopped"] != theirs["stopped"] and not early:
+            yield f"the answer to prompt {number} {'no longer' if ours['stopped'] else 'now'} stops by itself"
 
 
 def _first(ours: Sequence[Any], theirs: Sequence[Any]) -> int:
@@ -153,11 +147,7 @@ def _at(tokens: Sequence[int], place: int) -> str:
 
 def same_answers(reference: Mapping[str, Any], found: Mapping[str, Any]) -> int:
     """On how many of the first 50 prompts every token is the same."""
-    both = zip(reference["answers"][:SAME_ON], found["answers"][:SAME_ON], strict=True)
-    return sum(
-        _comparable(ours, theirs) == theirs["tokens"] and (theirs.get("early") or ours["stopped"] == theirs["stopped"])
-        for ours, theirs in both
-    )
+    return len(found["answers"][:SAME_ON]) - sum(1 for _ in _differences(reference, found))
 
 
 def drift(reference: Mapping[str, Any], found: Mapping[str, Any]) -> float | None:

@@ -15,7 +15,7 @@ from unsloth_course.lesson.profile import POCKET, SMOLLM2, Profile
 
 if TYPE_CHECKING:
     from unsloth_course.lesson.memory import Plan
-from unsloth_course.commands.finetune.preflight.sources import Source
+from unsloth_course.commands.finetune.preflight.sources import HERE, Source
 
 # Bytes for each parameter of a GGUF file. Measured on the bundled model: 2.01, 1.07, 0.73, 0.63. Where a width is no
 # multiple of 256, as in SmolLM2, llama.cpp takes more bits, so these are more.
@@ -92,8 +92,7 @@ def disks_of(base: Source, data: Source, out: Path, written: dict[str, int]) -> 
     """What is written, disk by disk: the Hub's cache and --out, which may lie on one."""
     from huggingface_hub import constants
 
-    sizes = data.repository.sizes if data.repository else {}
-    table = sum(sizes[file] * TABLE.get(os.path.splitext(file)[1], 1.0) for file in data.missing)
+    table = sum(data.sizes[file] * TABLE.get(os.path.splitext(file)[1], 1.0) for file in data.missing)
     fetched = dict(zip(FETCHED, (base.to_download, data.to_download, int(table)), strict=True))
     cache, target = _existing(Path(constants.HF_HUB_CACHE)), _existing(out)
     if not sum(fetched.values()):
@@ -116,12 +115,12 @@ def loading_of(base: Source, plan: Plan | None, machine: Profile) -> int:
     229 MiB of weights in 4 bits. Of the files the system takes back what it needs elsewhere.
     """
     packed = plan.prediction.parts["weights"] if plan and machine.name == "cpu" else 0
-    if base.repository is None:
+    if base.kind == HERE:
         folder = models.folder(POCKET) if base.name == POCKET else Path(base.name).expanduser()
         return models.disk_bytes(folder) + packed
     if base.name == SMOLLM2:
         return base.bytes + packed
-    return sum(size for file, size in base.repository.sizes.items() if file.endswith(".safetensors")) + packed
+    return sum(size for file, size in base.sizes.items() if file.endswith(".safetensors")) + packed
 
 
 def _existing(path: Path) -> Path:

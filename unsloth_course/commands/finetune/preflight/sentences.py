@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from unsloth_course.commands.finetune.preflight.needs import FETCHED, file_size
-from unsloth_course.commands.finetune.preflight.sources import Source
+from unsloth_course.commands.finetune.preflight.sources import HERE, Source
 from unsloth_course.core import hub
 from unsloth_course.lesson import memory, smollm2
 from unsloth_course.lesson.profile import ENGLISH, POCKET, SMOLLM2, Choice, Profile
@@ -61,9 +61,9 @@ def notes(found: Preflight, machine: Profile) -> Iterator[str]:
 
     model, data = found.model, found.data
     for source in (model, data):
-        if source.repository and source.repository.reason and not source.problem:
-            yield f"{source.name}: {source.repository.reason}; the complete copy in the cache is used."
-        elif source.repository and source.repository.gated:
+        if source.reason and not source.problem:
+            yield f"{source.name}: {source.reason}; the complete copy in the cache is used."
+        elif source.gated:
             yield f"{source.name} is gated: accept its licence on its page and log in with `hf auth login`."
     if found.method in ("lora", "qlora") and not found.quantised:
         smaller = {name: size for name, size in found.siblings.items() if size and size < 0.6 * model.bytes}
@@ -88,7 +88,7 @@ def table(found: Preflight, machine: Profile, length: int) -> Iterator[Choice]:
     """The table: what, how much, and what follows."""
     model, data = found.model, found.data
     form = "in 4 bits or otherwise packed" if found.quantised else "full weights"
-    if model.repository is None:
+    if model.kind == HERE:
         form += ", bundled" if model.name == POCKET else ", on this machine"
     elif model.name == SMOLLM2:
         form = smollm2.WHAT
@@ -116,11 +116,11 @@ def table(found: Preflight, machine: Profile, length: int) -> Iterator[Choice]:
 
 
 def _download(source: Source) -> Iterator[Choice]:
-    if source.repository is None or not source.repository.sizes:
+    if source.kind == HERE or not source.sizes:
         return
     if not source.missing:
         yield Choice("in the cache", "all there", "nothing to download")
         return
-    files = len(source.repository.sizes)
+    files = len(source.sizes)
     here = f"{files - len(source.missing)} of {files} files are there; missing: {hub.listed(source.missing)}"
     yield Choice("in the cache", source.state, f"{file_size(source.to_download)} to download; {here}")

