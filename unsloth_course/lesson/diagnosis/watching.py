@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from unsloth_course.core.callback import Callback
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import evaluation, memory, rewards
 from unsloth_course.lesson.diagnosis.judging import Evidence, judge
@@ -50,28 +51,27 @@ def watch(trainer: Any) -> Watch:
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watching.meter)
     if watching.method == "grpo":
-        trainer.add_callback(_spread_logged(trainer))
+        trainer.add_callback(_Spread(trainer))
     trainer.add_callback(progress.shown())
     return watching
 
 
-def _spread_logged(trainer: Any) -> Any:
-    """A callback that notes the spread of the rewards within groups, as `SPREAD`, in each row of GRPO's log.
+class _Spread(Callback):
+    """Notes the spread of the rewards within groups, as `SPREAD`, in each row of GRPO's log.
 
     TRL's own `reward_std` is the spread over the whole batch, which is there even where all tries of a problem get the
     same. What each completion of the last batch got TRL keeps for its table of completions, in `_logs`.
     """
-    from transformers import TrainerCallback
 
-    class Spread(TrainerCallback):
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-            paid = getattr(trainer, "_logs", {}).get("rewards")
-            if paid and logs and "reward" in logs and state.log_history:
-                weights = [float(weight) for weight in trainer.reward_weights]
-                spread = rewards.spread_in_groups(list(paid.values()), weights, trainer.num_generations)
-                state.log_history[-1][rewards.SPREAD] = spread
+    def __init__(self, trainer: Any):
+        self.trainer = trainer
 
-    return Spread()
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        paid = getattr(self.trainer, "_logs", {}).get("rewards")
+        if paid and logs and "reward" in logs and state.log_history:
+            weights = [float(weight) for weight in self.trainer.reward_weights]
+            spread = rewards.spread_in_groups(list(paid.values()), weights, self.trainer.num_generations)
+            state.log_history[-1][rewards.SPREAD] = spread
 
 
 def receipt(

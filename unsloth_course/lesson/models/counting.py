@@ -77,12 +77,17 @@ def require_lora(model: Any, rank: int) -> Count:
 
     Raises CourseError when the trained count is not the one that the model's shape gives. Taught in lesson colab2.
     """
-    found = count(model)
     expected = memory.lora_parameters(memory.Shape.of(model), rank)
+    return _required(model, expected, f"A rank-{rank} adapter on the seven projections", "all seven target_modules")
+
+
+def _required(model: Any, expected: int, what: str, modules: str) -> Count:
+    """The count of a model that trains so many numbers. Raises CourseError, in words, when it trains others."""
+    found = count(model)
     if found.trainable != expected:
         raise CourseError(
-            f"A rank-{rank} adapter on the seven projections has {expected:,} parameters, but {found}. Call "
-            "FastLanguageModel.get_peft_model once, with all seven target_modules."
+            f"{what} has {expected:,} parameters, but {found}. Call FastLanguageModel.get_peft_model once, with "
+            f"{modules}."
         )
     return found
 
@@ -120,13 +125,7 @@ def require_cpt(model: Any, rank: int) -> Count:
     Raises CourseError as `require_tied` does, and when the trained count is not the one that the model's shape gives.
     Taught in lesson colab5 (continued pretraining).
     """
-    found, shape, tied = count(model), memory.Shape.of(model), require_tied(model)
-    table = shape.vocabulary * shape.hidden
-    expected = memory.lora_parameters(shape, rank) + table * (1 if tied else 2)
-    if found.trainable != expected:
-        both = "one table of embeddings" if tied else "embeddings and head"
-        raise CourseError(
-            f"A rank-{rank} adapter on the seven projections with {both} has {expected:,} parameters, but {found}. "
-            "Call FastLanguageModel.get_peft_model once, with all seven target_modules, embed_tokens and lm_head."
-        )
-    return found
+    shape, tied = memory.Shape.of(model), require_tied(model)
+    expected = memory.lora_parameters(shape, rank) + shape.vocabulary * shape.hidden * (1 if tied else 2)
+    what = f"A rank-{rank} adapter on the seven projections with {'one table of' if tied else 'a head and'} embeddings"
+    return _required(model, expected, what, "all seven target_modules, embed_tokens and lm_head")

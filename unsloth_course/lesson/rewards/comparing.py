@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from unsloth_course.core import markup
@@ -77,22 +78,14 @@ def payoffs(runs: Mapping[str, tuple[Any, Any]], before: Any) -> Payoffs:
     the answers to the same problems, or to those and more, before these runs. Raises CourseError for a trainer that
     logged no reward. Taught in lesson colab4 (GRPO).
     """
-    return Payoffs([_payoff(name, trainer, answers, before) for name, (trainer, answers) in runs.items()])
-
-
-def _payoff(name: str, trainer: Any, answers: Any, before: Any) -> Payoff:
-    log = [row for row in trainer.state.log_history if "reward" in row]
-    if not log:
-        raise CourseError(f"The run {name} logged no reward: train it first, with logging_steps=1.")
-    third = max(1, len(log) // 3)
-    paid = [float(row["reward"]) for row in log]
-    lengths = [float(row.get("completions/mean_length", math.nan)) for row in log[-third:]]
-    asked = len(answers.right)
-    return Payoff(
-        name=name,
-        first=sum(paid[:third]) / third,
-        last=sum(paid[-third:]) / third,
-        tokens=sum(lengths) / third,
-        before=sum(before.right[:asked]) / len(before.right[:asked]),
-        after=answers.share,
-    )
+    found = []
+    for name, (trainer, answers) in runs.items():
+        log = [row for row in trainer.state.log_history if "reward" in row]
+        if not log:
+            raise CourseError(f"The run {name} logged no reward: train it first, with logging_steps=1.")
+        third, asked = max(1, len(log) // 3), len(answers.right)
+        paid = [float(row["reward"]) for row in log]
+        lengths = [float(row.get("completions/mean_length", math.nan)) for row in log[-third:]]
+        first, last, tokens = (fmean(values) for values in (paid[:third], paid[-third:], lengths))
+        found.append(Payoff(name, first, last, tokens, fmean(before.right[:asked]), answers.share))
+    return Payoffs(found)

@@ -15,30 +15,6 @@ from unsloth_course.lesson.xray.tokens import Token
 MOST_TOKENS_SHOWN = 240  # of one run of tokens in the same state
 
 
-@dataclass(frozen=True, repr=False)
-class XRay:
-    """What `look` found. A notebook shows it as HTML, a terminal as text.
-
-    rows: one list of tokens per row shown (two per row for preference data: chosen, rejected).
-    names: a name for each of them, such as "row 0".
-    warnings: sentences about the whole train dataset.
-    summary: how many rows were checked and which share of their tokens is trained.
-    """
-
-    rows: list[list[Token]]
-    names: list[str]
-    warnings: list[str] = field(default_factory=list)
-    summary: str = ""
-
-    def __str__(self) -> str:
-        return _as_text(self)
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return _as_html(self)
-
-
 SIGNS = {" ": "␣", "\n": "⏎", "\r": "␍", "\t": "⇥"}
 # Half-transparent, so that the theme's own text colour stays readable on them in the light and in the dark.
 BACKGROUNDS = {
@@ -96,22 +72,6 @@ def _numbers(tokens: list[Token]) -> str:
     return f"{len(kept):,} tokens, {trained:,} trained ({share:.0%})" + (f", {cut:,} cut off" if cut else "")
 
 
-def _as_text(xray: XRay) -> str:
-    width = min(120, shutil.get_terminal_size((100, 24)).columns)
-    lines = [line for warning in xray.warnings for line in textwrap.wrap(f"Warning: {warning}", width)]
-    lines += [xray.summary] if xray.summary else []
-    for name, tokens in zip(xray.names, xray.rows, strict=True):
-        lines += ["", f"{name}: {_numbers(tokens)}"]
-        for fate, run, hidden in _runs(tokens):
-            pieces = [_visible(token) for token in run]
-            if hidden:
-                pieces.insert(len(pieces) // 2, f"... {hidden:,} more ...")
-            lines += _wrap(f"  {fate:<8} ", pieces, width)
-    legend = f"Tokens stand between │. ‹ › special token, ■ end of sequence, {SIGNS_EXPLAINED}."
-    lines += ["", *textwrap.wrap(legend, width)]
-    return "\n".join(lines)
-
-
 def _wrap(head: str, pieces: list[str], width: int) -> list[str]:
     """Lines of pieces between bars; a break stands only between two tokens."""
     lines, line = [], head
@@ -123,28 +83,6 @@ def _wrap(head: str, pieces: list[str], width: int) -> list[str]:
     return [*lines, line]
 
 
-def _as_html(xray: XRay) -> str:
-    parts = ['<div style="line-height:1.9">']
-    if xray.warnings:
-        items = "".join(f"<li><b>Warning:</b> {html.escape(warning)}</li>" for warning in xray.warnings)
-        parts.append(f'<ul style="border-left:4px solid #d29922;padding-left:1.6em">{items}</ul>')
-    if xray.summary:
-        parts.append(f"<p>{html.escape(xray.summary)}</p>")
-    legend = " &nbsp; ".join(f"{_token_html(token)} {html.escape(meaning)}" for token, meaning in LEGEND)
-    parts.append(f"<p><small>{legend} &nbsp; {html.escape(SIGNS_EXPLAINED)}</small></p>")
-    for name, tokens in zip(xray.names, xray.rows, strict=True):
-        parts.append(f"<p><b>{html.escape(name)}</b>: {_numbers(tokens)}<br>")
-        for _, run, hidden in _runs(tokens):
-            pieces = [_token_html(token, hint=True) for token in run]
-            if hidden:
-                pieces.insert(len(pieces) // 2, f"<i>... {hidden:,} more ...</i>")
-            # The line break in the source shows as a space: it keeps tokens apart where styles are stripped.
-            parts.append("\n".join(pieces) + "\n")
-        parts.append("</p>")
-    parts.append("</div>")
-    return "".join(parts)
-
-
 def _token_html(token: Token, hint: bool = False) -> str:
     # ins and del are underlined and struck through by themselves, also where a viewer strips the style.
     tag = "del" if token.state == "cut" else "ins" if token.trained else "span"
@@ -152,3 +90,57 @@ def _token_html(token: Token, hint: bool = False) -> str:
     title = f' title="id {token.id}"' if hint else ""
     new_line = "<br>" if hint and token.text.endswith("\n") else ""
     return f'<{tag} style="{style}"{title}>{html.escape(_visible(token))}</{tag}>{new_line}'
+
+
+@dataclass(frozen=True, repr=False)
+class XRay:
+    """What `look` found. A notebook shows it as HTML, a terminal as text.
+
+    rows: one list of tokens per row shown (two per row for preference data: chosen, rejected).
+    names: a name for each of them, such as "row 0".
+    warnings: sentences about the whole train dataset.
+    summary: how many rows were checked and which share of their tokens is trained.
+    """
+
+    rows: list[list[Token]]
+    names: list[str]
+    warnings: list[str] = field(default_factory=list)
+    summary: str = ""
+
+    def __str__(self) -> str:
+        width = min(120, shutil.get_terminal_size((100, 24)).columns)
+        lines = [line for warning in self.warnings for line in textwrap.wrap(f"Warning: {warning}", width)]
+        lines += [self.summary] if self.summary else []
+        for name, tokens in zip(self.names, self.rows, strict=True):
+            lines += ["", f"{name}: {_numbers(tokens)}"]
+            for fate, run, hidden in _runs(tokens):
+                pieces = [_visible(token) for token in run]
+                if hidden:
+                    pieces.insert(len(pieces) // 2, f"... {hidden:,} more ...")
+                lines += _wrap(f"  {fate:<8} ", pieces, width)
+        legend = f"Tokens stand between │. ‹ › special token, ■ end of sequence, {SIGNS_EXPLAINED}."
+        lines += ["", *textwrap.wrap(legend, width)]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        parts = ['<div style="line-height:1.9">']
+        if self.warnings:
+            items = "".join(f"<li><b>Warning:</b> {html.escape(warning)}</li>" for warning in self.warnings)
+            parts.append(f'<ul style="border-left:4px solid #d29922;padding-left:1.6em">{items}</ul>')
+        if self.summary:
+            parts.append(f"<p>{html.escape(self.summary)}</p>")
+        legend = " &nbsp; ".join(f"{_token_html(token)} {html.escape(meaning)}" for token, meaning in LEGEND)
+        parts.append(f"<p><small>{legend} &nbsp; {html.escape(SIGNS_EXPLAINED)}</small></p>")
+        for name, tokens in zip(self.names, self.rows, strict=True):
+            parts.append(f"<p><b>{html.escape(name)}</b>: {_numbers(tokens)}<br>")
+            for _, run, hidden in _runs(tokens):
+                pieces = [_token_html(token, hint=True) for token in run]
+                if hidden:
+                    pieces.insert(len(pieces) // 2, f"<i>... {hidden:,} more ...</i>")
+                # The line break in the source shows as a space: it keeps tokens apart where styles are stripped.
+                parts.append("\n".join(pieces) + "\n")
+            parts.append("</p>")
+        parts.append("</div>")
+        return "".join(parts)

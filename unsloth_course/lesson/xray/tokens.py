@@ -26,15 +26,6 @@ class Token:
     trained: bool
 
 
-def _byte_level_bytes() -> dict[str, int]:
-    """The inverse of the table by which byte-level BPE (GPT-2) writes each byte as one printable character."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    table = {chr(byte): byte for byte in printable}
-    table.update({chr(256 + n): byte for n, byte in enumerate(others)})
-    return table
-
-
 def _decode(data: bytes) -> str:
     """Text of some bytes; a byte that belongs to no whole character is written <0xC3>."""
     # surrogateescape keeps a stray byte b as U+DC00 + b, so the readable part of a mixed token stays readable.
@@ -46,13 +37,17 @@ class PieceReader:
     """Turns a token id into its exact text, for byte-level BPE ("Ġ") and Llama-style byte-fallback BPE ("▁")."""
 
     def __init__(self, tokenizer: Any):
+        from transformers.convert_slow_tokenizer import bytes_to_unicode
+
         added = getattr(tokenizer, "added_tokens_decoder", {})
         self.tokenizer = tokenizer
         self.added = {i: str(token) for i, token in added.items()}
         self.special = frozenset(tokenizer.all_special_ids) | {i for i, token in added.items() if token.special}
         backend = getattr(tokenizer, "backend_tokenizer", None)
         parts = b"" if backend is None or backend.decoder is None else backend.decoder.__getstate__()
-        self.bytes = _byte_level_bytes() if b"ByteLevel" in bytes(parts) else None
+        # The table by which byte-level BPE (GPT-2) writes each byte as one printable character, turned round.
+        table = {character: byte for byte, character in bytes_to_unicode().items()}
+        self.bytes = table if b"ByteLevel" in bytes(parts) else None
         self.known: dict[int, str] = {}
 
     def token(self, token_id: int, state: str, trained: bool) -> Token:
