@@ -2,12 +2,12 @@
 
 import json
 import os
-import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
+import platformdirs
 from msgspec import Meta
 
 from unsloth_course.core.errors import CourseError
@@ -41,13 +41,12 @@ class Record:
     _unwritten: dict[Path | None, dict[str, Tries]] = {}  # noqa: RUF012 -- shared by all records of this Python
 
     def __init__(self) -> None:
-        self.note = ""
         self.path = location()
-        self._writable = self.path is not None
+        self.note, self._writable = "", True
         self._tries = self._read()
         if self.path in self._unwritten:
             self._tries = dict(self._unwritten[self.path])
-            self.note = self.note or self._not_kept()
+            self.note = self.note or self._not_kept("cannot be written")
 
     def tries(self, exercise: str) -> Tries:
         """What happened at one exercise; an exercise never tried has no failed attempt."""
@@ -56,75 +55,56 @@ class Record:
     def add(self, exercise: str, right: bool) -> Tries:
         """Counts one attempt, and writes the file."""
         self._tries[exercise] = self.tries(exercise).after(right)
-        self._write()
+        if self._writable:
+            try:
+                write_text(self.path, json.dumps(dict(sorted(self._tries.items())), indent=2, default=asdict) + "\n")
+            except CourseError:
+                self.note = self._not_kept("cannot be written")
+            else:
+                if self._unwritten.pop(self.path, None) is not None:
+                    self.note = ""
+                return self._tries[exercise]
+        self._unwritten[self.path] = self._tries
         return self._tries[exercise]
 
     def _read(self) -> dict[str, Tries]:
         if self.path is None:
-            self.note = self._not_kept()
+            self._writable, self.note = False, self._not_kept("")
             return {}
         try:
             return msgspec.json.decode(self.path.read_text(encoding="utf-8"), type=dict[str, Tries])
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except OSError as error:
-            self._writable = False
-            self.note = (
-                f"{_shown(self.path)} cannot be read ({error.strerror}); progress is not kept beyond this session."
-            )
+            self._writable, self.note = False, self._not_kept(f"cannot be read ({error.strerror})")
         except (msgspec.DecodeError, ValueError, RecursionError):
-            self._keep_aside()
+            names = (self.path.with_name(f"{self.path.stem}-damaged{n or ''}{self.path.suffix}") for n in range(1000))
+            aside = next(name for name in names if not name.exists())
+            try:
+                self.path.replace(aside)
+                self.note = f"{_shown(self.path)} was damaged; it is now called {aside.name}, and progress begins anew."
+            except OSError as error:
+                self._writable = False
+                self.note = self._not_kept(f"is damaged and cannot be moved aside ({error.strerror})")
         return {}
 
-    def _keep_aside(self) -> None:
-        names = (self.path.with_name(f"{self.path.stem}-damaged{n or ''}{self.path.suffix}") for n in range(1000))
-        aside = next(name for name in names if not name.exists())
-        try:
-            self.path.replace(aside)
-        except OSError as error:
-            self._writable = False
-            self.note = (
-                f"{_shown(self.path)} is damaged and cannot be moved aside ({error.strerror}); progress is not kept "
-                "beyond this session."
-            )
-            return
-        self.note = f"{_shown(self.path)} was damaged; it is now called {aside.name}, and progress begins anew."
-
-    def _write(self) -> None:
-        entries = {name: {"failed": t.failed, "solved": t.solved} for name, t in sorted(self._tries.items())}
-        if self._writable:
-            try:
-                write_text(self.path, json.dumps(entries, indent=2) + "\n")
-                if self._unwritten.pop(self.path, None) is not None:
-                    self.note = ""
-                return
-            except CourseError:
-                self.note = self._not_kept()
-        self._unwritten[self.path] = self._tries
-
-    def _not_kept(self) -> str:
-        why = f"{_shown(self.path)} cannot be written" if self.path else "there is no home folder"
+    def _not_kept(self, why: str) -> str:
+        why = f"{_shown(self.path)} {why}" if self.path else "there is no home folder"
         return f"Progress is not kept beyond this session: {why}. Name a file in {VARIABLE} that can be."
 
 
 def location() -> Path | None:
     """The progress file: the one named in UNSLOTH_COURSE_PROGRESS, else one where programs keep their data.
 
-    That is `~/.local/share` (or XDG_DATA_HOME) on Linux and Colab, `~/Library/Application Support` on a Mac and
-    LOCALAPPDATA on Windows, in a folder `unsloth-course`. None where there is no home folder.
+    That is a folder `unsloth-course` in `~/.local/share` on Linux and Colab, in `~/Library/Application Support` on a
+    Mac and in LOCALAPPDATA on Windows, or where the system's own variables say. None where there is no home folder.
     """
     try:
-        named = os.environ.get(VARIABLE)
-        if named:
+        if named := os.environ.get(VARIABLE):
             path = Path(named).expanduser()
             return path / FILE if path.is_dir() else path
-        if sys.platform == "win32":
-            folder = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-        elif sys.platform == "darwin":
-            folder = Path.home() / "Library" / "Application Support"
-        else:
-            folder = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-        return Path(folder) / "unsloth-course" / FILE
+        Path.home()  # without one, platformdirs would make a folder that is called "~"
+        return platformdirs.user_data_path("unsloth-course", appauthor=False) / FILE
     except RuntimeError:  # Python finds no home folder
         return None
 
