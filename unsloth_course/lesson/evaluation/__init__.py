@@ -11,10 +11,8 @@ from unsloth_course.core import lazy
 
 if TYPE_CHECKING:
     from unsloth_course.lesson.evaluation.asking import (
-        LONGEST_ANSWER,
         PROBES_EACH,
         Answered,
-        Form,
         answered,
         ask,
         instruction_score,
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
     from unsloth_course.lesson.evaluation.reloading import Reloaded, same_answers
     from unsloth_course.lesson.evaluation.scores import (
         KINDS,
-        LOWER_IS_BETTER,
         Answers,
         Changed,
         Measure,
@@ -49,7 +46,6 @@ if TYPE_CHECKING:
     )
     from unsloth_course.lesson.evaluation.solving import (
         Attempts,
-        Gate,
         accuracy_score,
         attempt,
         gate,
@@ -61,7 +57,6 @@ if TYPE_CHECKING:
         Surprise,
         answer_perplexity,
         perplexity,
-        perplexity_interval,
         perplexity_score,
         reading_score,
         shuffled,

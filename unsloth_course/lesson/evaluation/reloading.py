@@ -6,7 +6,7 @@ from typing import Any
 
 from unsloth_course.lesson import models
 from unsloth_course.lesson.evaluation.asking import LONGEST_ANSWER
-from unsloth_course.lesson.evaluation.surprise import _nats
+from unsloth_course.lesson.evaluation.surprise import nats_of
 
 DRIFT = 0.015
 """By how many nats a token, on average, two copies of a model may be apart in -log p."""
@@ -82,9 +82,9 @@ def same_answers(
         place = next((n for n, pair in enumerate(zip(mine, other, strict=False)) if pair[0] != pair[1]), None)
         if place is not None:
             forks += [[*prompt, *mine[: place + 1]], [*prompt, *mine[:place], other[place]]]
-    nats = _nats(model, tokenizer, forks, [len(row) - 1 for row in forks]) if forks else []
+    nats = nats_of(model, tokenizer, forks, [len(row) - 1 for row in forks]) if forks else []
     rows = [[*prompt, *mine] for prompt, mine in zip(known, ours, strict=True)]
-    both = [_nats(each, tokenizer, rows, [1] * len(rows)) for each in (model, again)]
+    both = [nats_of(each, tokenizer, rows, [1] * len(rows)) for each in (model, again)]
     return Reloaded(
         n=len(ours),
         same=len(ours) - len(forks) // 2,

@@ -4,13 +4,13 @@ import math
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import models
 from unsloth_course.lesson.evaluation.intervals import interval, ratio_interval
-from unsloth_course.lesson.evaluation.scores import Answers, Measure, Retention, Score
+from unsloth_course.lesson.evaluation.scores import Answers, Measure, Retention, Score, score_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -76,7 +76,7 @@ def perplexity(model: Any, tokenizer: Any, texts: Sequence[str], length: int) ->
     windows = [(number, row) for number, row in windows if len(row) > 1]
     if not windows:
         raise ValueError("Perplexity needs at least one text of two tokens or more.")
-    losses = _nats(model, tokenizer, [row for _, row in windows], [1] * len(windows))
+    losses = nats_of(model, tokenizer, [row for _, row in windows], [1] * len(windows))
     # For each text the sums over its windows: nats, tokens, characters.
     sums: dict[int, tuple[float, int, int]] = {}
     for (number, row), loss in zip(windows, losses, strict=True):
@@ -86,7 +86,7 @@ def perplexity(model: Any, tokenizer: Any, texts: Sequence[str], length: int) ->
     return Surprise(*map(list, zip(*sums.values(), strict=True)))
 
 
-def _nats(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], starts: Sequence[int]) -> list[float]:
+def nats_of(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], starts: Sequence[int]) -> list[float]:
     """The sum of -log p over the tokens of each row from its start on, in nats; a start is at least 1.
 
     Rows of about one length go through the model together, so that little is padding; the sums are in the rows' order.
@@ -139,7 +139,7 @@ def each_answer(model: Any, tokenizer: Any, rows: Iterable[Mapping[str, Any]], l
             starts.append(len(asked))
         text = tokenizer.decode(ended[len(asked) : length], clean_up_tokenization_spaces=False)
         found.append((min(len(ended), length) - len(asked), len(text)) if read else None)
-    losses = iter(_nats(model, tokenizer, ids, starts))
+    losses = iter(nats_of(model, tokenizer, ids, starts))
     return [(next(losses), *counts) if counts else None for counts in found]
 
 
@@ -206,17 +206,10 @@ def perplexity_score(
         measures.append(Measure("facts", facts[0].share, facts[1].share, change, len(facts[1].right)))
     # Where chat is what should stay, `general` holds the answers in chat.
     kind = "chat_perplexity" if "chat_perplexity" in (beside or {}) else "perplexity"
-    return Score(
-        metric="perplexity",
-        n=len(after.losses),
-        before=before.perplexity,
-        after=after.perplexity,
-        interval=measures[0].interval,
-        retention=Retention(kind, general[0].perplexity, general[1].perplexity) if general else None,
-        chance=chance.perplexity if chance else None,
-        above_chance=perplexity_interval(chance, after) if chance else None,
-        measures=tuple(measures),
-    )
+    found = score_of(measures[0], measures=tuple(measures))
+    if chance:
+        found = replace(found, chance=chance.perplexity, above_chance=perplexity_interval(chance, after))
+    return replace(found, retention=Retention(kind, *(one.perplexity for one in general))) if general else found
 
 
 def surprises(model: Any, tokenizer: Any, tests: Mapping[str, "Dataset"], length: int) -> dict[str, Surprise]:

@@ -12,19 +12,16 @@ from unsloth_course.core import lazy
 
 if TYPE_CHECKING:
     from unsloth_course.core.lessons import LESSONS
-    from unsloth_course.lesson.recordings.files import RECORDED, file_name, find, read, write
+    from unsloth_course.lesson.recordings.files import RECORDED, find, read, write
     from unsloth_course.lesson.recordings.recorded import (
         ENOUGH,
         FLOOR,
         SEEDS,
-        Band,
-        Comparison,
         Measured,
         Recording,
         Run,
         compare,
         rounded,
-        written,
     )
     from unsloth_course.lesson.recordings.showing import Shown, show
 

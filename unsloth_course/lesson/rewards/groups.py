@@ -8,7 +8,7 @@ from typing import Any
 from unsloth_course.core import markup
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.writing import cut
-from unsloth_course.lesson.rewards.paying import _answers
+from unsloth_course.lesson.rewards.paying import right_numbers
 
 EPSILON = 1e-4  # TRL adds it to the standard deviation
 NO_SPREAD = 1e-8  # TRL counts a smaller standard deviation as none
@@ -172,7 +172,7 @@ def group(
         )
     turns = [[{"role": "assistant", "content": text}] for text in completions]
     asked = [[{"role": "user", "content": row["question"]}]] * len(turns)
-    right = _answers([row["answer"]], 1)[0] or ""
+    right = right_numbers([row["answer"]], 1)[0] or ""
     parts: dict[str, list[float | None]] = {}
     for function in functions:
         name = getattr(function, "__name__", type(function).__name__)

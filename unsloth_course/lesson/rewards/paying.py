@@ -25,7 +25,7 @@ def text_of(message: Any) -> str:
     return message if isinstance(message, str) else ""
 
 
-def _answers(answer: Any, count: int) -> list[str | None]:
+def right_numbers(answer: Any, count: int) -> list[str | None]:
     """The right numbers in one spelling. A whole worked solution is taken by its final number."""
     if answer is None:
         raise CourseError(
@@ -44,7 +44,7 @@ def exact(completions: Sequence[Any], answer: Sequence[Any] | None = None, **kwa
     answer: the data set's column of right numbers, as text. This is the accuracy reward of DeepSeek-R1 (2025, section
     2.2.2): a rule, and no model that could be flattered. Raises CourseError without a column `answer`.
     """
-    right = _answers(answer, len(completions))
+    right = right_numbers(answer, len(completions))
     given = [problems.final(text_of(completion)) for completion in completions]
     return [float(mine is not None and mine == theirs) for mine, theirs in zip(given, right, strict=True)]
 
@@ -92,7 +92,7 @@ def close(completions: Sequence[Any], answer: Sequence[Any] | None = None, **kwa
     It also pays for a guess: look whether it makes the model calculate, or estimate. Raises CourseError without a
     column `answer`.
     """
-    right = _answers(answer, len(completions))
+    right = right_numbers(answer, len(completions))
     given = [problems.final(text_of(completion)) for completion in completions]
     return [_nearness(mine, theirs) for mine, theirs in zip(given, right, strict=True)]
 

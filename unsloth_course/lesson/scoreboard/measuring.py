@@ -83,9 +83,12 @@ def base(machine: "Profile", out: str | Path) -> dict[str, Any]:
         "versions": found,
         "questions": asked,
     }
-    kept = _kept(Path(out) / "base.json")
-    if kept.get("key") == key:
-        return kept
+    try:
+        kept = json.loads((Path(out) / "base.json").read_text(encoding="utf-8"))
+        if kept["key"] == key:
+            return kept
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        pass  # there is none, or a damaged one: then it is measured anew
     from unsloth import FastLanguageModel
 
     model, tokenizer = FastLanguageModel.from_pretrained(
@@ -106,15 +109,6 @@ def base(machine: "Profile", out: str | Path) -> dict[str, Any]:
     }
     results.write(made, out)
     return made
-
-
-def _kept(path: Path) -> dict[str, Any]:
-    """The JSON object in a file, or an empty one where there is none: then it is measured anew."""
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return kept if isinstance(kept, dict) else {}
 
 
 @dataclass(frozen=True)
