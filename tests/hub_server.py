@@ -8,12 +8,9 @@ imported, so set it before) and switch hf-xet off with `HF_HUB_DISABLE_XET=1`. N
         hub.add_dataset("yahma/alpaca-cleaned", other_folder)
         subprocess.run([...], env={**os.environ, **hub.environment(cache)})
 
-    python tests/hub_server.py --model NAME=FOLDER --dataset NAME=FOLDER --port 0
-
-The second form prints the endpoint and serves until it is interrupted. Files are streamed from the disk.
+Files are streamed from the disk.
 """
 
-import argparse
 import contextlib
 import hashlib
 import json
@@ -111,8 +108,8 @@ class HubServer:
         requests: every request answered so far, as `Request`.
     """
 
-    def __init__(self, port: int = 0) -> None:
-        self.port = port
+    def __init__(self) -> None:
+        self.port = 0  # takes a free one
         self.requests: list[Request] = []
         self.connections: set[socket.socket] = set()
         self.repositories: dict[tuple[str, str], _Repository] = {}
@@ -313,30 +310,3 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name, str(value))
         self.end_headers()
-
-
-def _pair(text: str) -> tuple[str, Path]:
-    name, _, folder = text.partition("=")
-    if not folder:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FOLDER")
-    return name, Path(folder)
-
-
-def main() -> None:
-    """Serve folders under Hub names until interrupted; the first line printed is the endpoint."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--model", type=_pair, action="append", default=[], metavar="NAME=FOLDER")
-    parser.add_argument("--dataset", type=_pair, action="append", default=[], metavar="NAME=FOLDER")
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
-    options = parser.parse_args()
-    with HubServer(options.port) as hub, contextlib.suppress(KeyboardInterrupt):
-        for name, folder in options.model:
-            hub.add_model(name, folder)
-        for name, folder in options.dataset:
-            hub.add_dataset(name, folder)
-        print(hub.endpoint, flush=True)
-        threading.Event().wait()
-
-
-if __name__ == "__main__":
-    main()

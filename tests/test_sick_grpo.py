@@ -5,7 +5,7 @@ be called suspicious, and never trained.
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from unsloth_course import data, diagnosis, evaluation, memory, models, rewards, training
 
 COMPLETION = 64
+FEW, ALL = 24, 80  # held-out problems: ALL where a score has to rise or fall
 
 
 @dataclass
@@ -33,20 +34,26 @@ class Run:
 
 @dataclass
 class Warm:
-    """A model after the supervised warm-up, its weights to go back to, and the problems."""
+    """A model after the supervised warm-up, its weights to go back to, and the problems.
+
+    before: what it answers to the first so many of the held-out ones, as it was solved.
+    """
 
     model: Any
     tokenizer: Any
     start: dict
     prompts: Any
     held_out: Any
-    before: evaluation.Answers
+    before: dict[int, evaluation.Answers] = field(default_factory=dict)
+
+    def solve(self, count):
+        return evaluation.solve(self.model, self.tokenizer, self.held_out.select(range(count)), COMPLETION)
 
 
 @pytest.fixture(scope="module")
 def warm(with_adapter, machine, tmp_path_factory):
     model, tokenizer = with_adapter()
-    train, held_out, _ = data.sources.problems("pocket", train=16 * 60 + 100, held_out=80, seed=3407)
+    train, held_out, _ = data.sources.problems("pocket", train=16 * 60 + 100, held_out=ALL, seed=3407)
     training.supervised(
         model,
         tokenizer,
@@ -58,15 +65,16 @@ def warm(with_adapter, machine, tmp_path_factory):
         out=tmp_path_factory.mktemp("warm"),
     )
     prompts = train.select(range(16 * 60, len(train))).map(data.problems.to_grpo, batched=True)
-    before = evaluation.solve(model, tokenizer, held_out, COMPLETION)
-    return Warm(model, tokenizer, models.adapter_state(model), prompts, held_out, before)
+    made = Warm(model, tokenizer, models.adapter_state(model), prompts, held_out)
+    made.before = {count: made.solve(count) for count in (FEW, ALL)}
+    return made
 
 
 @pytest.fixture(scope="module")
 def run_grpo(warm, machine, tmp_path_factory):
     """Trains the warm model as the GRPO lesson does, only shorter; `prompts` of 8 completions a step."""
 
-    def run(functions=(rewards.exact, rewards.form), weights=(1.0, 0.0), steps=4, prompts=2, **settings):
+    def run(functions=(rewards.exact, rewards.form), weights=(1.0, 0.0), steps=3, prompts=2, held_out=FEW, **settings):
         from trl import GRPOConfig, GRPOTrainer
 
         models.restore_adapter(warm.model, warm.start)
@@ -95,18 +103,18 @@ def run_grpo(warm, machine, tmp_path_factory):
         )
         watching = diagnosis.watch(trainer)
         trainer.train()
-        after = evaluation.solve(warm.model, warm.tokenizer, warm.held_out, COMPLETION)
-        score = evaluation.accuracy_score(warm.before, after)
-        return Run(trainer, watching, after, diagnosis.receipt(watching, score, (warm.before, after)))
+        before, after = warm.before[held_out], warm.solve(held_out)
+        score = evaluation.accuracy_score(before, after)
+        return Run(trainer, watching, after, diagnosis.receipt(watching, score, (before, after)))
 
     return run
 
 
 def test_a_healthy_run_is_trained(run_grpo, warm):
-    run = run_grpo(steps=24, prompts=4)
+    run = run_grpo(steps=24, prompts=4, held_out=ALL)
     assert run.verdict == "trained", str(run.receipt)
     assert run.findings == set()
-    assert run.after.share - warm.before.share > 0.25
+    assert run.after.share - warm.before[ALL].share > 0.25
     evidence = run.receipt.evidence
     assert (evidence.method, evidence.steps, evidence.updates) == ("grpo", 24, 24)
     assert len(evidence.rewards) == len(evidence.spreadless) == 24
@@ -114,7 +122,7 @@ def test_a_healthy_run_is_trained(run_grpo, warm):
     assert [spread < 1e-6 for spread in evidence.spreads] == [share == 1 for share in evidence.spreadless]
     assert "the reward rose, and unseen problems are solved more often" in run.receipt.sentence()
     # Nobody told it to: it found out that showing its steps pays.
-    assert sum("=" in text for text in warm.before.given) < 8 and sum("=" in text for text in run.after.given) > 60
+    assert sum("=" in text for text in warm.before[ALL].given) < 8 and sum("=" in text for text in run.after.given) > 60
     the_memory_was_predicted(run, warm)
 
 
@@ -140,7 +148,7 @@ def assert_sick(run, *names):
 
 
 def test_a_learning_rate_of_0(run_grpo):
-    run = run_grpo(learning_rate=0, steps=3)
+    run = run_grpo(learning_rate=0)
     assert_sick(run, "learning rate 0", "weights unchanged")
     assert run.receipt.evidence.steps == 3
 
@@ -194,10 +202,10 @@ def test_cut_off_completions_that_the_trainer_masks(run_grpo):
 
 def test_a_reward_that_pays_for_something_else(run_grpo, warm):
     """Its reward rises all the way: the held-out problems give it away."""
-    run = run_grpo([rewards.form, rewards.brevity], [1.0, 1.0], steps=12, learning_rate=2e-3)
+    run = run_grpo([rewards.form, rewards.brevity], [1.0, 1.0], steps=12, held_out=ALL, learning_rate=2e-3)
     paid = run.receipt.evidence.rewards
     assert sum(paid[-4:]) > sum(paid[:4])
     assert run.verdict == "suspicious", str(run.receipt)
     assert "held-out score worse" in run.findings
-    (found,) = rewards.payoffs({"form + brevity": (run.trainer, run.after)}, warm.before).runs
+    (found,) = rewards.payoffs({"form + brevity": (run.trainer, run.after)}, warm.before[ALL]).runs
     assert found.loophole, found

@@ -611,16 +611,9 @@ print(fetch_dataset({DATASET!r}, columns={COLUMNS!r}).num_rows, folder)
 """
 
 
-def test_the_command_serves_both_to_an_untouched_client(tmp_path, model_folder, dataset_folder):
-    command = [sys.executable, str(Path(__file__).parents[1] / "hub_server.py"), "--port", "0"]
-    command += ["--model", f"{MODEL}={model_folder}", "--dataset", f"{DATASET}={dataset_folder}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            endpoint = process.stdout.readline().strip()
-            environment = HubServer().environment(tmp_path / "home") | {"HF_ENDPOINT": endpoint}
-            rows, folder = run(FETCH_BOTH, environment, tmp_path).splitlines()[-1].split(" ", 1)
-        finally:
-            process.terminate()
+def test_both_are_fetched_by_an_untouched_client(server, tmp_path):
+    environment = server.environment(tmp_path / "home")
+    rows, folder = run(FETCH_BOTH, environment, tmp_path).splitlines()[-1].split(" ", 1)
     assert rows == "20" and {path.name for path in Path(folder).iterdir()} == NEEDED
     offline = run(FETCH_BOTH, environment | {"HF_HUB_OFFLINE": "1"}, tmp_path)
     assert offline.splitlines()[-1] == f"20 {folder}"
