@@ -101,10 +101,8 @@ def run(
                 raise CourseError(
                     "Outputs are stored of the profile's own model and data; leave out --model and --data."
                 )
-            if store:
-                outcome = runner.store(name, profile=profile, seed=seed, out=out, started=started)
-            else:
-                outcome = runner.run(name, profile=profile, seed=seed, out=out, started=started, model=model, data=data)
+            execute, more = (runner.store, {}) if store else (runner.run, {"model": model, "data": data})
+            outcome = execute(name, profile=profile, seed=seed, out=out, started=started, **more)
             print(runner.summary(outcome))
             if outcome.verdict != "trained":
                 raise CourseError(runner.complaint(outcome))
@@ -182,11 +180,9 @@ def _chain(config: Path, said: dict[str, Any]) -> Any:
     """Runs the stages of a file."""
     from unsloth_course.commands.finetune import chain
 
-    others = [
-        name
-        for name, value in said.items()
-        if value is not None and value is not False and name not in ("out", "resume")
-    ]
+    # A zero that was said is no silence.
+    said_beside = [name for name, value in said.items() if value is not None and value is not False]
+    others = [name for name in said_beside if name not in ("out", "resume")]
     if others:
         raise CourseError(f"{config} holds stages; write {others[0]} into it. Only --out and --resume go beside it.")
     return chain.run(config, said["out"], said["resume"])
@@ -288,19 +284,24 @@ def data(
     max_length: Annotated[int, typer.Option(min=1, help="Tokens above which a row is cut.")] = 512,
     held_out: Annotated[str | None, typer.Option(help="A file of the rows that are kept for testing.")] = None,
     model: Annotated[str, typer.Option(help='Whose tokens are counted: "pocket", a folder or a Hub name.')] = "pocket",
+    split: Annotated[str | None, typer.Option(help="Of a set with splits; without it train or what begins so.")] = None,
+    config_name: Annotated[str | None, typer.Option(help="Configuration; without it main or the first.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Detect the form of a data set, check every row, and convert it.
 
-    Reads alpaca, ShareGPT, messages, prompt/completion, orca and Anthropic preferences, Glaive function calls, problems
-    and raw text; JSON, JSON lines, CSV and Parquet. A row that cannot be used is set aside with a reason, and kept in
-    OUT.set-aside.jsonl. The exit status is 0 only when at least one row is ready and all were accounted for.
+    Reads alpaca, ShareGPT, messages, prompt/completion, questions with answers, preferences in their public forms,
+    Glaive function calls, problems and raw text; JSON, JSON lines, CSV and Parquet. A row that cannot be used is set
+    aside with a reason, and kept in OUT.set-aside.jsonl. The exit status is 0 only when at least one row is ready and
+    all were accounted for.
     """
     from unsloth_course.commands.convert import convert
+    from unsloth_course.lesson.data.splits import Part
 
+    part = Part(split, config_name)
     with _beside(as_json):
         try:
-            found = convert.run(file, to, out, max_length, held_out, model, progress=True)
+            found = convert.run(file, to, out, max_length, held_out, model, progress=True, part=part)
         except KeyboardInterrupt:
             _complain("Stopped by Ctrl-C; nothing was written.")
             raise typer.Exit(INTERRUPTED) from None

@@ -17,7 +17,7 @@ from typing import Any
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.places import PACKAGE, REPOSITORY
-from unsloth_course.setup.pins import read_pins
+from unsloth_course.setup.pins import tested
 
 GPUS = ("T4", "L4", "A10G", "A100", "A100-80GB", "L40S", "H100", "H200")
 NAME = "unsloth-course"
@@ -52,10 +52,9 @@ def packages() -> tuple[list[str], list[str]]:
 
     Raises CourseError when there is no requirements.txt beside the package.
     """
-    path = REPOSITORY / "requirements.txt"
-    if not path.is_file():
-        raise CourseError(f"{path.name} is not beside the package; run this from a checkout of the course.")
-    pins = read_pins(path.read_text(encoding="utf-8"))
+    pins = tested()
+    if not pins.all:
+        raise CourseError("requirements.txt is not beside the package; run this from a checkout of the course.")
     packages, torch = pins.around_torch("cuda")
     return [*packages, *torch], list(pins.no_deps)
 

@@ -205,6 +205,12 @@ def test_the_server_is_asked_directly_though_a_proxy_is_set(monkeypatch, tmp_pat
             self.end_headers()
             self.wfile.write(b'{"eos_token": "<end>"}')
 
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'data: {"content": "sch\xc3\xb6"}\n\ndata: {"content": "n"}\n\ndata: [DONE]\n\n')
+
         def log_message(self, *_):
             pass
 
@@ -229,7 +235,7 @@ def test_the_server_is_asked_directly_though_a_proxy_is_set(monkeypatch, tmp_pat
         monkeypatch.setattr(llama, "free_port", lambda: server.server_port)
         (tmp_path / "model.gguf").touch()
         with llama.Llama(tmp_path / "model.gguf") as loaded:
-            assert loaded.stop_text() == "<end>"
+            assert loaded.stop_text() == "<end>" and list(loaded.stream("Wie?")) == ["schö", "n"]
             with pytest.raises(CourseError, match="refused /apply-template"):
                 loaded._ask("/apply-template")
         server.shutdown()

@@ -21,12 +21,11 @@ def with_parameters(notebook: NotebookNode, values: Mapping[str, str | int]) -> 
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    tagged = [
-        i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code" and lessons.has_tag(cell, "parameters")
-    ]
+    code = [number for number, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+    tagged = [number for number in code if lessons.has_tag(notebook.cells[number], "parameters")]
     if len(tagged) != 1:
         raise CourseError(f"The notebook has {len(tagged)} code cells tagged 'parameters'; it needs exactly one.")
-    missing = sorted(set(values) - assigned_names(notebook.cells[tagged[0]].source))
+    missing = sorted(set(values) - _assigned(notebook.cells[tagged[0]].source))
     if missing:
         raise CourseError(
             f"The cell tagged 'parameters' does not set {', '.join(missing)}, so a value given would be lost."
@@ -38,16 +37,10 @@ def with_parameters(notebook: NotebookNode, values: Mapping[str, str | int]) -> 
     return notebook
 
 
-def assigned_names(source: str) -> set[str]:
-    """Names that the top level of a piece of Python assigns; none when it does not parse."""
+def _assigned(source: str) -> set[str]:
+    """Names that a piece of Python assigns; none when it does not parse."""
     try:
-        body = ast.parse(source).body
+        nodes = ast.walk(ast.parse(source))
     except SyntaxError:
         return set()
-    targets = []
-    for statement in body:
-        if isinstance(statement, ast.Assign):
-            targets += statement.targets
-        elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
-            targets.append(statement.target)
-    return {node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)}
+    return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
