@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import chat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unsloth_course import memory
+from unsloth_course import data, memory, models, training
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.memory import Meter, Shape, fits, lora_parameters, meter, parameters, predict
 
@@ -195,105 +196,52 @@ def test_process_peak_is_at_least_what_is_resident():
     assert memory.process_peak() > block.nbytes
 
 
-# The pocket shape with random weights, trained by the real Unsloth and TRL.
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    if torch.cuda.is_available():
-        pytest.skip("these runs check Unsloth's CPU backend")
-    pytest.importorskip("unsloth")
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("pocket")
-    words = ["<unk>", "<|im_start|>", "<|im_end|>", *(f"w{i}" for i in range(POCKET.vocabulary - 3))]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<|im_end|>", pad_token="<|im_end|>"
-    )
-    fast.chat_template = (
-        "{% for message in messages %}<|im_start|> {{ message['role'] }} {{ message['content'] }} <|im_end|>\n"
-        "{% endfor %}"
-    )
-    fast.save_pretrained(folder)
-    torch.manual_seed(3407)
-    config = LlamaConfig(
-        hidden_size=POCKET.hidden,
-        num_hidden_layers=POCKET.layers,
-        num_attention_heads=POCKET.heads,
-        num_key_value_heads=POCKET.kv_heads,
-        intermediate_size=POCKET.intermediate,
-        vocab_size=POCKET.vocabulary,
-        tie_word_embeddings=True,
-        eos_token_id=2,
-        pad_token_id=2,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
-
-
-def rows(count: int) -> list[dict]:
-    """Chats of 28 to 48 tokens, six of them the template's."""
-    lengths = [22 + 20 * (i * 7 % count) // (count - 1) for i in range(count)]
-    content = [[" ".join(f"w{(i * 31 + j * 17) % 1000}" for j in range(n)) for n in (k // 2, k - k // 2)]
-               for i, k in enumerate(lengths)]  # fmt: skip
-    return [
-        {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
-        for question, answer in content
-    ]
-
-
-def train(
-    folder,
-    tmp_path,
-    *,
-    callbacks,
-    micro_batch=16,
-    full=False,
-    dtype=torch.float32,
-    accumulation=1,
-    checkpointing=False,
-    mixed=False,
-):
-    from unsloth import FastLanguageModel
-
-    # isort: split
-    from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
-
-    knobs = {"dtype": dtype, "load_in_4bit": False, "full_finetuning": full}
-    knobs["use_gradient_checkpointing"] = checkpointing
-    model, tokenizer = FastLanguageModel.from_pretrained(str(folder), max_seq_length=128, **knobs)
-    if not full:
-        model = FastLanguageModel.get_peft_model(
-            model, r=16, target_modules=TARGETS, lora_alpha=16, use_gradient_checkpointing=False
-        )
-    steps = 6
-    args = SFTConfig(
-        output_dir=str(tmp_path),
-        per_device_train_batch_size=micro_batch,
-        gradient_accumulation_steps=accumulation,
-        max_steps=steps,
-        learning_rate=1e-3,
-        bf16=mixed or dtype == torch.bfloat16,
-        gradient_checkpointing=checkpointing,
-        logging_steps=1,
-        warmup_steps=0,
-        report_to="none",
-        save_strategy="no",
-        disable_tqdm=True,
-    )
-    dataset = Dataset.from_list(rows(steps * micro_batch * accumulation))
-    trainer = SFTTrainer(model=model, args=args, train_dataset=dataset, processing_class=tokenizer, callbacks=callbacks)
-    trainer.train()
-    longest = max(len(row["input_ids"]) for row in trainer.train_dataset)
-    return trainer, longest, [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+# Real trainings of the bundled model
 
 
 @pytest.fixture
-def bfloat16(request, monkeypatch, folder):
+def train(load, machine, tmp_path):
+    """Six steps of a training: the trainer, the tokens of its longest row, and its losses."""
+    if torch.cuda.is_available():
+        pytest.skip("these runs check Unsloth's CPU backend")
+    from unsloth import FastLanguageModel
+
+    def run(
+        meter=None, full=False, dtype=torch.float32, checkpointing=False, micro_batch=16, accumulation=1, bf16=False
+    ):
+        knobs = {"dtype": dtype, "load_in_4bit": False, "full_finetuning": full}
+        knobs["use_gradient_checkpointing"] = checkpointing
+        model, tokenizer = FastLanguageModel.from_pretrained(models.folder("pocket"), max_seq_length=128, **knobs)
+        if not full:
+            model = FastLanguageModel.get_peft_model(
+                model, r=16, target_modules=TARGETS, lora_alpha=16, use_gradient_checkpointing=False
+            )
+        rows = data.sources.instructions("pocket", train=6 * micro_batch * accumulation, held_out=1, seed=3407)[0]
+        trainer = training.supervised_trainer(
+            model,
+            tokenizer,
+            chat(rows),
+            machine,
+            steps=6,
+            learning_rate=1e-3,
+            seed=3407,
+            out=tmp_path,
+            callbacks=[meter] if meter else [],
+            per_device_train_batch_size=micro_batch,
+            gradient_accumulation_steps=accumulation,
+            gradient_checkpointing=checkpointing,
+            bf16=bf16 or dtype == torch.bfloat16,
+            logging_steps=1,
+        )
+        trainer.train()
+        longest = max(len(row["input_ids"]) for row in trainer.train_dataset)
+        return trainer, longest, [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+    return run
+
+
+@pytest.fixture
+def bfloat16(request, monkeypatch, load):
     """What Unsloth takes the processor for: "" as it is, "0" without bfloat16, where it multiplies in 32 bits."""
     from unsloth_zoo.cpu.runtime import cpu_bf16_supported
 
@@ -308,12 +256,10 @@ def bfloat16(request, monkeypatch, folder):
     [("lora", "float32", 1, ""), ("lora", "bfloat16", 2, ""), ("lora", "bfloat16", 2, "0"), ("full", "float32", 2, "")],
     indirect=["bfloat16"],
 )
-def test_prediction_is_within_20_percent_of_the_measurement(folder, tmp_path, method, dtype, accumulation, bfloat16):
+def test_prediction_is_within_20_percent_of_the_measurement(train, method, dtype, accumulation, bfloat16):
     meter = Meter()
     knobs = {"micro_batch": 16, "accumulation": accumulation}
-    trainer, longest, _ = train(
-        folder, tmp_path, callbacks=[meter], full=method == "full", dtype=getattr(torch, dtype), **knobs
-    )
+    trainer, longest, _ = train(meter, method == "full", getattr(torch, dtype), **knobs)
     predicted = predict(Shape.of(trainer.model), method=method, length=longest, dtype=dtype, **knobs)
     assert sum(meter.parts.values()) == meter.peak_bytes
     assert predicted.total == pytest.approx(meter.peak_bytes, rel=0.2)
@@ -324,24 +270,22 @@ def test_prediction_is_within_20_percent_of_the_measurement(folder, tmp_path, me
     assert meter.process_peak_bytes > meter.peak_bytes
 
 
-def test_float32_weights_with_products_in_bfloat16_are_predicted(folder, tmp_path):
+def test_float32_weights_with_products_in_bfloat16_are_predicted(train):
     """As `float32_mixed_precision=True` trains on a GPU; without bfloat16 the processor multiplies in 32 bits."""
     meter = Meter()
-    trainer, longest, _ = train(folder, tmp_path, callbacks=[meter], full=True, mixed=True)
+    trainer, longest, _ = train(meter, full=True, bf16=True)
     how = {"micro_batch": 16, "length": longest, "autocast": trainer.args.bf16}
     predicted = predict(Shape.of(trainer.model), method="full", **how)
     assert predicted.parts["activations"] == pytest.approx(meter.parts["activations"], rel=0.2)
     assert predicted.total == pytest.approx(meter.peak_bytes, rel=0.2)
 
 
-def test_checkpointing_saves_what_is_predicted(folder, tmp_path):
+def test_checkpointing_saves_what_is_predicted(train):
     """Off and on, both within 20 %; the lesson on full fine-tuning measures the same on larger batches."""
     peaks = {}
     for on in (False, True):
         meter = Meter()
-        trainer, longest, losses = train(
-            folder, tmp_path, callbacks=[meter], full=True, micro_batch=48, checkpointing=on
-        )
+        trainer, longest, losses = train(meter, full=True, micro_batch=48, checkpointing=on)
         predicted = predict(Shape.of(trainer.model), method="full", micro_batch=48, length=longest, checkpointing=on)
         assert predicted.total == pytest.approx(meter.peak_bytes, rel=0.2)
         peaks[on] = meter.peak_bytes, losses
@@ -349,10 +293,10 @@ def test_checkpointing_saves_what_is_predicted(folder, tmp_path):
     assert peaks[True][1] == pytest.approx(peaks[False][1], abs=1e-3)  # the same numbers, computed twice
 
 
-def test_the_meter_changes_no_loss_and_leaves_nothing_behind(folder, tmp_path):
+def test_the_meter_changes_no_loss_and_leaves_nothing_behind(train):
     meter = Meter()
-    trainer, _, measured = train(folder, tmp_path, callbacks=[meter], micro_batch=4)
-    _, _, plain = train(folder, tmp_path, callbacks=[], micro_batch=4)
+    trainer, _, measured = train(meter, micro_batch=4)
+    _, _, plain = train(micro_batch=4)
     assert measured == plain and len(measured) == 6
     assert not trainer.model._forward_pre_hooks
 
