@@ -71,6 +71,9 @@ class Options:
     ] = None
     max_samples: Annotated[Count | None, Help("The most rows to learn from.")] = None
     held_out: Annotated[Count | None, Help("Rows kept for testing.")] = None
+    test_data: Annotated[Text | None, Help("Rows to test on, in place of some of --data.")] = None
+    split: Annotated[Text | None, Help("Split of --data to learn from; without it train or what begins so.")] = None
+    config_name: Annotated[Text | None, Help("Configuration of --data; without it main or the first.")] = None
     steps: Annotated[Count | None, Help("Updates; without it the lesson's.")] = None
     epochs: Annotated[Passes | None, Help("Passes over the rows, in place of --steps.")] = None
     learning_rate: Annotated[Rate | None, Help("Without it the lesson's.")] = None

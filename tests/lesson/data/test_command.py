@@ -381,12 +381,13 @@ def test_csv_rows_that_cannot_be_read_are_set_aside(tmp_path):
     )
 
 
-def test_a_quote_that_is_never_closed_takes_rows_with_it_and_says_which(tmp_path):
+def test_a_quote_that_is_never_closed_takes_its_own_line_and_no_other(tmp_path):
     (tmp_path / "a.csv").write_bytes(b'instruction,output\na,b\n"c,d\ne,f\ng,h\n')
     report = convert.run(str(tmp_path / "a.csv"))
     assert [(row.row, row.reason) for row in report.set_aside] == [
-        (2, "lines 3 to 5: the CSV is broken (unexpected end of data)")
+        (2, "line 3: the CSV is broken (unexpected end of data)")
     ]
+    assert (report.rows, report.converted) == (4, 3)
 
 
 @pytest.mark.parametrize(

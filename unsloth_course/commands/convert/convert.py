@@ -17,6 +17,7 @@ from unsloth_course.commands.convert.report import Report, Template
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import chat, detect, documents, files, pairs, reading
 from unsloth_course.lesson.data.rows import Aside, Broken, Row, SetAside, key_of
+from unsloth_course.lesson.data.splits import WHOLE, Part
 from unsloth_course.lesson.profile import POCKET
 
 TARGETS = ("instruction", "chat", "preference", "function-calling", "problems", "text")
@@ -66,6 +67,7 @@ def run(
     held_out: str | None = None,
     model: str = POCKET,
     progress: bool = False,
+    part: Part = WHOLE,
 ) -> Report:
     """Detects the form of a data set, checks each row and, with `out`, writes it converted.
 
@@ -78,6 +80,7 @@ def run(
         held_out: a file of the rows kept for testing; rows that ask what these ask are counted.
         model: whose tokenizer and chat template count the tokens: "pocket", a folder or a Hub name.
         progress: show a count of the rows on stderr.
+        part: which split and configuration, of a folder or Hub data set with such.
 
     Where every row was set aside, the report says so (`converted` is 0), and only the side file is written.
 
@@ -87,7 +90,7 @@ def run(
     if to is not None and to not in TARGETS:
         raise CourseError(f"There is no form {to!r} to convert to. Choose one of {', '.join(TARGETS)}.")
     path = None if out is None else _checked_out(Path(os.path.expanduser(out)), source, held_out)
-    form, rows = reading.opened(source, SHAPES.get(to, to))
+    form, rows, note = reading.opened(source, SHAPES.get(to, to), part=part)
     target = to or form.target
     convert = conversion(form, target)
     if convert is None:
@@ -98,12 +101,13 @@ def run(
         )
     template = Template(model)
     in_folder = documents.is_folder(Path(os.path.expanduser(source)))
-    report = Report(form.name, target, max_length, _held_out(held_out), in_folder)
+    report = Report(form.name, target, max_length, _held_out(held_out), in_folder, note)
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(_Output(path)) if path else None
         bar = stack.enter_context(_counting(progress))
         for row in rows:
             report.rows += 1
+            report.per_file[row.file] += 1
             if bar and not report.rows % BATCH_ROWS:
                 bar(report.rows)
             _one(row, form, convert, report, output)
@@ -146,7 +150,7 @@ def _held_out(source: str | None) -> dict[str, int] | None:
     """The questions of the held-out file, in any form, by key, with the number of the first row that asks."""
     if source is None:
         return None
-    form, rows = reading.opened(source)
+    form, rows, _ = reading.opened(source)
     found: dict[str, int] = {}
     for row in rows:
         with contextlib.suppress(Aside):  # what cannot be read asks nothing

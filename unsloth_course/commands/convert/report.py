@@ -136,7 +136,8 @@ def _tokenizer(model: str) -> Any:
 class Report:
     """What is known so far of a data set; `as_dict` is what `--json` prints.
 
-    format, target: of the rows, and what they were converted to. in_folder: they are in the files of one. columns:
+    format, target: of the rows, and what they were converted to. in_folder: they are in the files of one. split: the
+    sentence on the split that was read. per_file: rows by the file that they are in. columns:
     those that were found; written: those of the converted rows. rows: read; each was converted or set aside. held_out:
     the questions of a held-out file by `key_of`, with the number of the row that asks. said: by what there is to say of
     rows, such as a turn that was left out, their number and the first of them.
@@ -147,6 +148,8 @@ class Report:
     max_length: int
     held_out: dict[str, int] | None = None
     in_folder: bool = False
+    split: str = ""
+    per_file: Counter[str] = field(default_factory=Counter)
     columns: dict[str, None] = field(default_factory=dict)
     written: dict[str, None] = field(default_factory=dict)
     said: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -247,6 +250,8 @@ class Report:
             "format": self.format,
             "to": self.target,
             "rows": self.rows,
+            "rows_of_files": dict(self.per_file),
+            "split": self.split,
             "converted": self.converted,
             "set_aside": [{"file": row.file, "row": row.row, "reason": row.reason} for row in self.set_aside],
             "columns": list(self.columns),
@@ -273,6 +278,9 @@ class Report:
             f"form: {self.format}, to: {self.target}, columns: {listed(self.columns)}",
             f"rows: {self.rows:,}, converted: {self.converted:,}, set aside: {len(self.set_aside):,}",
         ]
+        if self.in_folder:
+            lines += [f"  {count:,} in {file}" for file, count in self.per_file.most_common(EXAMPLES)]
+        lines += [self.split] * bool(self.split)
         reasons = Counter(_kind(row.reason) for row in self.set_aside).most_common(8)
         first = {}
         for row in self.set_aside:

@@ -10,26 +10,37 @@ if TYPE_CHECKING:
 from unsloth_course.commands.finetune.tasks import Conversations, Instructions, Pairs, Problems, Task, Text
 
 
-def supervised(machine: "Profile", train: int, held_out: int, seed: int) -> Task:
+def supervised(
+    machine: "Profile", train: int, held_out: int, seed: int, where: sources.Where = sources.AS_IT_IS
+) -> Task:
     """The task of full, LoRA and QLoRA."""
-    if sources.kind(machine.data) in (POCKET, ENGLISH, "instruction", "problems"):
-        return Instructions(machine, *sources.instructions(machine.data, train, held_out, seed))
-    return Conversations(machine, *sources.conversations(machine.data, train, held_out, seed))
+    if sources.kind(machine.data, where.part) in (POCKET, ENGLISH, "instruction", "problems"):
+        return Instructions(machine, *sources.instructions(machine.data, train, held_out, seed, where))
+    return Conversations(machine, *sources.conversations(machine.data, train, held_out, seed, where))
 
 
-def preferences(machine: "Profile", train: int, held_out: int, seed: int, beta: float = 0.1) -> Task:
+def preferences(
+    machine: "Profile", train: int, held_out: int, seed: int, where: sources.Where = sources.AS_IT_IS, beta: float = 0.1
+) -> Task:
     """The task of DPO. beta: that of the training, for the margin."""
-    return Pairs(machine, *sources.preferences(machine.data, train, held_out, seed), beta=beta)
+    return Pairs(machine, *sources.preferences(machine.data, train, held_out, seed, where), beta=beta)
 
 
-def problems(machine: "Profile", train: int, held_out: int, seed: int, completion: int = 64) -> Task:
+def problems(
+    machine: "Profile",
+    train: int,
+    held_out: int,
+    seed: int,
+    where: sources.Where = sources.AS_IT_IS,
+    completion: int = 64,
+) -> Task:
     """The task of GRPO. completion: tokens of the longest answer."""
-    return Problems(machine, *sources.problems(machine.data, train, held_out, seed), completion=completion)
+    return Problems(machine, *sources.problems(machine.data, train, held_out, seed, where), completion=completion)
 
 
-def text(machine: "Profile", train: int, held_out: int, seed: int) -> Task:
+def text(machine: "Profile", train: int, held_out: int, seed: int, where: sources.Where = sources.AS_IT_IS) -> Task:
     """The task of continued pretraining."""
-    found = sources.corpus(machine.data, train, held_out, seed)
+    found = sources.corpus(machine.data, train, held_out, seed, where)
     model = POCKET if machine.bundled else machine.model  # whose general text is the small world's
     general, stories = sources.general_text(model, 6 * min(train, 600), held_out, seed)
     return Text(machine, *found, general=general["text"], stories=stories["text"])

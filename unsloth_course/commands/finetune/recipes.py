@@ -16,6 +16,8 @@ from unsloth_course.commands.finetune import making, tasks
 from unsloth_course.commands.options import Options
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import data, models, training
+from unsloth_course.lesson.data import sources
+from unsloth_course.lesson.data.splits import Part
 from unsloth_course.lesson.profile import POCKET
 
 STEPS = {"lora": (200, 120), "full": (200, 120), "dpo": (80, 120), "grpo": (28, 80)}
@@ -129,8 +131,9 @@ class Recipe:
     def task(self) -> tasks.Task:
         """The rows, and what is measured on them."""
         more = {"grpo": {"completion": self.completion}, "dpo": {"beta": self.beta}}.get(self.lesson, {})
+        where = sources.Where(Part(self.options.split, self.options.config_name), self.options.test_data)
         return making.MAKE[self.options.method](
-            self.machine, self.wanted_rows(), self.held_out, self.options.seed, **more
+            self.machine, self.wanted_rows(), self.held_out, self.options.seed, where, **more
         )
 
     def steps(self, rows: int) -> int:

@@ -10,7 +10,7 @@ system text, turns before, and the functions that the model may call.
 import ast
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from unsloth_course.lesson.data.rows import (
@@ -37,6 +37,7 @@ TOOLS = ("tools", "functions")
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 BESIDE = (SYSTEM, HISTORY, TOOLS)
 """What a row may hold beside its turns; of each the first column that a row has."""
+_MEDIA, _TOOLS = frozenset(MEDIA), frozenset(TOOLS)
 _ANY_BESIDE = frozenset((*SYSTEM, *HISTORY, *TOOLS, *MEDIA))
 CALLING = ("function_call", "functioncall", "tool_call")
 """Roles whose turn is a call of the assistant's, written as JSON."""
@@ -47,6 +48,7 @@ _SPOKEN_BY = {
     "tool": ("function", "function_response", "tool_response", "tool_result", "observation", "ipython"),
 }
 _ROLE_OF = {name: role for role, names in _SPOKEN_BY.items() for name in (role, *names)}
+_PLAIN_ROLES = {name: role for name, role in _ROLE_OF.items() if name not in CALLING}
 _KEYS = (("role", "content"), ("from", "value"))
 OF_RESULTS = ("name", "tool_call_id")
 REASONING = ("reasoning_content", "thinking", "reasoning")
@@ -66,9 +68,8 @@ class Conversation(list):
     """Turns, with `tools`: the functions that the model may call, as OpenAI's interface writes them; and `said`: what
     there is to say of the row, such as a turn that was left out."""
 
-    def __init__(self, turns: Iterable[dict[str, Any]], tools: Iterable[Any] = (), said: Iterable[str] = ()) -> None:
-        super().__init__(turns)
-        self.tools, self.said = list(tools), tuple(said)
+    tools: Sequence[Any] = ()
+    said: tuple[str, ...] = ()
 
 
 def role_of(said: Any) -> str | None:
@@ -88,7 +89,10 @@ def words(turns: Iterable[dict[str, Any]]) -> str:
 
 def question(turns: Turns) -> str:
     """All that the last answer is asked with: every turn before it, in one text."""
-    return words(turns[: max(n for n, item in enumerate(turns) if item["role"] == "assistant")])
+    last = len(turns) - 1
+    while turns[last]["role"] != "assistant":
+        last -= 1
+    return words(turns[:last])
 
 
 def read_turns(row: Row, tokens: Iterable[str] = CONTROL_TOKENS) -> Conversation:
@@ -154,7 +158,7 @@ def from_text(text: str) -> Any:
 
 def are_turns(value: Any) -> bool:
     """Whether this is a list, or a turn that stands alone."""
-    return isinstance(value, list) or (isinstance(value, Mapping) and not {"role", "from"}.isdisjoint(value))
+    return isinstance(value, list) or (isinstance(value, dict) and ("role" in value or "from" in value))
 
 
 def turns_of(value: Any, column: str) -> Turns:
@@ -166,8 +170,12 @@ def turns_of(value: Any, column: str) -> Turns:
 
 
 def _turn_of(column: str, number: int, item: Any) -> dict[str, Any]:
-    if type(item) is dict and len(item) == 2 and item.get("role") in ROLES and type(item.get("content")) is str:
-        return item
+    if type(item) is dict and len(item) == 2:  # as most are
+        if item.get("role") in ROLES and type(item.get("content")) is str:
+            return item
+        said = item.get("from")
+        if type(said) is str and said in _PLAIN_ROLES and type(item.get("value")) is str:
+            return {"role": _PLAIN_ROLES[said], "content": item["value"]}
     place = f"column {quoted(column)}: turn {number}"
     if not isinstance(item, Mapping):
         raise Aside(f"{place} is {kind(item)}, not an object")
@@ -268,21 +276,21 @@ def in_words(item: dict[str, Any]) -> dict[str, Any]:
 # What stands beside the turns
 
 
-def beside(row: Row, turns: Turns, column: str) -> Conversation:
-    """The turns with what the row holds beside them: its system text first, its history, its tools.
+def beside(row: Row, turns: Turns, column: str, system: str | None = None) -> Conversation:
+    """The turns with what the row holds beside them: its system text first (or `system`), its history, its tools.
 
     Raises Aside for pictures and the like, for tools that cannot be read, and where two system texts differ.
     """
-    values = row.values
+    found, values = Conversation(turns), row.values
     if _ANY_BESIDE.isdisjoint(values):
-        return Conversation(turns)
-    for name in MEDIA:
-        if values.get(name):
-            raise Aside(f"column {quoted(name)} holds what is no text, and only text can be read")
-    tools = _tools(row, present(row, TOOLS))
-    before = _history(row)
-    system = text_of(row, present(row, SYSTEM))
-    if system.strip():
+        return found
+    if media := next((name for name in _MEDIA.intersection(values) if values[name]), None):
+        raise Aside(f"column {quoted(media)} holds what is no text, and only text can be read")
+    if not _TOOLS.isdisjoint(values):
+        found.tools = _tools(row, present(row, TOOLS))
+    before = _history(row) if "history" in values else []
+    system = text_of(row, present(row, SYSTEM)) if system is None else system
+    if system and not system.isspace():
         first = next((item for item in (*before, *turns) if item["role"] == "system"), None)
         if first is None:
             before.insert(0, turn("system", system))
@@ -290,7 +298,8 @@ def beside(row: Row, turns: Turns, column: str) -> Conversation:
             raise Aside(
                 f"column {quoted(present(row, SYSTEM))} and the turns in {quoted(column)} hold two system texts"
             )
-    return Conversation([*before, *turns], tools)
+    found[:0] = before
+    return found
 
 
 def holds_beside(row: Row) -> str | None:
@@ -336,7 +345,7 @@ def _tools(row: Row, column: str) -> list[dict[str, Any]]:
 # What can be learned from
 
 
-def whole(row: Row, turns: Turns, tokens: Iterable[str], column: str) -> Conversation:
+def whole(row: Row, turns: Turns, tokens: Iterable[str], column: str, system: str | None = None) -> Conversation:
     """The conversation of a row with what stands beside its turns, checked.
 
     It may begin with a system turn, which may be empty; then the user speaks, and the assistant last. A first turn of
@@ -344,7 +353,7 @@ def whole(row: Row, turns: Turns, tokens: Iterable[str], column: str) -> Convers
     learn from, for a turn that is empty, holds a control token, is no valid Unicode, or has a picture in it, and for a
     call of a function that is not among the tools.
     """
-    found = beside(row, turns, column)
+    found = beside(row, turns, column, system)
     check(found, tokens, column)
     return found
 
@@ -354,7 +363,7 @@ def check(turns: Conversation, tokens: Iterable[str], column: str) -> None:
     place = f"column {quoted(column)}"
     if not turns:
         raise Aside(f"{place} is empty")
-    look_at(turns, [f"{column}, turn {number}" for number in range(1, len(turns) + 1)], tokens)
+    look_at(turns, lambda number: f"{column}, turn {number}", tokens)
     if turns.tools and (reason := useless({"tools": json.dumps(turns.tools, ensure_ascii=False)}, tokens)):
         raise Aside(reason)
     roles = [item["role"] for item in turns]
@@ -372,6 +381,8 @@ def check(turns: Conversation, tokens: Iterable[str], column: str) -> None:
     if roles.index("user") > begins:
         del turns[begins : roles.index("user")]
         turns.said += (FIRST,)
+    if not turns.tools and all(len(item) == 2 for item in turns):
+        return
     if all(item.get("weight") == 0 for item in turns if item["role"] == "assistant"):
         raise Aside(f"{place}: every turn of the assistant has the weight 0, so there is nothing to learn")
     called = [call["function"]["name"] for item in turns for call in item.get("tool_calls", ())]
@@ -382,8 +393,10 @@ def check(turns: Conversation, tokens: Iterable[str], column: str) -> None:
         raise Aside(f"{place}: the function {quoted(unknown[0])} is called, which is not among the row's tools")
 
 
-def look_at(turns: Iterable[dict[str, Any]], places: list[str], tokens: Iterable[str]) -> None:
-    """Raises Aside for a turn, by its place, that is empty, holds a control token or a picture, or is no Unicode.
+def look_at(turns: Iterable[dict[str, Any]], place_of: Callable[[int], str], tokens: Iterable[str]) -> None:
+    """Raises Aside for a turn that is empty, holds a control token or a picture, or is no Unicode.
+
+    place_of: what its place is called, by its number from 1.
 
     A system turn may be empty: that keeps a template from writing its own.
     """
@@ -392,7 +405,8 @@ def look_at(turns: Iterable[dict[str, Any]], places: list[str], tokens: Iterable
     # All of it is looked at in one go, which most conversations pass; turn by turn only to say what is amiss.
     if all(map(str.strip, texts)) and "<image>" not in whole and not useless({"": whole}, tokens):
         return
-    for item, place, text in zip(turns, places, texts, strict=True):
+    for number, (item, text) in enumerate(zip(turns, texts, strict=True), 1):
+        place = place_of(number)
         if reason := useless({place: text}, tokens, optional=(place,) * (item["role"] == "system")):
             raise Aside(reason)
         if item["role"] == "user" and "<image>" in text:

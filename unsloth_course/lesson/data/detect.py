@@ -88,7 +88,7 @@ def prepared(row: Row, renames: Mapping[str, str] = {}) -> Row:
     values = {renames.get(column, column): value for column, value in row.values.items()} if renames else row.values
     changed = {}
     for column, value in values.items():
-        if type(value) is str and (value[:1] == "[" or value[:1].isspace()) and column in _TURNS:
+        if column in _TURNS and type(value) is str and (value[:1] == "[" or value[:1].isspace()):
             found = chat.unpacked(value, column)
             if found is not value:
                 changed[column] = found

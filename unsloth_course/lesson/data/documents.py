@@ -1,14 +1,16 @@
 """Documents, each of which is one text, and the files of a folder with the reasons to leave some of them out."""
 
+import gzip
 import os
 import stat
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data.rows import Row
 
-DOCUMENTS = (".txt", ".md", ".py")
+DOCUMENTS = (".txt", ".md", ".py", ".txt.gz")
 MAX_FILE_BYTES = 64 * 2**20
 """A document above this is set aside: it is a dump rather than a text, and all of it would be held in memory."""
 
@@ -19,8 +21,11 @@ def read(path: Path, file: str) -> Iterator[Row]:
     file: what messages call it. Raises CourseError with the file, and the position of the byte that is amiss, for what
     is too large, binary, or in another encoding; OSError where it cannot be read.
     """
-    with open(path, "rb") as stream:
-        raw = stream.read(MAX_FILE_BYTES + 1)
+    try:
+        with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as stream:
+            raw = stream.read(MAX_FILE_BYTES + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise CourseError(f"{file} is not a whole gzip file. Download or pack it again.") from None
     if len(raw) > MAX_FILE_BYTES:
         size, limit = (f"{count / 2**20:,.0f} MiB" for count in (path.stat().st_size, MAX_FILE_BYTES))
         raise CourseError(f"{file}: it has {size}, and the limit is {limit}. Cut it into several files.")

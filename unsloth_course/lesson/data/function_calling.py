@@ -39,7 +39,7 @@ def read(row: Row, tokens: Iterable[str] = CONTROL_TOKENS) -> Conversation:
     if turns is None:
         raise Aside("column 'chat' does not begin with a turn (USER:)")
     system = text_of(row, "system").strip().removeprefix("SYSTEM:").strip()
-    return chat.whole(row._replace(values={**row.values, "system": system}), turns, tokens, "chat")
+    return chat.whole(row, turns, tokens, "chat", system)
 
 
 def spoken(text: str) -> Turns | None:

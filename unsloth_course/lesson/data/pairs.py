@@ -5,9 +5,9 @@ The prompt may be text (`prompt`, `question`, `instruction` with `input`), turns
 a turn, or a conversation that ends in it.
 """
 
-import itertools
+import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from unsloth_course.core.errors import CourseError
@@ -22,6 +22,8 @@ PROMPTS = ("prompt", "question", "query", "instruction", *chat.COLUMNS, "input")
 """Where a row may keep its prompt; without any of them it stands in front of the answers."""
 CHOSEN = ("chosen", "chosen_messages", "preferred_output")
 REJECTED = ("rejected", "rejected_messages", "non_preferred_output")
+BESIDE = ("tool_calls", "reasoning_content")
+"""What makes two answers different that say the same."""
 SAME = "'chosen' and 'rejected' are the same"
 _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 _SPEAKER = re.compile(r"\n\n(Human|Assistant):")
@@ -60,17 +62,18 @@ def read(row: Row, tokens: Iterable[str]) -> Pair:
         check_columns(row, PROMPTS[:4], optional=PROMPTS[:4])  # refuses what is misspelt only
         prompt, *answers = _nested(row, names)
     else:
-        check_columns(row, chat.SYSTEM[:1], optional=chat.SYSTEM)
+        if column == "question":
+            check_columns(row, chat.SYSTEM[:1], optional=chat.SYSTEM)
         prompt, *answers = _with_prompt(_prompt(row, column), names, [_text_or_turns(row, name) for name in names])
     inside = row.values.get(column)
-    if isinstance(inside, Mapping) and inside.get("tools"):
+    if isinstance(inside, dict) and inside.get("tools"):
         row = row._replace(values={**row.values, "tools": inside["tools"]})
     return check(Pair(chat.beside(row, prompt, column), *answers, column), tuple(tokens))
 
 
 def _prompt(row: Row, column: str) -> Turns:
     value = row.values[column]
-    if isinstance(value, Mapping) and "messages" in value:
+    if isinstance(value, dict) and "messages" in value:
         return chat.turns_of(value["messages"], column)
     if column in (*chat.COLUMNS, "prompt") and chat.are_turns(value):
         return chat.turns_of(value, column)
@@ -85,6 +88,8 @@ def _with_prompt(prompt: Turns, names: tuple[str, str], answers: list[str | Turn
         front, last = ([], chat.turn("assistant", answer)) if isinstance(answer, str) else _parted(name, answer)
         fronts.append(front)
         alone.append(last)
+    if fronts == [[], []]:
+        return prompt, *alone
     front = max(fronts, key=len)
     for name, other in zip(names, fronts, strict=True):
         if other and other != front:
@@ -170,20 +175,23 @@ def check(pair: Pair, tokens: tuple[str, ...]) -> Pair:
     """The same pair. Raises Aside when nothing can be learned from it."""
     if not pair.prompt:
         raise Aside(f"column {quoted(pair.column)} " + ("has no prompt" if pair.column == CHOSEN[0] else "is empty"))
-    single = [turn["role"] for turn in pair.prompt] in (["user"], ["system", "user"])
-    places = [
-        pair.column if single and turn["role"] == "user" else "system" if single else f"{pair.column}, turn {number}"
-        for number, turn in enumerate(pair.prompt, 1)
-    ]
-    chat.look_at([*pair.prompt, pair.chosen, pair.rejected], [*places, *ANSWERS], tokens)
-    for number, (before, turn) in enumerate(itertools.pairwise(pair.prompt), 2):
-        if turn["role"] == "tool" and before["role"] in ("system", "user"):
+    chat.look_at([*pair.prompt, pair.chosen, pair.rejected], functools.partial(_place, pair), tokens)
+    for number, turn in enumerate(pair.prompt[1:], 2):
+        if turn["role"] == "tool" and pair.prompt[number - 2]["role"] in ("system", "user"):
             raise Aside(f"column {quoted(pair.column)}: turn {number} has the role 'tool', and nothing was called")
     if pair.prompt[-1]["role"] not in ("user", "tool"):
         raise Aside(f"column {quoted(pair.column)}: the prompt does not end in a turn of the user")
-    chosen, rejected = ({**chat.in_words(turn), "weight": None} for turn in (pair.chosen, pair.rejected))
-    if {key: str(value).strip() for key, value in chosen.items()} == {
-        key: str(value).strip() for key, value in rejected.items()
-    }:
+    one, other = pair.chosen, pair.rejected
+    if one["content"].strip() == other["content"].strip() and all(one.get(key) == other.get(key) for key in BESIDE):
         raise Aside(SAME)
     return pair
+
+
+def _place(pair: Pair, number: int) -> str:
+    """What the place of a turn of the prompt, or behind it of an answer, is called."""
+    roles = [turn["role"] for turn in pair.prompt]
+    if number > len(roles):
+        return ANSWERS[number - len(roles) - 1]
+    if roles not in (["user"], ["system", "user"]):
+        return f"{pair.column}, turn {number}"
+    return pair.column if roles[number - 1] == "user" else "system"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import chat, detect, documents, pairs, shapes, tables, templates
+from unsloth_course.lesson.data import chat, detect, documents, pairs, shapes, splits, tables, templates
 from unsloth_course.lesson.data.files import Source, rows_in_memory
 from unsloth_course.lesson.data.rows import (
     CONTROL_TOKENS,
@@ -26,6 +26,7 @@ from unsloth_course.lesson.data.rows import (
     nothing_left,
     without_place,
 )
+from unsloth_course.lesson.data.splits import WHOLE, Part
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -37,19 +38,26 @@ Shaped = Callable[[Any], Any]
 
 
 class Opened(NamedTuple):
-    """The form of a data set, and its rows, from the first."""
+    """The form of a data set, its rows, from the first, and the sentence on which of its splits they are, if any."""
 
     form: detect.Form
     rows: Iterator[Row | Broken]
+    note: str = ""
 
 
-def opened(source: Source, shape: str | None = None, name: str | None = None, column: str | None = None) -> Opened:
+def opened(
+    source: Source,
+    shape: str | None = None,
+    name: str | None = None,
+    column: str | None = None,
+    part: Part = WHOLE,
+) -> Opened:
     """Tells the form of a data set from its first 200 rows; nothing more is read yet.
 
     source: a file, a folder or a name on the Hub; or rows in memory, which messages call `name`. shape: what the rows
     are wanted for, which decides where they could be read in more than one way. A folder is one of raw text, unless it
     has files of rows (JSON, JSON lines, CSV, Parquet) in another form: then these are read. column: the rows are raw
-    text, which stands in this one.
+    text, which stands in this one. part: of a folder or a Hub data set with splits, those to read.
 
     Raises CourseError as `tables.stream` and `rows_in_memory` do, for an empty name, and for rows in no form that is
     known.
@@ -64,12 +72,31 @@ def opened(source: Source, shape: str | None = None, name: str | None = None, co
     source = os.fspath(source)
     if not source.strip():
         raise CourseError("The name of the data is empty (a variable that is not set?); name a file or a folder.")
+    files, note = _files(source, part, shape)
     if not documents.is_folder(Path(os.path.expanduser(source))):
-        return _told(tables.stream(source), source, shape, form)
-    found = _form_of_files(source, shape) if shape != "text" else None
+        return _told(tables.stream(source, files=files), source, shape, form)._replace(note=note)
+    found = _form_of_files(source, shape, files) if shape != "text" else None
     if found is not None:
-        return Opened(found, tables.stream(source, tables.ROWS))
-    return Opened(form or detect.FORMS["text"], tables.stream(source))
+        return Opened(found, tables.stream(source, tables.ROWS, files), note)
+    return Opened(form or detect.FORMS["text"], tables.stream(source, files=files), note)
+
+
+def _files(source: str, part: Part, shape: str | None) -> tuple[list[str] | None, str]:
+    found = tables.parts(source)
+    if found:
+        return splits.chosen(found, part, shape, source)
+    if part != WHOLE:
+        raise CourseError(
+            f"{source} has no splits that the names of its files tell; leave --split and --config-name out."
+        )
+    return None, ""
+
+
+def tests_beside(source: str, part: Part, shape: str) -> Part | None:
+    """The part of a folder or Hub data set that its makers test on, or None where there is none."""
+    found = tables.parts(source) if part.split is None else {}
+    tests = part._replace(tests=True)
+    return tests if found and splits.chosen(found, tests, shape, source)[0] else None
 
 
 def _told(rows: Iterator[Row | Broken], source: str, shape: str | None, form: detect.Form | None) -> Opened:
@@ -87,19 +114,19 @@ def _form(first: list[Row | Broken], source: str, shape: str | None = None) -> d
     return detect.form(whole, source, shape)
 
 
-def form(source: str) -> detect.Form:
+def form(source: str, part: Part = WHOLE) -> detect.Form:
     """The form of a file, a folder or a data set on the Hub, of which only the first rows are fetched.
 
     Raises CourseError as `opened` does.
     """
-    if tables.on_the_hub(source):
+    if tables.on_the_hub(source) and part == WHOLE:
         return _form(tables.first_rows(source, LOOKED_AT), source)
-    return opened(source).form
+    return opened(source, part=part).form
 
 
-def _form_of_files(folder: str, shape: str | None) -> detect.Form | None:
+def _form_of_files(folder: str, shape: str | None, files: list[str] | None) -> detect.Form | None:
     """The form of the rows in a folder's files, or None where they are raw text, or there are none."""
-    rows = (row for row in tables.stream(folder, tables.ROWS) if isinstance(row, Row))
+    rows = (row for row in tables.stream(folder, tables.ROWS, files) if isinstance(row, Row))
     try:
         form = detect.form(itertools.islice(rows, LOOKED_AT), folder, shape)
     except CourseError:
@@ -132,7 +159,9 @@ def _solved(texts: dict[str, str]) -> chat.Conversation:
 
 
 def _preferred(pair: pairs.Pair) -> chat.Conversation:
-    return chat.Conversation([*pair.prompt, pair.chosen], pair.tools, pair.said)
+    found = chat.Conversation([*pair.prompt, pair.chosen])
+    found.tools, found.said = pair.tools, pair.said
+    return found
 
 
 def _problem(turns: chat.Turns) -> dict[str, str]:
@@ -200,6 +229,7 @@ def load(
     name: str | None = None,
     control_tokens: Iterable[str] = CONTROL_TOKENS,
     column: str | None = None,
+    part: Part = WHOLE,
 ) -> Checked:
     """All rows of a data set in the shape that is wanted, in their order, and what was set aside.
 
@@ -214,12 +244,13 @@ def load(
             words `<|im_end|>` in a question into the token that ends the turn, so the row could write turns that
             nobody wrote.
         column: of raw text, where rows keep it.
+        part: which of the splits, where there are such.
 
     Rows are held in memory as Arrow has them, about as many bytes as in the file.
 
     Raises CourseError as `opened` does; for rows that cannot be put into that shape; and when nothing is left.
     """
-    form, rows = opened(source, shape, name, column)
+    form, rows, note = opened(source, shape, name, column, part)
     shaped = SHAPED.get((form.shape, shape))
     if shaped is None:
         raise CourseError(
@@ -250,9 +281,8 @@ def load(
     if not len(dataset):
         raise CourseError(nothing_left(set_aside))
     unused = dict.fromkeys(name for has in layouts for name in detect.unused(form, has))
-    return Checked(
-        dataset, set_aside, list(unused), said={templates.TOLD.get(what, what): count for what, count in said.items()}
-    )
+    told = {templates.TOLD.get(what, what): count for what, count in said.items()}
+    return Checked(dataset, set_aside, list(unused), note, told)
 
 
 def in_batches(rows: Iterator[dict[str, Any]], columns: dict[str, Any]) -> "Dataset":

@@ -99,6 +99,15 @@ class Checked:
         return markup.paragraphs([headline]) + markup.points(details)
 
 
+class _Unreadable:
+    def __repr__(self) -> str:
+        return "cannot be read"
+
+
+UNREADABLE = _Unreadable()
+"""What stands in a column of a table that cannot be read, while the others can."""
+
+
 def shown(path: object) -> str:
     """A path that can be printed: a file name may hold bytes that are no text, and Python keeps them as surrogates."""
     return str(path).encode("utf-8", "backslashreplace").decode()
@@ -125,13 +134,18 @@ def kind(value: object) -> str:
     """What a value is, in the words of JSON. The value itself is not shown: it may be huge, or nested without end."""
     if isinstance(value, bool):
         return "true or false"
+    if value is UNREADABLE:
+        return "a column that cannot be read"
     names = {int: "a number", float: "a number", str: "text", list: "a list", dict: "an object", type(None): "null"}
     return names.get(type(value), f"a {type(value).__name__}")
 
 
 def present(row: Row, columns: tuple[str, ...]) -> str:
     """The first of these columns that holds something in this row, and the first of all where none does."""
-    return next((column for column in columns if row.values.get(column) is not None), columns[0])
+    for column in columns:
+        if row.values.get(column) is not None:
+            return column
+    return columns[0]
 
 
 def check_columns(row: Row, columns: Iterable[str], optional: Iterable[str] = ()) -> None:
@@ -140,10 +154,9 @@ def check_columns(row: Row, columns: Iterable[str], optional: Iterable[str] = ()
     A row may do without an optional column, but not with one that is misspelt: its text would be lost unseen.
     """
     columns = tuple(columns)
-    others = [column for column in row.values if column not in columns]
-    for column in columns:
-        if column in row.values:
-            continue
+    missing = [column for column in columns if column not in row.values]
+    others = [column for column in row.values if column not in columns] if missing else []
+    for column in missing:
         close = _closest(column, tuple(others))
         if column in optional and close is None:
             continue

@@ -7,7 +7,7 @@ What is not made here may be in any form that the command `data` knows, and is r
 import itertools
 import random
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import chat, instruction, reading, tables
@@ -15,6 +15,7 @@ from unsloth_course.lesson.data.corpus import keys as text_keys
 from unsloth_course.lesson.data.corpus import passages
 from unsloth_course.lesson.data.problems import keys as problem_keys
 from unsloth_course.lesson.data.rows import Checked, key_of
+from unsloth_course.lesson.data.splits import WHOLE, Part
 from unsloth_course.lesson.profile import ENGLISH, HUB_DATA, POCKET, SMOLLM2, is_pocket
 from unsloth_course.pocket.english import library
 from unsloth_course.pocket.english.tasks import is_short
@@ -43,6 +44,17 @@ PROSE_CHARACTERS = 300
 PROSE_SHARE = 0.92
 
 
+class Where(NamedTuple):
+    """Which rows to learn from, of a set with splits, and a source of rows to test on; without it a test that the set
+    has of its own, or rows of its own."""
+
+    part: Part = WHOLE
+    test_data: str | None = None
+
+
+AS_IT_IS = Where()
+
+
 def _maker(source: str) -> Any:
     """The room that makes the rows of a source, side by side, or None."""
     if source == POCKET:
@@ -61,7 +73,9 @@ def reserved(source: str, held_out: int) -> int:
     return max(held_out, RESERVED) if source in HUB_DATA.values() else held_out
 
 
-def instructions(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset", Checked]:
+def instructions(
+    source: str, train: int, held_out: int, seed: int, where: Where = AS_IT_IS
+) -> tuple["Dataset", "Dataset", Checked]:
     """Instruction rows for training and for the held-out test: (train, held out, report of the check).
 
     source: "pocket" or "english", or a file, a folder or a Hub name, of rows that are a question with one answer in any
@@ -72,10 +86,12 @@ def instructions(source: str, train: int, held_out: int, seed: int) -> tuple["Da
     on one line), which exact match can mark; as many short answers are left to learn from. Raises CourseError as
     `reading.load` does, and when the test leaves no row to learn from. Taught in lesson colab2.
     """
-    return _questions(source, "instruction", instruction.keys, train, held_out, seed)
+    return _questions(source, "instruction", instruction.keys, train, held_out, seed, where)
 
 
-def problems(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset", Checked]:
+def problems(
+    source: str, train: int, held_out: int, seed: int, where: Where = AS_IT_IS
+) -> tuple["Dataset", "Dataset", Checked]:
     """Problems with a verifiable answer, to train and to test on: (train, held out, report of the check).
 
     source: "pocket" or "english", or a file, a folder or a Hub name, with the columns question and answer as GSM8K has
@@ -83,10 +99,12 @@ def problems(source: str, train: int, held_out: int, seed: int) -> tuple["Datase
     here at most half is held out, and no held-out question is trained on. Raises CourseError as `reading.load` does,
     and when the test leaves no row to learn from. Taught in lesson colab4 (GRPO).
     """
-    return _questions(source, "problems", problem_keys, train, held_out, seed)
+    return _questions(source, "problems", problem_keys, train, held_out, seed, where)
 
 
-def preferences(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset", Checked]:
+def preferences(
+    source: str, train: int, held_out: int, seed: int, where: Where = AS_IT_IS
+) -> tuple["Dataset", "Dataset", Checked]:
     """Prompts with a chosen and a rejected answer, to train and to test on: (train, held out, report of the check).
 
     source: "pocket" or "english", or a file, a folder or a Hub name, in one of the forms that `preference.load` reads.
@@ -94,28 +112,53 @@ def preferences(source: str, train: int, held_out: int, seed: int) -> tuple["Dat
     trained on. Raises CourseError as `reading.load` does, and when the test leaves no row to learn from. Taught in
     lesson colab3 (DPO).
     """
-    return _questions(source, "preference", _whole_prompts, train, held_out, seed)
+    return _questions(source, "preference", _whole_prompts, train, held_out, seed, where)
 
 
 def _questions(
-    source: str, shape: str, keys: Callable[["Dataset"], Sequence[Hashable]], train: int, held_out: int, seed: int
+    source: str,
+    shape: str,
+    keys: Callable[["Dataset"], Sequence[Hashable]],
+    train: int,
+    held_out: int,
+    seed: int,
+    where: Where,
 ) -> tuple["Dataset", "Dataset", Checked]:
+    from datasets import concatenate_datasets
+
     if maker := _maker(source):
         return _made(getattr(maker, MADE[shape]), shape, train, held_out, seed)
-    checked = reading.load(source, shape)
+    checked, own = _checked(source, shape, where)
     rows = checked.dataset.shuffle(seed=HELD_OUT_SEED)
     if shape == "instruction":
         short = [n for n, text in enumerate(rows["output"]) if is_short(text)]
         marked = short[: (len(short) + 1) // 2]
         others = sorted({*range(len(rows))} - {*short}) + short[len(marked) :]
         rows = rows.select([n for pair in itertools.zip_longest(marked, others) for n in pair if n is not None])
-    kept_back, rest = _divided(keys(rows), [1] * len(rows), reserved(source, held_out))
-    if not kept_back:
+    if own is None:
+        kept_back, rest = _divided(keys(rows), [1] * len(rows), reserved(source, held_out))
+    else:
+        whole, rows = len(rows), concatenate_datasets([rows, own])
+        asked = keys(rows)
+        kept_back, tested = list(range(whole, len(rows))), set(asked[whole:])
+        rest = [number for number in range(whole) if asked[number] not in tested]
+    if not (kept_back and rest):
         raise CourseError(f"{source}: all {len(rows):,} rows ask what the test asks. Add rows to learn from.")
     training = rows.select(rest).shuffle(seed=seed)
     learned, test = training.select(range(min(train, len(training)))), rows.select(kept_back[:held_out])
     checked.split = _shared_out(len(rows), learned, test)
     return learned, test, checked
+
+
+def _checked(source: str, shape: str, where: Where) -> tuple[Checked, "Dataset | None"]:
+    """The rows of a source, checked; and those of the test that is its own or was named, shuffled, or None."""
+    checked = reading.load(source, shape, part=where.part)
+    tests = None if where.test_data else reading.tests_beside(source, where.part, shape)
+    if where.test_data or tests:
+        own = reading.load(where.test_data or source, shape, part=tests or WHOLE)
+        print(f"to test on, {where.test_data or f'the split of {source}'}: {own}")
+        return checked, own.dataset.shuffle(seed=HELD_OUT_SEED)
+    return checked, None
 
 
 def _divided(questions: Sequence[Hashable], sizes: Sequence[int], wanted: int) -> tuple[list[int], list[int]]:
@@ -169,7 +212,9 @@ def _made(
     return checked.dataset, test.dataset, checked
 
 
-def conversations(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset", Checked]:
+def conversations(
+    source: str, train: int, held_out: int, seed: int, where: Where = AS_IT_IS
+) -> tuple["Dataset", "Dataset", Checked]:
     """Conversations to learn the assistant's turns of, and to test on: (train, held out, report of the check).
 
     source: "pocket" or "english", or a file, a folder or a Hub name, in any form with questions and answers: ShareGPT,
@@ -188,12 +233,23 @@ def conversations(source: str, train: int, held_out: int, seed: int) -> tuple["D
     if _maker(source):
         learned, test, checked = instructions(source, train, held_out, seed)
         return _turns(learned), _turns(test), checked
-    checked = reading.load(source, "chat")
+    checked, own = _checked(source, "chat", where)
     spoken = checked.dataset.shuffle(seed=HELD_OUT_SEED)
-    places, asked = [], []  # of each conversation: its turns to learn, and by turn what is asked with it
-    for messages in spoken["messages"]:
-        places.append([place for place, turn in enumerate(messages) if _is_learned(turn)])
-        asked.append(_so_far(messages[: places[-1][-1]]))
+    places, asked = _learned_turns(spoken)
+    if own is not None:
+        tested = _learned_turns(own)
+        known = {keys[place - 1] for each, keys in zip(*tested, strict=True) for place in each}
+        learned = [(n, place) for n, each in enumerate(places) for place in each if asked[n][place - 1] not in known]
+        return _drawn(
+            spoken,
+            learned,
+            train,
+            seed,
+            own,
+            [(n, p) for n, each in enumerate(tested[0]) for p in each],
+            held_out,
+            checked,
+        )
     kept_back, rest = _divided([keys[-1] for keys in asked], [*map(len, places)], reserved(source, held_out))
     if not kept_back:
         raise CourseError(
@@ -205,10 +261,35 @@ def conversations(source: str, train: int, held_out: int, seed: int) -> tuple["D
     known = {asked[number][place - 1] for number, place in learned}
     tested = [(number, place) for number in kept_back for place in places[number]]
     tested = [(number, place) for number, place in tested if asked[number][place - 1] not in known]
+    return _drawn(spoken, learned, train, seed, spoken, tested, held_out, checked)
+
+
+def _drawn(
+    spoken: "Dataset",
+    learned: list[tuple[int, int]],
+    train: int,
+    seed: int,
+    asked: "Dataset",
+    tested: list[tuple[int, int]],
+    held_out: int,
+    checked: Checked,
+) -> tuple["Dataset", "Dataset", Checked]:
+    """So many of the turns to learn, drawn with the seed, and the first of those to test on, as TRL takes them."""
+    every = sum(_is_learned(turn) for turns in spoken["messages"] for turn in turns)
     random.Random(seed).shuffle(learned)
-    train_rows, test = _answers(spoken, learned[:train]), _answers(spoken, tested[:held_out])
-    checked.split = _shared_out(sum(map(len, places)), train_rows, test)
+    train_rows, test = _answers(spoken, learned[:train]), _answers(asked, tested[:held_out])
+    checked.split = _shared_out(every if asked is spoken else every + len(test), train_rows, test)
     return train_rows, test, checked
+
+
+def _learned_turns(spoken: "Dataset") -> tuple[list[list[int]], list[list[int]]]:
+    """Of each conversation: the places of its turns to learn, and for each turn before the last of them what is asked
+    with it."""
+    places, asked = [], []
+    for messages in spoken["messages"]:
+        places.append([place for place, turn in enumerate(messages) if _is_learned(turn)])
+        asked.append(_so_far(messages[: places[-1][-1]]))
+    return places, asked
 
 
 def _is_learned(turn: dict[str, Any]) -> bool:
@@ -233,7 +314,7 @@ def _answers(spoken: "Dataset", places: list[tuple[int, int]]) -> "Dataset":
     return reading.in_batches(rows(), {"prompt": reading.TURN, "completion": reading.TURN})
 
 
-def kind(source: str) -> str:
+def kind(source: str, part: Part = WHOLE) -> str:
     """What rows these are, one of `convert.TARGETS`, told from the first of them; "pocket" and "english" are all kinds.
 
     source: "pocket", "english", a file, a folder or a Hub name. Of a set on the Hub that is not in the cache only the
@@ -241,10 +322,12 @@ def kind(source: str) -> str:
     """
     if _maker(source):
         return source
-    return HUB_KINDS.get(source) or reading.form(source).target
+    return HUB_KINDS.get(source) or reading.form(source, part).target
 
 
-def corpus(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset", Checked]:
+def corpus(
+    source: str, train: int, held_out: int, seed: int, where: Where = AS_IT_IS
+) -> tuple["Dataset", "Dataset", Checked]:
     """Raw text of a domain, to train and to test on: (train, held out, report of the check), with the column text.
 
     source: "pocket" (functions of the small world); "english" (functions of Python's own library, as this machine has
@@ -265,9 +348,9 @@ def corpus(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset"
         checked.note = f"functions of {library.NAME}" if source == ENGLISH else ""
         return learned.select_columns(["text"]), test.select_columns(["text"]), checked
     if not tables.on_the_hub(source):
-        checked = reading.load(source, "text")
+        checked, own = _checked(source, "text", where)
         rows = checked.dataset
-        if len(set(text_keys(rows))) < 2 * held_out:
+        if own is None and len(set(text_keys(rows))) < 2 * held_out:
             rows = Dataset.from_dict({"text": [piece for text in rows["text"] for piece in passages(text)]})
         rows = rows.shuffle(seed=HELD_OUT_SEED)
     else:
@@ -277,10 +360,16 @@ def corpus(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset"
         pool = max(HUB_TEXTS, 2 * (train + reserved(source, held_out)))
         # Shuffled before the cut: a larger pool begins with the rows of a smaller one, so the test stays the same.
         drawn = found.shuffle(seed=HELD_OUT_SEED).select(range(min(pool, len(found))))
-        checked = reading.load(drawn, "text", source)
+        checked, own = reading.load(drawn, "text", source), None
         rows = checked.dataset
     rows = rows.select_columns(["text"])
-    return *_split(rows, text_keys(rows), source, train, held_out, seed), checked
+    if own is None:
+        learned, test = _split(rows, text_keys(rows), source, train, held_out, seed)
+    else:
+        tested, test = set(text_keys(own)), own.select_columns(["text"]).select(range(min(held_out, len(own))))
+        rows = rows.select([n for n, key in enumerate(text_keys(rows)) if key not in tested]).shuffle(seed=seed)
+        learned = rows.select(range(min(train, len(rows))))
+    return learned, test, checked
 
 
 def unread(train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset", Checked]:

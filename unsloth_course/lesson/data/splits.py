@@ -31,7 +31,7 @@ class Part(NamedTuple):
     tests: bool = False
 
 
-ALL = Part()
+WHOLE = Part()
 
 
 def of_files(names: Iterable[str]) -> Files:

@@ -9,20 +9,32 @@ import io
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import documents, files
+from unsloth_course.lesson.data import documents, splits
 from unsloth_course.lesson.data.documents import DOCUMENTS
-from unsloth_course.lesson.data.files import ENDINGS
-from unsloth_course.lesson.data.rows import Broken, Row, is_unicode, listed, quoted, shown, without_place
+from unsloth_course.lesson.data.files import (
+    ENDINGS,
+    MAX_LINE_BYTES,
+    is_utf16,
+    read_rows,
+    rows_in_memory,
+    rows_in_stream,
+)
+from unsloth_course.lesson.data.rows import UNREADABLE, Broken, Row, is_unicode, listed, quoted, shown, without_place
+from unsloth_course.lesson.profile import HUB_DATA
 
 SEPARATED = (".csv", ".tsv")
+ON_DISK = ("state.json", "dataset_dict.json")
+"""What `save_to_disk` writes into the folder of a data set, and into that of one with splits."""
+LFS = b"version https://git-lfs"
 ROWS = (*ENDINGS, *SEPARATED, ".parquet")
 ALL_ENDINGS = (*ROWS, *DOCUMENTS)
-IN_FOLDERS = (*DOCUMENTS, ".jsonl")
+IN_FOLDERS = (*DOCUMENTS[:3], ".jsonl", *DOCUMENTS[3:])
 """What is read of a folder of raw text."""
 DELIMITERS = (",", ";", "\t")
 """What may stand between the fields of a CSV file; the first of them that is in its first line does. In .tsv: a tab."""
@@ -32,23 +44,29 @@ HEAD_BYTES = 2**20  # are fetched at once of a file on the Hub, to look at its f
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def stream(source: str, endings: tuple[str, ...] = IN_FOLDERS) -> Iterator[Row | Broken]:
-    """The rows of a file, of the files in a folder, or of a data set on the Hub (`owner/name`, its split "train").
+def stream(
+    source: str, endings: tuple[str, ...] = IN_FOLDERS, files: Collection[str] | None = None
+) -> Iterator[Row | Broken]:
+    """The rows of a file, of the files in a folder, or of a data set on the Hub (`owner/name`).
 
     Files are JSON, JSON lines (also gzipped), CSV, TSV, Parquet and documents, which are one row each with the column
-    `text`. Memory does not grow with the rows. endings: of the files in a folder that are read; everything else in it
-    comes as a `Broken`, and so does the rest of a file that cannot be read to its end.
+    `text`; a folder may also be what `Dataset.save_to_disk` wrote. Memory does not grow with the rows. endings: of the
+    files in a folder that are read; everything else in it comes as a `Broken`, and so does the rest of a file that
+    cannot be read to its end. files: of a folder or of the Hub the only ones to read, as `parts` has them; without it
+    all, and of the Hub the split "train".
 
     Raises CourseError for a file that cannot be read to its end, with the place; for what is no such file; for a
     folder without files; and as `hub.fetch_dataset` does.
     """
     path = Path(os.path.expanduser(source))
     if documents.is_folder(path):
-        yield from _rows_in_folder(path, endings)
+        saved = any((path / name).is_file() for name in ON_DISK)
+        yield from _rows_on_disk(path, files) if saved else _rows_in_folder(path, endings, files)
     elif on_the_hub(source):
         from unsloth_course.core import hub
 
-        yield from files.rows_in_memory(hub.fetch_dataset(source), source)
+        chosen = {} if files is None else {"files": tuple(files)}
+        yield from rows_in_memory(hub.fetch_dataset(source, **chosen), source)
     elif not path.name.lower().endswith(ALL_ENDINGS):
         raise CourseError(
             f"{shown(path)} has none of the endings {', '.join(ALL_ENDINGS)}, and it is no folder and no name on the "
@@ -58,12 +76,53 @@ def stream(source: str, endings: tuple[str, ...] = IN_FOLDERS) -> Iterator[Row |
         yield from _rows_of_file(path)
 
 
-def _rows_in_folder(folder: Path, endings: tuple[str, ...]) -> Iterator[Row | Broken]:
+def parts(source: str) -> splits.Files:
+    """The files of each configuration and split of a folder or a Hub data set; empty where it has no splits.
+
+    Of the Hub nothing is fetched but the list of files; where that cannot be had, there are no splits.
+    """
+    path = Path(os.path.expanduser(source))
+    if documents.is_folder(path):
+        if (path / ON_DISK[1]).is_file():
+            return {("", entry.name): [entry.name] for entry in sorted(path.iterdir()) if entry.is_dir()}
+        names = [file.relative_to(path).as_posix() for file, reason in documents.files_in(path) if reason is None]
+    elif on_the_hub(source) and source not in HUB_DATA.values():  # the course's own are read as they are
+        from unsloth_course.core import hub
+
+        try:
+            names = hub.look_up(source, "dataset").sizes
+        except CourseError:  # fetching says it better
+            return {}
+    else:
+        return {}
+    return splits.of_files(name for name in names if name.lower().endswith(ROWS))
+
+
+def _rows_on_disk(folder: Path, files: Collection[str] | None) -> Iterator[Row | Broken]:
+    from datasets import load_from_disk
+
+    for place in [folder] if files is None else [folder / name for name in files]:
+        try:
+            found = load_from_disk(str(place))
+        except Exception as error:  # the library lets through what its parsers raise
+            reason = " ".join(str(error).split())[:200]
+            raise CourseError(f"{shown(place)} is not what save_to_disk writes ({reason}). Write it again.") from None
+        yield from rows_in_memory(found, shown(place))
+
+
+def _rows_in_folder(
+    folder: Path, endings: tuple[str, ...], files: Collection[str] | None = None
+) -> Iterator[Row | Broken]:
     empty = True
+    others = set() if files is None else set(itertools.chain.from_iterable(parts(str(folder)).values()))
     for path, reason in documents.files_in(folder):
-        empty, number = False, 0
+        empty, number, name = False, 0, path.relative_to(folder).as_posix()
         if reason is None and not path.name.lower().endswith(endings):
             reason = f"it has none of the endings {', '.join(endings)}"
+        if reason is None and files is not None and name not in files:
+            if name in others:  # of another split
+                continue
+            reason = "it belongs to none of the splits that the names of the files tell"
         if reason is None:
             try:
                 for row in _rows_of_file(path):
@@ -83,12 +142,17 @@ def _rows_in_folder(folder: Path, endings: tuple[str, ...]) -> Iterator[Row | Br
 def _rows_of_file(path: Path) -> Iterator[Row | Broken]:
     name, file, empty = path.name.lower(), shown(path), True
     documents.check_plain(path, file)
-    read = files.read_rows
+    read = read_rows
     if name.endswith(DOCUMENTS):
         read = documents.read
     elif not name.endswith(ENDINGS):
         read = _csv_rows if name.endswith(SEPARATED) else _parquet_rows
     try:
+        with open(path, "rb") as stream:
+            if stream.read(len(LFS)) == LFS:
+                raise CourseError(
+                    f"{file} is a Git LFS pointer in place of the file. Fetch the file itself with `git lfs pull`."
+                )
         for row in read(path, file):
             empty = False
             yield row
@@ -113,7 +177,7 @@ def first_rows(name: str, count: int) -> list[Row | Broken]:
             return _head(name, _first_file(found.sizes), count)
         except Exception:  # one file alone may be what the library reads otherwise; the whole of it has the last word
             pass
-    return list(itertools.islice(files.rows_in_memory(hub.fetch_dataset(name), name), count))
+    return list(itertools.islice(rows_in_memory(hub.fetch_dataset(name), name), count))
 
 
 def _first_file(names: Iterable[str]) -> str:
@@ -127,7 +191,7 @@ def _head(name: str, file: str, count: int) -> list[Row | Broken]:
     system = HfFileSystem(endpoint=constants.ENDPOINT, skip_instance_cache=True)
     with system.open(f"datasets/{name}/{file}", "rb", block_size=HEAD_BYTES) as remote:
         stream = io.BufferedReader(remote)  # which can read a line of at most so many bytes
-        rows = _parquet_rows(stream, name) if file.lower().endswith(".parquet") else files.rows_in_stream(stream, name)
+        rows = _parquet_rows(stream, name) if file.lower().endswith(".parquet") else rows_in_stream(stream, name)
         return list(itertools.islice(rows, count))
 
 
@@ -142,54 +206,99 @@ def on_the_hub(source: str) -> bool:
 
 
 def _csv_rows(path: Path, shown: str) -> Iterator[Row | Broken]:
-    csv.field_size_limit(files.MAX_LINE_BYTES)
+    csv.field_size_limit(MAX_LINE_BYTES)
     with open(path, "rb") as raw:
         # Bytes that are not UTF-8 come through as surrogates, so that only the rows that hold them are set aside.
-        wide = files.is_utf16(raw)
+        wide = is_utf16(raw)
         encoding, errors = ("utf-16", "surrogatepass") if wide else ("utf-8-sig", "surrogateescape")
         stream = io.TextIOWrapper(raw, encoding, errors, newline="")
-        head = stream.readline(files.MAX_LINE_BYTES)
+        head = stream.readline(MAX_LINE_BYTES)
         stream.seek(0)
         marks = "\t" if path.name.lower().endswith(".tsv") else DELIMITERS
-        reader = csv.reader(stream, strict=True, delimiter=next((mark for mark in marks if mark in head), marks[0]))
+        dialect = {"strict": True, "delimiter": next((mark for mark in marks if mark in head), marks[0])}
+        lines = _Lines(stream)
+        reader = csv.reader(lines, **dialect)
         columns = _header(reader, shown)
         if columns and columns[0] == "sep=":  # Excel's first line, which names the mark
             columns = _header(reader, shown)
-        number, line = 0, reader.line_num
-        while columns is not None and (cells := _cells(reader)) is not None:
-            first, line = line + 1, reader.line_num
-            if cells == []:  # a blank line
+        number = 0
+        while columns is not None:
+            lines.taken = []
+            try:
+                cells = next(reader, None)
+            except csv.Error as error:
+                # Perhaps a quote that is never closed: what it swallowed is read again, without the line of the quote.
+                number, first = number + 1, lines.number - len(lines.taken) + 1
+                yield _again(lines.taken[0], dialect, shown, number, columns) or Broken(
+                    shown, number, f"line {first}: the CSV is broken ({error})", lines.taken[0]
+                )
+                lines.back()
+                reader = csv.reader(lines, **dialect)
                 continue
-            number += 1
-            yield _csv_row(shown, number, columns, cells, (first, line))
+            if cells is None:
+                return
+            if cells:  # else a blank line
+                number += 1
+                yield _csv_row(shown, number, columns, cells)
 
 
-def _cells(reader: Iterator[list[str]]) -> list[str] | csv.Error | None:
+class _Lines:
+    """The lines of a file, which can be taken back but for the first that was taken since `taken` was emptied."""
+
+    def __init__(self, stream: Iterable[str]) -> None:
+        self._stream, self._waiting = iter(stream), deque[str]()
+        self.taken: list[str] = []
+        self.number = 0
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = self._waiting.popleft() if self._waiting else next(self._stream)
+        self.taken.append(line)
+        self.number += 1
+        return line
+
+    def back(self) -> None:
+        """Puts the lines back behind the first one."""
+        self._waiting.extendleft(reversed(self.taken[1:]))
+        self.number -= len(self.taken) - 1
+
+
+def _again(line: str, dialect: dict[str, Any], shown: str, number: int, columns: list[str]) -> Row | Broken | None:
+    """The row of a broken line whose quotes are marked by backslashes, as some programs write them."""
     try:
-        return next(reader, None)
-    except csv.Error as error:
-        return error
+        cells = next(csv.reader([line], escapechar="\\", **dialect)) if '\\"' in line else []
+    except csv.Error:
+        return None
+    return _csv_row(shown, number, columns, cells) if len(cells) == len(columns) else None
 
 
 def _header(reader: Iterator[list[str]], shown: str) -> list[str] | None:
-    columns = _cells(reader)
+    try:
+        columns = next(reader, None)
+    except csv.Error as error:
+        raise CourseError(f"{shown}, line 1: the CSV is broken ({error}). Mend it there.") from None
     if columns is None:
         return None
-    if isinstance(columns, csv.Error):
-        raise CourseError(f"{shown}, line 1: the CSV is broken ({columns}). Mend it there.")
-    columns = [column.strip() for column in columns]
+    columns = _to_the_last([column.strip() for column in columns])
     twice = [column for column in dict.fromkeys(columns) if columns.count(column) > 1]
     if twice:
         raise CourseError(f"{shown}, line 1 names the columns {listed(twice)} more than once. Rename them.")
     return columns
 
 
-def _csv_row(
-    shown: str, number: int, columns: list[str], cells: list[str] | csv.Error, lines: tuple[int, int]
-) -> Row | Broken:
-    if isinstance(cells, csv.Error):
-        where = f"line {lines[0]}" if lines[1] <= lines[0] else f"lines {lines[0]} to {lines[1]}"
-        return Broken(shown, number, f"{where}: the CSV is broken ({cells})", None)
+def _to_the_last(cells: list[str], least: int = 0) -> list[str]:
+    """The cells up to the last that holds something, but `least` at least: some programs end lines in commas."""
+    count = len(cells)
+    while count > least and not cells[count - 1]:
+        count -= 1
+    return cells[:count]
+
+
+def _csv_row(shown: str, number: int, columns: list[str], cells: list[str]) -> Row | Broken:
+    if len(cells) > len(columns):
+        cells = _to_the_last(cells, len(columns))
     if len(cells) != len(columns):
         return Broken(shown, number, f"it has {len(cells)} fields, and the first line names {len(columns)}", cells)
     for column, cell in zip(columns, cells, strict=True):
@@ -202,15 +311,44 @@ def _parquet_rows(file: Path | BinaryIO, shown: str) -> Iterator[Row | Broken]:
     import pyarrow
     from pyarrow import parquet
 
+    unreadable = (pyarrow.ArrowException, OSError, ValueError, OverflowError)
     number = 0
     try:
         # Otherwise the whole file is read ahead, and more than one group of rows is held.
         with parquet.ParquetFile(file, pre_buffer=False, buffer_size=PARQUET_BYTES) as table:
+            columns = table.schema_arrow.names
+            if twice := [name for name in dict.fromkeys(columns) if columns.count(name) > 1]:
+                raise CourseError(f"{shown} has the columns {listed(twice)} more than once. Rename them.")
+            lost: dict[str, Any] = {}
             for group in range(table.num_row_groups):
-                for batch in table.iter_batches(BATCH_ROWS, row_groups=[group]):
-                    for values in batch.to_pylist():
+                done = number
+                try:
+                    for row in _rows_of_group(table, group, columns, lost):
                         number += 1
-                        yield Row(shown, number, None, values)
-    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+                        yield Row(shown, number, None, row)
+                except unreadable:
+                    columns = [name for name in columns if _can_be_read(table, name, unreadable)]
+                    if not columns or len(columns) + len(lost) == len(table.schema_arrow.names):
+                        raise
+                    lost = {name: UNREADABLE for name in table.schema_arrow.names if name not in columns}
+                    for row in itertools.islice(_rows_of_group(table, group, columns, lost), number - done, None):
+                        number += 1
+                        yield Row(shown, number, None, row)
+    except unreadable as error:
         reason = " ".join(str(error).split())[:200]
         raise CourseError(f"{shown} is not a whole Parquet file ({reason}). Download or write it again.") from None
+
+
+def _rows_of_group(table: Any, group: int, columns: list[str], lost: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for batch in table.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns):
+        for values in batch.to_pylist():
+            yield {**values, **lost} if lost else values
+
+
+def _can_be_read(table: Any, column: str, unreadable: tuple[type[Exception], ...]) -> bool:
+    try:
+        for batch in table.iter_batches(BATCH_ROWS, columns=[column]):
+            batch.to_pylist()
+    except unreadable:
+        return False
+    return True
