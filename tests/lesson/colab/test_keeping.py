@@ -6,8 +6,9 @@ import types
 
 import nbformat
 import pytest
+from conftest import chat
 
-from unsloth_course import colab
+from unsloth_course import colab, data, training
 from unsloth_course.core import lessons
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.colab import keeping
@@ -31,21 +32,17 @@ def losing(at):
     return Losing()
 
 
+SETTINGS = {"steps": STEPS, "learning_rate": 1e-3, "seed": 1, "logging_steps": 1, "per_device_train_batch_size": 4}
+
+
 @pytest.fixture
 def lora(with_adapter, machine, tmp_path):
     """Makes the trainer of a short LoRA run, anew each time, as a fresh session would."""
-    from unsloth_course import data
 
     def make(**changes):
-        model, tokenizer = with_adapter()
-        from trl import SFTConfig, SFTTrainer
-
-        rows, _, _ = data.sources.instructions("pocket", train=64, held_out=8, seed=1)
-        rows = rows.map(data.instruction.to_prompt_completion, batched=True, remove_columns=rows.column_names)
-        settings = {"max_steps": STEPS, "learning_rate": 1e-3, "max_length": machine.max_length, "seed": 1}
-        settings |= {"logging_steps": 1, "output_dir": str(tmp_path / "elsewhere")}
-        args = SFTConfig(**(machine.arguments | settings | {"per_device_train_batch_size": 4} | changes))
-        return SFTTrainer(model=model, processing_class=tokenizer, train_dataset=rows, args=args)
+        rows = chat(data.sources.instructions("pocket", train=64, held_out=8, seed=1)[0])
+        how = SETTINGS | {"out": tmp_path / "elsewhere"} | changes
+        return training.supervised_trainer(*with_adapter(), rows, machine, **how)
 
     return make
 
@@ -53,18 +50,12 @@ def lora(with_adapter, machine, tmp_path):
 @pytest.fixture
 def dpo(with_adapter, machine, tmp_path):
     """The same for DPO, whose reference lies in the checkpoint beside what is trained."""
-    from unsloth_course import data
 
     def make():
-        model, tokenizer = with_adapter()
-        from trl import DPOConfig, DPOTrainer
-
-        pairs, _, _ = data.sources.preferences("pocket", 64, held_out=8, seed=1)
+        pairs = data.sources.preferences("pocket", 64, held_out=8, seed=1)[0]
         rows = pairs.map(data.preference.to_chat, batched=True, remove_columns=pairs.column_names)
-        settings = {"max_steps": STEPS, "learning_rate": 1e-3, "max_length": machine.max_length, "seed": 1, "beta": 0.1}
-        settings |= {"logging_steps": 1, "output_dir": str(tmp_path / "elsewhere"), "per_device_train_batch_size": 4}
-        args = DPOConfig(**(machine.arguments | settings))
-        return DPOTrainer(model=model, ref_model=None, processing_class=tokenizer, train_dataset=rows, args=args)
+        how = SETTINGS | {"out": tmp_path / "elsewhere", "beta": 0.1}
+        return training.preference_trainer(*with_adapter(), rows, machine, **how)
 
     return make
 

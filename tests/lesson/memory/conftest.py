@@ -1,8 +1,9 @@
 """A trainer of a few steps, for what is put on it."""
 
 import pytest
+from conftest import chat
 
-from unsloth_course import data
+from unsloth_course import data, training
 
 
 @pytest.fixture
@@ -10,17 +11,8 @@ def small_trainer(machine, with_adapter, tmp_path):
     """A trainer of a few steps with 8 rows an update, always on the same rows and weights."""
 
     def make(steps, micro=8):
-        model, tokenizer = with_adapter()
-        from conftest import chat
-        from trl import SFTConfig, SFTTrainer
-
-        rows, _, _ = data.sources.instructions("pocket", train=8 * steps, held_out=1, seed=3407)
-        settings = machine.arguments | {"per_device_train_batch_size": micro}
-        return SFTTrainer(
-            model=model,
-            processing_class=tokenizer,
-            train_dataset=chat(rows),
-            args=SFTConfig(max_steps=steps, learning_rate=1e-3, logging_steps=1, output_dir=str(tmp_path), **settings),
-        )
+        rows = chat(data.sources.instructions("pocket", train=8 * steps, held_out=1, seed=3407)[0])
+        how = {"steps": steps, "learning_rate": 1e-3, "seed": 42, "out": tmp_path, "logging_steps": 1}
+        return training.supervised_trainer(*with_adapter(), rows, machine, **how, per_device_train_batch_size=micro)
 
     return make
