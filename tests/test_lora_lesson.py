@@ -1,21 +1,17 @@
-"""The LoRA lesson itself, in processes of its own: a run that cannot learn, and the Hub path over real HTTP.
+"""The LoRA lesson itself, in processes of its own: a run that cannot learn, and a Hub that is down.
 
-That the unchanged lesson trains on the bundled model is what nbmake runs.
+That the unchanged lesson trains on the bundled model is what nbmake runs; that it trains on model and data from the
+Hub, lesson/colab/test_rehearsal.py.
 """
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 from hub_server import HubServer
 from lesson_runs import BASE, Finished, with_knobs
 
-from unsloth_course import models
-from unsloth_course.pocket import datasets
-
-MODEL, DATA = "HuggingFaceTB/SmolLM2-135M-Instruct", "yahma/alpaca-cleaned"
-
+from unsloth_course.lesson.profile import HUB_MODEL
 
 # A run that cannot learn
 
@@ -68,70 +64,14 @@ def test_the_untouched_model_scores_as_recorded(without_a_learning_rate):
 # The Hub
 
 
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    """A Hub that serves the pocket model and its rows under the names that the lesson knows."""
-    folder = tmp_path_factory.mktemp("rows")
-    rows = [*datasets.instructions(3000, False, seed=11), *datasets.instructions(600, True, seed=12)]
-    (folder / "alpaca_data_cleaned.json").write_text(json.dumps(rows))
-    with HubServer() as server:
-        server.add_model(MODEL, Path(models.folder("pocket")))
-        server.add_dataset(DATA, folder)
-        yield server
-
-
-@pytest.fixture(scope="module")
-def from_the_hub(hub, tmp_path_factory):
-    """The lesson in the cpu profile, with model and data from the Hub and a cache that was empty."""
-    cache = tmp_path_factory.mktemp("cache")
-    # The pocket model wants its own learning rate, whatever name it goes by.
-    notebook = with_knobs("lora", {"STEPS": 110, "LEARNING_RATE": 1e-3, "HELD_OUT": 60}, MODEL=MODEL, DATA=DATA)
-    return Finished("lora", tmp_path_factory.mktemp("hub"), notebook, hub.environment(cache))
-
-
-def test_the_lesson_trains_on_model_and_data_from_the_hub(from_the_hub):
-    run = from_the_hub
-    assert run.errors == []
-    assert run.results["receipt"]["verdict"] == "trained", run.results["receipt"]
-    assert run.status == 0, run.complained
-    found = run.results
-    assert (found["model"], found["data"], found["profile"]) == (MODEL, DATA, "cpu")
-    assert found["evaluation"]["n"] == 60
-    assert found["training"]["steps"] == 110 and found["training"]["micro_batch"] == 8
-
-
-def test_both_came_over_http(from_the_hub, hub):
-    fetched = {request.path.split("/resolve/")[-1].split("/", 1)[-1] for request in hub.requests if request.sent > 1000}
-    assert {"model.safetensors", "tokenizer.json", "alpaca_data_cleaned.json"} <= fetched
-    weights = [request for request in hub.requests if request.path.endswith("/model.safetensors") and request.sent]
-    assert sum(request.sent for request in weights) == models.disk_bytes(models.folder("pocket"))
-
-
-def test_the_page_says_where_they_came_from(from_the_hub):
-    run = from_the_hub
-    assert re.search(rf"model +{MODEL} +asked for", run.outputs)
-    assert re.search(rf"data +{DATA} +asked for", run.outputs)
-    assert re.search(r"network +Hugging Face Hub", run.outputs)
-    assert re.search(rf"{MODEL}: [\d.]+ MB to download, 0 of \d files are in the cache", run.outputs)
-    # Rows of the data set are checked, and general knowledge takes the place of the pocket model's skills.
-    assert "rows ready: 3,600, set aside: 0" in run.outputs
-    assert re.search(r"untouched skills: \d+ of 60 right", run.outputs)
-
-
-def test_the_adapter_names_its_base_on_the_hub(from_the_hub):
-    settings = json.loads((from_the_hub.out / "lora-adapter" / "adapter_config.json").read_text())
-    assert settings["base_model_name_or_path"] == MODEL
-    assert re.search(r"(\d+) of \1 answers are the same as before saving", from_the_hub.outputs)
-
-
 def test_a_hub_that_is_down_ends_the_lesson_with_a_sentence(tmp_path):
     with HubServer() as server:
         environment = server.environment(tmp_path / "cache")
         server.down()
-        run = Finished("lora", tmp_path, with_knobs("lora", {}, MODEL=MODEL, DATA=DATA), environment)
+        run = Finished("lora", tmp_path, with_knobs("lora", {}, MODEL=HUB_MODEL), environment)
     assert run.status == 1
     sentence = re.sub(r"\s+", " ", run.complained)
-    assert f"{MODEL} cannot be downloaded: the Hub at {server.endpoint} cannot be reached" in sentence
+    assert f"{HUB_MODEL} cannot be downloaded: the Hub at {server.endpoint} cannot be reached" in sentence
     assert "--model smollm2" in sentence
     assert "Traceback" not in run.complained
     assert not (run.out / "lora.json").exists()
