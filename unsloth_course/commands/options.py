@@ -216,19 +216,16 @@ def check(options: Options) -> None:
         raise CourseError(
             "--merge puts an adapter into its base, and full fine-tuning has none: it saves a whole model."
         )
-    _check_tracker(options.report_to)
+    if (tracker := options.report_to) != "none" and importlib.util.find_spec(tracker) is None:
+        raise CourseError(
+            f"--report-to {tracker} needs the package {tracker}, which is not installed here. Install it in the "
+            f"course's environment (`pip install {tracker}`), or leave the option out: the curves are in the results "
+            "anyway."
+        )
     for entry in options.earlier:
         method, _, data = entry.partition(" ")
         if method not in METHODS or not data:
             raise CourseError(f'earlier = {entry!r}: write the method and the data of a stage, such as "lora pocket".')
-
-
-def _check_tracker(name: str) -> None:
-    if name != "none" and importlib.util.find_spec(name) is None:
-        raise CourseError(
-            f"--report-to {name} needs the package {name}, which is not installed here. Install it in the course's "
-            f"environment (`pip install {name}`), or leave the option out: the curves are in the results anyway."
-        )
 
 
 # The TOML file
@@ -282,23 +279,11 @@ def asked(config: Path | None, said: Mapping[str, Any]) -> Options:
 
 def text(options: Options) -> str:
     """The options as a TOML file; what is left to the lesson is left out."""
-    lines = [f"{name} = {_toml(value)}" for name, value in asdict(options).items() if _is_said(name, value)]
-    return "\n".join(lines) + "\n"
-
-
-def _is_said(name: str, value: Any) -> bool:
-    return value is not None and value is not False and value != () and name != "resume"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    # A JSON string is a TOML string, but for a character that TOML wants written out.
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    said = {name: value for name, value in asdict(options).items() if value is not False and value not in (None, ())}
+    said.pop("resume", None)
+    # What JSON writes is TOML too, but for a character that TOML wants written out.
+    lines = [f"{name} = {json.dumps(value, ensure_ascii=False, default=str)}\n" for name, value in said.items()]
+    return "".join(lines).replace("\x7f", "\\u007f")
 
 
 def write(options: Options, out: Path) -> Path:

@@ -25,6 +25,7 @@ from unsloth_course.core.model_files import (
     listed,
     read_json,
 )
+from unsloth_course.core.places import existing
 
 if TYPE_CHECKING:
     import datasets
@@ -240,9 +241,9 @@ def _fetch(name: str, kind: Literal["model", "dataset"], patterns: _Patterns) ->
     _forget(found.folder, found.missing)
     every, here = len(found.sizes), len(found.sizes) - len(found.missing)
     if found.missing:
-        print(f"{name}: {_megabytes(found.to_download)} to download, {here} of {every} files are in the cache.")
+        print(f"{name}: {file_size(found.to_download)} to download, {here} of {every} files are in the cache.")
     else:
-        print(f"{name}: all {every} files ({_megabytes(found.bytes)}) are in the cache, nothing to download.")
+        print(f"{name}: all {every} files ({file_size(found.bytes)}) are in the cache, nothing to download.")
     _check_disk(found.to_download, name)
     try:
         folder = Path(
@@ -288,8 +289,9 @@ def _nothing_cached(name: str, reason: str) -> CourseError:
     )
 
 
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
+def file_size(amount: int) -> str:
+    """Bytes of files as the Hub shows them, in decimal units; memory is shown in binary ones, as nvidia-smi does."""
+    return f"{amount / 1e9:,.1f} GB" if amount >= 1e9 else f"{amount / 1e6:,.1f} MB"
 
 
 def _wrong_size(folder: Path, sizes: dict[str, int]) -> list[str]:
@@ -317,10 +319,10 @@ def _forget(folder: Path, files: Iterable[str]) -> None:
 def _check_disk(to_download: int, name: str) -> None:
     from huggingface_hub import constants
 
-    place = Path(constants.HF_HUB_CACHE).absolute()
-    free = shutil.disk_usage(next(path for path in (place, *place.parents) if path.exists())).free
+    free = shutil.disk_usage(existing(Path(constants.HF_HUB_CACHE))).free
     if to_download > free:
         raise CourseError(
-            f"{name} needs {_megabytes(to_download)} and the disk of {place} has {_megabytes(free)} free. Free some "
-            'space, set HF_HOME to a folder on another disk, or use PROFILE = "cpu", which downloads nothing.'
+            f"{name} needs {file_size(to_download)} and the disk of {constants.HF_HUB_CACHE} has {file_size(free)} "
+            'free. Free some space, set HF_HOME to a folder on another disk, or use PROFILE = "cpu", which downloads '
+            "nothing."
         )

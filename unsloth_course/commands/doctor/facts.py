@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
+from unsloth_course.core.places import existing
 from unsloth_course.lesson.colab.decisions import NOT_NEEDED, requirements
 from unsloth_course.setup import looking
 from unsloth_course.setup.deciding import KERNEL
@@ -109,14 +110,10 @@ def _joined(asked: Iterable[tuple[str, str]]) -> dict[str, str]:
     return found
 
 
-def _first_existing(path: Path) -> Path:
-    return next(folder for folder in (path, *path.parents) if folder.exists())
-
-
 def _writable(folder: Path) -> bool:
     """Whether a file can be made in a folder, or in the nearest one above it that exists; by trying."""
     try:
-        with tempfile.TemporaryFile(dir=_first_existing(folder)):
+        with tempfile.TemporaryFile(dir=existing(folder)):
             return True
     except OSError:
         return False
@@ -271,7 +268,7 @@ def gather(folder: Path | None = None) -> Facts:
         hub_models=models,
         folder=str(folder),
         folder_writable=_writable(folder),
-        free_bytes=shutil.disk_usage(_first_existing(folder)).free,
+        free_bytes=shutil.disk_usage(existing(folder)).free,
         cores=os.cpu_count() or 1,
         memory_bytes=_memory(),
         encoding=locale.getpreferredencoding(False),

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course.core.errors import CourseError
+from unsloth_course.core.hub import file_size
+from unsloth_course.core.places import existing
 from unsloth_course.lesson import memory, models
 from unsloth_course.lesson.profile import POCKET, SMOLLM2, Profile
 
@@ -94,7 +96,7 @@ def disks_of(base: Source, data: Source, out: Path, written: dict[str, int]) -> 
 
     table = sum(data.sizes[file] * TABLE.get(os.path.splitext(file)[1], 1.0) for file in data.missing)
     fetched = dict(zip(FETCHED, (base.to_download, data.to_download, int(table)), strict=True))
-    cache, target = _existing(Path(constants.HF_HUB_CACHE)), _existing(out)
+    cache, target = existing(Path(constants.HF_HUB_CACHE)), existing(out)
     if not sum(fetched.values()):
         parts = {target: written}
     elif _on_one_disk(cache, target):
@@ -121,13 +123,3 @@ def loading_of(base: Source, plan: Plan | None, machine: Profile) -> int:
     if base.name == SMOLLM2:
         return base.bytes + packed
     return sum(size for file, size in base.sizes.items() if file.endswith(".safetensors")) + packed
-
-
-def _existing(path: Path) -> Path:
-    path = path.expanduser().absolute()
-    return next(place for place in (path, *path.parents) if place.exists())
-
-
-def file_size(amount: int) -> str:
-    """Bytes of files as the Hub shows them, in decimal units; memory is shown in binary ones, as nvidia-smi does."""
-    return f"{amount / 1e9:,.1f} GB" if amount >= 1e9 else f"{amount / 1e6:,.1f} MB"

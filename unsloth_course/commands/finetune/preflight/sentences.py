@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from unsloth_course.commands.finetune.preflight.needs import FETCHED, file_size
+from unsloth_course.commands.finetune.preflight.needs import FETCHED
 from unsloth_course.commands.finetune.preflight.sources import HERE, Source
 from unsloth_course.core import hub
+from unsloth_course.core.hub import file_size
 from unsloth_course.lesson import memory, smollm2
 from unsloth_course.lesson.profile import ENGLISH, POCKET, SMOLLM2, Choice, Profile
 
