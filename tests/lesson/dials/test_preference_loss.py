@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unsloth_course import dials, plots
-from unsloth_course.core import frontend
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.dials import Pair
 
@@ -96,9 +95,3 @@ def test_the_picture_of_a_pair_points_it_out_on_the_line_of_its_beta(pair):
         (mark,) = [other for other in axes.lines if other is not line]
         assert mark.get_xdata()[0] == pair.chosen - pair.rejected
         assert min(line.get_xdata()) <= mark.get_xdata()[0] <= max(line.get_xdata())
-
-
-@pytest.mark.parametrize(("interactive", "kind"), [(True, "VBox"), (False, "Picture")])
-def test_it_shows_what_can_be_shown(monkeypatch, interactive, kind):
-    monkeypatch.setattr(frontend, "is_interactive", lambda: interactive)
-    assert type(dials.preference().show()).__name__ == kind

@@ -1,11 +1,11 @@
 """Recorded sweeps: the record that is shipped, the checks on reading one, and the dial over it."""
 
 import math
+from statistics import fmean
 
 import pytest
 
-from unsloth_course import dials, plots
-from unsloth_course.core import frontend
+from unsloth_course import dials
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.places import REPOSITORY
 from unsloth_course.lesson.dials import Sweep, SweepDial, Trial, sweeps
@@ -110,12 +110,6 @@ def test_the_table_escapes_what_the_file_says(sweep):
     assert "<script" not in found and found.count("&lt;script&gt;") == 2
 
 
-def test_a_program_gets_the_picture_and_a_person_the_widget(sweep, monkeypatch):
-    assert isinstance(SweepDial(sweep).show(), plots.Picture)
-    monkeypatch.setattr(frontend, "is_interactive", lambda: True)
-    assert not isinstance(SweepDial(sweep).show(), plots.Picture)
-
-
 def test_turning_the_widget_changes_curve_and_table(sweep):
     slider, curve, table = SweepDial(sweep, mark=0.1).widget().children
     assert slider.value == 0.1 and [label for label, _ in slider.options] == ["0.01", "0.1", "1"]
@@ -129,7 +123,7 @@ def test_a_mark_that_was_not_recorded_starts_the_widget_in_the_middle(sweep):
     assert SweepDial(sweep, mark=0.5).widget().children[0].value == 0.1
 
 
-# The record of the full fine-tuning lesson
+# The records of the lessons
 
 
 def test_the_record_of_learning_rates_says_what_the_lesson_says():
@@ -147,10 +141,30 @@ def test_the_record_of_learning_rates_says_what_the_lesson_says():
     assert min(ends[0], ends[-1]) > max(ends[2], ends[3])
 
 
-def test_the_dial_of_the_lesson_is_drawn_in_both_ways():
-    dial = dials.learning_rate(1e-4)
-    assert dial.picture()._repr_png_() and dial.widget().children[0].value == 1e-4
-    assert "unsloth" in dial.about() and "3 seeds" in dial.about()
+def test_the_record_of_replay_says_what_the_lesson_says():
+    sweep, lesson = dials.replay().sweep, 0.4
+    assert sweep.values[0] == 0 and sweep.values[-1] == 0.5 and lesson in sweep.values
+    assert sweep.seeds == [3407, 1, 2] and len(sweep.trials) == 3 * len(sweep.values)
+    general = {value: sweep.scores("general text", value) for value in sweep.values}
+    known = sweep.before["general text"]
+    # Without replay general text is forgotten; at the lesson's share it rises by at most 15 %, for every seed.
+    assert min(general[0]) > 3 * known
+    assert max(general[lesson]) <= 1.15 * known
+    # More replay never forgets more, and the first few percent do most.
+    means = [fmean(general[value]) for value in sweep.values]
+    assert means == sorted(means, reverse=True)
+    assert means[0] - means[1] > means[1] - means[-1]
+    # The domain is learned with every share.
+    assert all(max(sweep.scores("held-out domain text", value)) < 10 for value in sweep.values)
+    assert sweep.before["held-out domain text"] > 1000
+
+
+@pytest.mark.parametrize(("dial", "mark"), [(dials.learning_rate, 1e-4), (dials.replay, 0.4)])
+def test_the_dials_of_the_lessons_stand_at_their_own_value(dial, mark):
+    made = dial(mark)
+    assert made.widget().children[0].value == mark
+    assert made.picture().axes[-1].get_xlabel() == made.sweep.knob
+    assert "unsloth" in made.about() and "3 seeds" in made.about()
 
 
 def test_the_records_are_shipped_with_the_package():
