@@ -1,22 +1,14 @@
 """A rehearsal of Colab on this machine: its versions, its variables, a stand-in for its package, and no weights.
 
-    python tests/lesson/colab/rehearsal.py --out DIR [--lessons lora,dpo] [--model hub] [--full]
-
 `environment` layers Colab's versions of some packages over the packages of the course's own virtual environment, and
 leaves out what Colab lacks, so that the install cell has something to install. `run` executes a notebook there as it
 would be uploaded, from the first cell to the last, the install cell included.
 
-Where does the model come from, without weights and without a network? In one of two ways, which `--model` says:
-
-- `hub`: the small Hub of the tests serves the bundled model and generated sets under the names that the lessons ask the
-  Hub for, and MODEL is set to that name. Then all of the way that a learner takes in Colab is gone: naming, planning,
-  downloading, checking. But the knobs are those for a model of forty times the size, so it learns little.
-- `folder`: MODEL is the folder of the bundled weights. Nothing is downloaded, the knobs fit, and it learns.
-
-`--full` takes the knobs of a lesson as they are, else those for CI.
+Where does the model come from, without weights and without a network? In one of two ways: `serve` has the small Hub of
+the tests serve the bundled model and generated sets under the names that the lessons ask the Hub for, so that naming,
+planning, downloading and checking are gone through too; or MODEL is `POCKET`, the folder of the bundled weights.
 """
 
-import argparse
 import asyncio
 import hashlib
 import importlib.util
@@ -25,7 +17,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,45 +214,3 @@ def serve(hub: object, folder: Path) -> None:
     hub.add_model(HUB_MODEL, POCKET)
     for lesson in ("lora", "dpo", "cpt"):
         hub.add_dataset(HUB_DATA[lesson], folder / lesson)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--lessons", default="lora,full,cpt,dpo,grpo")
-    parser.add_argument("--model", choices=("hub", "folder"), default="folder")
-    parser.add_argument("--full", action="store_true", help="the knobs as they are in the lesson")
-    options = parser.parse_args()
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-    from hub_server import HubServer
-
-    from unsloth_course.commands.colab import upload
-    from unsloth_course.core import lessons
-    from unsloth_course.lesson.profile import HUB_MODEL
-
-    out = options.out.resolve()
-    out.mkdir(parents=True)
-    upload.write(out / "upload")
-    failed = 0
-    with HubServer() as hub:
-        serve(hub, out / "sets")
-        for lesson in options.lessons.split(","):
-            (out / lesson).mkdir()
-            colab = environment(out / lesson)
-            started = time.monotonic()
-            notebook = nbformat.read(out / "upload" / lessons.LESSONS[lesson], as_version=4)
-            notebook = prepared(notebook, options.full, MODEL=HUB_MODEL if options.model == "hub" else str(POCKET))
-            try:
-                run(notebook, colab, hub.environment(out / lesson / "cache"))
-                said = json.loads((colab.content / "results" / f"{lesson}.json").read_text())
-                ended = f"to the last cell, {said['receipt']['verdict']}"
-            except Exception as error:
-                failed += 1
-                ended = f"FAILED: {str(error)[-1500:]}"
-            nbformat.write(notebook, out / lesson / "executed.ipynb")
-            print(f"{lesson}: {time.monotonic() - started:.0f} s, {ended}", flush=True)
-    return int(failed > 0)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

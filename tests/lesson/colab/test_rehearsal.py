@@ -1,11 +1,12 @@
 """The notebooks for upload, from the first cell to the last, in what Colab has; rehearsal.py says how.
 
-The LoRA and GRPO lessons get their model from the Hub's stand-in, as in Colab; the others, which would take minutes
-each with the knobs of a larger model, from the folder of the bundled one. All but LoRA's run with a learning rate of 0:
-they have to come to their end and to say that they did not train. UNSLOTH_COURSE_REHEARSAL=full takes all knobs as they
-are, the rate too.
+The LoRA, GRPO and continued-pretraining lessons get their model from the Hub's stand-in, as in Colab; the others, which
+would take minutes each with the knobs of a larger model, from the folder of the bundled one. LoRA's has to train; the
+others run with a learning rate of 0, and have to come to their end and to say that they did not train.
+UNSLOTH_COURSE_REHEARSAL=full takes all knobs as they are, the rate too.
 """
 
+import collections
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import pytest
 from hub_server import HubServer
 from shortened import SHORTER
 
+from unsloth_course import models
 from unsloth_course.commands.colab import address, upload
 from unsloth_course.core import lessons
 from unsloth_course.core.places import REPOSITORY
@@ -61,10 +63,11 @@ def uploads(tmp_path_factory):
     return folder
 
 
-# The GRPO lesson's model learns too little in so short a warm-up for its gate.
+# The GRPO lesson's model learns too little in so short a warm-up for its gate, and the stand-in's answers are too short
+# for the share that continued pretraining would replay.
 KNOBS = {
-    "cpt": {"EMBEDDING_RATE": 0},
-    "grpo": {"STEPS": 3, "AGAIN": 2, "FASTER": 1, "WARM_UP": 20, "WARM_UP_RATE": 1e-3, "GATE": False},
+    "cpt": {"EMBEDDING_RATE": 0, "BLOCKS": 32, "REPLAY": 0.2},
+    "grpo": {"STEPS": 3, "PROMPTS": 2, "AGAIN": 2, "FASTER": 1, "WARM_UP": 10, "WARM_UP_RATE": 1e-3, "GATE": False},
 }
 
 
@@ -80,6 +83,15 @@ def assert_ran(notebook, session, lesson):
     results = json.loads((session.content / "results" / f"{lesson}.json").read_text())
     assert results["lesson"] == lesson and results["versions"]["transformers"] == rehearsal.COLAB["transformers"]
     return results
+
+
+def fetched_since(hub, begun):
+    """Bytes that the Hub has sent of each file since it had so many requests."""
+    fetched = collections.Counter()
+    for request in hub.requests[begun:]:
+        if request.sent > 1000:
+            fetched[request.path.split("/resolve/")[-1].split("/", 1)[-1]] += request.sent
+    return fetched
 
 
 # A lesson that cannot learn
@@ -110,8 +122,15 @@ def test_full_fine_tuning_that_cannot_learn(one_session, uploads):
     assert results["file_bytes"] > 12 * 2**20 and "311,296 (8.4%)" in said and "3,410,176 (100.0%)" in said
 
 
-def test_continued_pretraining_that_cannot_learn(one_session, uploads):
-    results, said = unlearned("cpt", one_session, uploads, {})
+def test_continued_pretraining_that_cannot_learn_on_text_from_the_hub(one_session, uploads, hub, tmp_path):
+    """Of the large set one file is fetched, and of the answers all: their prose is replayed."""
+    begun = len(hub.requests)
+    results, said = unlearned("cpt", one_session, uploads, hub.environment(tmp_path / "cache"), HUB_MODEL)
+    assert (results["model"], results["data"], results["profile"]) == (HUB_MODEL, HUB_DATA["cpt"], "cpu")
+    fetched = fetched_since(hub, begun)
+    assert {file for file in fetched if file.endswith(".parquet")} == {"python/validation-00000-of-00001.parquet"}
+    assert {"model.safetensors", "alpaca_data_cleaned.json"} <= set(fetched)
+    assert re.search(rf"{HUB_DATA['cpt']}: [\d.]+ MB to download, 0 of 1 files", said)
     assert "no held-out effect" in {finding["name"] for finding in results["receipt"]["findings"]}
     score = results["evaluation"]
     assert score["metric"] == "perplexity" and score["before"] > 1000 and score["interval"] == [0.0, 0.0]
@@ -131,7 +150,7 @@ def test_dpo_that_cannot_learn(one_session, uploads):
 
 def test_grpo_that_cannot_learn_on_a_model_from_the_hub(one_session, uploads, hub, tmp_path):
     results, said = unlearned("grpo", one_session, uploads, hub.environment(tmp_path / "cache"), HUB_MODEL)
-    assert (results["training"]["steps"], results["training"]["micro_batch"]) == (3, 32)
+    assert (results["training"]["steps"], results["training"]["micro_batch"]) == (3, 16)
     assert "form + brevity: the reward " in said
     assert said.count("no loophole was found.") == 2 and ": a loophole was found" not in said
     assert (results["model"], results["data"]) == (HUB_MODEL, HUB_DATA["grpo"]) == (HUB_MODEL, "english")
@@ -145,7 +164,7 @@ def test_grpo_that_cannot_learn_on_a_model_from_the_hub(one_session, uploads, hu
 
 
 def test_a_session_that_is_lost_goes_on_from_the_drive(session, hub, uploads, tmp_path):
-    """Also the first look at the install cell: what it finds, what it does, and that it says so."""
+    """Also the first look at the install cell, and at model and data over HTTP: what is found, done, and said."""
     drive = tmp_path / "drive"
     kept = drive / "MyDrive" / "unsloth-course" / "lora-checkpoints"
     hub_here = hub.environment(tmp_path / "cache")
@@ -153,7 +172,10 @@ def test_a_session_that_is_lost_goes_on_from_the_drive(session, hub, uploads, tm
     def lost():
         return bool(list(kept.glob("checkpoint-*/manifest.json")))
 
-    first = lesson_of(uploads, "lora", HUB_MODEL, drive=drive)
+    # The pocket model wants its own learning rate, whatever name it goes by.
+    knobs = {"STEPS": 110, "LEARNING_RATE": 1e-3, "HELD_OUT": 60}
+    begun = len(hub.requests)
+    first = lesson_of(uploads, "lora", HUB_MODEL, knobs, drive=drive)
     with pytest.raises(rehearsal.Lost):
         rehearsal.run(first, session, hub_here, lost)
     said = rehearsal.texts(first)
@@ -163,10 +185,24 @@ def test_a_session_that_is_lost_goes_on_from_the_drive(session, hub, uploads, tm
     assert lines["trl"][1] == "-" and lines["trl"][3] == "installed"
     assert lines["ipywidgets"][1] == "7.7.1" and lines["ipywidgets"][3] == "kept"
 
-    second = rehearsal.run(lesson_of(uploads, "lora", HUB_MODEL, drive=drive), session, hub_here)
+    fetched = fetched_since(hub, begun)
+    assert fetched["model.safetensors"] == models.disk_bytes(rehearsal.POCKET)
+    assert {"tokenizer.json", "alpaca_data_cleaned.json"} <= set(fetched)
+    assert re.search(rf"model +{HUB_MODEL} +asked for", said) and re.search(r"network +Hugging Face Hub", said)
+    assert re.search(rf"{HUB_MODEL}: [\d.]+ MB to download, 0 of \d files are in the cache", said)
+
+    second = rehearsal.run(lesson_of(uploads, "lora", HUB_MODEL, knobs, drive=drive), session, hub_here)
     said = rehearsal.texts(second)
     assert "nothing is installed" in said and "going on from checkpoint-" in said
-    assert_ran(second, session, "lora")
+    found = assert_ran(second, session, "lora")
+    assert found["receipt"]["verdict"] == "trained" or FULL, found["receipt"]
+    assert (found["model"], found["data"], found["profile"]) == (HUB_MODEL, HUB_DATA["lora"], "cpu")
+    assert (found["training"]["steps"], found["training"]["micro_batch"]) == (110, 8) or FULL
+    # Rows of the data set are checked, and general knowledge takes the place of the pocket model's skills.
+    assert "rows ready: 12,000, set aside: 0" in said and re.search(r"untouched skills: \d+ of 60 right", said)
+    settings = json.loads((session.content / "results" / "lora-adapter" / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == HUB_MODEL
+    assert re.search(r"(\d+) of \1 answers are the same as before saving", said)
 
 
 def test_the_cell_of_a_notebook_from_the_repository_brings_the_course_with_weights(session, tmp_path):
