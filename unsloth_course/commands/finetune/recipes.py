@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unsloth_course.commands.finetune import making, tasks
+from unsloth_course.commands.finetune import tasks
 from unsloth_course.commands.options import Options
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import data, models, training
 from unsloth_course.lesson.data import sources
 from unsloth_course.lesson.data.splits import Part
-from unsloth_course.lesson.profile import POCKET
+from unsloth_course.lesson.profile import ENGLISH, POCKET
 
 STEPS = {"lora": (200, 120), "full": (200, 120), "dpo": (80, 120), "grpo": (28, 80)}
 LEARNING_RATES = {
@@ -130,11 +130,21 @@ class Recipe:
 
     def task(self) -> tasks.Task:
         """The rows, and what is measured on them."""
-        more = {"grpo": {"completion": self.completion}, "dpo": {"beta": self.beta}}.get(self.lesson, {})
+        machine, train, held_out = self.machine, self.wanted_rows(), self.held_out
         where = sources.Where(Part(self.options.split, self.options.config_name), self.options.test_data)
-        return making.MAKE[self.options.method](
-            self.machine, self.wanted_rows(), self.held_out, self.options.seed, where, **more
-        )
+        asked = (machine.data, train, held_out, self.options.seed, where)
+        if self.lesson == "dpo":
+            return tasks.Pairs(machine, *sources.preferences(*asked), beta=self.beta)
+        if self.lesson == "grpo":
+            return tasks.Problems(machine, *sources.problems(*asked), completion=self.completion)
+        if self.lesson == "cpt":
+            found = sources.corpus(*asked)
+            model = POCKET if machine.bundled else machine.model  # whose general text is the small world's
+            general, stories = sources.general_text(model, 6 * min(train, 600), held_out, self.options.seed)
+            return tasks.Text(machine, *found, general=general["text"], stories=stories["text"])
+        if sources.kind(machine.data, where.part) in (POCKET, ENGLISH, "instruction", "problems"):
+            return tasks.Instructions(machine, *sources.instructions(*asked))
+        return tasks.Conversations(machine, *sources.conversations(*asked))
 
     def steps(self, rows: int) -> int:
         """Updates of the run, of so many rows to learn from."""
