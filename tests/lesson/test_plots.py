@@ -21,6 +21,7 @@ from unsloth_course.lesson.recordings import Recording, Run
 from unsloth_course.lesson.scoreboard import picture
 
 MIB = 2**20
+COLOURS = {"base": plots.GREY, "lora": plots.GREEN, "dpo": plots.BLUE}
 
 
 def history(values, **more):
@@ -61,12 +62,10 @@ def test_a_moving_average_stays_within_what_it_averages(values, span):
     assert all(min(values) - 1e-6 <= average <= max(values) + 1e-6 for average in averages)
 
 
-def test_evaluation_points_come_from_the_log_or_from_the_caller():
+def test_evaluation_points_come_from_the_log():
     rows = [*history([2.0, 1.0]), {"eval_loss": 1.5, "step": 2}, {"train_runtime": 9.0, "step": 2}]
     name = "evaluation loss (unseen data)"
     assert list(lines(plots.loss(rows))[name].get_ydata()) == [1.5]
-    given_points = lines(plots.loss(rows, evaluation=[(1, 1.8), (2, 1.2)]))[name]
-    assert list(given_points.get_ydata()) == [1.8, 1.2]
     assert name in lines(plots.loss([{"eval_loss": 1.5, "step": 2}]))
 
 
@@ -142,9 +141,9 @@ def test_no_log_history_breaks_the_picture(rows):
 
 def test_traces_draws_one_panel_per_metric_and_names_what_the_log_lacks():
     rows = [{"step": step, "reward": step / 10, "rewards/margins": 1.0} for step in range(1, 9)]
-    figure = plots.traces(rows, ["reward", "kl", "rewards/margins"], labels={"reward": "mean reward"}, title="GRPO")
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["mean reward", "rewards/margins"]
-    assert list(lines(figure)["mean reward"].get_ydata()) == [step / 10 for step in range(1, 9)]
+    figure = plots.traces(rows, ["reward", "kl", "rewards/margins"], title="GRPO")
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["reward", "rewards/margins"]
+    assert list(lines(figure)["reward"].get_ydata()) == [step / 10 for step in range(1, 9)]
     assert "Not in this log: kl." in words(figure)
     assert "Not in this log: kl." in figure.caption
     assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
@@ -166,9 +165,11 @@ def test_traces_of_nothing_names_what_the_log_holds():
 
 
 def test_memory_stacks_the_parts_and_writes_the_difference():
-    figure = plots.memory({"weights": 60 * MIB, "activations": 40 * MIB}, 110 * MIB)
-    assert widths(figure) == [60, 40, 110]
-    assert [bar.get_x() for bar in figure.axes[0].patches] == [0, 60, 0]
+    figure = plots.memory(
+        {"weights": 60 * MIB, "activations": 40 * MIB}, {"weights": 60 * MIB, "activations": 50 * MIB}
+    )
+    assert widths(figure) == [60, 40, 60, 50]
+    assert [bar.get_x() for bar in figure.axes[0].patches] == [0, 60, 0, 60]
     assert figure.axes[0].get_xlabel() == "MiB"
     text = words(figure)
     assert "weights 60.0 MiB" in text
@@ -186,18 +187,6 @@ def test_memory_takes_measured_parts_in_the_same_colours_and_turns_to_gib():
     assert "(17% less)" in words(figure)
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend == ["weights 1.00 GiB", "optimizer 2.00 GiB"]
-
-
-def test_memory_can_stand_alone():
-    assert [tick.get_text() for tick in plots.memory({"weights": MIB}).axes[0].get_yticklabels()] == ["predicted"]
-
-
-@pytest.mark.parametrize("parts", [{}, {"weights": -1}, {"weights": float("nan")}, {"weights": None}])
-def test_memory_refuses_what_is_no_size(parts):
-    with pytest.raises(CourseError, match="predicted memory wants bytes"):
-        plots.memory(parts)
-    with pytest.raises(CourseError, match="measured memory wants bytes"):
-        plots.memory({"weights": 1}, parts)
 
 
 # --- scores ----------------------------------------------------------------------------------------------------------
@@ -287,14 +276,14 @@ def test_curve_draws_the_lines_the_mark_and_the_names():
         {"score": [0, 0.9, 0.5], "retention": [1, 0.9, 0.5]},
         xlabel="scale",
         ylabel="share",
-        mark=(1, "trained"),
+        mark=1,
     )
     drawn = lines(figure)
     assert list(drawn["score"].get_ydata()) == [0, 0.9, 0.5]
     assert any(set(line.get_xdata()) == {1} for line in drawn.values())
     axes = figure.axes[0]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("scale", "share")
-    assert {"score", "retention", "trained"} <= {text.get_text() for text in axes.texts}
+    assert {"score", "retention", "1"} <= {text.get_text() for text in axes.texts}
 
 
 def test_names_of_lines_that_end_together_are_pushed_apart():
@@ -357,12 +346,12 @@ def every_picture():
         plots.loss(history([1.0, 0.5, 0.4, 0.3, 0.2]), reference=(0.7, "ln 2")),
         plots.loss(history([1.0] * 8), band=recording()),
         plots.traces(history([1.0, 0.5]), ["loss", "kl"], title="GRPO"),
-        plots.memory({"weights": MIB}, 2 * MIB),
+        plots.memory({"weights": MIB}, {"weights": 2 * MIB}),
         plots.before_after(score()),
         plots.before_after(score(measures=MEASURES)),
         plots.by_skill({"add": 0.1}, {"add": 0.9}),
         plots.curve([0, 1], {"score": [0, 1]}, xlabel="x", ylabel="y", mark=1.0),
-        picture.side_by_side(panels(), notes=["† dpo: no battery."]),
+        picture.side_by_side(panels(), colours=COLOURS, notes=["† dpo: no battery."]),
         a_sweep(mark=2, about="Recorded on 2 CPU cores."),
         sweep_pictures.picked({1.0: [[(1, 2.0), (2, 1.0)]], 2.0: [[(1, 3.0), (2, 2.5)]]}, 1.0, label="rate 1"),
         plots.layers({"0.q_proj": 0.01, "0.k_proj": 0.02, "1.q_proj": 0.03}),
@@ -379,7 +368,7 @@ def crowded_pictures():
     shown = (dials.learning_rate(1e-4), dials.replay(0.4), dials.preference(), dials.advantages())
     return [
         plots.loss(history([7.0 / step for step in range(1, 41)]), band=recording(device="NVIDIA H200, 140 GiB")),
-        plots.memory(parts, 350 * MIB),
+        plots.memory(parts, parts | {"activations": 333 * MIB}),
         plots.curves(apart, {"loss (nats)": close, "weight in the gradient": close}, xlabel="nats", top=3.0),
         plots.curve([0, 1], {name: [0, 1] for name in names}, xlabel="x", ylabel="y", mark=1.0),
         plots.layers({f"{layer}.{name}_proj": 0.04 for layer in range(4) for name in [*"qkvo", "gate", "up", "down"]}),
@@ -565,7 +554,7 @@ def panels():
 
 
 def test_the_scoreboard_draws_a_panel_per_score_with_intervals_and_numbers():
-    figure = picture.side_by_side(panels(), notes=["† dpo: no battery."])
+    figure = picture.side_by_side(panels(), colours=COLOURS, notes=["† dpo: no battery."])
     shares, surprise, memory = figure.axes[:3]
     assert [tick.get_text() for tick in shares.get_yticklabels()] == ["base", "lora", "dpo"]
     ends = [bar.get_segments()[0] for container in shares.containers for bar in container[2]]
@@ -581,7 +570,7 @@ def test_the_scoreboard_draws_a_panel_per_score_with_intervals_and_numbers():
 
 
 def test_a_run_keeps_the_colour_that_it_is_given():
-    figure = picture.side_by_side(panels(), colours={"lora": plots.GREEN})
+    figure = picture.side_by_side(panels(), colours=COLOURS)
     base, lora = figure.axes[0].containers
     assert (base[0].get_color(), lora[0].get_color()) == (plots.GREY, plots.GREEN)
 
@@ -589,12 +578,12 @@ def test_a_run_keeps_the_colour_that_it_is_given():
 def test_the_scoreboard_of_nothing_is_a_sentence():
     for empty in ([], [picture.Panel("answers", "share", {})]):
         with pytest.raises(CourseError, match="no run to draw"):
-            picture.side_by_side(empty)
+            picture.side_by_side(empty, colours={})
 
 
 def test_a_panel_in_which_nothing_was_measured_is_drawn():
     figure = picture.side_by_side(
-        [picture.Panel("answers", kind, {"base": None}) for kind in ("share", "log", "amount")]
+        [picture.Panel("answers", kind, {"base": None}) for kind in ("share", "log", "amount")], colours=COLOURS
     )
     assert figure._repr_png_() and figure.caption.startswith("answers: not measured.")
 

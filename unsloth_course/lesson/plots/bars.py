@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.core.history import count, number
+from unsloth_course.core.history import count
 from unsloth_course.lesson.evaluation.scores import Measure, Score
 from unsloth_course.lesson.memory import size
 from unsloth_course.lesson.plots.style import (
@@ -29,51 +28,31 @@ FAR_APART = 20  # perplexities that differ by more than this factor are drawn on
 
 
 @styled
-def memory(predicted: Mapping[str, int], measured: int | Mapping[str, int] | None = None) -> Picture:
+def memory(predicted: Mapping[str, int], measured: Mapping[str, int]) -> Picture:
     """Predicted memory, part by part, beside what was measured.
 
-    predicted: bytes by part, such as {"weights": 6_000_000, "activations": 2_000_000}.
-    measured: the peak in bytes, or bytes by part.
-    Raises CourseError when a figure is missing, negative or not a number. Taught in lesson colab2 (LoRA).
+    Both are bytes by part, such as {"weights": 6_000_000, "activations": 2_000_000}. Taught in lesson colab2 (LoRA).
     """
-    bars = {"predicted": dict(predicted)}
-    if measured is not None:
-        bars["measured"] = dict(measured) if isinstance(measured, Mapping) else {"measured": measured}
-    for name, parts in bars.items():
-        amounts = [number(amount) for amount in parts.values()]
-        if not amounts or not all(amount is not None and 0 <= amount < math.inf for amount in amounts):
-            raise CourseError(f"The {name} memory wants bytes of 0 or more for each part, and got {parts}.")
-
-    totals = {name: sum(parts.values()) for name, parts in bars.items()}
-    unit, scale = ("GiB", 2**30) if max(totals.values()) >= 2**30 else ("MiB", 2**20)
-    figure, (axes,) = empty(1.9 + 0.85 * len(bars))
-    colours = dict(zip(predicted, COLOURS * (1 + len(predicted) // len(COLOURS)), strict=False))
-    for name, parts in bars.items():
+    before, after = sum(predicted.values()), sum(measured.values())
+    unit, scale = ("GiB", 2**30) if max(before, after) >= 2**30 else ("MiB", 2**20)
+    change = f" ({abs(after / before - 1):.0%} {'more' if after > before else 'less'})" if before else ""
+    totals = {"predicted": size(before), "measured": size(after) + change}
+    figure, (axes,) = empty(3.6)
+    for name, parts in (("predicted", predicted), ("measured", measured)):
         left = 0.0
-        for part, amount in parts.items():
-            shown = None if part == "measured" else f"{part} {size(amount)}"
-            if name == "measured" and part in predicted:
-                shown = None  # its colour is in the legend already
-            colour = colours.get(part, GREY)
+        for (part, amount), colour in zip(parts.items(), COLOURS, strict=False):
+            shown = f"{part} {size(amount)}" if name == "predicted" else None  # a colour is named once
             edge = {"edgecolor": "white", "linewidth": 0.5}  # a thicker one would hide a thin part
             axes.barh(name, amount / scale, left=left, height=0.6, color=colour, label=shown, **edge)
             left += amount / scale
-        axes.annotate(_total(name, totals), (left, name), (8, 0), textcoords="offset points", va="center")
+        axes.annotate(totals[name], (left, name), (8, 0), textcoords="offset points", va="center")
     axes.invert_yaxis()
     axes.grid(False)
-    axes.set(xlim=(0, 1.45 * max(totals.values()) / scale or 1), xlabel=unit)
+    axes.set(xlim=(0, 1.45 * max(before, after) / scale or 1), xlabel=unit)
     axes.set_title("Memory while training")
     figure.legend(loc="outside lower left", ncols=2)
-    figure.caption = "Memory: " + ", ".join(f"{name} {_total(name, totals)}" for name in bars) + "."
+    figure.caption = f"Memory: {', '.join(f'{name} {total}' for name, total in totals.items())}."
     return figure
-
-
-def _total(name: str, totals: Mapping[str, float]) -> str:
-    text = size(totals[name])
-    if name == "predicted" or not totals["predicted"]:
-        return text
-    change = totals["measured"] / totals["predicted"] - 1
-    return f"{text} ({abs(change):.0%} {'more' if change > 0 else 'less'})"
 
 
 @styled

@@ -48,13 +48,13 @@ def curve(
     *,
     xlabel: str,
     ylabel: str,
-    mark: float | tuple[float, str] | None = None,
+    mark: float | None = None,
     evenly: bool = False,
 ) -> Picture:
     """Lines over the same x values, each named at its end; the static twin of a dial.
 
     ys: the values of each line by its name, as many as `xs`.
-    mark: an x value to point out, or a pair (x, label), drawn as a dashed upright line.
+    mark: an x value to point out, drawn as a dashed upright line.
     evenly: the x values stand side by side at equal distances, as ranks of 1, 4, 16 and 64 want it.
     Raises CourseError when a line has another length. Taught in lesson colab1 (full fine-tuning).
     """
@@ -67,11 +67,10 @@ def curve(
     if evenly:
         axes.set_xticks(places, [f"{x:g}" for x in xs])
     if mark is not None:
-        x, label = mark if isinstance(mark, tuple) else (mark, f"{mark:g}")
-        x = places[list(xs).index(x)] if evenly and x in xs else x
+        x = places[list(xs).index(mark)] if evenly and mark in xs else mark
         axes.axvline(x, color=GREY, linestyle=(0, (4, 3)), linewidth=2, zorder=1)
         axes.annotate(
-            label, (x, 1), (0, 4), xycoords=("data", "axes fraction"), textcoords="offset points", ha="center"
+            f"{mark:g}", (x, 1), (0, 4), xycoords=("data", "axes fraction"), textcoords="offset points", ha="center"
         )
     _name_lines(axes, places, ys)
     figure.caption = " ".join(f"{name}: {values[0]:g} to {values[-1]:g}." for name, values in ys.items())

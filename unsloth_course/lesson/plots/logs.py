@@ -29,16 +29,14 @@ NAMES = {  # of metrics in TRL's logs whose key is no plain word
 def loss(
     history: Sequence[Mapping[str, Any]],
     *,
-    evaluation: Sequence[tuple[float, float]] | None = None,
-    reference: float | tuple[float, str] | None = None,
+    reference: tuple[float, str] | None = None,
     title: str = "Loss while training",
     band: Recording | None = None,
 ) -> Picture:
     """The training loss of every logged step, smoothed, with the evaluation losses.
 
-    history: `trainer.state.log_history` of any trainer; rows without "loss" are passed over.
-    evaluation: pairs (step, loss) on unseen data; left out, the rows with "eval_loss" are used.
-    reference: a value to compare with, or a pair (value, label), drawn as a dashed line.
+    history: `trainer.state.log_history` of any trainer; of its rows those with "loss" and "eval_loss" are drawn.
+    reference: a value to compare with, and its label, drawn as a dashed line.
     band: a recording, as `recordings.find` gives it, whose band is drawn behind the smoothed line; the caption says
     whether the line lies inside, or why there is no band.
     The smoothed line is an exponential moving average, drawn from 5 points on. A loss that is not a finite number is
@@ -46,8 +44,7 @@ def loss(
     Raises CourseError when nothing in the history can be drawn. Taught in lesson colab2 (LoRA).
     """
     points = series(history, "loss")
-    held_out = series(history, "eval_loss") if evaluation is None else [(float(s), float(v)) for s, v in evaluation]
-    held_out = [(step, value) for step, value in held_out if math.isfinite(value)]
+    held_out = [(step, value) for step, value in series(history, "eval_loss") if math.isfinite(value)]
     if not points and not held_out:
         raise CourseError(nothing_logged(history, ["loss"]))
 
@@ -59,8 +56,7 @@ def loss(
     if held_out:
         axes.plot(*zip(*held_out, strict=True), "o--", color=ORANGE, label="evaluation loss (unseen data)")
     if reference is not None:
-        value, label = reference if isinstance(reference, tuple) else (reference, f"{reference:.3g}")
-        axes.axhline(value, color=GREY, linestyle=(0, (4, 3)), linewidth=2, label=label)
+        axes.axhline(reference[0], color=GREY, linestyle=(0, (4, 3)), linewidth=2, label=reference[1])
     if broken:
         axes.plot(
             broken,
@@ -85,18 +81,16 @@ def traces(
     history: Sequence[Mapping[str, Any]],
     keys: Sequence[str],
     *,
-    labels: Mapping[str, str] | None = None,
     title: str = "",
     band: Recording | None = None,
 ) -> Picture:
     """One small picture per metric of a trainer's log, one below the other, over the same steps.
 
-    history: `trainer.state.log_history`. keys: names of metrics in it, such as "rewards/margins".
-    labels: what to call a metric, by its key; some have a name already. Keys that the log lacks are left out, and named
-    below. band: as in `loss`; it is drawn in the panel of the metric that runs are compared by.
+    history: `trainer.state.log_history`. keys: names of metrics in it, such as "rewards/margins"; those that the log
+    lacks are left out, and named below. band: as in `loss`; it is drawn in the panel of the metric that runs are
+    compared by.
     Raises CourseError when the log has none of them. Taught in lessons colab3 (DPO) and colab4 (GRPO).
     """
-    names = NAMES | dict(labels or {})
     found = {key: series(history, key) for key in dict.fromkeys(keys)}
     missing = [key for key, points in found.items() if not points]
     drawn = {key: points for key, points in found.items() if points}
@@ -106,7 +100,7 @@ def traces(
     figure, panels = empty(0.9 + 2.1 * len(drawn), rows=len(drawn))
     notes, said = [f"Not in this log: {', '.join(missing)}."] if missing else [], []
     for position, (axes, (key, points)) in enumerate(zip(panels, drawn.items(), strict=True)):
-        name = names.get(key, key)
+        name = NAMES.get(key, key)
         finite = [(step, value) for step, value in points if math.isfinite(value)]
         if compared := _band(axes, band, key, history):
             said.append(compared)
@@ -131,7 +125,7 @@ def traces(
     figure.supxlabel("\n".join(below), fontsize=13, x=0.02, ha="left", parse_math=False)
     if title:
         figure.suptitle(title, fontsize=16, x=0.02, ha="left")
-    figure.caption = " ".join([f"{', '.join(names.get(key, key) for key in drawn)} over the steps.", *notes, *said])
+    figure.caption = " ".join([f"{', '.join(NAMES.get(key, key) for key in drawn)} over the steps.", *notes, *said])
     return figure
 
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, NullLocator
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.plots.style import DRAWN_UP_TO, RUN_COLOURS, WIDTH, Picture, styled
+from unsloth_course.lesson.plots.style import DRAWN_UP_TO, WIDTH, Picture, styled
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,7 @@ class Panel:
 
 
 @styled
-def side_by_side(
-    panels: Sequence[Panel], *, colours: Mapping[str, str] | None = None, notes: Sequence[str] = ()
-) -> Picture:
+def side_by_side(panels: Sequence[Panel], *, colours: Mapping[str, str], notes: Sequence[str] = ()) -> Picture:
     """Many runs in many small pictures, two abreast: each value with its interval, its number beside it.
 
     Every panel shows the runs of the first, in that order. colours: of the runs, by name. notes: sentences that stand
@@ -42,7 +40,6 @@ def side_by_side(
     if not runs:
         raise CourseError("There is no run to draw: run a lesson first.")
     rows = -(-len(panels) // 2)
-    colours = dict(zip(runs, RUN_COLOURS * len(runs), strict=False)) | dict(colours or {})
     lines = [line for note in notes for line in textwrap.wrap(note, 88)]
     figure = Picture(figsize=(WIDTH, 0.9 + rows * (1.05 + 0.3 * len(runs)) + 0.25 * len(lines)), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.12)
