@@ -1,6 +1,5 @@
 """The commands. Each imports what it needs when it runs, so that `--help` stays quick."""
 
-import enum
 import inspect
 import json
 import sys
@@ -8,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -42,11 +41,8 @@ app = typer.Typer(
 )
 
 
-class Profile(enum.StrEnum):
-    """The two machines a lesson is written for."""
-
-    cpu = "cpu"
-    gpu = "gpu"
+Profile = Literal["cpu", "gpu"]
+"""The two machines a lesson is written for."""
 
 
 def _show_version(asked: bool) -> None:
@@ -349,7 +345,7 @@ def storyboard(
     from unsloth_course.core import lessons
 
     names = lessons.written_lessons() if lesson == "all" else [lesson]
-    made = [studio.write(name, out, profile and profile.value, pace, run) for name in names]
+    made = [studio.write(name, out, profile, pace, run) for name in names]
     print(studio.to_json(made) if as_json else "\n".join(map(str, made)))
     faults = [fault for storyboard in made for fault in storyboard.board.faults()]
     if faults:

@@ -270,7 +270,7 @@ def asked(config: Path | None, said: Mapping[str, Any]) -> Options:
             continue
         if name in ("gguf", "target_modules") and isinstance(value, str):
             value = tuple(item.strip() for item in value.split(",") if item.strip())
-        values[name] = str(value) if name == "profile" else value
+        values[name] = value
     for name, example in (("method", "lora"), ("data", "my-rows.jsonl")):
         if name not in values:
             raise CourseError(f"{flag(name)} is missing: say {flag(name)} {example}, or write it into a --config file.")

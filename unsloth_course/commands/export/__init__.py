@@ -21,23 +21,6 @@ from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import models, smollm2
 from unsloth_course.lesson.profile import SMOLLM2
 
-__all__ = [
-    "QUANTS",
-    "TARGETS",
-    "Export",
-    "Format",
-    "after_training",
-    "export",
-    "files",
-    "held_out",
-    "llama",
-    "onnx",
-    "own_process",
-    "page",
-    "proof",
-    "require_tools",
-]
-
 TARGETS = ("merged", "gguf", "ollama", "onnx")
 
 AS_TRAINED = "adapter, 4-bit base"

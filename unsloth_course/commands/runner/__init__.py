@@ -68,7 +68,7 @@ def run(
         raise CourseError(
             f"--out {out} is the notebooks folder itself; name another one, the lesson must not be replaced."
         )
-    knobs = {"PROFILE": profile and str(profile), "SEED": seed, "OUT": str(out)}
+    knobs = {"PROFILE": profile, "SEED": seed, "OUT": str(out)}
     knobs |= {"MODEL": _from_here(model), "DATA": _from_here(data)}
     notebook = parameters.with_parameters(
         lessons.read_notebook(path), {name: value for name, value in knobs.items() if value is not None}
