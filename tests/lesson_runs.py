@@ -46,7 +46,7 @@ class Finished:
         nbformat.write(notebook, notebooks / lessons.LESSONS[lesson])
         command = [sys.executable, "-c", COMMAND, str(notebooks), "run", lesson, "--out", str(self.out)]
         environment = ENVIRONMENT | (environment or {})
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=400, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1200, check=False)
         self.status, self.said, self.complained = done.returncode, done.stdout, done.stderr
 
     @property

@@ -1,6 +1,7 @@
 """The command line: quick help, one-sentence errors, honest exit statuses."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -35,12 +36,13 @@ def outcome(lesson, verdict):
 
 def test_help_is_quick():
     def seconds():
-        started = time.perf_counter()
+        """Of the processor, as other jobs may hold the machine."""
+        before = os.times()
         listing = subprocess.run([sys.executable, "-m", "unsloth_course", "--help"], capture_output=True, text=True)
         assert listing.returncode == 0 and "run" in listing.stdout and "doctor" in listing.stdout
-        return time.perf_counter() - started
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
 
-    # The best of three, because another job may hold the machine.
     assert min(seconds() for _ in range(3)) < 0.5
 
 

@@ -1,4 +1,8 @@
-"""`finetune` in two processes, really started by torchrun: the same curve as one, and an end when one of them dies."""
+"""Two processes, really started by torchrun: `finetune` has the curve of one, and all end when one of them dies.
+
+How all end is tried on `TOY`, which has what `finetune` has around its training and imports no Unsloth; that
+`finetune` has it too, a killed training shows.
+"""
 
 import json
 import os
@@ -15,12 +19,28 @@ from conftest import ENVIRONMENT
 
 from unsloth_course import models
 from unsloth_course.commands import finetune
+from unsloth_course.commands.finetune import processes
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = ["-m", "unsloth_course", "finetune", "--data", "pocket", "--model", "pocket", "--profile", "cpu"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-LONG = ("--method", "lora", "--steps", "400", "--batch", "8", "--max-samples", "80")
-LIMIT = 60  # seconds from a death to the end of the run
+TOY = """
+import sys, time
+from torch import distributed, ones
+from unsloth_course.commands.finetune import processes
+process = processes.current()
+with processes.together(process):
+    rows = processes.share(int(sys.argv[1]), process)
+    distributed.init_process_group("gloo")
+    for step in range(10**6):
+        distributed.all_reduce(ones(rows))
+        print(f"training: step {step} of", flush=True)
+        if step == int(sys.argv[2]) and process.number == 1:
+            raise ValueError("the disk of this host is full")
+        time.sleep(0.01)
+"""
+LONG = ("--method", "lora", "--steps", "400", "--batch", "8", "--max-samples", "80", "--held-out", "8")
+LIMIT = processes.HUNG  # seconds from a death to the end of the run: sooner than a neighbour would give it up
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="torchrun with gloo is tested on Linux")
 
@@ -28,19 +48,14 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="torchrun with g
 class Torchrun:
     """A run of two processes that is going on."""
 
-    def __init__(self, folder: Path, *options: str, before: str | None = None):
+    def __init__(self, folder: Path, *command: str):
         folder.mkdir(exist_ok=True)
-        environment = ENVIRONMENT | {"OMP_NUM_THREADS": "1"}
-        if before:  # usercustomize runs in each process before the command
-            site = folder / "site"
-            site.mkdir()
-            (site / "sitecustomize.py").write_text(before)
-            environment["PYTHONPATH"] = str(site)
+        environment = ENVIRONMENT | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self.log = folder / "log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [*TORCHRUN, *COMMAND, *options, "--out", str(folder)],
-                cwd=ROOT,
+                [*TORCHRUN, *command],
+                cwd=folder,
                 env=environment,
                 stdout=log,
                 stderr=log,
@@ -82,8 +97,9 @@ class Torchrun:
 def torchrun(tmp_path):
     started = []
 
-    def start(*options: str, before: str | None = None) -> Torchrun:
-        started.append(Torchrun(tmp_path / f"run{len(started)}", *options, before=before))
+    def start(*options: str) -> Torchrun:
+        folder = tmp_path / f"run{len(started)}"
+        started.append(Torchrun(folder, *COMMAND, *options, "--out", str(folder)))
         return started[-1]
 
     yield start
@@ -100,8 +116,8 @@ def the_sentence(said: str, beginning: str) -> str:
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_two_processes_give_the_curve_of_one(load, torchrun, tmp_path, method):
     asked = {"method": method, "data": "pocket", "model": "pocket", "profile": "cpu"}
-    asked |= {"steps": 6, "batch": 8, "max_samples": 40}
-    run = torchrun("--method", method, "--steps", "6", "--batch", "8", "--max-samples", "40")
+    asked |= {"steps": 6, "batch": 8, "max_samples": 40, "held_out": 24}
+    run = torchrun("--method", method, "--steps", "6", "--batch", "8", "--max-samples", "40", "--held-out", "24")
     one = finetune.run(finetune.Options(**asked, out=tmp_path / "one")).results
     models.allow_adapters()
     status, _, said = run.ended()
@@ -116,16 +132,29 @@ def test_two_processes_give_the_curve_of_one(load, torchrun, tmp_path, method):
         assert (one["training"][name], two["training"][name]) == {
             "micro_batch": (8, 4), "processes": (1, 2), "examples": (48, 48)
         }[name]  # fmt: skip
-    assert two["evaluation"]["n"] == 200
+    assert two["evaluation"]["n"] == 24
     assert said.count("training: step 6 of 6") == 1, "only the first process prints"
     assert (tmp_path / "run0" / ("adapter" if method == "lora" else "model")).is_dir()
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_process_ends_the_run_with_a_sentence(torchrun, victim):
-    run = torchrun(*LONG)
+@pytest.fixture
+def toy(tmp_path):
+    """Starts TOY with so many rows for an update of both, and maybe the step at which the second process fails."""
+    (tmp_path / "toy.py").write_text(TOY)
+    started = []
+
+    def start(rows: int = 8, fails: int = -1) -> Torchrun:
+        started.append(Torchrun(tmp_path / "toy", str(tmp_path / "toy.py"), str(rows), str(fails)))
+        return started[-1]
+
+    yield start
+    for run in started:
+        run.stop()
+
+
+def killed(run: Torchrun, victim: int) -> None:
     run.until("training: step 40 of")
-    time.sleep(random.random())
+    time.sleep(random.random() / 10)
     os.kill(run.pid_of(victim), signal.SIGKILL)
     status, seconds, said = run.ended()
     assert status != 0
@@ -135,37 +164,31 @@ def test_a_killed_process_ends_the_run_with_a_sentence(torchrun, victim):
     assert "start the same command again" in sentence
 
 
-def test_an_error_in_one_process_ends_the_run_with_a_sentence(torchrun):
-    break_one = """
-import os, sys
-if os.environ.get("RANK") == "1":
-    class Breaks:
-        def find_spec(self, name, path=None, target=None):
-            if name == "unsloth_course.core.progress":
-                from unsloth_course.lesson.memory import Meter
-                def broken(self, args, state, control, **_):
-                    if state.global_step == 2:
-                        raise ValueError("the disk of this host is full")
-                Meter.on_step_end = broken
-    sys.meta_path.insert(0, Breaks())
-"""
-    run = torchrun(*LONG, before=break_one)
-    status, _, said = run.ended()
+def test_a_killed_training_ends_with_a_sentence(torchrun):
+    killed(torchrun(*LONG), 1)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_the_run_with_a_sentence(toy, victim):
+    killed(toy(), victim)
+
+
+def test_an_error_in_one_process_ends_the_run_with_a_sentence(toy):
+    status, _, said = toy(fails=2).ended()
     assert status != 0
     sentence = the_sentence(said, "Process ")
     assert sentence.startswith("Process 1 of 2 on host ") and "ValueError: the disk of this host is full" in sentence
 
 
-def test_what_all_find_wrong_is_said_once(torchrun):
-    run = torchrun("--method", "lora", "--batch", "7")
-    status, _, said = run.ended()
+def test_what_all_find_wrong_is_said_once(toy):
+    status, _, said = toy(rows=7).ended()
     assert status != 0
     sentence = the_sentence(said, "Process ")
     assert "7 rows of an update cannot be shared evenly by 2 processes" in sentence and "--batch 8" in sentence
 
 
-def test_ctrl_c_ends_the_run(torchrun):
-    run = torchrun(*LONG)
+def test_ctrl_c_ends_the_run(toy):
+    run = toy()
     run.until("training: step 40 of")
     os.killpg(run.process.pid, signal.SIGINT)
     _, seconds, said = run.ended()

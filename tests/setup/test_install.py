@@ -227,5 +227,5 @@ def test_ctrl_c_leaves_the_end_to_the_program_that_was_asked_for():
     )
     assert started.stdout.readline() == "running\n"
     os.killpg(started.pid, signal.SIGINT)
-    said, _ = started.communicate(timeout=30)
+    said, _ = started.communicate(timeout=300)
     assert (said, started.returncode) == ("kept what there was\n", 7)

@@ -15,7 +15,7 @@ def test_killed_runs_end_at_the_weights_of_those_left_alone(tmp_path):
     script = REPOSITORY / "benchmarks" / "killed.py"
     asked = "--method lora dpo grpo --runs 1 --steps 12 --every 4 --seed 2"
     command = [sys.executable, str(script), *asked.split(), "--out", str(tmp_path), "--json", str(tmp_path / "found")]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=250, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=1200, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "found").read_text())
     assert [report["method"] for report in found] == ["lora", "dpo", "grpo"]

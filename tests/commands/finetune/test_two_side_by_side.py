@@ -59,7 +59,7 @@ def finished(tmp_path_factory):
         ended = []
         for words, process in started:
             asked = "Which letter does XQQX start with?\n" if words[0] == "chat" else None
-            out, err = process.communicate(asked, timeout=240)
+            out, err = process.communicate(asked, timeout=1200)
             ended.append((words, process.returncode, out, err))
     finally:
         for _, process in started:

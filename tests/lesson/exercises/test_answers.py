@@ -27,9 +27,9 @@ def test_a_check_takes_less_than_a_second(one):
     function = solution(one.id)
 
     def seconds():
-        started = time.perf_counter()
+        started = time.process_time()
         one.test(function)
-        return time.perf_counter() - started
+        return time.process_time() - started
 
     assert min(seconds() for _ in range(3)) < 1
 
