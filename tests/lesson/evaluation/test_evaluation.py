@@ -32,14 +32,10 @@ def test_white_space_around_an_answer_does_not_count(given):
 
 
 @pytest.mark.parametrize(
-    "given", ["", "5", "58.", "58 58", "58\nQuestion:", "58<|endoftext|>", "The sum is 58", "５８", "Rome "]
+    "given", ["", "5", "58.", "58 58", "58\nQuestion:", "58<|endoftext|>", "The sum is 58", "５８"]
 )
 def test_everything_else_does(given):
-    assert not is_exact(given, "58")
-
-
-def test_capitals_count():
-    assert not is_exact("rome", "Rome")
+    assert not is_exact(given, "58") and not is_exact("rome", "Rome")
 
 
 def test_an_answer_that_does_not_stop_is_wrong(monkeypatch):
@@ -135,14 +131,6 @@ def test_it_is_paired():
     assert -0.02 < low < 0 < high < 0.02
     low, high = interval(before, swapped)
     assert low < -0.15 and high > 0.15
-
-
-def test_it_agrees_with_the_normal_approximation():
-    """A share of 0.3 of 400: standard error sqrt(0.3 * 0.7 / 400) = 0.0229, so 0.255 to 0.345."""
-    after = [1] * 120 + [0] * 280
-    low, high = interval([0] * 400, after)
-    assert low == pytest.approx(0.3 - 1.96 * 0.0229, abs=0.005)
-    assert high == pytest.approx(0.3 + 1.96 * 0.0229, abs=0.005)
 
 
 def test_it_gives_the_same_numbers_twice_and_takes_booleans():

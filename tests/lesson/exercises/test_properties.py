@@ -317,10 +317,6 @@ def added_into_the_base(W, A, B, alpha):
     return W
 
 
-def transposed(W, A, B, alpha):
-    return W + alpha / len(A) * A.T @ B.T
-
-
 def labels_without_padding_ids(ids, start, length):
     return [-100] * start + [-100 if token == ids[-1] else token for token in ids[start:]]
 
@@ -419,10 +415,6 @@ def no_end_between_texts(texts, end, length):
 def last_block_kept_short(texts, end, length):
     stream = [token for text in texts for token in [*text, end]]
     return [stream[i : i + length] for i in range(0, len(stream), length)]
-
-
-def labels_without_the_end(ids, start, length):
-    return [-100] * start + ids[start : length - 1] + [-100] * (len(ids) - length + 1)
 
 
 def aliased_labels(ids, start, length):
@@ -527,61 +519,31 @@ WRONG = [
     ("cpt.3", lambda domain, general, share, seed: solution("cpt.3")(domain, general, share / (1 + share), seed)),
     ("cpt.3", lambda domain, general, share, seed: solution("cpt.3")(domain, general, share, random.random())),
     ("cpt.3", lambda domain, general, share, seed: sorted(solution("cpt.3")(domain, general, share, seed))),
-    ("lora.1", lambda shapes, rank: sum(rank * inputs for inputs, _ in shapes)),
-    ("lora.1", lambda shapes, rank: sum(rank + inputs + outputs for inputs, outputs in shapes)),
     ("lora.1", lambda shapes, rank: rank * sum(map(sum, set(shapes)))),
-    ("lora.2", lambda W, A, B, alpha: W + alpha * B @ A),
-    ("lora.2", lambda W, A, B, alpha: alpha / len(A) * B @ A),
-    ("lora.2", lambda W, A, B, alpha: W - alpha / len(A) * B @ A),
     ("lora.2", lambda W, A, B, alpha: W + alpha / len(B) * B @ A),
-    ("lora.2", transposed),
-    ("lora.3", labels_without_the_end),
     ("lora.3", aliased_labels),
-    ("lora.3", lambda ids, start, length: list(ids)),
     ("lora.3", lambda ids, start, length: ids[start:length]),
     ("full.1", lambda total, trained: (4 * total + 12 * trained) / 2**30),
-    ("full.1", lambda total, trained: 16 * trained),
-    ("full.1", lambda total, trained: 2 * total + 12 * trained),
     ("full.2", unseeded_interval),
     ("full.2", turned_round),
-    ("full.2", lambda lora, full, rng: (-1, 1)),
-    ("full.2", lambda lora, full, rng: (np.mean(full) - np.mean(lora),) * 2),
-    ("full.3", lambda change, share: min(change.shape)),
-    ("full.3", lambda change, share: int(np.linalg.matrix_rank(change))),
-    ("full.3", lambda change, share: math.ceil(share * min(change.shape))),
-    ("full.3", lambda change, share: solution("full.3")(change, share) + 1),
     ("dpo.1", lambda c, r, rc, rr, beta: solution("dpo.1")(r, c, rr, rc, beta)),
-    ("dpo.1", lambda c, r, rc, rr, beta: beta * ((c - rc) - (r - rr))),
-    ("dpo.1", lambda c, r, rc, rr, beta: math.log(2)),
     ("dpo.1", lambda c, r, rc, rr, beta: solution("dpo.1")(c, r, rc, rr, 0.1)),
     ("dpo.2", guesses_when_empty),
-    ("dpo.2", lambda chosen, rejected: (chosen, chosen, rejected)),
-    ("dpo.3", lambda base, runs: runs[-1]),
-    ("dpo.3", lambda base, runs: max(runs, key=lambda run: run["correct"])),
-    ("dpo.3", lambda base, runs: max(runs, key=lambda run: run["preferred"] + run["correct"])),
     ("dpo.3", lambda base, runs: solution("dpo.3")(base | {"correct": base["correct"] + 0.05}, runs)),
     ("grpo.1", population_advantages),
-    ("grpo.1", lambda rewards, size: solution("grpo.1")([-one for one in rewards], size)),
     ("grpo.1", lambda rewards, size: rewards),
     ("grpo.2", strict_reward),
     ("grpo.2", ignores_kwargs),
     ("grpo.2", one_reward_for_all),
-    ("grpo.3", lambda k, right: sum(map(any, right)) / len(right)),
-    ("grpo.3", lambda k, right: 1 - solution("grpo.3")(k, right)),
-    ("grpo.3", lambda k, right: solution("grpo.3")(1, right)),
-    ("cpt.1", lambda losses: sum(map(sum, losses)) / sum(map(len, losses))),
     ("cpt.1", lambda losses: math.exp(max(map(max, losses)))),
-    ("cpt.2", lambda texts, end, length: solution("cpt.2")(texts, end, length)[:-1]),
     ("cpt.2", lambda texts, end, length: solution("cpt.2")(texts[::-1], end, length)),
-    ("cpt.2", lambda texts, end, length: [[end] * length]),
     ("cpt.3", shuffled_in_place),
     ("cpt.3", same_order_for_every_seed),
     ("cpt.3", replay_twice),
-    ("cpt.3", lambda domain, general, share, seed: domain + general),
 ]
 
 
-RAISING = (overflows, transposed, raises_where_there_is_no_number, ignores_kwargs)
+RAISING = (overflows, raises_where_there_is_no_number, ignores_kwargs)
 
 
 @pytest.mark.parametrize(("name", "answer"), WRONG)
