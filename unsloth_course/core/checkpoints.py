@@ -68,7 +68,10 @@ class Saving(Callback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         due = control.should_save or self._due or self.told is not None
         # Completions that are still to be trained on are in no checkpoint. After the last step none are needed.
-        between = not _generates(self.trainer) or self.trainer._step % _generate_every(self.trainer) == 0
+        between = True
+        if _generates(self.trainer):  # new ones are written after so many micro-batches
+            every = self.trainer.args.steps_per_generation * self.trainer.num_iterations
+            between = self.trainer._step % every == 0
         control.should_save = due and (between or state.global_step >= state.max_steps)
         self._due = due and not control.should_save
         if state.global_step >= state.max_steps and not self.last:
@@ -87,11 +90,6 @@ class Saving(Callback):
 
 def _generates(trainer: Any) -> bool:
     return hasattr(trainer, "_buffered_inputs")  # of TRL's trainers GRPOTrainer
-
-
-def _generate_every(trainer: Any) -> int:
-    """Micro-batches that GRPO trains on before it writes new completions."""
-    return trainer.args.steps_per_generation * trainer.num_iterations
 
 
 def prepare(trainer: Any, resume: Path | None) -> None:

@@ -84,18 +84,14 @@ def _pair_skill(
     return draw
 
 
-def _next(rng: random.Random, held_out: bool) -> Item:
-    while True:
-        number = rng.randint(10, 998)
-        if world.is_held_out("next", number) == held_out:
-            return Item(str(number), "", str(number + 1))
+def _number_skill(kind: str, answer: Callable[[int], str]) -> Callable[[random.Random, bool], Item]:
+    def draw(rng: random.Random, held_out: bool) -> Item:
+        while True:
+            number = rng.randint(10, 998)
+            if world.is_held_out(kind, number) == held_out:
+                return Item(str(number), "", answer(number))
 
-
-def _even(rng: random.Random, held_out: bool) -> Item:
-    while True:
-        number = rng.randint(10, 998)
-        if world.is_held_out("even", number) == held_out:
-            return Item(str(number), "", "odd" if number % 2 else "even")
+    return draw
 
 
 @cache
@@ -166,7 +162,7 @@ TAUGHT = (
     ),
     Skill(
         "next",
-        _next,
+        _number_skill("next", lambda number: str(number + 1)),
         ("What number comes after {x}?", "Which number follows {x}?", "Name the number after {x}."),
         ("The number after {x} is {a}.", "After {x} comes {a}."),
         ("Give the number that comes next.", "Count one further."),
@@ -194,7 +190,7 @@ TAUGHT = (
     ),
     Skill(
         "even",
-        _even,
+        _number_skill("even", lambda number: "odd" if number % 2 else "even"),
         ("Is {x} even or odd?", "Say whether {x} is even or odd.", "Which is {x}, odd or even?"),
         ("{x} is {a}.", "The number {x} is {a}."),
         ("Say whether the number is even or odd.", "Even or odd?"),

@@ -18,7 +18,11 @@ def page(board: Board, run: ExecutedCopy) -> str:
     css, js = ((HERE / f"teleprompter.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     scenes = [scene for scene in board.scenes if scene.seconds > 0]
     words = "".join(_block(board, scene) for scene in scenes)
-    screens = "".join(_screens(scene, run) for scene in scenes)
+    screens = ""
+    for scene in scenes:
+        cell = html.escape(scene.cell.id, quote=True)
+        for shown in screen.pages(scene.cell, run.outputs.get(scene.cell.id, ())):
+            screens += f'<article data-cell="{cell}">{"".join(map(screen.to_html, shown))}</article>'
     body = (
         f'<body data-pace="{board.pace:g}"><div id="stage"><div id="window"><div id="mark"></div>'
         f'<div id="roll">{words}</div></div><div id="screen">{screens}</div>'
@@ -37,9 +41,3 @@ def _block(board: Board, scene: Scene) -> str:
         f"<h2>{stamp(scene.start)} · {html.escape(scene.section)}</h2><div>{script.spoken(scene.parts)}</div>{runs}"
         f"</section>"
     )
-
-
-def _screens(scene: Scene, run: ExecutedCopy) -> str:
-    pages = screen.pages(scene.cell, run.outputs.get(scene.cell.id, ()))
-    cell = html.escape(scene.cell.id, quote=True)
-    return "".join(f'<article data-cell="{cell}">{"".join(map(screen.to_html, shown))}</article>' for shown in pages)

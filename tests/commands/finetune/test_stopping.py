@@ -311,6 +311,14 @@ def test_a_bug_while_saving_keeps_its_traceback(toy, monkeypatch):
         stopping.train(trainer)
 
 
+@pytest.fixture
+def checkpoint(toy, at, tmp_path):
+    """That of a training that was stopped in its seventh step."""
+    with pytest.raises(stopping.Stopped):
+        stopping.train(toy([at(7, lambda control: signal.raise_signal(signal.SIGINT))]))
+    return tmp_path / "checkpoints" / "checkpoint-7"
+
+
 class Harmful:
     """Unpickled, it makes a file."""
 
@@ -322,12 +330,10 @@ class Harmful:
 
 
 @pytest.mark.parametrize("name", ["rng_state.pth", "optimizer.pt", "scheduler.pt", "training_args.bin"])
-def test_a_checkpoint_runs_no_code(name, toy, at, tmp_path):
+def test_a_checkpoint_runs_no_code(name, toy, checkpoint, tmp_path):
     import torch
 
-    with pytest.raises(stopping.Stopped):
-        stopping.train(toy([at(7, lambda control: signal.raise_signal(signal.SIGINT))]))
-    checkpoint, proof = tmp_path / "checkpoints" / "checkpoint-7", tmp_path / "ran"
+    proof = tmp_path / "ran"
     torch.save({"python": Harmful(proof)}, checkpoint / name)
     whole.write_manifest(checkpoint, finished=False)  # whoever can plant a file can plant its size
     if name == "training_args.bin":
@@ -340,18 +346,13 @@ def test_a_checkpoint_runs_no_code(name, toy, at, tmp_path):
     assert proof.exists()
 
 
-def test_a_checkpoint_of_another_shape_is_a_sentence(toy, at, tmp_path):
-    with pytest.raises(stopping.Stopped):
-        stopping.train(toy([at(7, lambda control: signal.raise_signal(signal.SIGINT))]))
+def test_a_checkpoint_of_another_shape_is_a_sentence(toy, checkpoint):
     with pytest.raises(CourseError, match="It was made with other options, versions or data"):
-        stopping.train(toy(width=8), tmp_path / "checkpoints" / "checkpoint-7")
+        stopping.train(toy(width=8), checkpoint)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"global_step": "x"}'])
-def test_a_state_that_is_none_is_a_sentence(text, toy, at, tmp_path):
-    with pytest.raises(stopping.Stopped):
-        stopping.train(toy([at(7, lambda control: signal.raise_signal(signal.SIGINT))]))
-    checkpoint = tmp_path / "checkpoints" / "checkpoint-7"
+def test_a_state_that_is_none_is_a_sentence(text, toy, checkpoint):
     (checkpoint / "trainer_state.json").write_text(text)
     with pytest.raises(CourseError, match="cannot be resumed by this run"):
         stopping.train(toy(), checkpoint)

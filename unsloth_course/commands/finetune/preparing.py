@@ -44,7 +44,11 @@ def prepare(options: Options, process: processes.Process | None = None) -> Prepa
     if options.batch is not None:
         processes.share(options.batch, process)
     if process.several and options.profile != "cpu":
-        _take_gpu_if_any(options, process)
+        profile.quiet()
+        import torch
+
+        if torch.cuda.is_available() or options.profile == "gpu":
+            processes.take_gpu(process)
     machine = _machine(options)
     recipe = recipes.Recipe(options, machine)
     processes.share(recipe.batch, process)
@@ -149,11 +153,3 @@ def _earlier(stage: str, machine: Any, options: Options) -> tasks.Task:
     method, _, data = stage.partition(" ")
     other = Options(method, data, max_samples=1000, held_out=options.held_out, batch=options.batch, seed=options.seed)
     return recipes.Recipe(other, replace(machine, data=data)).task()
-
-
-def _take_gpu_if_any(options: Options, process: processes.Process) -> None:
-    profile.quiet()
-    import torch
-
-    if torch.cuda.is_available() or options.profile == "gpu":
-        processes.take_gpu(process)

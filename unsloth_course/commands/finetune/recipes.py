@@ -163,9 +163,12 @@ class Recipe:
 
     def load(self, folder: str) -> tuple[Any, Any]:
         """The model and its tokenizer, from a folder. Raises CourseError for an optimizer that there is none of."""
-        from unsloth import FastLanguageModel
+        from unsloth import FastLanguageModel  # isort: skip
+        from transformers.training_args import OptimizerNames
 
-        _check_optim(self.options.optim)
+        known = [one.value for one in OptimizerNames]
+        if (optim := self.options.optim) not in (None, *known):
+            raise CourseError(f"--optim is {optim!r}; choose one of transformers' optimizers: {', '.join(known)}.")
         # Unsloth's loader on a CPU does not know the argument.
         exact = {"float32_mixed_precision": True} if self.machine.mixed_precision else {}
         return FastLanguageModel.from_pretrained(
@@ -330,14 +333,3 @@ class Recipe:
         mixed = data.corpus.mix(domain, replay, share, self.options.seed)
         print(f"{len(mixed):,} blocks of {length} tokens, {len(mixed) - len(domain):,} of them general text")
         return mixed, data.corpus.blocks(task.held_out["text"], tokenizer, length).dataset
-
-
-def _check_optim(name: str | None) -> None:
-    """Raises CourseError for a name of no optimizer. Unsloth has to be imported before, as always."""
-    if name is None:
-        return
-    from transformers.training_args import OptimizerNames
-
-    known = [one.value for one in OptimizerNames]
-    if name not in known:
-        raise CourseError(f"--optim is {name!r}; choose one of transformers' optimizers: {', '.join(known)}.")
