@@ -91,8 +91,7 @@ def test_new_pins_another_python_or_a_driver_that_was_installed_later_finish_the
 # --- the steps
 
 
-def test_nothing_is_done_when_all_is_ready_and_a_venv_to_be_finished_is_not_made_again():
-    assert steps_for(LINUX, Verdict("ready", "")) == []
+def test_a_venv_to_be_finished_is_not_made_again():
     assert not any("venv" in command for step in steps_for(LINUX, Verdict("finish", "")) for command in step.commands)
 
 

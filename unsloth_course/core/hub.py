@@ -91,13 +91,9 @@ def fetch_dataset(
     from datasets import load_dataset
 
     folder = _fetch(name, "dataset", DATASET_FILES._replace(allow=files) if files else DATASET_FILES)
+    wanted = _only(folder, name, files) if files else {"path": str(folder), "split": split}
     try:
-        if files:
-            dataset = load_dataset(**_only(folder, name, files), split="train")
-        else:
-            dataset = load_dataset(str(folder), split=split)
-    except CourseError:
-        raise
+        dataset = load_dataset(**wanted)
     except Exception as error:  # the files are anybody's, and the library lets through what its parsers raise
         cause = error.__cause__ or error
         if is_disk_full(cause):
@@ -228,7 +224,7 @@ def _only(folder: Path, name: str, files: tuple[str, ...]) -> dict[str, Any]:
             f"{name} has {listed(wanted) or 'no file'} under {', '.join(files)}, where files of one kind are wanted: "
             "parquet or JSON."
         )
-    return {"path": kinds.pop(), "data_files": [str(folder / file) for file in wanted]}
+    return {"path": kinds.pop(), "data_files": [str(folder / file) for file in wanted], "split": "train"}
 
 
 def _fetch(name: str, kind: Literal["model", "dataset"], patterns: _Patterns) -> Path:

@@ -127,8 +127,6 @@ def plan(
 
     `wheels` is a folder that `--prepare` filled: everything comes from there, and pip looks nowhere else.
     """
-    if verdict.action == "ready":
-        return []
     # --isolated leaves pip's settings and environment out too.
     source = ("--isolated", "--no-index", "--find-links", str(wheels)) if wheels else ()
     packages, torch = pins.around_torch(machine.torch_flavour)

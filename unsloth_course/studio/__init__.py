@@ -41,9 +41,8 @@ class Storyboard:
     def __str__(self) -> str:
         lines = [f"{self.board.lesson} lesson: {self.board.minutes:.1f} minutes at {self.board.pace:g} words a minute"]
         for stretch in self.board.segments:
-            wanted = "{} to {}".format(*clock.SEGMENTS.get(stretch.name, ("?", "?")))
-            start = clock.stamp(stretch.start)
-            lines.append(f"  {start}  {stretch.name:<17}{stretch.minutes:5.1f} min  (wanted {wanted})")
+            start, length = clock.stamp(stretch.start), f"{stretch.minutes:5.1f} min"
+            lines.append(f"  {start}  {stretch.name:<17}{length}  (wanted {stretch.wanted})")
         lines.append(f"  shown {self.shown or NOTHING_SHOWN.format(self.board)}")
         lines += [f"  file  {path}" for path in self.files]
         return "\n".join(lines)

@@ -85,6 +85,11 @@ class Stretch:
     def minutes(self) -> float:
         return self.seconds / 60
 
+    @property
+    def wanted(self) -> str:
+        """The range of minutes that a segment keeps to."""
+        return "{} to {}".format(*SEGMENTS.get(self.name, ("?", "?")))
+
 
 @dataclass(frozen=True)
 class Board:

@@ -8,7 +8,7 @@ from nbformat import NotebookNode
 
 from unsloth_course.core import lessons, markup
 from unsloth_course.studio import screen
-from unsloth_course.studio.clock import SEGMENTS, TOTAL, Board, Scene, stamp
+from unsloth_course.studio.clock import TOTAL, Board, Scene, stamp
 from unsloth_course.studio.executed import ExecutedCopy
 from unsloth_course.studio.notes import Part
 
@@ -155,11 +155,7 @@ def _summary(board: Board, run: ExecutedCopy) -> list[str]:
 
 
 def _segments(board: Board) -> list[tuple[str, str, str, str]]:
-    found = []
-    for stretch in board.segments:
-        wanted = "{} to {}".format(*SEGMENTS.get(stretch.name, ("?", "?")))
-        found.append((stretch.name, f"{stretch.minutes:.1f}", wanted, stamp(stretch.start)))
-    return found
+    return [(one.name, f"{one.minutes:.1f}", one.wanted, stamp(one.start)) for one in board.segments]
 
 
 def _rows(board: Board) -> Iterator[str]:

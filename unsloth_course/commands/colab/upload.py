@@ -80,16 +80,12 @@ def write(out: Path, root: Path = REPOSITORY) -> Uploads:
     if out == lessons.NOTEBOOKS.resolve():
         raise CourseError(f"--out {out} is the notebooks folder itself; name another one.")
     archive = packed(root)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        sizes = {}
-        for lesson in lessons.written_lessons():
-            path = out / lessons.LESSONS[lesson]
-            text = nbformat.writes(standalone(nbformat.read(lessons.notebook_path(lesson), as_version=4), archive))
-            sizes[str(path)] = len(text.encode()) + 1
-            write_text(path, text + "\n")
-    except OSError as error:
-        raise CourseError(f"{out} cannot be written to ({error.strerror}); name another folder with --out.") from None
+    sizes = {}
+    for lesson in lessons.written_lessons():
+        path = out / lessons.LESSONS[lesson]
+        text = nbformat.writes(standalone(nbformat.read(lessons.notebook_path(lesson), as_version=4), archive))
+        sizes[str(path)] = len(text.encode()) + 1
+        write_text(path, text + "\n")
     if max(sizes.values()) > LIMIT:
         raise CourseError(f"A notebook has {max(sizes.values()):,} bytes, more than {LIMIT:,}: leave something out.")
     return Uploads(sizes, len(archive), hashlib.sha256(archive).hexdigest(), address(root))
