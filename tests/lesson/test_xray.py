@@ -1,13 +1,13 @@
 """The token X-ray: exact token text, states, warnings, and real Unsloth trainers on a CPU."""
 
 import re
-from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lesson.pages import Page
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.xray import Token, XRay, look
 from unsloth_course.lesson.xray.showing import _visible
@@ -102,28 +102,6 @@ def text_of(tokens, state=None, trained=None):
         for t in tokens
         if state in (None, t.state) and (trained is None or (t.trained == trained and t.state != "cut"))
     )
-
-
-class Reader(HTMLParser):
-    """The tags and the text of some HTML; fails on a tag that is not closed."""
-
-    def __init__(self, source):
-        super().__init__()
-        self.open, self.tags, self.words = [], [], []
-        self.feed(source)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag != "br":
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words.append(data)
 
 
 # --- the text of a token ---------------------------------------------------------------------------------------------
@@ -409,7 +387,7 @@ def shown(tokenizer):
 def test_dataset_text_is_escaped(shown):
     page = shown._repr_html_()
     assert "<script" not in page
-    read = Reader(page)
+    read = Page(page)
     assert {tag for tag, _ in read.tags} <= {"div", "ul", "li", "b", "p", "br", "small", "span", "ins", "del", "i"}
     assert "<script>alert(1)</script>⏎" in "".join(read.words).replace("\n", "")
 
@@ -418,7 +396,7 @@ def test_dataset_text_is_escaped(shown):
 def test_any_token_text_gives_sound_html_and_text(pieces):
     tokens = [Token(text, 7, state, state == "trained") for text, state in pieces]
     xray = XRay([tokens], ["row 0"], ["careful: <b>"], "")
-    read = Reader(xray._repr_html_())
+    read = Page(xray._repr_html_())
     spoken = "".join(read.words)
     for token in tokens:
         assert _visible(token) in spoken and _visible(token) in str(xray)
@@ -429,7 +407,7 @@ def test_any_token_text_gives_sound_html_and_text(pieces):
 def test_states_can_be_told_apart_without_any_style(shown):
     page = re.sub(r' style="[^"]*"', "", shown._repr_html_())
     assert "<ins title=" in page and "<del title=" in page and "‹&lt;|im_end|&gt;›■" in page
-    words = "".join(Reader(page).words)
+    words = "".join(Page(page).words)
     assert "trained: underlined" in words and "struck through" in words
     assert "40 tokens, " in words and "cut off" in words
     assert words.index("Warning:") < words.index("row 0")

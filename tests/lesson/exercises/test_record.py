@@ -34,20 +34,7 @@ def test_entries_of_exercises_that_this_version_does_not_know_are_kept(file):
     assert exercises.progress().solved == 1 and exercises.progress().note == ""
 
 
-DAMAGED = [
-    b"",
-    b"{",
-    b"[]",
-    b"null",
-    b"\xff\xfe\x00",
-    b'{"lora.1": 3}',
-    b'{"lora.1": {"failed": -1, "solved": null}}',
-    b'{"lora.1": {"failed": true, "solved": null}}',
-    b'{"lora.1": {"failed": 1.5, "solved": null}}',
-    b'{"lora.1": {"failed": 0, "solved": "yes"}}',
-    b'{"lora.1": {"failed": 0, "solved": 0}}',
-    b"[" * 100_000,
-]
+DAMAGED = [b"", b"[]", b"\xff\xfe\x00", b'{"lora.1": {"failed": -1, "solved": null}}', b"[" * 100_000]
 
 
 @pytest.mark.parametrize("content", DAMAGED, ids=lambda content: repr(content[:40]))
@@ -154,18 +141,6 @@ def test_a_file_that_cannot_be_read_is_never_replaced(file, monkeypatch):
         for _ in range(2):
             assert "cannot be read (Permission denied)" in exercises.check("lora.2", solution("lora.2")).note
     assert json.loads(file.read_text()) == {"lora.1": {"failed": 0, "solved": 1}}
-
-
-def test_an_interruption_leaves_the_old_file(file, monkeypatch):
-    exercises.check("lora.1", solution("lora.1"))
-    before = file.read_text()
-
-    def interrupted(self, target):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", interrupted)
-    assert "not kept" in exercises.check("lora.2", solution("lora.2")).note
-    assert file.read_text() == before
 
 
 # Where it is
