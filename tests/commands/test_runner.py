@@ -104,7 +104,7 @@ def test_a_lesson_that_trains(write_lesson, tmp_path, capsys):
     assert outcome.files == [out / "lora.json", out / "lora.html", out / source.name]
     results = json.loads((out / "lora.json").read_text())
     assert results == outcome.results
-    assert 1000 < results["wall_seconds"] < 1060
+    assert 1000 < results["wall_seconds"] < 2000
 
     copy = nbformat.read(out / source.name, as_version=4)
     injected = [cell for cell in copy.cells if lessons.has_tag(cell, "injected-parameters")]

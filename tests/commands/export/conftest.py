@@ -1,37 +1,57 @@
 """One trained adapter, its merged model, and real llama.cpp where it is built."""
 
 import json
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
 
+import forked
 import pytest
 
 from unsloth_course import models
 from unsloth_course.commands import export
 
 
-@pytest.fixture(scope="session")
-def adapter(run_pocket, tmp_path_factory):
-    """A folder with an adapter that was trained a little, as `finetune` leaves it, with 120 held-out prompts.
+@pytest.fixture(scope="package", autouse=True)
+def in_forks():
+    """The processes of an export are forks, but for the one that needs another environment when Unsloth is imported."""
 
-    It stops by itself, as one of fewer steps would not: each reading of it is then four times as fast.
-    """
-    run = run_pocket(steps=90)
+    def run(command, **how):
+        return (subprocess if "convert" in command or sys.platform != "linux" else forked).run(command, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export.own_process, "subprocess", SimpleNamespace(run=run))
+        yield
+
+
+@pytest.fixture(scope="session")
+def adapter(healthy, tmp_path_factory):
+    """A folder with an adapter that was trained a little, as `finetune` leaves it, with 50 held-out prompts."""
     place = tmp_path_factory.mktemp("trained")
     (place / "lora.json").write_text('{"options": {"data": "pocket", "seed": 3407}}')
-    rows = export.held_out.read(place / "adapter")[:120]
+    write_rows(place, export.held_out.read(place / "adapter")[:50])
+    return models.save_adapter(healthy.model, healthy.tokenizer, place / "adapter", base="pocket")
+
+
+def write_rows(place, rows):
     (place / export.held_out.FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return models.save_adapter(run.model, run.tokenizer, place / "adapter", base="pocket")
 
 
 @pytest.fixture(scope="session")
 def quantised(adapter, tmp_path_factory):
-    """All GGUF files of the adapter, with the table; made and proven once."""
-    return export.export(adapter, "ollama", quants=export.QUANTS, out=tmp_path_factory.mktemp("out"))
+    """All GGUF files of the adapter, with the table; made and proven once, with 120 prompts, as scores are compared."""
+    place = shutil.copytree(adapter.parent, tmp_path_factory.mktemp("more") / "trained")
+    (place / export.held_out.FILE).unlink()
+    write_rows(place, export.held_out.read(place / "adapter")[:120])
+    out = tmp_path_factory.mktemp("out")
+    return export.export(place / "adapter", "ollama", quants=export.QUANTS, out=out)
 
 
 @pytest.fixture(scope="session")
 def rows(adapter):
-    """50 held-out questions with their answers."""
-    return export.held_out.read(adapter)[:50]
+    """The held-out questions with their answers."""
+    return export.held_out.read(adapter)
 
 
 @pytest.fixture(scope="session")

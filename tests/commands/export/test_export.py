@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -68,7 +69,9 @@ def test_an_adapter_whose_base_is_not_told_is_looked_at_later(tmp_path, content)
     assert own_process.base_of(tmp_path) == str(tmp_path)
 
 
-def test_a_merged_model_answers_as_its_adapter(adapter, tmp_path):
+def test_a_merged_model_answers_as_its_adapter(adapter, tmp_path, monkeypatch):
+    """In fresh processes, as everybody's; the other tests run in forks of one."""
+    monkeypatch.setattr(own_process, "subprocess", subprocess)
     done = CliRunner().invoke(cli.app, ["export", str(adapter), "--to", "merged", "--out", str(tmp_path), "--json"])
     assert done.exit_code == 0, done.output
     first, merged = json.loads(done.stdout)["formats"]
