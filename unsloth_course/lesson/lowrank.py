@@ -11,6 +11,7 @@ from itertools import accumulate
 from typing import Any
 
 from unsloth_course.core.errors import CourseError
+from unsloth_course.core.writing import in_columns
 
 PLACE = re.compile(r"layers\.(\d+)\.\w+\.(\w+)\.")
 
@@ -136,15 +137,12 @@ class Cut:
         return {place: rank_for(values, share) for place, values in self.spectra.items() if "." in place}
 
     def __str__(self) -> str:
-        needed, widths = self.needed(), {place: len(values) for place, values in self.spectra.items()}
-        lines = ["directions that hold 90 % of the change, of those that the matrix has:"]
-        kinds = list(dict.fromkeys(place.partition(".")[2] for place in needed))
-        wide = max(map(len, kinds))
-        for kind in kinds:
+        needed, rows = self.needed(), []
+        for kind in dict.fromkeys(place.partition(".")[2] for place in needed):
             found = {place: rank for place, rank in needed.items() if place.endswith(f".{kind}")}
-            low, high = min(found.values()), max(found.values())
-            lines.append(f"{kind:<{wide}}  {low:>3} to {high:>3} of {widths[next(iter(found))]}")
-        return "\n".join(lines)
+            low, high, width = min(found.values()), max(found.values()), len(self.spectra[next(iter(found))])
+            rows.append((kind, f"{low:>3} to {high:>3} of {width}"))
+        return f"directions that hold 90 % of the change, of those that the matrix has:\n{in_columns(rows)}"
 
     __repr__ = __str__
 

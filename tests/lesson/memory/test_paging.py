@@ -55,11 +55,12 @@ def test_a_slowdown_is_always_one(seconds, full):
         assert found.sentence(3).count("\n") == 0
 
 
-def played(times, full):
-    """The watch over steps of these seconds, and what it said."""
-    now, said = [0.0], []
-    watch = paging.Pace(in_use=lambda: full, say=said.append, clock=lambda: now[0])
-    state = SimpleNamespace(global_step=0, max_steps=120)
+def played(monkeypatch, times, full):
+    """The watch over steps of these seconds."""
+    now = [0.0]
+    monkeypatch.setattr(paging.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(paging, "in_use", lambda: full)
+    watch, state = paging.Pace(), SimpleNamespace(global_step=0, max_steps=120)
     watch.on_train_begin(None, state, None)
     for seconds in times:
         watch.on_step_begin(None, state, None)
@@ -67,39 +68,29 @@ def played(times, full):
         state.global_step += 1
         watch.on_step_end(None, state, None)
         now[0] += 500  # an evaluation between the steps
-    return watch, said
+    return watch
 
 
-def test_the_watch_says_it_once():
-    watch, said = played(PAGED, 0.99)
-    assert len(said) == 1 and "Step 10" in said[0] and watch.slowdown.step == 10
-    assert played(PAGED[:8], 0.99)[1] == []
+def test_the_watch_says_it_once(monkeypatch, capsys):
+    assert played(monkeypatch, PAGED, 0.99).slowdown.step == 10
+    assert capsys.readouterr().out.count("Step 10") == 1
+    assert played(monkeypatch, PAGED[:8], 0.99).slowdown is None and capsys.readouterr().out == ""
 
 
-def test_a_real_training_that_is_held_up_is_noticed(small_trainer):
-    import time
-
-    said = []
-    trainer = small_trainer(steps=9)
-    trainer.add_callback(paging.Pace(in_use=lambda: 0.99, say=said.append))
+@pytest.mark.parametrize("held_up", [4, 0])
+def test_a_real_training_is_noticed_where_it_is_held_up_and_else_left_in_peace(small_trainer, monkeypatch, held_up):
+    trainer, watch = small_trainer(steps=9), paging.Pace()
+    monkeypatch.setattr(paging, "in_use", lambda: 0.99)
+    trainer.add_callback(watch)
     inner = trainer.training_step
 
     def slow(*args, **kwargs):
-        if trainer.state.global_step >= 7:
-            time.sleep(4)
+        time.sleep(held_up if trainer.state.global_step >= 7 else 0)
         return inner(*args, **kwargs)
 
     trainer.training_step = slow
     trainer.train()
-    assert len(said) == 1 and "The driver now keeps a part of it" in said[0]
-
-
-def test_a_real_training_is_left_in_peace(small_trainer):
-    said = []
-    trainer = small_trainer(steps=8)
-    trainer.add_callback(paging.Pace(in_use=lambda: 0.99, say=said.append))
-    trainer.train()
-    assert said == []
+    assert bool(watch.slowdown) == bool(held_up)
 
 
 # When it is told to, it fills the GPU but for a fiftieth, as another program may.
@@ -115,8 +106,7 @@ sys.stdin.read()
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="There is no CUDA GPU here to fill.")
 def test_a_gpu_that_another_process_fills_in_the_midst_of_a_training_is_noticed(small_trainer):
-    said, trainer = [], small_trainer(steps=9)
-    watch = paging.Pace(say=said.append)
+    trainer, watch = small_trainer(steps=9), paging.Pace()
     trainer.add_callback(watch)
     inner = trainer.training_step
     with subprocess.Popen([sys.executable, "-c", HOG], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as hog:
@@ -133,4 +123,3 @@ def test_a_gpu_that_another_process_fills_in_the_midst_of_a_training_is_noticed(
         trainer.train()
         hog.stdin.close()
     assert watch.slowdown.paging and watch.slowdown.full > 0.95
-    assert len(said) == 1 and "of the GPU's memory is in use" in said[0]

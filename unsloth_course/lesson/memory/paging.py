@@ -6,7 +6,8 @@ says so; `Pace` does. It compares each step with the median of those before, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -70,39 +71,26 @@ def slowed(seconds: Sequence[float], full: Sequence[float]) -> Slowdown | None:
 class Pace(Callback):
     """Trainer callback that says once when a training has slowed down; it changes nothing in the run.
 
-    in_use: gives the share of the device's memory that is in use by all programs; by default what CUDA reports.
-    say: prints the sentence. The steps of `slowdown` are counted from 1. Evaluations between steps are not timed.
-    Put on by `plan.guard`.
+    The steps of `slowdown` are counted from 1. Evaluations between steps are not timed. Put on by `plan.guard`.
     """
 
-    def __init__(
-        self,
-        in_use: Callable[[], float] | None = None,
-        say: Callable[[str], None] = print,
-        clock: Callable[[], float] | None = None,
-    ) -> None:
-        import time
-
-        self.slowdown: Slowdown | None = None
-        self._in_use, self._say, self._clock = in_use or _in_use, say, clock or time.perf_counter
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._seconds: list[float] = []
         self._full: list[float] = []
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._seconds, self._full, self.slowdown = [], [], None
+        self.slowdown: Slowdown | None = None
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._began = self._clock()
+        self._began = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._seconds.append(self._clock() - self._began)
-        self._full.append(self._in_use())
+        self._seconds.append(time.perf_counter() - self._began)
+        self._full.append(in_use())
         if self.slowdown is None and (found := slowed(self._seconds, self._full)):
             self.slowdown = found
-            self._say(found.sentence(max(0, state.max_steps - state.global_step)))
+            print(found.sentence(max(0, state.max_steps - state.global_step)))
 
 
-def _in_use() -> float:
+def in_use() -> float:
     """Share of the GPU's memory that is in use, by whatever program; 0 without a GPU."""
     import torch
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from unsloth_course.core import markup
 from unsloth_course.core.errors import CourseError
-from unsloth_course.core.writing import cut
+from unsloth_course.core.writing import cut, in_columns
 from unsloth_course.lesson.rewards.paying import right_numbers
 
 EPSILON = 1e-4  # TRL adds it to the standard deviation
@@ -100,14 +100,8 @@ class Group:
         return ["completion", *self.parts, "reward", "advantage"]
 
     def __str__(self) -> str:
-        rows = [self._head(), *self._rows()]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        first, *others = widths
-        lines = [f"{_shown(self.question, 400)} (right: {_shown(self.answer)})"]
-        for text, *numbers in rows:
-            right = "".join(f"  {number:>{width}}" for number, width in zip(numbers, others, strict=True))
-            lines.append(f"{text:<{first}}{right}")
-        return "\n".join([*lines, self.sentence()])
+        asked = f"{_shown(self.question, 400)} (right: {_shown(self.answer)})"
+        return "\n".join([asked, in_columns([self._head(), *self._rows()]), self.sentence()])
 
     __repr__ = __str__
 
