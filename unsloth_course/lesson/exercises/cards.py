@@ -97,17 +97,18 @@ class Progress(Shown):
             found.setdefault(NAMES[exercise.lesson], []).append(tries)
         return found
 
-    def each(self) -> list[str]:
-        """A line for each exercise, where details are wanted."""
-        return [f"  {one.id:<7} {one.title}: {described(tries)}" for one, tries in self.exercises if self.details]
-
-    def _blocks(self) -> list[tuple[str, str]]:
+    def lines(self) -> list[str]:
+        """A bar for each lesson, with a mark for each exercise; where details are wanted, a line for each of those."""
         width, lessons = max(map(len, NAMES.values())), self.lessons()
-        lines = [f"{name:<{width}}  {bar(tries)}" for name, tries in lessons.items()] + self.each()
+        lines = [f"{name:<{width}}  {bar(tries)}" for name, tries in lessons.items()]
+        if self.details:
+            lines += [f"  {one.id:<7} {one.title}: {described(tries)}" for one, tries in self.exercises]
         if len(lessons) > 1:
             lines.append(f"{'all':<{width}}  {self.solved} of {len(self.exercises)} solved")
-        lines.append("# solved, - tried, . not tried")
-        return [("code", "\n".join(lines)), *([("text", self.note)] if self.note else [])]
+        return [*lines, "# solved, - tried, . not tried"]
+
+    def _blocks(self) -> list[tuple[str, str]]:
+        return [("code", "\n".join(self.lines())), *([("text", self.note)] if self.note else [])]
 
     def to_json(self) -> str:
         """The progress as JSON text."""
@@ -125,20 +126,8 @@ class Progress(Shown):
         return json.dumps({**counts, "exercises": each}, indent=2)
 
     def draw(self) -> None:
-        """Draws the bars in a terminal."""
-        from rich.console import Console
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-
-        console, table, bars = Console(), Table.grid(padding=(0, 2)), self.lessons()
-        if len(bars) > 1:
-            bars["all"] = [tries for _, tries in self.exercises]
-        for name, tries in bars.items():
-            done = sum(one.solved is not None for one in tries)
-            table.add_row(name, ProgressBar(len(tries), done, width=24), f"{done} of {len(tries)}")
-        console.print(table)
-        for line in filter(None, [*self.each(), self.note]):
-            console.print(line, soft_wrap=True, markup=False, highlight=False)
+        """Prints the bars in a terminal."""
+        print(*self.lines(), *filter(None, [self.note]), sep="\n")
 
 
 def bar(tries: list[Tries]) -> str:
