@@ -15,6 +15,7 @@ from conftest import unsloth_source
 from unsloth_course import evaluation, memory, models
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.places import BUNDLED_MODEL, REPOSITORY
+from unsloth_course.lesson import smollm2
 from unsloth_course.lesson.models import asking
 
 QUESTIONS = ["What is 41 plus 17?", "Even or odd?\n\n7", "Sort the letters of QZB.", "Name the number after 99."]
@@ -269,6 +270,15 @@ def test_more_prompts_than_fit_into_one_batch_keep_their_order(healthy, monkeypa
     monkeypatch.setattr(asking, "ANSWERS_AT_ONCE", 3)
     assert models.answer(healthy.model, healthy.tokenizer, healthy.before.questions[:7]) == whole
     assert models.complete(healthy.model, healthy.tokenizer, []) == []
+
+
+@pytest.mark.parametrize(("free", "longest", "rows"), [(2**34, 192, 256), (2**31, 512, 91), (2**28, 512, 64)])
+def test_a_gpu_answers_as_many_prompts_together_as_its_free_memory_holds(monkeypatch, free, longest, rows):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 2**37))
+    model = SimpleNamespace(device=torch.device("cuda"), config=smollm2.CONFIG)
+    assert asking._at_once(model, longest) == rows
 
 
 def test_an_answer_is_cut_at_the_limit_and_not_before(base):

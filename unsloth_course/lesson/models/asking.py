@@ -8,6 +8,7 @@ from typing import Any
 from unsloth_course.core.errors import CourseError
 
 ANSWERS_AT_ONCE = 64
+MOST_ON_A_GPU = 256  # a token takes there little longer for more rows
 # Looked up, not imported: on a CPU, Unsloth works without this part, which would patch what it trains with.
 DECODING = "unsloth.models._decode_graphs"
 
@@ -77,25 +78,27 @@ def complete(
     tokenizer: Any,
     prompts: Sequence[str],
     max_new_tokens: int = 24,
-    at_once: int | None = None,
     ended: list[bool] | None = None,
     tokens: list[list[int]] | None = None,
     **drawn: Any,
 ) -> list[str]:
     """What the model writes after each prompt, until its end-of-sequence token or the limit (in tokens).
 
-    Greedily, unless `drawn` holds other arguments of `generate`. Works in batches of `at_once` prompts, 64 if not
-    given, with padding on the left. Control tokens other than the end are left visible in the text. To a list `ended`
-    is added, for each text, whether it stopped by itself, and to a list `tokens` its token ids, the end too. With
+    Greedily, unless `drawn` holds other arguments of `generate`. Works in batches of 64 prompts, on a GPU of up to 256,
+    with padding on the left. Control tokens other than the end are left visible in the text. To a list `ended` is
+    added, for each text, whether it stopped by itself, and to a list `tokens` its token ids, the end too. With
     `num_return_sequences`, the texts of a prompt follow one another.
     """
     import torch
 
     made: list[str] = []
+    if not prompts:
+        return made
     side, tokenizer.padding_side = tokenizer.padding_side, "left"
     try:
         with answering(model), torch.no_grad():
-            many = at_once or ANSWERS_AT_ONCE
+            lengths = map(len, tokenizer(list(prompts), add_special_tokens=False)["input_ids"])
+            many = _at_once(model, max(lengths) + max_new_tokens)
             for start in range(0, len(prompts), many):
                 batch = tokenizer(
                     list(prompts[start : start + many]),
@@ -121,6 +124,24 @@ def complete(
     finally:
         tokenizer.padding_side = side
     return made
+
+
+def _at_once(model: Any, longest: int) -> int:
+    """Prompts to be answered together, whose rows grow to `longest` tokens: on a GPU more, while half of the free
+    memory holds their keys and values."""
+    import torch
+
+    from unsloth_course.lesson.memory.shape import Shape
+
+    if model.device.type != "cuda":
+        return ANSWERS_AT_ONCE
+    try:
+        shape = Shape.of(model)
+    except CourseError:  # not a Llama-style model, whose keys and values could be counted
+        return ANSWERS_AT_ONCE
+    each = shape.head_dim or shape.hidden // shape.heads
+    row = 2 * 2 * shape.layers * shape.kv_heads * each * longest  # keys and values, of 2 bytes
+    return max(ANSWERS_AT_ONCE, min(MOST_ON_A_GPU, torch.cuda.mem_get_info()[0] // 2 // row))
 
 
 def require_room(model: Any, tokens: int) -> None:
