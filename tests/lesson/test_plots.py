@@ -106,15 +106,6 @@ def test_rows_without_a_step_are_counted_and_text_numbers_are_read():
     assert list(lines(figure)["training loss"].get_ydata()) == [2.5, 2.0]
 
 
-def test_nothing_to_draw_is_a_sentence():
-    with pytest.raises(CourseError, match="history is empty"):
-        plots.loss([])
-    with pytest.raises(CourseError, match=r"wants trainer\.state\.log_history, and got object"):
-        plots.loss(object())
-    with pytest.raises(CourseError, match="1 row and none with loss; it holds step, train_runtime"):
-        plots.loss([{"train_runtime": 1.0, "step": 3}])
-
-
 @given(
     st.lists(
         st.dictionaries(
@@ -154,11 +145,6 @@ def test_traces_marks_broken_values_in_words():
     figure = plots.traces(rows, ["reward"])
     assert list(lines(figure)["reward"].get_xdata()) == [1, 3]
     assert "reward: not a finite number in 1 step, first at step 2." in words(figure)
-
-
-def test_traces_of_nothing_names_what_the_log_holds():
-    with pytest.raises(CourseError, match="none with kl, reward; it holds loss, step"):
-        plots.traces(history([1.0]), ["kl", "reward"])
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
@@ -262,11 +248,6 @@ def test_by_skill_has_two_bars_per_skill_and_leaves_out_what_was_not_measured():
     assert figure.caption == "2 skills measured before and after; lower after in: first_letter."
 
 
-def test_by_skill_of_nothing_is_a_sentence():
-    with pytest.raises(CourseError, match="no skill"):
-        plots.by_skill({}, {})
-
-
 # --- curve -----------------------------------------------------------------------------------------------------------
 
 
@@ -290,13 +271,6 @@ def test_names_of_lines_that_end_together_are_pushed_apart():
     figure = plots.curve([0, 1], {name: [0, 1] for name in "abc"}, xlabel="x", ylabel="y")
     places = sorted(text.xy[1] for text in figure.axes[0].texts)
     assert places[1] - places[0] > 0.05 and places[2] - places[1] > 0.05
-
-
-def test_a_line_of_another_length_is_a_sentence():
-    with pytest.raises(CourseError, match='"score" has 1 values for 2 x values'):
-        plots.curve([0, 1], {"score": [1]}, xlabel="x", ylabel="y")
-    with pytest.raises(CourseError, match="nothing to draw"):
-        plots.curve([], {}, xlabel="x", ylabel="y")
 
 
 # --- the recorded band -----------------------------------------------------------------------------------------------
@@ -494,8 +468,6 @@ def test_layers_are_a_table_of_percentages():
     assert [text.get_text() for text in axes.texts] == ["1.6", "2.0", "4.0", "nan"]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["q", "k"]
     assert figure.caption == "Moved most: q_proj of layer 1 (4.0 %). Moved least: q_proj of layer 0 (1.6 %)."
-    with pytest.raises(CourseError, match=r"no layer to draw.*lowrank\.moved"):
-        plots.layers({"embed_tokens": 0.5})
 
 
 def test_many_layers_are_colours_without_numbers():
@@ -511,9 +483,6 @@ def test_a_spectrum_counts_the_directions_up_to_a_share():
     )
     lines = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].get_lines()}
     assert lines["flat"] == pytest.approx([n / 10 for n in range(1, 11)]) and lines["none: no change"] == []
-    for nothing in ({}, {"full": []}):
-        with pytest.raises(CourseError, match=r"no spectrum to draw.*lowrank\.spectrum"):
-            plots.spectrum(nothing, rank=2)
 
 
 def test_curves_has_a_panel_for_each_quantity_and_cuts_at_the_top():
@@ -524,12 +493,6 @@ def test_curves_has_a_panel_for_each_quantity_and_cuts_at_the_top():
     assert figure.axes[0].get_ylim()[1] == 3.0 and figure.axes[1].get_ylim()[1] < 1.2
     assert figure.axes[-1].get_xlabel() == "nats" and "Dashed: the start." in words(figure)
     assert "loss, a: 9 to 0." in figure.caption and "weight, a: 1 to 0." in figure.caption
-
-
-@pytest.mark.parametrize("panels", [{}, {"loss": {}}, {"loss": {"a": [1.0]}}])
-def test_curves_without_lines_or_with_a_short_one_is_a_sentence(panels):
-    with pytest.raises(CourseError, match=r"nothing to draw|has 1 values for 2 x values"):
-        plots.curves([0, 1], panels, xlabel="x")
 
 
 def test_a_curve_may_stand_evenly():
@@ -575,12 +538,6 @@ def test_a_run_keeps_the_colour_that_it_is_given():
     assert (base[0].get_color(), lora[0].get_color()) == (plots.GREY, plots.GREEN)
 
 
-def test_the_scoreboard_of_nothing_is_a_sentence():
-    for empty in ([], [picture.Panel("answers", "share", {})]):
-        with pytest.raises(CourseError, match="no run to draw"):
-            picture.side_by_side(empty, colours={})
-
-
 def test_a_panel_in_which_nothing_was_measured_is_drawn():
     figure = picture.side_by_side(
         [picture.Panel("answers", kind, {"base": None}) for kind in ("share", "log", "amount")], colours=COLOURS
@@ -600,3 +557,33 @@ def test_formats_have_a_bar_for_the_size_and_a_dot_for_the_score():
     for word in ("adapter", "q4_k_m", "6.8 MB", "60.0%", "within 3 points of adapter"):
         assert word in words(figure)
     assert "q4_k_m 2.1 MB, 60.0%" in figure.caption
+
+
+# --- what cannot be drawn --------------------------------------------------------------------------------------------
+
+XY = {"xlabel": "x", "ylabel": "y"}
+
+
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        (lambda: plots.loss([]), "history is empty"),
+        (lambda: plots.loss(object()), r"wants trainer\.state\.log_history, and got object"),
+        (lambda: plots.loss([{"train_runtime": 1.0, "step": 3}]), "none with loss; it holds step, train_runtime"),
+        (lambda: plots.traces(history([1.0]), ["kl", "reward"]), "none with kl, reward; it holds loss, step"),
+        (lambda: plots.by_skill({}, {}), "no skill"),
+        (lambda: plots.curve([0, 1], {"score": [1]}, **XY), '"score" has 1 values for 2 x values'),
+        (lambda: plots.curve([], {}, **XY), "nothing to draw"),
+        (lambda: plots.curves([0, 1], {}, xlabel="x"), "nothing to draw"),
+        (lambda: plots.curves([0, 1], {"loss": {}}, xlabel="x"), "nothing to draw"),
+        (lambda: plots.curves([0, 1], {"loss": {"a": [1.0]}}, xlabel="x"), "has 1 values for 2 x values"),
+        (lambda: plots.layers({"embed_tokens": 0.5}), r"no layer to draw.*lowrank\.moved"),
+        (lambda: plots.spectrum({}, rank=2), r"no spectrum to draw.*lowrank\.spectrum"),
+        (lambda: plots.spectrum({"full": []}, rank=2), "no spectrum to draw"),
+        (lambda: picture.side_by_side([], colours={}), "no run to draw"),
+        (lambda: picture.side_by_side([picture.Panel("answers", "share", {})], colours={}), "no run to draw"),
+    ],
+)
+def test_what_cannot_be_drawn_is_a_sentence(draw, words):
+    with pytest.raises(CourseError, match=words):
+        draw()
