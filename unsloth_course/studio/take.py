@@ -13,6 +13,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +25,23 @@ LIVE = re.compile(r"\b(dials|exercises)\.")
 LETTERS = "<style>:root { --jp-code-font-size: 20px; --jp-content-font-size1: 20px; --jp-ui-font-size1: 16px; }</style>"
 
 
+@dataclass
 class Take:
-    """The state of a take: what can be replayed, and which cells have run for real in this kernel."""
+    """The state of a take: what the file of a recorded run holds, and which cells have run for real in this kernel."""
 
-    def __init__(self, recorded: Mapping[str, Any], longest: float = REPLAY_SECONDS) -> None:
-        self.know(recorded)
-        self.longest = longest
-        self.replaying = False
-        self.ran: set[str] = set()
+    recorded: Mapping[str, Any]
+    longest: float = REPLAY_SECONDS
+    replaying: bool = False
+    ran: set[str] = field(default_factory=set)
 
-    def know(self, recorded: Mapping[str, Any]) -> None:
-        """Takes what the file of a recorded run holds; nothing of an empty one."""
-        self.device, self.date = str(recorded.get("device", "")), str(recorded.get("date", ""))
-        self.cells: dict[str, Any] = dict(recorded.get("cells", {}))
-        self.by_source = {cell["source"].strip(): id for id, cell in self.cells.items()}
+    @property
+    def cells(self) -> dict[str, Any]:
+        return self.recorded.get("cells", {})
 
     def transform(self, lines: list[str]) -> list[str]:
         """IPython's hook: the lines of a cell in, what is executed in their place out."""
-        id = self.by_source.get("".join(lines).strip())
+        source = "".join(lines).strip()
+        id = next((id for id, cell in self.cells.items() if cell["source"].strip() == source), None)
         if id is None:
             return lines
         if not self.replaying or self.is_live(id):
@@ -61,7 +61,7 @@ class Take:
 
         cell = self.cells[id]
         shortened = cell["seconds"] > self.longest
-        said = ["Replay of the recorded run", self.device, self.date]
+        said = ["Replay of the recorded run", *(str(self.recorded.get(name, "")) for name in ("device", "date"))]
         if shortened:
             said.append(f"this cell took {cell['seconds']:.0f} s, shown after {self.longest:g}")
         elif cell["seconds"] >= 0.5:
@@ -104,7 +104,7 @@ def begin(replay: bool, file: str | Path = TAKE, longest: float = REPLAY_SECONDS
         _now = Take({}, longest)
         shell.input_transformers_cleanup.append(_now.transform)
     if recorded is not None:
-        _now.know(recorded)
+        _now.recorded = recorded
     _now.replaying, _now.longest = replay, longest
     said = f"Replays are on: {len(_now.cells)} cells show the recorded run." if replay else "Everything runs for real."
     display({"text/html": f"{LETTERS}<p>{said}</p>", "text/plain": said}, raw=True)

@@ -10,7 +10,6 @@ import psutil
 import pytest
 from core.test_hub import downloads, write_model
 from hub_server import HubServer
-from huggingface_hub import constants
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -165,26 +164,14 @@ def test_offline_with_half_a_cache_names_what_is_missing(server, tmp_path):
     assert "of its copy in the cache model.safetensors is missing" in found.problems[0]
 
 
-def test_offline_a_cache_without_a_list_of_files_is_still_read(server, tmp_path, repository):
-    hub.fetch_model(MODEL)
-    shutil.rmtree(next(Path(constants.HF_HUB_CACHE).glob("models--*")) / "trees")
-    server.down()
-    found = look(tmp_path, data="pocket")
-    assert (found.model.state, found.model.bytes, found.problems) == ("all there", size(repository), [])
-
-
 # --- what cannot be had
 
 
-def test_a_model_that_is_not_there_is_a_sentence(server, tmp_path):
-    found = look(tmp_path, "somebody/no-such-model")
-    assert len(found.problems) == 1 and "The Hub has no model named somebody/no-such-model" in found.problems[0]
-    assert "not known" in str(found)
-
-
 def test_model_and_data_that_are_not_there_are_both_said_the_model_first(server, tmp_path):
+    found = look(tmp_path, "a/b", "c/d")
+    assert "not known" in str(found)
     with pytest.raises(CourseError, match=r"no model named a/b.*\n.*no dataset named c/d"):
-        look(tmp_path, "a/b", "c/d").require()
+        found.require()
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -202,11 +189,6 @@ def test_a_gated_model_that_is_open_to_this_login_is_only_noted(server, tmp_path
         patch.setattr(hub, "read_config", lambda name: config)
         found = look(tmp_path)
     assert found.problems == [] and any("is gated" in note for note in found.notes)
-
-
-@pytest.mark.parametrize(("name", "words"), [("no/such/name", "Hub name"), ("", "Hub name"), ("a b", "Hub name")])
-def test_a_name_that_is_none_is_a_sentence(server, tmp_path, name, words):
-    assert words in look(tmp_path, name).problems[0]
 
 
 @pytest.mark.parametrize(("fetched", "state", "missing"), [(True, "all there", 0), (False, "nothing", 92_871_040)])
@@ -352,13 +334,3 @@ def test_any_config_is_planned_for_or_a_sentence(tmp_path, spoilt):
     found = look(tmp_path, str(folder), "pocket")
     assert (found.plan is None) <= bool(found.problems)
     assert str(found)
-
-
-@given(content=st.binary(max_size=40) | st.recursive(ANYTHING, st.lists).map(repr).map(str.encode))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_bytes_for_a_config_are_a_sentence(tmp_path, content):
-    folder = tmp_path / "spoilt"
-    folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_bytes(content)
-    found = look(tmp_path, str(folder), "pocket")
-    assert "config.json" in found.problems[0] or "config" in found.problems[0]
