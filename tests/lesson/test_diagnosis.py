@@ -50,84 +50,55 @@ def test_a_run_without_a_fault_is_trained():
 
 
 @pytest.mark.parametrize(
-    ("changes", "name"),
+    ("verdict", "name", "changes"),
     [
-        ({"trained_tokens": 0}, "no trained token"),
-        ({"steps": 0, "updates": 0}, "no step"),
-        ({"updates": 0}, "no update"),
-        ({"learning_rate": 0.0}, "learning rate 0"),
-        ({"changed_tensors": 0}, "weights unchanged"),
-        ({"finite_weights": False}, "broken weights"),
-        ({"losses": [6.0, NAN, 0.1]}, "loss not a number"),
-        ({"losses": [6.0, math.inf, 0.1]}, "loss not a number"),
+        (NOT_TRAINED, "no trained token", {"trained_tokens": 0}),
+        (NOT_TRAINED, "no step", {"steps": 0, "updates": 0}),
+        (NOT_TRAINED, "no update", {"updates": 0}),
+        (NOT_TRAINED, "learning rate 0", {"learning_rate": 0.0}),
+        (NOT_TRAINED, "weights unchanged", {"changed_tensors": 0}),
+        (NOT_TRAINED, "broken weights", {"finite_weights": False}),
+        (NOT_TRAINED, "loss not a number", {"losses": [6.0, NAN, 0.1]}),
+        (NOT_TRAINED, "loss not a number", {"losses": [6.0, math.inf, 0.1]}),
+        (SUSPICIOUS, "loss did not fall", {"losses": [1.0, 1.0, 1.0]}),
+        (SUSPICIOUS, "loss did not fall", {"losses": [1.0, 0.1, 2.0]}),
+        (SUSPICIOUS, "unseen loss did not fall", {"unseen": [1.0, 0.2, 1.0]}),
+        (SUSPICIOUS, "unseen loss did not fall", {"unseen": [1.0, NAN]}),
+        (SUSPICIOUS, "unseen loss did not fall", {"unseen": [1.0, math.inf]}),
+        (SUSPICIOUS, "no held-out effect", {"score": scored(after=0.0, interval=(0.0, 0.0))}),
+        (SUSPICIOUS, "no held-out effect", {"score": scored(after=0.01, interval=(0.0, 0.02))}),
+        (SUSPICIOUS, "no held-out effect", {"score": scored(after=0.0, interval=(-0.1, 0.1))}),
+        (SUSPICIOUS, "held-out score worse", {"score": scored(before=0.5, after=0.2, interval=(-0.4, -0.2))}),
+        (
+            SUSPICIOUS,
+            "no better than chance",
+            {"score": scored(after=0.09, interval=(0.05, 0.13), above_chance=(-0.03, 0.04))},
+        ),
+        (SUSPICIOUS, "held-out score worse", {"score": Score("perplexity", 50, 9.0, 12.0, (2.0, 4.0))}),
+        (SUSPICIOUS, "no held-out effect", {"score": Score("perplexity", 50, 9.0, 8.9, (-0.5, 0.3))}),
+        (SUSPICIOUS, "no held-out effect", {"score": Score("perplexity", 50, 9.0, NAN, (NAN, NAN))}),
+        (TRAINED, "skipped steps", {"updates": 57}),
+        (TRAINED, "forgetting", {"score": scored(retention=Retention("exact_match", 1.0, 0.9))}),
+        (TRAINED, "memory", {"predicted_bytes": 200_000_000}),
+        (TRAINED, "memory", {"measured_bytes": 200_000_000}),
+        (TRAINED, None, {"losses": []}),
+        (TRAINED, None, {"losses": [6.0, 7.0]}),  # too few to compare
+        (TRAINED, None, {"losses": [6.0, 9.0, 0.1]}),  # a spike on the way
+        (TRAINED, None, {"unseen": []}),
+        (TRAINED, None, {"unseen": [5.0]}),
+        (TRAINED, None, {"score": None}),
+        (TRAINED, None, {"learning_rate": None}),
+        (TRAINED, None, {"changed_tensors": 30}),  # LoRA's A does not move in the first step
+        (TRAINED, None, {"score": Score("perplexity", 50, 9.0, 4.0, (-6.0, -4.0))}),
+        (TRAINED, None, {"score": scored(retention=Retention("exact_match", 1.0, 0.95))}),
+        (TRAINED, None, {"score": scored(retention=Retention("exact_match", 0.5, 0.9))}),
+        (TRAINED, None, {"score": scored(chance=None, above_chance=None)}),
+        (TRAINED, None, {"predicted_bytes": 0}),
+        (TRAINED, None, {"measured_bytes": 0}),
     ],
 )
-def test_what_is_fatal(changes, name):
-    verdict, names = verdict_and_names(**changes)
-    assert verdict == NOT_TRAINED
-    assert names == [name]
-
-
-@pytest.mark.parametrize(
-    ("changes", "name"),
-    [
-        ({"losses": [1.0, 1.0, 1.0]}, "loss did not fall"),
-        ({"losses": [1.0, 0.1, 2.0]}, "loss did not fall"),
-        ({"unseen": [1.0, 0.2, 1.0]}, "unseen loss did not fall"),
-        ({"unseen": [1.0, NAN]}, "unseen loss did not fall"),
-        ({"unseen": [1.0, math.inf]}, "unseen loss did not fall"),
-        ({"score": scored(after=0.0, interval=(0.0, 0.0))}, "no held-out effect"),
-        ({"score": scored(after=0.01, interval=(0.0, 0.02))}, "no held-out effect"),
-        ({"score": scored(after=0.0, interval=(-0.1, 0.1))}, "no held-out effect"),
-        ({"score": scored(before=0.5, after=0.2, interval=(-0.4, -0.2))}, "held-out score worse"),
-        ({"score": scored(after=0.09, interval=(0.05, 0.13), above_chance=(-0.03, 0.04))}, "no better than chance"),
-        ({"score": Score("perplexity", 50, 9.0, 12.0, (2.0, 4.0))}, "held-out score worse"),
-        ({"score": Score("perplexity", 50, 9.0, 8.9, (-0.5, 0.3))}, "no held-out effect"),
-        ({"score": Score("perplexity", 50, 9.0, NAN, (NAN, NAN))}, "no held-out effect"),
-    ],
-)
-def test_what_is_doubtful(changes, name):
-    verdict, names = verdict_and_names(**changes)
-    assert verdict == SUSPICIOUS
-    assert names == [name]
-
-
-@pytest.mark.parametrize(
-    ("changes", "name"),
-    [
-        ({"updates": 57}, "skipped steps"),
-        ({"score": scored(retention=Retention("exact_match", 1.0, 0.9))}, "forgetting"),
-        ({"predicted_bytes": 200_000_000}, "memory"),
-        ({"measured_bytes": 200_000_000}, "memory"),
-    ],
-)
-def test_what_is_only_worth_a_note(changes, name):
-    verdict, names = verdict_and_names(**changes)
-    assert verdict == TRAINED
-    assert names == [name]
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"losses": []},
-        {"losses": [6.0, 7.0]},  # too few to compare
-        {"losses": [6.0, 9.0, 0.1]},  # a spike on the way
-        {"unseen": []},
-        {"unseen": [5.0]},
-        {"score": None},
-        {"learning_rate": None},
-        {"changed_tensors": 30},  # LoRA's A does not move in the first step
-        {"score": Score("perplexity", 50, 9.0, 4.0, (-6.0, -4.0))},
-        {"score": scored(retention=Retention("exact_match", 1.0, 0.95))},
-        {"score": scored(retention=Retention("exact_match", 0.5, 0.9))},
-        {"score": scored(chance=None, above_chance=None)},
-        {"predicted_bytes": 0},
-        {"measured_bytes": 0},
-    ],
-)
-def test_what_is_no_fault(changes):
-    assert verdict_and_names(**changes) == (TRAINED, [])
+def test_what_is_said_of_a_run(verdict, name, changes):
+    assert verdict_and_names(**changes) == (verdict, [name] if name else [])
 
 
 def test_a_fatal_finding_outweighs_the_rest_and_all_are_told():
@@ -539,13 +510,6 @@ def test_a_dpo_loss_that_left_ln_2_for_the_worse_did_not_stay_there(losses):
     assert "loss stays at ln 2" not in [finding.name for finding in judge(replace(DPO, losses=losses))[1]]
 
 
-def test_swapped_preferences_are_called_by_their_name():
-    worse = replace(PREFERENCE, after=0.0, interval=(-0.15, -0.05))
-    verdict, findings = judge(replace(DPO, score=worse))
-    assert verdict == SUSPICIOUS
-    assert "chosen and rejected are probably swapped" in findings[0].text
-
-
 def test_preference_accuracy_judges_and_tells_swapped_pairs():
     def dpo(after, interval, *others):
         accuracy = Measure("preference_accuracy", 0.5, after, interval, 200, judges=True)
@@ -578,22 +542,10 @@ def test_the_reward_is_told_as_it_is_judged():
     assert dict(receipt(replace(GRPO, rewards=[0.5, 0.7])).rows())["reward"] == "0.500 at first, 0.700 at last"
 
 
-def test_a_preference_that_costs_being_right_is_suspicious():
-    costly = replace(PREFERENCE, correctness=Retention("correct", 0.98, 0.92))
-    assert [f.name for f in judge(replace(DPO, score=costly))[1]] == ["correctness fell"]
-    kept = replace(PREFERENCE, correctness=Retention("correct", 0.98, 0.93))
-    assert judge(replace(DPO, score=kept))[0] == TRAINED
-
-
 def test_a_constant_reward_is_not_trained():
     verdict, findings = judge(replace(GRPO, rewards=[1.0] * 6, spreadless=[1.0] * 6))
     assert verdict == NOT_TRAINED
     assert {f.name for f in findings} == {"no spread in rewards", "reward did not rise"}
-
-
-def test_the_loss_of_grpo_says_nothing_and_its_reward_does():
-    assert judge(replace(GRPO, losses=[0.1, 0.2, 0.3]))[0] == TRAINED
-    assert [f.name for f in judge(replace(GRPO, rewards=[0.9, 0.5, 0.4]))[1]] == ["reward did not rise"]
 
 
 def test_equal_rewards_have_no_spread_whatever_rounding_makes_of_them():
@@ -608,27 +560,29 @@ def test_equal_rewards_have_no_spread_whatever_rounding_makes_of_them():
     assert watching._spreadless(log) == [1.0, 0.25, 1.0, 0.5]
 
 
-def test_completions_that_are_cut_off_are_suspicious():
-    assert [f.name for f in judge(replace(GRPO, clipped=[0.9, 0.8, 0.7]))[1]] == ["completions cut off"]
+def of_score(evidence, **changes):
+    return replace(evidence, score=replace(evidence.score, **changes))
 
 
-def test_text_that_is_no_better_than_shuffled_is_suspicious():
-    shuffled = replace(CPT.score, chance=1.9, above_chance=(-0.1, 0.3))
-    verdict, findings = judge(replace(CPT, score=shuffled))
-    assert (verdict, [f.name for f in findings]) == (SUSPICIOUS, ["order not learned"])
-    assert "2.000 against 1.900" in findings[0].text
+CHAT = Measure("chat_perplexity", 6.0, 6.6, (0.4, 0.8), 60)
+DOMAIN = Measure("perplexity", 600.0, 2.0, (-700.0, -500.0), 100, judges=True)
 
 
-def test_chat_that_is_forgotten_is_noted():
-    chat = Measure("chat_perplexity", 6.0, 6.6, (0.4, 0.8), 60)
-    domain = Measure("perplexity", 600.0, 2.0, (-700.0, -500.0), 100, judges=True)
-    verdict, (found,) = judge(replace(CPT, score=replace(CPT.score, measures=(domain, chat))))
-    assert (verdict, found.level) == (TRAINED, "note")
-    assert found.text.startswith("Answers in chat became 10 % more surprising: 6.000 before, 6.600 after.")
-
-
-def test_general_text_that_is_forgotten_is_noted():
-    forgot = replace(CPT.score, retention=Retention("perplexity", 1.5, 3.0))
-    verdict, findings = judge(replace(CPT, score=forgot))
-    assert verdict == TRAINED
-    assert "100 % more surprising" in findings[0].text
+@pytest.mark.parametrize(
+    ("evidence", "verdict", "name", "words"),
+    [
+        (of_score(DPO, after=0.0, interval=(-0.15, -0.05)), SUSPICIOUS, "held-out score worse", "probably swapped"),
+        (of_score(DPO, correctness=Retention("correct", 0.98, 0.92)), SUSPICIOUS, "correctness fell", "98.0 % right"),
+        (of_score(DPO, correctness=Retention("correct", 0.98, 0.93)), TRAINED, None, ""),
+        (replace(GRPO, losses=[0.1, 0.2, 0.3]), TRAINED, None, ""),  # it lies about 0 whatever is learned
+        (replace(GRPO, rewards=[0.9, 0.5, 0.4]), SUSPICIOUS, "reward did not rise", "0.900 in the first third"),
+        (replace(GRPO, clipped=[0.9, 0.8, 0.7]), SUSPICIOUS, "completions cut off", "80 % of the completions"),
+        (of_score(CPT, chance=1.9, above_chance=(-0.1, 0.3)), SUSPICIOUS, "order not learned", "2.000 against 1.900"),
+        (of_score(CPT, measures=(DOMAIN, CHAT)), TRAINED, "chat perplexity rose", "Answers in chat became 10 % more"),
+        (of_score(CPT, retention=Retention("perplexity", 1.5, 3.0)), TRAINED, "forgetting", "100 % more surprising"),
+    ],
+)
+def test_what_is_said_of_a_method(evidence, verdict, name, words):
+    found, findings = judge(evidence)
+    assert (found, [finding.name for finding in findings]) == (verdict, [name] if name else [])
+    assert all(words in finding.text for finding in findings)
