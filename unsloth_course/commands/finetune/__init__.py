@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from unsloth_course.commands import options as run_options
-from unsloth_course.commands.finetune import lock, processes, stopping
+from unsloth_course.commands.finetune import lock, processes, stopping, tasks
 from unsloth_course.commands.finetune.finishing import Outcome, finish
 from unsloth_course.commands.finetune.preparing import Prepared, prepare
 from unsloth_course.commands.options import METHODS, Options, check
@@ -55,6 +55,7 @@ def run(options: Options, started: float | None = None) -> Outcome | None:
     with lock.locked(options.out), processes.together(process), known_warnings.gathered() as seen:
         options, resumed = _resumed(options)
         prepared = prepare(options, process)
+        tasks.require_same_rows(prepared.task, options.out, resumed is not None)
         trainer, before = _trained(prepared, resumed)
         return finish(prepared, trainer, before, started, seen)
 
@@ -81,7 +82,8 @@ def _resumed(options: Options) -> tuple[Options, Path | None]:
     """The options, and the checkpoint to go on from, if any.
 
     Without one a run of other options begins anew, as if it had not been resumed. Raises CourseError when the
-    checkpoints in the folder, or what was learned there, are of a run that this one is not.
+    checkpoints in the folder, or what was learned there, are of a run that this one is not, and when the run is at its
+    end.
     """
     saved = options.out / "checkpoints"
     if not options.resume:
@@ -97,6 +99,11 @@ def _resumed(options: Options) -> tuple[Options, Path | None]:
     found = whole.last_good(saved)
     if not found:
         _require_no_other(options)
+        if (options.out / f"{options.lesson}.json").is_file() and not (options.hand_on or options.earlier):
+            raise CourseError(
+                f"{options.out} holds a finished run, and --resume goes on with one that is not. Leave it out to train "
+                "anew, or give --out another folder."
+            )
     print(f"going on from {found}" if found else f"no checkpoint in {saved} yet: the run begins at its first step")
     return replace(options, resume=not differ), found
 

@@ -5,6 +5,7 @@ pairs the preference accuracy and what is written; of problems the verified answ
 and raw text the perplexity. Taught in the lessons of the methods.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course.commands.export import held_out as asked_later
+from unsloth_course.core.errors import CourseError
 from unsloth_course.core.writing import write_text
 from unsloth_course.lesson import evaluation, models
 from unsloth_course.lesson.data import chat, instruction, preference, problems, reading, templates
-from unsloth_course.pocket.english.tasks import is_short
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -63,6 +64,24 @@ class Task:
     def fit(self, tokenizer: Any, tools_in_system: bool = False) -> None:
         """Puts the rows as the model's chat template can show them, and says what that changes."""
 
+    def _leave_out_long_prompts(self, tokenizer: Any, shaped: Any = None) -> None:
+        """Leaves out the rows whose prompt fills the length: nothing of their answer would be read. Says how many."""
+        length = self.machine.max_length
+        for side, what in (("train", "to learn from"), ("held_out", "to test on")):
+            rows = getattr(self, side)
+            asked = rows.map(shaped, batched=True, remove_columns=rows.column_names) if shaped else rows
+            kept = []
+            for number, row in enumerate(asked):
+                shown = {"tools": row.get("tools"), "add_generation_prompt": True, "return_dict": True}
+                if len(models.in_chat_form(tokenizer, row["prompt"], **shown)["input_ids"]) < length:
+                    kept.append(number)
+            without = f"their prompt leaves no room for an answer within {length:,} tokens"
+            if not kept:
+                raise CourseError(f"Of all {len(rows):,} rows {what} {without}. Raise --max-length, or shorten them.")
+            if len(kept) < len(rows):
+                print(f"{len(rows) - len(kept):,} of {len(rows):,} rows {what} are left out: {without}")
+                setattr(self, side, rows.select(kept))
+
     def rows(self) -> tuple["Dataset", "Dataset"]:
         """The rows to learn from, and those to test on, in the columns that TRL takes."""
         raise NotImplementedError
@@ -105,13 +124,17 @@ class Instructions(Task):
 
     @property
     def FOLLOWED(self) -> str:
-        return "right answers" if any(map(is_short, self.held_out["output"])) else "perplexity"
+        return "right answers" if evaluation.enough_short(self.held_out["output"]) else "perplexity"
+
+    def fit(self, tokenizer: Any, tools_in_system: bool = False) -> None:
+        self._leave_out_long_prompts(tokenizer, instruction.to_prompt_completion)
 
     def followed(self, found: Any) -> float:
         if not found.right:
             return found.likelihood.perplexity
         right = [
-            evaluation.is_correct(given, wanted) for given, wanted in zip(found.given, found.expected, strict=True)
+            evaluation.is_correct(given, wanted)
+            for given, wanted in zip(found.given, found.asked.expected, strict=True)
         ]
         return sum(right) / len(right)
 
@@ -156,6 +179,7 @@ class Conversations(Surprise):
         self.train, told = reading.fitted(self.train, tokenizer, tools_in_system)
         self.held_out, _ = reading.fitted(self.held_out, tokenizer, tools_in_system)
         print("\n".join(told), end="\n" * bool(told))
+        self._leave_out_long_prompts(tokenizer)
 
     def rows(self) -> tuple["Dataset", "Dataset"]:
         return self.train, self.held_out
@@ -323,6 +347,21 @@ def scored(task: Task, before: Sequence[Any], after: Sequence[Any], model: Any, 
     """The score with its retention. before, after: what `measure` and `kept` found, first of all."""
     score = task.score(before[0], after[0], model, tokenizer)
     return replace(score, retention=task.retention(before[1], after[1]))
+
+
+def require_same_rows(task: Task, out: Path, resumed: bool) -> None:
+    """Notes in the folder what rows a run begins with. Raises CourseError where it is resumed with other ones."""
+    found = hashlib.sha256()
+    for side in (task.train, task.held_out):
+        for row in side:
+            found.update(json.dumps(row).encode())
+    path = out / "rows.sha256"
+    if resumed and path.is_file() and path.read_text(encoding="utf-8").strip() != found.hexdigest():
+        raise CourseError(
+            f"The rows are not those that the run in {out} began with, so its checkpoints do not fit them. Bring the "
+            "rows back as they were, or choose another --out."
+        )
+    write_text(path, found.hexdigest() + "\n")
 
 
 def write_lines(task: Task, out: Path) -> Path:

@@ -316,9 +316,11 @@ def holds_beside(row: Row) -> str | None:
 
 def _history(row: Row) -> Turns:
     value = row.values.get("history")
-    value = from_text(value) if isinstance(value, str) else value
+    value = from_text(value) if isinstance(value, str) and value.strip() else value or []
+    if not isinstance(value, list):
+        raise Aside("column 'history' holds no list of turns, or of questions with their answers")
     turns: Turns = []
-    for number, item in enumerate(value if isinstance(value, list) else (), 1):
+    for number, item in enumerate(value, 1):
         if isinstance(item, list) and len(item) == 2 and all(isinstance(text, str) for text in item):
             turns += [turn("user", item[0]), turn("assistant", item[1])]
         else:

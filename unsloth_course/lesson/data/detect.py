@@ -41,9 +41,9 @@ def _asked(name: str, asked: tuple[str, ...], others: tuple[tuple[str, ...], ...
     return Form(name, "instruction", "instruction", columns, read, needs)
 
 
-def _pair(name: str, *prompt: str | tuple[str, ...]) -> Form:
-    columns = (*prompt, pairs.CHOSEN, pairs.REJECTED, *chat.BESIDE)
-    return Form(name, "preference", "preference", columns, pairs.read, (*prompt[:1], (*pairs.CHOSEN, *pairs.REJECTED)))
+def _pair(name: str, *prompt: str | tuple[str, ...], more: Columns = ()) -> Form:
+    columns = (pairs.PROMPTS, *more, pairs.CHOSEN, pairs.REJECTED, *chat.BESIDE)
+    return Form(name, "preference", "preference", columns, pairs.read, (*prompt, (*pairs.CHOSEN, *pairs.REJECTED)))
 
 
 def _talk(name: str, columns: Columns, read: Read, target: str = "chat") -> Form:
@@ -54,9 +54,9 @@ FORMS = {
     form.name: form
     for form in (
         _pair("preference", "prompt"),
-        _pair("conversation-preference", chat.COLUMNS),
         _pair("orca", ("question", "query")),
-        _pair("instruction-preference", "instruction", "input"),
+        _pair("instruction-preference", "instruction", more=("input",)),
+        _pair("conversation-preference", chat.COLUMNS),
         _pair("openai-preference", "input"),
         _pair("anthropic"),
         _talk("messages", (chat.COLUMNS,), chat.read_turns),
@@ -108,14 +108,14 @@ def held(values: Mapping[str, Any]) -> tuple[tuple[str, str | None], ...]:
         found[column, None] = None
         if column in chat.TOOLS:  # shown as they are
             continue
+        place = ""
         if type(value) is dict:
-            inside = value.get("messages")
-            if isinstance(inside, list):
-                found |= {(column, key): None for key in value if key not in ("messages", "tools")}
-            value = inside if isinstance(inside, list) else [value]
+            inside = column == "input" and type(value.get("messages")) is list
+            found |= {(column, key): None for key in value if inside and key not in ("messages", "tools")}
+            place, value = ("messages: ", value["messages"]) if inside else ("", [value])
         for item in value if type(value) is list else ():
             if type(item) is dict and not (len(item) == 2 and "content" in item and type(item["content"]) is str):
-                found |= {(column, key): None for key in _unread(item, chat.TURN_KEYS)}
+                found |= {(column, place + key): None for key in _unread(item, chat.TURN_KEYS)}
     return tuple(found)
 
 
@@ -197,7 +197,8 @@ def _spelt_otherwise(rows: list[Row]) -> dict[str, str]:
 
 
 def _suited(found: Form, rows: list[Row], shape: str | None) -> Form:
-    """The form as these rows need it: a question with a system text is a conversation, and a label has its say."""
+    """The form as these rows need it: a question with a system text is a conversation, of a pair in another shape the
+    rejected answer is not read, and a label has its say."""
     if found.name == "problems" and shape is None and not any(_has_mark(row) for row in rows):
         found = FORMS["question-answer"]
     if found.shape in ("instruction", "problems"):
@@ -206,6 +207,8 @@ def _suited(found: Form, rows: list[Row], shape: str | None) -> Form:
             found = found._replace(shape="chat", target="chat", columns=(*found.columns, *chat.BESIDE), read=read)
         else:
             found = found._replace(read=functools.partial(_alone, found))
+    if found.shape == "preference" and shape not in (None, "preference"):
+        found = found._replace(columns=tuple(names for names in found.columns if names != pairs.REJECTED))
     if found.shape == "chat" and any(label_of(row) is not None for row in rows):
         read = functools.partial(_labelled, found)
         found = found._replace(columns=(*found.columns, LABEL), read=read)

@@ -66,14 +66,16 @@ def read(row: Row, tokens: Iterable[str]) -> Pair:
             check_columns(row, chat.SYSTEM[:1], optional=chat.SYSTEM)
         prompt, *answers = _with_prompt(_prompt(row, column), names, [_text_or_turns(row, name) for name in names])
     inside = row.values.get(column)
-    if isinstance(inside, dict) and inside.get("tools"):
+    if column == "input" and isinstance(inside, dict) and inside.get("tools"):
+        if not {"tools", "functions"}.isdisjoint(row.values):
+            raise Aside("column 'input' and the row itself hold tools")
         row = row._replace(values={**row.values, "tools": inside["tools"]})
     return check(Pair(chat.beside(row, prompt, column), *answers, column), tuple(tokens))
 
 
 def _prompt(row: Row, column: str) -> Turns:
     value = row.values[column]
-    if isinstance(value, dict) and "messages" in value:
+    if column == "input" and isinstance(value, dict) and "messages" in value:
         return chat.turns_of(value["messages"], column)
     if column in (*chat.COLUMNS, "prompt") and chat.are_turns(value):
         return chat.turns_of(value, column)

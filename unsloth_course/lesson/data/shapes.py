@@ -63,7 +63,8 @@ def text(row: Row, tokens: Iterable[str] = (), column: str | None = None) -> dic
     column = column or present(row, TEXT)
     found = _texts(row, (column,), ())[column]
     named = row.values.get("file")
-    return {"text": found, "file": named if isinstance(named, str) and is_unicode(named) else row.file}
+    named = row.file if named is None else str(named)
+    return {"text": found, "file": named if is_unicode(named) else row.file}
 
 
 def question(instruction: str, input: str | None = "") -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         Answered,
         answered,
         ask,
+        enough_short,
         instruction_score,
         is_exact,
         probes,

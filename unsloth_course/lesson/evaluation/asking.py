@@ -122,9 +122,10 @@ def answered(model: Any, tokenizer: Any, rows: "Dataset", length: int) -> Answer
     """What a model makes of held-out instruction rows, with answers of any length.
 
     How likely it finds each known answer, the end token counted and the row read up to `length` tokens; and, asked
-    greedily in its chat form, what it answers to those with a short answer, marked by exact match. Where no answer is
-    short, up to 60 questions are asked and nothing is marked. What leaves no room for an answer within `length` is not
-    asked. Raises CourseError when nothing is left. Taught in lessons colab1 (full fine-tuning) and colab2 (LoRA).
+    greedily in its chat form, what it answers to those with a short answer, marked by exact match. Where less than a
+    quarter are short, up to 60 questions are asked and nothing is marked. What leaves no room for an answer within
+    `length` is not asked. Raises CourseError when nothing is left. Taught in lessons colab1 (full fine-tuning) and
+    colab2 (LoRA).
     """
     from unsloth_course.pocket import datasets
 
@@ -133,6 +134,7 @@ def answered(model: Any, tokenizer: Any, rows: "Dataset", length: int) -> Answer
     prompts = [models.chat_prompt(tokenizer, text) for text in questions]
     room = [length - len(ids) for ids in tokenizer(prompts, add_special_tokens=False, verbose=False)["input_ids"]]
     short = [n for n, text in enumerate(known) if is_short(text) and room[n] >= LONGEST_ANSWER]
+    short = short if enough_short(known) else []
     asked = short or [n for n in range(len(known)) if room[n] >= LONGEST_READ][:READ]
     if not asked:
         raise CourseError(
@@ -175,6 +177,11 @@ def answered(model: Any, tokenizer: Any, rows: "Dataset", length: int) -> Answer
     )
 
 
+def enough_short(answers: Sequence[str]) -> bool:
+    """Whether exact match can mark so many of the answers that its share says something: a quarter of them."""
+    return 4 * sum(map(is_short, answers)) >= len(answers)
+
+
 def _pairs(asked: Sequence[int], known: Sequence[str], skills: Sequence[str | None]) -> list[tuple[int, int]]:
     """Up to 24 pairs of questions of one skill, where they have one, that have different answers."""
     pairs: list[tuple[int, int]] = []
@@ -201,8 +208,9 @@ def _apart(pairs: Sequence[tuple[int, int]], own: Sequence[Any], swapped: Sequen
 def instruction_score(before: Answered, after: Answered, retained: tuple[Answers, Answers] | None = None) -> Score:
     """The comparison of `answered` before and after: exact match as the metric, and the likelihood that judges.
 
-    Where no answer is short there is no exact match, and the perplexity of the known answers is the metric. retained:
-    what was recalled beside the lesson, before and after. Taught in lessons colab1 (full fine-tuning) and colab2.
+    Where few answers are short there is no exact match, and the perplexity of the known answers is the metric.
+    retained: what was recalled beside the lesson, before and after. Taught in lessons colab1 (full fine-tuning) and
+    colab2.
     """
     judge = surprise.perplexity_measure("answer_perplexity", before.likelihood, after.likelihood, judges=True)
     measures = [judge]
