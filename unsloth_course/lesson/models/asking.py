@@ -78,16 +78,17 @@ def complete(
     tokenizer: Any,
     prompts: Sequence[str],
     max_new_tokens: int = 24,
+    at_once: int | None = None,
     ended: list[bool] | None = None,
     tokens: list[list[int]] | None = None,
     **drawn: Any,
 ) -> list[str]:
     """What the model writes after each prompt, until its end-of-sequence token or the limit (in tokens).
 
-    Greedily, unless `drawn` holds other arguments of `generate`. Works in batches of 64 prompts, on a GPU of up to 256,
-    with padding on the left. Control tokens other than the end are left visible in the text. To a list `ended` is
-    added, for each text, whether it stopped by itself, and to a list `tokens` its token ids, the end too. With
-    `num_return_sequences`, the texts of a prompt follow one another.
+    Greedily, unless `drawn` holds other arguments of `generate`. Works in batches of `at_once` prompts; if that is not
+    given, of 64, on a GPU of up to 256. Padding is on the left. Control tokens other than the end are left visible in
+    the text. To a list `ended` is added, for each text, whether it stopped by itself, and to a list `tokens` its token
+    ids, the end too. With `num_return_sequences`, the texts of a prompt follow one another.
     """
     import torch
 
@@ -98,7 +99,7 @@ def complete(
     try:
         with answering(model), torch.no_grad():
             lengths = map(len, tokenizer(list(prompts), add_special_tokens=False)["input_ids"])
-            many = _at_once(model, max(lengths) + max_new_tokens)
+            many = at_once or _at_once(model, max(lengths) + max_new_tokens)
             for start in range(0, len(prompts), many):
                 batch = tokenizer(
                     list(prompts[start : start + many]),
