@@ -6,6 +6,7 @@ import signal
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import forked
 import pytest
@@ -250,17 +251,13 @@ def test_ctrl_c_waits_for_the_stage_to_save(two, tmp_path, monkeypatch):
     """The stage gets the signal too; the chain lets it come to its end."""
     waited = []
 
-    class Process:
-        def __init__(self, command, env):
-            pass
+    def wait():
+        waited.append(1)
+        if len(waited) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return 130
 
-        def wait(self):
-            waited.append(1)
-            if len(waited) == 1:
-                os.kill(os.getpid(), signal.SIGINT)
-            return 130
-
-    monkeypatch.setattr(chain.subprocess, "Popen", Process)
+    monkeypatch.setattr(chain.subprocess, "Popen", lambda *_, **__: SimpleNamespace(wait=wait))
     with pytest.raises(KeyboardInterrupt):
         chain.run(two, tmp_path / "out", say=lambda line: None)
     assert len(waited) == 2
@@ -270,19 +267,13 @@ def test_sigterm_reaches_the_stage_and_waits_for_it(two, tmp_path, monkeypatch):
     """A scheduler sends it to the chain alone."""
     told = []
 
-    class Process:
-        def __init__(self, command, env):
-            pass
+    def wait():
+        signal.raise_signal(signal.SIGTERM)
+        assert told == ["the stage"]
+        return 130
 
-        def wait(self):
-            signal.raise_signal(signal.SIGTERM)
-            assert told == ["the stage"]
-            return 130
-
-        def terminate(self):
-            told.append("the stage")
-
-    monkeypatch.setattr(chain.subprocess, "Popen", Process)
+    process = SimpleNamespace(wait=wait, terminate=lambda: told.append("the stage"))
+    monkeypatch.setattr(chain.subprocess, "Popen", lambda *_, **__: process)
     before = signal.getsignal(signal.SIGTERM)
     done = CliRunner().invoke(cli.app, ["finetune", "--config", str(two), "--out", str(tmp_path / "out")])
     assert done.exit_code == 130 and signal.getsignal(signal.SIGTERM) is before
