@@ -25,26 +25,43 @@ def chosen(found: profile.Profile, what: str) -> profile.Choice:
     return next(choice for choice in found.reasons if choice.what == what)
 
 
-def test_without_an_accelerator_the_bundled_model_runs_on_the_cpu():
+ALPACA = "yahma/alpaca-cleaned"
+
+
+@pytest.mark.parametrize(
+    ("machine", "how", "decided", "offline"),
+    [
+        (CPU, {}, ("cpu", POCKET, POCKET, 128), True),
+        (L4, {}, ("gpu", HUB_MODEL, ALPACA, 512), False),
+        (T4, {}, ("gpu", HUB_MODEL, ALPACA, 512), False),
+        (L4, {"lesson": "grpo"}, ("gpu", HUB_MODEL, ENGLISH, 512), False),
+        (L4, {"name": "cpu"}, ("cpu", POCKET, POCKET, 128), True),
+        (T4, {"model": POCKET}, ("gpu", POCKET, POCKET, 128), True),
+        (T4, {"model": POCKET, "data": ALPACA}, ("gpu", POCKET, ALPACA, 128), False),
+        (CPU, {"data": ALPACA}, ("cpu", POCKET, ALPACA, 128), False),
+        (CPU, {"model": HUB_MODEL}, ("cpu", HUB_MODEL, ALPACA, 256), False),
+        (CPU, {"model": HUB_MODEL, "data": ENGLISH}, ("cpu", HUB_MODEL, ENGLISH, 256), False),
+    ],
+)
+def test_what_a_machine_gets(machine, how, decided, offline):
+    found = profile.decide(machine, **how)
+    assert (found.name, found.model, found.data, found.max_length) == decided
+    assert found.bundled == (found.model == POCKET)
+    assert ("UNSLOTH_FORCE_CPU" in found.environment) == (found.name == "cpu")
+    # The network is shut only when model and data need none.
+    assert OFFLINE & found.environment.keys() == (OFFLINE if offline else set())
+    assert chosen(found, "network").value == ("none" if offline else "Hugging Face Hub")
+    for asked, what in (("name", "profile"), ("model", "model"), ("data", "data")):
+        assert (chosen(found, what).why == "asked for") == (asked in how)
+    gpu = f"{machine.cuda_name}, {machine.cuda_bytes // GIB} GiB"
+    assert found.device == (gpu if found.name == "gpu" else "2 CPU cores, 8 GiB")
+    assert found.memory_bytes == (machine.cuda_bytes if found.name == "gpu" else machine.memory_bytes)
+
+
+def test_on_a_cpu_numbers_are_the_same_everywhere():
     found = profile.decide(CPU)
-    assert (found.name, found.model, found.data, found.dtype) == ("cpu", POCKET, POCKET, "float32")
-    assert found.bundled
-    assert found.device == "2 CPU cores, 8 GiB"
-    assert found.arguments["use_cpu"] is True
+    assert found.dtype == "float32" and found.arguments["use_cpu"] is True
     assert found.arguments["bf16"] is False and found.arguments["fp16"] is False
-    assert found.environment["UNSLOTH_FORCE_CPU"] == "1"
-    assert found.environment.keys() >= OFFLINE
-    assert chosen(found, "network").value == "none"
-
-
-@pytest.mark.parametrize("machine", [L4, T4], ids=["L4", "T4"])
-def test_with_cuda_the_hub_model_runs_on_the_gpu(machine):
-    found = profile.decide(machine)
-    assert (found.name, found.model, found.data) == ("gpu", HUB_MODEL, "yahma/alpaca-cleaned")
-    assert not found.bundled
-    assert found.device == f"{machine.cuda_name}, {machine.cuda_bytes // GIB} GiB"
-    assert "UNSLOTH_FORCE_CPU" not in found.environment
-    assert not OFFLINE & found.environment.keys()
 
 
 def test_on_a_gpu_unsloth_chooses_the_number_type():
@@ -79,18 +96,6 @@ def test_blocks_are_compiled_where_that_was_measured_or_pays():
         assert "UNSLOTH_BLOCK_COMPILE" not in found.environment
 
 
-def test_the_memory_is_that_of_the_device():
-    assert profile.decide(T4).memory_bytes == T4.cuda_bytes
-    assert profile.decide(T4, "cpu").memory_bytes == T4.memory_bytes
-
-
-def test_the_cpu_can_be_asked_for_on_a_gpu_machine():
-    found = profile.decide(L4, "cpu")
-    assert (found.name, found.model) == ("cpu", POCKET)
-    assert chosen(found, "profile").why == "asked for"
-    assert found.environment["UNSLOTH_FORCE_CPU"] == "1"
-
-
 def test_a_gpu_that_is_not_there_is_a_sentence():
     with pytest.raises(CourseError) as error:
         profile.decide(CPU, "gpu")
@@ -101,22 +106,6 @@ def test_a_gpu_that_is_not_there_is_a_sentence():
 def test_an_unknown_profile_is_a_sentence(name):
     with pytest.raises(CourseError, match=f'no profile "{name}"'):
         profile.decide(L4, name)
-
-
-def test_the_pocket_model_on_a_gpu_needs_no_network():
-    found = profile.decide(T4, model=POCKET)
-    assert (found.name, found.model, found.data, found.max_length) == ("gpu", POCKET, POCKET, 128)
-    assert found.bundled
-    assert chosen(found, "model").why == "asked for"
-    assert found.environment.keys() >= OFFLINE
-
-
-def test_a_hub_model_on_the_cpu_keeps_the_network():
-    found = profile.decide(CPU, model=HUB_MODEL)
-    assert (found.name, found.model, found.data, found.max_length) == ("cpu", HUB_MODEL, "yahma/alpaca-cleaned", 256)
-    assert not found.bundled
-    assert found.environment["UNSLOTH_FORCE_CPU"] == "1"
-    assert not OFFLINE & found.environment.keys()
 
 
 @pytest.mark.parametrize("lesson", ["lora", "full", "dpo", "grpo", "cpt"])
@@ -135,10 +124,6 @@ def test_the_real_model_from_the_package_index_needs_no_hub_in_any_lesson(lesson
     assert chosen(found, "network").value == "Hugging Face Hub" and not OFFLINE & found.environment.keys()
 
 
-def test_grpo_asks_a_hub_model_what_it_can_solve_now_and_then():
-    assert profile.decide(L4, lesson="grpo").data == ENGLISH
-
-
 def test_a_value_is_picked_for_the_model_at_hand():
     values = {"bundled": 1, "gpu": 2, "cpu": None}
     assert profile.decide(L4, model=POCKET).pick(**values) == profile.decide(CPU).pick(**values) == 1
@@ -152,23 +137,6 @@ def test_full_fine_tuning_keeps_float32_weights_where_bfloat16_ones_would_round_
     assert profile.decide(L4, model=POCKET, lesson="full").mixed_precision
     others = (profile.decide(L4), profile.decide(T4, lesson="full"), profile.decide(L4, "cpu", lesson="full"))
     assert not any(found.mixed_precision for found in others)
-
-
-@pytest.mark.parametrize(
-    ("model", "data", "offline"),
-    [
-        (POCKET, POCKET, True),
-        (POCKET, "yahma/alpaca-cleaned", False),
-        (HUB_MODEL, ENGLISH, False),
-        (HUB_MODEL, "yahma/alpaca-cleaned", False),
-    ],
-)
-@pytest.mark.parametrize("machine", [CPU, L4], ids=["cpu", "gpu"])
-def test_the_network_is_shut_only_when_model_and_data_need_none(machine, model, data, offline):
-    found = profile.decide(machine, model=model, data=data)
-    assert (found.model, found.data) == (model, data)
-    assert (found.environment.keys() >= OFFLINE) is offline
-    assert bool(OFFLINE & found.environment.keys()) is offline
 
 
 def test_files_of_the_learner_need_no_network_and_are_not_called_bundled(tmp_path):

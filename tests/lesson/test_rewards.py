@@ -30,25 +30,53 @@ def pay(function, text, answer="63", question=QUESTION):
 
 
 @pytest.mark.parametrize(
-    ("text", "reward"),
+    ("function", "text", "reward"),
     [
-        (WORKED, 1.0),
-        ("#### 63", 1.0),
-        ("####63.0", 1.0),
-        ("#### $63", 1.0),
-        ("#### 62\n#### 63", 1.0),
-        ("#### 63\n#### 62", 0.0),
-        ("#### 36", 0.0),
-        ("63", 0.0),
-        ("#### 62 or 63", 0.0),
-        ("#### sixty-three", 0.0),
-        ("#### 7*9", 0.0),
-        ("#### __import__('os').abort()", 0.0),
-        ("", 0.0),
+        (rewards.exact, WORKED, 1.0),
+        (rewards.exact, "#### 63", 1.0),
+        (rewards.exact, "####63.0", 1.0),
+        (rewards.exact, "#### $63", 1.0),
+        (rewards.exact, "#### 62\n#### 63", 1.0),
+        (rewards.exact, "#### 63\n#### 62", 0.0),
+        (rewards.exact, "#### 36", 0.0),
+        (rewards.exact, "63", 0.0),
+        (rewards.exact, "#### 62 or 63", 0.0),
+        (rewards.exact, "#### sixty-three", 0.0),
+        (rewards.exact, "#### 7*9", 0.0),
+        (rewards.exact, "#### __import__('os').abort()", 0.0),
+        (rewards.exact, "", 0.0),
+        (rewards.form, WORKED, 1.0),
+        (rewards.form, "#### 5", 1.0),
+        (rewards.form, "#### -5.5\n", 1.0),
+        (rewards.form, "#### 5\n#### 6", 0.0),
+        (rewards.form, "#### 5 apples", 0.0),
+        (rewards.form, "#### 5.", 0.0),
+        (rewards.form, "#### five", 0.0),
+        (rewards.form, "The answer is 5.", 0.0),
+        (rewards.form, "", 0.0),
+        (rewards.steps, WORKED, 1.0),
+        (rewards.steps, "6*2=12\n  7 * 8 = 56", 1.0),
+        (
+            rewards.steps,
+            "6 * 2 = 12\n7 * 8 = 54\n12 + 54 = 66",
+            1 / 3,
+        ),  # 54 was never worked out, so the last step stands on nothing
+        (rewards.steps, "1 + 1 = 2\n1 + 1 = 2", 0.0),
+        (rewards.steps, "12 + 56 = 68", 0.0),  # right, and out of thin air
+        (rewards.steps, "6 * 2 = 12, 7 * 8 = 56", 0.0),  # not on lines of their own
+        (rewards.steps, "6 ** 2 = 36", 0.0),
+        (rewards.steps, "6 / 2 = 3", 0.0),
+        (rewards.steps, "#### 63", 0.0),
+        (rewards.close, "#### 63", 1.0),
+        (rewards.close, "#### 62", 0.5),
+        (rewards.close, "#### 64", 0.5),
+        (rewards.close, "#### 60", 0.25),
+        (rewards.close, "63", 0.0),
+        (rewards.close, f"#### {'9' * 5000}", 0.0),
     ],
 )
-def test_exact_pays_for_the_right_number_and_nothing_else(text, reward):
-    assert pay(rewards.exact, text) == reward
+def test_what_each_function_pays(function, text, reward):
+    assert pay(function, text) == pytest.approx(reward)
 
 
 @pytest.mark.parametrize("answer", ["63", "63.00", " 63 ", "$63", 63, 63.0, WORKED])
@@ -62,52 +90,8 @@ def test_a_row_without_a_right_number_never_pays(answer):
     assert pay(rewards.exact, "#### 63", answer) == pay(rewards.close, "#### 63", answer) == 0.0
 
 
-@pytest.mark.parametrize(
-    ("text", "reward"),
-    [
-        (WORKED, 1.0),
-        ("#### 5", 1.0),
-        ("#### -5.5\n", 1.0),
-        ("#### 5\n#### 6", 0.0),
-        ("#### 5 apples", 0.0),
-        ("#### 5.", 0.0),
-        ("#### five", 0.0),
-        ("The answer is 5.", 0.0),
-        ("", 0.0),
-    ],
-)
-def test_form_pays_for_a_number_at_the_end_right_or_wrong(text, reward):
-    assert pay(rewards.form, text) == reward
-
-
-@pytest.mark.parametrize(
-    ("text", "reward"),
-    [
-        (WORKED, 1.0),
-        ("6*2=12\n  7 * 8 = 56", 1.0),
-        ("6 * 2 = 12\n7 * 8 = 54\n12 + 54 = 66", 1 / 3),  # 54 was never worked out, so the last step stands on nothing
-        ("1 + 1 = 2\n1 + 1 = 2", 0.0),
-        ("12 + 56 = 68", 0.0),  # right, and out of thin air
-        ("6 * 2 = 12, 7 * 8 = 56", 0.0),  # not on lines of their own
-        ("6 ** 2 = 36", 0.0),
-        ("6 / 2 = 3", 0.0),
-        ("#### 63", 0.0),
-    ],
-)
-def test_steps_pay_for_arithmetic_that_comes_from_the_problem(text, reward):
-    assert pay(rewards.steps, text) == pytest.approx(reward)
-
-
 def test_steps_without_a_prompt_are_checked_for_their_arithmetic_alone():
     assert rewards.steps([turns("1 + 1 = 2\n1 + 1 = 3")]) == [0.5]
-
-
-@pytest.mark.parametrize(
-    ("text", "reward"),
-    [("#### 63", 1.0), ("#### 62", 0.5), ("#### 64", 0.5), ("#### 60", 0.25), ("63", 0.0), (f"#### {'9' * 5000}", 0.0)],
-)
-def test_close_pays_for_being_near(text, reward):
-    assert pay(rewards.close, text) == reward
 
 
 def test_brevity_pays_for_few_characters_whatever_they_say():
