@@ -56,11 +56,7 @@ def pay(function, text, answer="63", question=QUESTION):
         (rewards.form, "", 0.0),
         (rewards.steps, WORKED, 1.0),
         (rewards.steps, "6*2=12\n  7 * 8 = 56", 1.0),
-        (
-            rewards.steps,
-            "6 * 2 = 12\n7 * 8 = 54\n12 + 54 = 66",
-            1 / 3,
-        ),  # 54 was never worked out, so the last step stands on nothing
+        (rewards.steps, "6 * 2 = 12\n7 * 8 = 54\n12 + 54 = 66", 1 / 3),  # the last step stands on nothing
         (rewards.steps, "1 + 1 = 2\n1 + 1 = 2", 0.0),
         (rewards.steps, "12 + 56 = 68", 0.0),  # right, and out of thin air
         (rewards.steps, "6 * 2 = 12, 7 * 8 = 56", 0.0),  # not on lines of their own

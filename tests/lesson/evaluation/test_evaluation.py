@@ -26,16 +26,12 @@ def answers(given, expected, skills=()):
 # Exact match
 
 
-@pytest.mark.parametrize("given", ["58", " 58", "58\n", "\t58 "])
-def test_white_space_around_an_answer_does_not_count(given):
-    assert is_exact(given, "58")
-
-
 @pytest.mark.parametrize(
     "given", ["", "5", "58.", "58 58", "58\nQuestion:", "58<|endoftext|>", "The sum is 58", "５８"]
 )
-def test_everything_else_does(given):
+def test_white_space_around_an_answer_does_not_count_and_all_else_does(given):
     assert not is_exact(given, "58") and not is_exact("rome", "Rome")
+    assert all(is_exact(same, "58") for same in ("58", " 58", "58\n", "\t58 "))
 
 
 def test_an_answer_that_does_not_stop_is_wrong(monkeypatch):
@@ -220,43 +216,34 @@ def test_a_score_holds_both_comparisons():
 
 
 @pytest.mark.parametrize(
-    ("text", "answer"),
+    ("text", "answer", "recalled"),
     [
-        (" Paris.", "Paris"),
-        ("Paris, the city of light", "Paris"),
-        ("the city of Paris.", "Paris"),
-        ("paris", "Paris"),
-        ("\n\nParis\nThe capital of Italy is Rome", "Paris"),
-        ("65<|endoftext|>Question:", "65"),
-        ("82 minus 17 is 65.", "65"),
-        ("H2O.", "H2O"),
-        ("made of (ice)", "ice"),
-        ('the "East"!', "east"),
+        (" Paris.", "Paris", True),
+        ("Paris, the city of light", "Paris", True),
+        ("the city of Paris.", "Paris", True),
+        ("paris", "Paris", True),
+        ("\n\nParis\nThe capital of Italy is Rome", "Paris", True),
+        ("65<|endoftext|>Question:", "65", True),
+        ("82 minus 17 is 65.", "65", True),
+        ("H2O.", "H2O", True),
+        ("made of (ice)", "ice", True),
+        ('the "East"!', "east", True),
+        ("", "Paris", False),
+        ("   \n ", "Paris", False),
+        ("<|endoftext|>Paris", "Paris", False),
+        ("Rome\nParis", "Paris", False),
+        ("Parisian", "Paris", False),
+        ("not the Paris that we know", "Paris", False),
+        ("655", "65", False),
+        ("165", "65", False),
+        ("65a", "65", False),
+        ("rice", "ice", False),
+        ("AxB", "A.B", False),
+        ("(", "(", False),
     ],
 )
-def test_an_answer_alone_or_at_the_end_of_a_sentence_is_recalled(text, answer):
-    assert _recalled(text, answer)
-
-
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [
-        ("", "Paris"),
-        ("   \n ", "Paris"),
-        ("<|endoftext|>Paris", "Paris"),
-        ("Rome\nParis", "Paris"),
-        ("Parisian", "Paris"),
-        ("not the Paris that we know", "Paris"),
-        ("655", "65"),
-        ("165", "65"),
-        ("65a", "65"),
-        ("rice", "ice"),
-        ("AxB", "A.B"),
-        ("(", "("),
-    ],
-)
-def test_anything_else_is_not(text, answer):
-    assert not _recalled(text, answer)
+def test_an_answer_alone_or_at_the_end_of_a_sentence_is_recalled(text, answer, recalled):
+    assert _recalled(text, answer) is recalled
 
 
 @given(st.text(), st.text(min_size=1))

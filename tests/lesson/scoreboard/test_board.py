@@ -156,31 +156,20 @@ def test_a_score_that_was_not_measured_says_why(board):
         ({"data": "mine.json"}, "not comparable: it learned from mine.json, most others from the lesson's own data."),
         ({"profile": "gpu"}, "not comparable: its profile is gpu, that of most rows is cpu."),
         ({"battery__format": score(0.5, 0.4, 0.6, questions="0ther")}, "not comparable in format: it was asked other"),
-    ],
-)
-def test_a_run_made_otherwise_is_not_comparable(board, change, words):
-    found = board(run_of("base"), run_of("full"), run_of("lora", **change))
-    (note,) = notes(found, "lora")
-    assert note.startswith(words)
-    assert f"† lora: {note}" in str(found) and "lora†" in str(found)
-    assert notes(found, "full") == notes(found, "base") == ()
-    assert [row["comparable"] for row in json.loads(found.to_json())["rows"]] == [True, True, False]
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
         ({"device": "8 CPU cores, 16 GiB"}, "memory and seconds are those of another machine, 8 CPU cores, 16 GiB;"),
         ({"versions__trl": "1.14.0"}, "it ran with trl 1.14.0; most rows with trl 1.15.0."),
         ({"receipt__verdict": "suspicious"}, 'the verdict on its run is "suspicious".'),
         ({"receipt__verdict": "not trained"}, 'the verdict on its run is "not trained".'),
     ],
 )
-def test_what_else_has_to_be_known_of_a_run_is_said(board, change, words):
+def test_what_speaks_against_a_run_is_said(board, change, words):
     found = board(run_of("base"), run_of("full"), run_of("lora", **change))
     (note,) = notes(found, "lora")
     assert note.startswith(words)
-    assert [row.comparable for row in found.rows] == [True, True, True]
+    assert f"† lora: {note}" in str(found) and "lora†" in str(found)
+    assert notes(found, "full") == notes(found, "base") == ()
+    comparable = not note.startswith("not comparable")
+    assert [row["comparable"] for row in json.loads(found.to_json())["rows"]] == [True, True, comparable]
 
 
 def test_each_lesson_has_its_own_set_on_the_hub_and_they_go_together(board):
