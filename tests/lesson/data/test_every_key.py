@@ -50,9 +50,12 @@ BASE = {
     "question-answer": [{"query": "*", "response": "*"}, {"question": "*", "context": "*", "answer": "*"}],
     "text": [{"text": "*"}, {"code": "*", "file": "*"}],
 }
-KEYS = st.sampled_from(
-    ["weight", "name", "tool_call_id", "reasoning_content", "thinking", "reasoning", "function_call", "tool_calls", "from", "value", "role", "content", "id", "type", "text", "system", "system_prompt", "history", "tools", "functions", "label", "images", "input", "context", "output", "response", "answer", "question", "query", "prompt", "chosen", "rejected", "messages", "conversations", "score", "arguments", "function", "file", "completion", "code"]
-) | st.text("xyz", min_size=1, max_size=3)
+WORDS = """
+weight name tool_call_id reasoning_content thinking reasoning function_call tool_calls from value role content id type
+text system system_prompt history tools functions label images input context output response answer question query
+prompt chosen rejected messages conversations score arguments function file completion code
+"""
+KEYS = st.sampled_from(WORDS.split()) | st.text("xyz", min_size=1, max_size=3)
 VALUES = st.sampled_from(
     [
         "*",

@@ -16,7 +16,7 @@ from typing import IO, Any
 from unsloth_course.commands.convert.report import Report, Template
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import chat, detect, documents, files, pairs, reading
-from unsloth_course.lesson.data.rows import Aside, Broken, Row, SetAside, key_of
+from unsloth_course.lesson.data.rows import Aside, Broken, Row, SetAside, key_of, listed
 from unsloth_course.lesson.data.splits import WHOLE, Part
 from unsloth_course.lesson.profile import POCKET
 
@@ -258,11 +258,21 @@ class _Output:
 
         if not lines:
             return
-        table = pyarrow.Table.from_pylist([json.loads(line) for line in lines])
-        if self._parquet is None:
-            self._parquet = parquet.ParquetWriter(self._unfinished[0], table.schema)
-            self._stack.callback(self._parquet.close)
-        self._parquet.write_table(table.cast(self._parquet.schema))
+        try:
+            table = pyarrow.Table.from_pylist([json.loads(line) for line in lines])
+            if self._parquet is None:
+                self._parquet = parquet.ParquetWriter(self._unfinished[0], table.schema)
+                self._stack.callback(self._parquet.close)
+            if new := _names(table.schema) - _names(self._parquet.schema):
+                raise ValueError(f"new is {listed(sorted(new))}")
+            table = table.cast(self._parquet.schema)
+        except (pyarrow.ArrowException, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise CourseError(
+                f"{self.out}: the rows are not all of the kind that the first are, such as calls with other arguments, "
+                f"and a table cannot hold them ({reason}). Write them as .jsonl."
+            ) from None
+        self._parquet.write_table(table)
 
     def set_aside(self, aside: SetAside, values: Any) -> None:
         """Takes a row that was set aside, with what stands in it."""
@@ -291,6 +301,13 @@ class _Output:
                 os.replace(self._unfinished[1], self.side)
             else:
                 self.side.unlink(missing_ok=True)  # of an earlier run
+
+
+def _names(fields: Any) -> set[str]:
+    """The names of the fields of a table, and of all that lie in them."""
+    found = {field.name for field in fields}
+    inside = [[field.type.field(n) for n in range(field.type.num_fields)] for field in fields]
+    return found.union(*map(_names, inside))
 
 
 @contextlib.contextmanager

@@ -250,13 +250,18 @@ def conversations(
             held_out,
             checked,
         )
-    kept_back, rest = _divided([keys[-1] for keys in asked], [*map(len, places)], reserved(source, held_out))
+    # Conversations that go apart later may begin alike: what is asked in one that is learned from is not tested on.
+    within: dict[int, set[int]] = {}
+    for each, keys in zip(places, asked, strict=True):
+        for place in each:
+            within.setdefault(keys[place - 1], set()).add(keys[-1])
+    own_turns = [sum(len(within[keys[p - 1]]) == 1 for p in each) for each, keys in zip(places, asked, strict=True)]
+    kept_back, rest = _divided([keys[-1] for keys in asked], own_turns, reserved(source, held_out))
     if not kept_back:
         raise CourseError(
             f"{source}: all {len(spoken):,} conversations begin with the same question, and the test needs another. "
             "Add rows to learn from."
         )
-    # Conversations that go apart later may begin alike: what is learned in one is not asked in another.
     learned = [(number, place) for number in rest for place in places[number]]
     known = {asked[number][place - 1] for number, place in learned}
     tested = [(number, place) for number in kept_back for place in places[number]]
