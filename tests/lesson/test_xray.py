@@ -368,10 +368,6 @@ def test_what_cannot_be_looked_at_is_a_sentence(tokenizer):
             look(trainer_of(tokenizer, [row_of(tokenizer, "a")]), rows=[number])
 
 
-def test_one_row_may_be_given_as_a_number(tokenizer):
-    assert look(trainer_of(tokenizer, [row_of(tokenizer, "a<|im_end|>")] * 3), rows=2).names == ["row 2"]
-
-
 # --- showing it ------------------------------------------------------------------------------------------------------
 
 

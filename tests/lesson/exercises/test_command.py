@@ -58,8 +58,3 @@ def test_a_damaged_file_is_said_and_is_no_failure(command, file):
     file.write_text("{")
     status, out, err = command()
     assert (status, err) == (0, "") and "was damaged; it is now called progress-damaged.json" in out
-
-
-def test_help(command):
-    status, out, _ = command("--help")
-    assert status == 0 and "--json" in out and "lora" in out

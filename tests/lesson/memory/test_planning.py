@@ -235,17 +235,12 @@ def test_weights_that_had_moved_are_put_back(small_trainer):
     assert seen == ["moved", True]
 
 
-def test_out_of_memory_twice_is_a_sentence(small_trainer):
-    trainer = small_trainer(steps=2)
-    Crowded(trainer, most=1)
+@pytest.mark.parametrize(
+    ("micro", "fits", "words"), [(8, 1, "out of memory again with 4 rows at a time"), (1, 0, "with one row at a time")]
+)
+def test_memory_that_is_short_all_the_same_is_a_sentence(small_trainer, micro, fits, words):
+    trainer = small_trainer(steps=2, micro=micro)
+    Crowded(trainer, most=fits)
     plan("lora").guard(trainer)
-    with pytest.raises(CourseError, match="ran out of memory again with 4 rows at a time"):
-        trainer.train()
-
-
-def test_out_of_memory_with_one_row_is_a_sentence(small_trainer):
-    trainer = small_trainer(steps=1, micro=1)
-    Crowded(trainer, most=0)
-    plan("lora").guard(trainer)
-    with pytest.raises(CourseError, match="with one row at a time"):
+    with pytest.raises(CourseError, match=words):
         trainer.train()

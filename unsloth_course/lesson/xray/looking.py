@@ -108,8 +108,6 @@ def _prompts(
 
 
 def _row_numbers(rows: Iterable[int], count: int) -> list[int]:
-    if isinstance(rows, int):
-        rows = [rows]
     if rows == DEFAULT_ROWS:
         return list(range(min(len(DEFAULT_ROWS), count)))
     numbers = [int(number) for number in rows]
