@@ -1,4 +1,7 @@
-"""The commands. Each imports what it needs when it runs, so that `--help` stays quick."""
+"""The commands, thin, and all in one file: so their options can be compared, and one word means one thing everywhere.
+
+Each imports what it needs when it runs, so that `--help` stays quick.
+"""
 
 import inspect
 import json

@@ -81,6 +81,9 @@ def report(
 
     Raises CourseError for unknown methods, GPUs and models, and for sizes that do not go together.
     """
+    from unsloth_course.core import hub
+    from unsloth_course.lesson import models
+
     if method not in METHODS:
         raise CourseError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
     for name, value in {"max-length": length, "batch": rows, "micro-batch": micro_batch, "rank": rank}.items():
@@ -94,9 +97,12 @@ def report(
     lesson = "lora" if method == "qlora" else method
     machine = profile.decide(_facts(gpu), model=model, data=POCKET, lesson=lesson, on_cpu=SMOLLM2)
     machine = replace(machine, max_length=max(length, machine.max_length))
-    shape = _shape(machine.model)
+    if machine.model in KNOWN:
+        config = smollm2.CONFIG
+    else:
+        config = hub.read_config(models.folder(POCKET) if machine.model == POCKET else machine.model)
     made = plan(
-        shape,
+        Shape.checked(config),
         machine,
         method,
         longest=length,
@@ -126,12 +132,3 @@ def _facts(gpu: str | None) -> Any:
         apple_silicon=False,
         capability=(9, 0) if name in _GRAPHS else (0, 0),
     )
-
-
-def _shape(name: str) -> Shape:
-    from unsloth_course.core import hub
-    from unsloth_course.lesson import models
-
-    if name in KNOWN:
-        return Shape.checked(smollm2.CONFIG)
-    return Shape.checked(hub.read_config(models.folder(name) if name == POCKET else name))

@@ -45,7 +45,10 @@ def slides(board: Board, run: ExecutedCopy) -> NotebookNode:
     """A notebook with a slide for each page of each cell; the notes of a cell are on each of its slides."""
     cells: list[NotebookNode] = []
     for scenes, shown, place in _pages(board, run):
-        cells.append(_typed(new_markdown_cell(_strip(board, scenes[0])), "slide"))
+        first = scenes[0]
+        left, right = html.escape(first.section), f"{html.escape(first.segment)} · {stamp(first.start)}"
+        strip = f'<p class="strip"><span>{left}</span><span>{right}</span></p>'
+        cells.append(_typed(new_markdown_cell(strip), "slide"))
         cells.append(_typed(new_markdown_cell(_notes(board, scenes, place)), "notes"))
         cells.append(_typed(shown[0], "-"))
         cells += [_typed(later, "fragment") for later in shown[1:]]
@@ -82,12 +85,7 @@ def _typed(cell: NotebookNode, kind: str) -> NotebookNode:
     return cell
 
 
-# Both are one block of HTML on one line: Markdown leaves such a block as it is.
-
-
-def _strip(board: Board, scene: Scene) -> str:
-    left = html.escape(board.title if scene.section == board.title else scene.section)
-    return f'<p class="strip"><span>{left}</span><span>{html.escape(scene.segment)} · {stamp(scene.start)}</span></p>'
+# This and the strip are one block of HTML on one line: Markdown leaves such a block as it is.
 
 
 def _notes(board: Board, scenes: list[Scene], place: str) -> str:

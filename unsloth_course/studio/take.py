@@ -112,8 +112,7 @@ def begin(replay: bool, file: str | Path = TAKE, longest: float = REPLAY_SECONDS
 
 def play(id: str) -> None:
     """What a replayed cell executes."""
-    if _now is not None:
-        _now.play(id)
+    _now.play(id)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -32,7 +32,11 @@ def clean(notebook: NotebookNode, names: Mapping[str, str] | None = None) -> Not
     notebook = copy.deepcopy(notebook)
     # Folders of this machine, and what stands in for them as seen from the notebooks folder, where lessons run.
     folders = {str(REPOSITORY): "..", sys.prefix: "venv", str(Path.home()): "~", tempfile.gettempdir(): "tmp"}
-    replacements = _path_replacements({**folders, **(names or {})})
+    folders |= names or {}
+    # Longest folder first, so that a folder inside another keeps its own name; never the root of a disk.
+    ordered = sorted((folder for folder in folders if Path(folder) != Path(folder).anchor), key=len, reverse=True)
+    # The characters excluded before and after are those of longer names and of base64, in which a path means nothing.
+    replacements = [(re.compile(rf"(?<![\w+=]){re.escape(one)}(?![\w-])"), folders[one]) for one in ordered]
     count = 0
     for cell in notebook.cells:
         if cell.cell_type != "code":
@@ -81,13 +85,6 @@ def _as_left_on_screen(text: str) -> str:
     lines = text.replace("\r\n", "\n").split("\n")
     lines = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in lines]
     return "\n".join(line for line in lines if not BAR.search(line))
-
-
-def _path_replacements(folders: Mapping[str, str]) -> list[tuple[re.Pattern[str], str]]:
-    """Longest folder first, so that a folder inside another keeps its own name; never the root of a disk."""
-    ordered = sorted((folder for folder in folders if Path(folder) != Path(folder).anchor), key=len, reverse=True)
-    # The characters excluded before and after are those of longer names and of base64, in which a path means nothing.
-    return [(re.compile(rf"(?<![\w+=]){re.escape(folder)}(?![\w-])"), folders[folder]) for folder in ordered]
 
 
 def _with_paths_replaced(value: Any, replacements: list[tuple[re.Pattern[str], str]]) -> Any:
