@@ -27,6 +27,9 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
 ENVIRONMENT = dict(os.environ)
 # What profile.detect sets for a lesson, before any test loads torch: a test run shares its machine with other programs.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# What pytest makes of a file of tests is kept for the next run and the other processes, also where the variable
+# PYTHONDONTWRITEBYTECODE is set: making it takes longer than anything else before the first test.
+sys.dont_write_bytecode = False
 TWO_CORES = profile.Machine(
     cuda_name=None, cuda_bytes=0, bfloat16=False, cores=2, memory_bytes=8 * 1024**3, apple_silicon=False
 )
@@ -96,20 +99,33 @@ class Run:
     """A finished run: the trainer, what was asked before and after, and the receipt."""
 
     trainer: Any
-    tokenizer: Any
     watching: diagnosis.Watch
-    held_out: Any
-    before: evaluation.Answers
-    after: evaluation.Answers
+    before: Any
+    after: Any
     receipt: diagnosis.Receipt
+    tokenizer: Any = None
+    held_out: Any = None
 
     @property
     def model(self) -> Any:
         return self.trainer.model
 
     @property
+    def verdict(self) -> str:
+        return self.receipt.verdict
+
+    @property
     def findings(self) -> set[str]:
         return {finding.name for finding in self.receipt.findings}
+
+
+def assert_sick(run: Run, *names: str) -> None:
+    """The verdict is "not trained", for these reasons, and every way of reading the receipt says so."""
+    assert run.verdict == "not trained", str(run.receipt)
+    assert set(names) <= run.findings
+    assert run.receipt.sentence().startswith("This run did not train. ")
+    assert "NOT TRAINED" in str(run.receipt) and "Not trained." in run.receipt._repr_html_()
+    assert run.receipt.to_dict()["verdict"] == "not trained"
 
 
 @pytest.fixture(scope="session")
@@ -200,7 +216,7 @@ def run_pocket(machine, with_adapter, tmp_path_factory) -> Callable[..., Run]:
         change: Callable[[Any], Any] = chat,
         spoil: Callable[[Any], None] = lambda trainer: None,
         made: tuple[Any, Any] | None = None,
-        held_out: int = 48,
+        held_out: int = 16,
         **settings: Any,
     ) -> Run:
         model, tokenizer = made or with_adapter()
@@ -234,15 +250,15 @@ def run_pocket(machine, with_adapter, tmp_path_factory) -> Callable[..., Run]:
         after = evaluation.answered(model, tokenizer, questions, machine.max_length)
         answers = before.asked, after.asked
         receipt = diagnosis.receipt(watching, evaluation.instruction_score(before, after), answers)
-        return Run(trainer, tokenizer, watching, questions, *answers, receipt)
+        return Run(trainer, watching, *answers, receipt, tokenizer, questions)
 
     return run
 
 
 @pytest.fixture(scope="session")
 def healthy(run_pocket) -> Run:
-    """A short run that learns. Leave it as you found it: many tests read it."""
-    return run_pocket(steps=70)
+    """A short run that learns, and whose answers end. Leave it as you found it: many tests read it."""
+    return run_pocket(steps=90, held_out=48)
 
 
 @pytest.fixture(scope="session")

@@ -9,29 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from conftest import Run, assert_sick
 
 from unsloth_course import data, diagnosis, evaluation, memory, models, training
 
 WARM_UP, SEED, BATCH = 90, 3407, 16
 FEW, ALL = 24, 96  # held-out pairs: ALL where a score has to rise or fall
 LN_2 = math.log(2)
-
-
-@dataclass
-class Run:
-    trainer: Any
-    watching: diagnosis.Watch
-    before: evaluation.Preferred
-    after: evaluation.Preferred
-    receipt: diagnosis.Receipt
-
-    @property
-    def verdict(self):
-        return self.receipt.verdict
-
-    @property
-    def findings(self):
-        return {finding.name for finding in self.receipt.findings}
 
 
 @dataclass
@@ -132,14 +116,6 @@ def run_dpo(warm, machine, tmp_path_factory):
 def healthy_dpo(run_dpo):
     # So few steps cannot do all that the lesson's do; with a higher beta, what they do costs no right answers.
     return run_dpo(steps=24, held_out=ALL, beta=10.0)
-
-
-def assert_sick(run, *names):
-    """The verdict is "not trained", for these reasons, and every way of reading the receipt says so."""
-    assert run.verdict == "not trained", str(run.receipt)
-    assert set(names) <= run.findings
-    assert run.receipt.sentence().startswith("This run did not train. ")
-    assert "NOT TRAINED" in str(run.receipt) and "Not trained." in run.receipt._repr_html_()
 
 
 def test_a_healthy_run_is_trained(healthy_dpo, warm):

@@ -9,27 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from conftest import Run, assert_sick
 
 from unsloth_course import data, diagnosis, evaluation, memory, models, rewards, training
 
 COMPLETION = 64
 FEW, ALL = 24, 80  # held-out problems: ALL where a score has to rise or fall
-
-
-@dataclass
-class Run:
-    trainer: Any
-    watching: diagnosis.Watch
-    after: evaluation.Answers
-    receipt: diagnosis.Receipt
-
-    @property
-    def verdict(self):
-        return self.receipt.verdict
-
-    @property
-    def findings(self):
-        return {finding.name for finding in self.receipt.findings}
 
 
 @dataclass
@@ -105,7 +90,7 @@ def run_grpo(warm, machine, tmp_path_factory):
         trainer.train()
         before, after = warm.before[held_out], warm.solve(held_out)
         score = evaluation.accuracy_score(before, after)
-        return Run(trainer, watching, after, diagnosis.receipt(watching, score, (before, after)))
+        return Run(trainer, watching, before, after, diagnosis.receipt(watching, score, (before, after)))
 
     return run
 
@@ -139,12 +124,6 @@ def the_memory_was_predicted(run, warm):
 
 
 # The bar: two of two
-
-
-def assert_sick(run, *names):
-    assert run.verdict == "not trained", str(run.receipt)
-    assert set(names) <= run.findings
-    assert run.receipt.sentence().startswith("This run did not train. ")
 
 
 def test_a_learning_rate_of_0(run_grpo):

@@ -7,20 +7,11 @@ Three of them are the bar of the course: a learning rate of 0, every label maske
 import random
 
 import pytest
-from conftest import chat
+from conftest import assert_sick, chat
 
 from unsloth_course import data, diagnosis
 from unsloth_course.core.errors import CourseError
 from unsloth_course.pocket import datasets
-
-
-def assert_sick(run, *names):
-    """The verdict is "not trained", for these reasons, and every way of reading the receipt says so."""
-    assert run.receipt.verdict == "not trained"
-    assert set(names) <= run.findings
-    assert run.receipt.sentence().startswith("This run did not train. ")
-    assert "NOT TRAINED" in str(run.receipt) and "Not trained." in run.receipt._repr_html_()
-    assert run.receipt.to_dict()["verdict"] == "not trained"
 
 
 def test_a_healthy_run_is_trained(healthy):
@@ -28,7 +19,7 @@ def test_a_healthy_run_is_trained(healthy):
     assert healthy.findings == set()
     assert healthy.before.share <= 0.05 and healthy.after.share > 0.7
     evidence = healthy.receipt.evidence
-    assert (evidence.steps, evidence.updates) == (70, 70)
+    assert (evidence.steps, evidence.updates) == (90, 90)
     assert evidence.changed_tensors == evidence.trainable_tensors == 2 * 7 * healthy.model.config.num_hidden_layers
     assert 2 * 256 < evidence.trained_tokens < 8 * 256  # a short answer and the token that ends it
     assert evidence.measured_bytes > 0 and evidence.finite_weights
@@ -201,7 +192,7 @@ def test_shuffled_answers_teach_the_form_and_nothing_else(run_pocket, within_ski
 
 
 def test_an_optimizer_that_does_not_count_its_updates_is_believed_by_the_weights(run_pocket):
-    run = run_pocket(steps=24, optim="sgd", learning_rate=1.0)
+    run = run_pocket(steps=24, held_out=48, optim="sgd", learning_rate=1.0)
     assert run.receipt.evidence.updates == 24
     assert run.receipt.verdict == "trained", str(run.receipt)
     idle = run_pocket(optim="sgd", learning_rate=0)
@@ -215,7 +206,7 @@ def test_full_fine_tuning_with_a_learning_rate_of_0(run_pocket, load):
 
 
 def test_full_fine_tuning_is_seen_too(run_pocket, load):
-    run = run_pocket(steps=30, made=load(full_finetuning=True))
+    run = run_pocket(steps=30, held_out=48, made=load(full_finetuning=True))
     assert run.receipt.verdict == "trained", str(run.receipt)
     assert run.receipt.evidence.trainable_tensors == len(list(run.model.parameters()))
     assert all(0.001 < share < 0.5 for share in run.receipt.layer_change.values())

@@ -71,7 +71,7 @@ def test_a_base_in_a_folder_is_found_from_every_other_folder(tmp_path, monkeypat
 @pytest.fixture(scope="module")
 def lora(load, tmp_path_factory):
     out = tmp_path_factory.mktemp("lora")
-    options = Options("lora", "pocket", "pocket", "cpu", steps=60, batch=12, rank=8, merge=True, out=out)
+    options = Options("lora", "pocket", "pocket", "cpu", steps=60, batch=12, rank=8, held_out=60, merge=True, out=out)
     return finetune.run(options), out
 
 
