@@ -1,7 +1,8 @@
 """Every command in README, VENV_SETUP and CONTRIBUTING is executed as it is written there, or says why it is not here.
 
 They run in a copy of the repository's tracked files, so that what they write stays in it, with the lessons' knobs
-shortened as in CI. The installation takes minutes and has a variable of its own: INSTALL_BY_HAND=1.
+shortened as in CI, and `finetune`'s steps. The installation takes minutes and has a variable of its own:
+INSTALL_BY_HAND=1.
 """
 
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from conftest import ENVIRONMENT
+from lesson_runs import with_base
 from shortened import shorten
 
 from unsloth_course.core.places import REPOSITORY
@@ -135,7 +137,12 @@ def copy(tmp_path_factory):
         call.write_text(f'#!/bin/sh\nexec "{own / ("python" if begin else program)}" {begin}"$@"\n')
         call.chmod(0o755)
     path = folder / "notebooks" / "colab2_lora_finetuning_smollm2.ipynb"
-    nbformat.write(shorten(nbformat.read(path, as_version=4)), path)
+    nbformat.write(shorten(nbformat.read(path, as_version=4), HELD_OUT=24), path)
+    with_base(folder / "results")
+    path = folder / "unsloth_course" / "commands" / "finetune" / "recipes.py"
+    before = path.read_text(encoding="utf-8")
+    path.write_text(before.replace('"lora": (200,', '"lora": (40,'), encoding="utf-8")
+    assert path.read_text(encoding="utf-8") != before
     rows = datasets.instructions(120, held_out=False, seed=5)
     rows.to_json(folder / "my_rows.jsonl")
     return folder
