@@ -123,13 +123,16 @@ def ratio_interval(
     count = len(first[0])
     if count != len(second[0]):
         raise ValueError(f"There are {count} texts and {len(second[0])}; both must be the same ones.")
-    drawn = np.random.default_rng(seed).integers(0, count, size=(RESAMPLES, count))
-
-    def drawn_anew(above: Sequence[float], below: Sequence[float]) -> Any:
-        with np.errstate(all="ignore"):  # a draw may hold none of what is divided by
-            return of(np.asarray(above, float)[drawn].sum(axis=1) / np.asarray(below, float)[drawn].sum(axis=1))
-
-    change = drawn_anew(*second) - drawn_anew(*first)
+    change = of(ratios_drawn(*second, seed)) - of(ratios_drawn(*first, seed))
     known = change[~np.isnan(change)]
     low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (math.nan, math.nan)
     return of_few(float(low), float(high), count)
+
+
+def ratios_drawn(above: Sequence[float], below: Sequence[float], seed: int = 0) -> Any:
+    """The ratio of two sums over the rows, for 10,000 draws of as many rows as there are, as a numpy array."""
+    import numpy as np
+
+    drawn = np.random.default_rng(seed).integers(0, len(above), size=(RESAMPLES, len(above)))
+    with np.errstate(all="ignore"):  # a draw may hold none of what is divided by
+        return np.asarray(above, float)[drawn].sum(axis=1) / np.asarray(below, float)[drawn].sum(axis=1)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import evaluation, models, results, rewards
 from unsloth_course.lesson.data import preference, problems, sources
-from unsloth_course.lesson.evaluation.intervals import RESAMPLES, wilson
+from unsloth_course.lesson.evaluation.intervals import ratios_drawn, wilson
+from unsloth_course.lesson.evaluation.surprise import MOST
 from unsloth_course.lesson.profile import ENGLISH, HUB_DATA, POCKET, SMOLLM2
 from unsloth_course.pocket import datasets
 from unsloth_course.pocket.english.tasks import is_short
@@ -176,11 +177,9 @@ def _perplexity(model: Any, tokenizer: Any, rows: "Dataset") -> list[dict[str, A
     found = evaluation.perplexity(model, tokenizer, list(rows["text"]), TEXT_LENGTH)
     if not math.isfinite(found.loss):
         return [_none("not measured: the model's loss on this text is not a number.")]
-    losses, tokens = np.asarray(found.losses), np.asarray(found.tokens)
-    drawn = np.random.default_rng(0).integers(0, len(losses), size=(RESAMPLES, len(losses)))
-    each = np.exp(np.minimum(losses[drawn].sum(axis=1) / tokens[drawn].sum(axis=1), 700))
+    each = np.exp(np.minimum(ratios_drawn(found.losses, found.tokens), MOST))
     low, high = np.percentile(each, [2.5, 97.5])
-    return [{"value": found.perplexity, "interval": [float(low), float(high)], "n": len(losses)}]
+    return [{"value": found.perplexity, "interval": [float(low), float(high)], "n": len(found.losses)}]
 
 
 def _none(reason: str) -> dict[str, Any]:

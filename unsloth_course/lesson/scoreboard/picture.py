@@ -47,21 +47,17 @@ def side_by_side(panels: Sequence[Panel], *, colours: Mapping[str, str], notes: 
     for cell in cells[len(panels) :]:
         cell.set_axis_off()
     for axes, panel in zip(cells, panels, strict=False):
-        _panel(axes, panel, runs, colours)
+        ends = [_draw(axes, panel, run, place, colours[run]) for place, run in enumerate(runs)]
+        axes.set_yticks(range(len(runs)), runs)
+        axes.set_ylim(len(runs) - 0.4, -0.6)
+        axes.grid(False)
+        axes.set_title(panel.title + (" (lower is better)" if panel.kind == "log" else ""), fontsize=14)
+        _panel_axis(axes, panel.kind, max(ends))
     figure.suptitle("All runs: the same questions for every model", fontsize=16, x=0.02, ha="left")
     key = "Bar through a point: 95% interval. Diamond: what that run was trained for."
     figure.supxlabel("\n".join([key, *lines]), fontsize=13, x=0.02, ha="left", parse_math=False)
     figure.caption = " ".join([*map(_panel_in_words, panels), *notes])
     return figure
-
-
-def _panel(axes: Axes, panel: Panel, runs: Sequence[str], colours: Mapping[str, str]) -> None:
-    ends = [_draw(axes, panel, run, place, colours[run]) for place, run in enumerate(runs)]
-    axes.set_yticks(range(len(runs)), runs)
-    axes.set_ylim(len(runs) - 0.4, -0.6)
-    axes.grid(False)
-    axes.set_title(panel.title + (" (lower is better)" if panel.kind == "log" else ""), fontsize=14)
-    _panel_axis(axes, panel.kind, max(ends))
 
 
 def _draw(axes: Axes, panel: Panel, run: str, place: int, colour: str) -> float:
