@@ -1,4 +1,4 @@
-"""The README's tables: made from any recorded runs, with each metric written as what it is."""
+"""The tables of README and docs/results: made from any recorded runs, with each metric written as what it is."""
 
 import ast
 import copy

@@ -1,4 +1,4 @@
-"""Every command in README, VENV_SETUP and CONTRIBUTING is executed as it is written there, or says why it is not here.
+"""Every command in README, docs/commands, VENV_SETUP and CONTRIBUTING is executed as written, or says why it is not.
 
 They run in a copy of the repository's tracked files, so that what they write stays in it, with the lessons' knobs
 shortened as in CI, and `finetune`'s steps. The installation takes minutes and has a variable of its own:
@@ -22,7 +22,7 @@ from unsloth_course.core.places import REPOSITORY
 from unsloth_course.pocket import datasets
 from unsloth_course.setup import llama_cpp
 
-PAGES = ("README.md", "VENV_SETUP.md", "CONTRIBUTING.md")
+PAGES = ("README.md", "docs/commands.md", "docs/results.md", "VENV_SETUP.md", "CONTRIBUTING.md")
 PYTHON = "venv/bin/python"
 COURSE = "venv/bin/unsloth-course"
 
@@ -43,7 +43,7 @@ IN_THE_COPY = {
     f"{COURSE} exercises": "LoRA",
     f"{PYTHON} upkeep/table.py --write": "",
     f"{PYTHON} upkeep/minutes.py --write": "",
-    f"{PYTHON} upkeep/xray_picture.py": "lora-xray.png",
+    f"{PYTHON} upkeep/pictures.py": "lora-xray.png",
     f"{PYTHON} -m unsloth_course.lesson.colab.needs": "",
     f"{PYTHON} -m pip config list": "",
     "grep -v -e '^torch==' -e '^triton' requirements.txt > /tmp/pins.txt": "",
@@ -67,6 +67,8 @@ NOT_HERE = {
     "./setup_venv.sh --offline wheels": "test_offline.py, with an index of its own",
     "venv/bin/jupyter lab notebooks": "tests/browser, in a real browser",
     f'{PYTHON} -m pytest tests -m "not slow" -n 2 --dist loadfile': "the tests themselves",
+    f"{COURSE} finetune --method lora --data my_rows.jsonl --out results/mine": "the real model: tests/test_real_model.py",
+    "git clone https://github.com/your-name/unsloth-course && cd unsloth-course": "a placeholder's address",
     f"{COURSE} run lora --store": "test_runner.py, with a notebook of its own",
     f"{PYTHON} -m uv pip install --python venv/bin/python --torch-backend auto torch==2.11.0": "an NVIDIA card",
     f"{PYTHON} -m pip install --no-deps -r /tmp/pins.txt": "an NVIDIA card",
@@ -169,7 +171,7 @@ def shell(command, folder, **more):
 def test_the_command_does_what_it_says(command, copy, request):
     if "gguf" in command and llama_cpp.missing(llama_cpp.home()):
         pytest.skip("llama.cpp is not built: ./setup_venv.sh --gguf")
-    if "xray_picture" in command:
+    if "pictures.py" in command:
         request.getfixturevalue("chromium")
     done = shell(command, copy)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

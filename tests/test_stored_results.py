@@ -86,7 +86,7 @@ def preferred(run, measures):
     rate, chosen = measures["preference_rate"], measures["chosen_perplexity"]
     assert rate["after"] - rate["before"] >= 0.08 and chosen["after"] <= 1.12 * chosen["before"]
     assert measures["preference_accuracy"]["after"] >= 0.75
-    # 148 conversations are few to learn from: the README says so under "What is not proven yet".
+    # 148 conversations are few to learn from: docs/results.md says so under "What is not proven yet".
     for group, share in (("conversations", 0.6), ("rewrites", 0.9)):
         assert run["apart"][group]["preference_accuracy"] >= share
 

@@ -1,7 +1,7 @@
-"""Makes the README's tables from `benchmarks/recorded/*.json`, the results files of recorded runs.
+"""Makes the tables of README.md and docs/results.md from `benchmarks/recorded/*.json`, results files of recorded runs.
 
     python upkeep/table.py            # prints them
-    python upkeep/table.py --write    # puts them into README.md, between their markers
+    python upkeep/table.py --write    # puts them into these pages, between their markers
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`. A lesson that nobody has recorded yet says so.
 """
@@ -19,7 +19,7 @@ import nbformat
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RECORDED = REPOSITORY / "benchmarks" / "recorded"
-README = REPOSITORY / "README.md"
+PAGES = (REPOSITORY / "README.md", REPOSITORY / "docs" / "results.md")
 sys.path.insert(0, str(REPOSITORY))
 
 from unsloth_course import exercises  # noqa: E402 -- found only now
@@ -133,12 +133,12 @@ def lessons(runs: list[dict[str, Any]]) -> str:
         times, seconds = ([run["wall_seconds"] for run in found if run["lesson"] == lesson] for found in taken.values())
         cells = (
             name,
-            f"[{notebook.name}](notebooks/{notebook.name})",
+            f"[{notebook.name}](../notebooks/{notebook.name})",
             teaches,
             _minutes(mean(times)) if times else UNRECORDED,
             _minutes(mean(seconds)) if seconds else UNRECORDED,
             str(_exercises(lesson)),
-            f"[{clock.board(lesson, nbformat.read(notebook, as_version=4)).minutes:.0f} min](docs/recording.md)",
+            f"[{clock.board(lesson, nbformat.read(notebook, as_version=4)).minutes:.0f} min](recording.md)",
             badge(notebook.name, address()),
         )
         rows.append(cells)
@@ -149,6 +149,18 @@ def lessons(runs: list[dict[str, Any]]) -> str:
 def real_runs(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The runs of the real model."""
     return [run for run in runs if not is_pocket(run["model"]) and run["lesson"] != "base"]
+
+
+def front(runs: list[dict[str, Any]]) -> str:
+    """What the real model learned on a whole GPU, by the measure that the verdict follows: the README's one table."""
+    rows = []
+    whole = [run for run in real_runs(runs) if "stands_for" not in run]
+    for lesson, (name, *_) in LESSONS.items():
+        if made := [run for run in whole if run["lesson"] == lesson]:
+            judge = Measured(*_over_the_seeds(made)[0])
+            scored = f"{judge.name.replace('_', ' ')} {judge.value('before')} → {judge.value('after')}"
+            rows.append((name, scored, judge.interval))
+    return _table(("lesson", "on held-out rows", "95 % interval of the difference"), rows)
 
 
 def real(runs: list[dict[str, Any]]) -> str:
@@ -328,6 +340,7 @@ def _battery_cell(batteries: list[dict[str, Any]], name: str) -> str:
 
 
 TABLES = {
+    "front": front,
     "lessons": lessons,
     "real": real,
     "measures": measures,
@@ -344,11 +357,12 @@ def filled(text: str, runs: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Prints the tables, or writes them into README.md."""
+    """Prints the tables, or writes them into their pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="put the tables into README.md")
+    parser.add_argument("--write", action="store_true", help="put the tables into their pages")
     if parser.parse_args().write:
-        README.write_text(filled(README.read_text(encoding="utf-8"), recorded()), encoding="utf-8")
+        for page in PAGES:
+            page.write_text(filled(page.read_text(encoding="utf-8"), recorded()), encoding="utf-8")
     else:
         print("\n\n".join(f"{name}\n\n{table(recorded())}" for name, table in TABLES.items()))
 

@@ -130,7 +130,7 @@ def store(
 
 
 def pictures(notebook: NotebookNode) -> dict[str, bytes]:
-    """The PNG outputs of cells whose `metadata.course.picture` names them: what the README shows of a lesson."""
+    """The PNG outputs of cells whose `metadata.course.picture` names them: what the pages show of a lesson."""
     found = {}
     for cell in notebook.cells:
         name = cell.metadata.get("course", {}).get("picture")
