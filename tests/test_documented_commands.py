@@ -67,7 +67,7 @@ NOT_HERE = {
     "./setup_venv.sh --offline wheels": "test_offline.py, with an index of its own",
     "venv/bin/jupyter lab notebooks": "tests/browser, in a real browser",
     f'{PYTHON} -m pytest tests -m "not slow" -n 2 --dist loadfile': "the tests themselves",
-    f"{COURSE} finetune --method lora --data my_rows.jsonl --out results/mine": "the real model: tests/test_real_model.py",
+    f"{COURSE} finetune --method lora --data my_rows.jsonl --out results/mine": "the real model: test_smollm2.py",
     "git clone https://github.com/your-name/unsloth-course && cd unsloth-course": "a placeholder's address",
     f"{COURSE} run lora --store": "test_runner.py, with a notebook of its own",
     f"{PYTHON} -m uv pip install --python venv/bin/python --torch-backend auto torch==2.11.0": "an NVIDIA card",
