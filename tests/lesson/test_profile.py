@@ -125,10 +125,10 @@ def test_the_real_model_from_the_package_index_needs_no_hub_in_any_lesson(lesson
 
 
 def test_a_value_is_picked_for_the_model_at_hand():
-    values = {"bundled": 1, "gpu": 2, "cpu": None}
+    values = {"bundled": 1, "gpu": 2, "cpu": 3}
     assert profile.decide(L4, model=POCKET).pick(**values) == profile.decide(CPU).pick(**values) == 1
     assert profile.decide(L4).pick(**values) == 2
-    assert profile.decide(CPU, model=SMOLLM2).pick(**values) is None
+    assert profile.decide(CPU, model=SMOLLM2).pick(**values) == 3
     assert profile.decide(CPU, model=SMOLLM2).pick(bundled=1, gpu=2) == 2
 
 

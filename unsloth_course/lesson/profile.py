@@ -46,8 +46,6 @@ COMPILING_PAYS = 1250
 
 _SHAPE = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 
-_AS_ON_A_GPU = object()
-
 _written: set[str] = set()  # names that `detect` put into the environment, and nobody before it
 
 
@@ -97,11 +95,11 @@ class Profile:
         """Whether the model is the one that the course ships, or was trained from it: it has its own learning rates."""
         return is_pocket(self.model)
 
-    def pick(self, *, bundled: Any, gpu: Any, cpu: Any = _AS_ON_A_GPU) -> Any:
-        """The value for the model at hand: the bundled one, a real one on a GPU, or on a CPU (by default as `gpu`)."""
+    def pick(self, *, bundled: Any, gpu: Any, cpu: Any = None) -> Any:
+        """The value for the model at hand: the bundled one, a real one on a GPU, or on a CPU (else as on a GPU)."""
         if self.bundled:
             return bundled
-        return gpu if self.name == "gpu" or cpu is _AS_ON_A_GPU else cpu
+        return gpu if self.name == "gpu" or cpu is None else cpu
 
     @property
     def torch_dtype(self) -> Any:
