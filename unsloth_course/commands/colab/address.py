@@ -46,7 +46,7 @@ if "google.colab" in sys.modules:
 
 def pages(root: Path = REPOSITORY) -> list[Path]:
     """The files that may name the address; last the one that holds it, so that a change that broke off can go on."""
-    found = [*root.glob("*.md"), *root.glob("docs/*.md"), *sorted((root / "notebooks").rglob("*.ipynb"))]
+    found = [*root.glob("*.md"), *root.glob("*.cff"), *root.glob("docs/*.md"), *sorted((root / "notebooks").rglob("*.ipynb"))]
     return [*found, root / "pyproject.toml"]
 
 
