@@ -46,8 +46,8 @@ if "google.colab" in sys.modules:
 
 def pages(root: Path = REPOSITORY) -> list[Path]:
     """The files that may name the address; last the one that holds it, so that a change that broke off can go on."""
-    found = [*root.glob("*.md"), *root.glob("*.cff"), *root.glob("docs/*.md"), *sorted((root / "notebooks").rglob("*.ipynb"))]
-    return [*found, root / "pyproject.toml"]
+    texts = [path for pattern in ("*.md", "*.cff", "docs/*.md") for path in root.glob(pattern)]
+    return [*texts, *sorted((root / "notebooks").rglob("*.ipynb")), root / "pyproject.toml"]
 
 
 def change(repository: str, root: Path = REPOSITORY) -> list[Path]:
