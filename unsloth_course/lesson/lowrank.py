@@ -110,7 +110,11 @@ def rank_for(values: Sequence[float], share: float = 0.9) -> int:
 
 
 class Cut:
-    """A trained model, and the directions of what its training did: see `cut`."""
+    """The change of every matrix of a model, taken apart into its singular directions: how few of them do the work?
+
+    `with cut(model, watching.before).to(4):` is the model with the four strongest directions of each change and no
+    more; `spectra` holds the singular values of each change by place. Raises CourseError when nothing was watched.
+    """
 
     def __init__(self, model: Any, before: Mapping[str, Any]):
         self.model = model
@@ -181,14 +185,7 @@ class Cut:
                     weights[name].copy_(trained)
 
 
-def cut(model: Any, before: Mapping[str, Any]) -> Cut:
-    """Takes the change of every matrix apart into its singular directions, to see how few of them do the work.
-
-    `with cut(model, watching.before).to(4):` is the model with the four strongest directions of each change and no
-    more; `spectra` holds the singular values of each change by place, and `full_rank` the rank at which nothing is cut.
-    Raises CourseError when nothing was watched. Taught in lesson colab1 (full fine-tuning).
-    """
-    return Cut(model, before)
+cut = Cut  # as the lesson on full fine-tuning writes it
 
 
 def kept(scores: Mapping[int, float]) -> dict[int, float]:
