@@ -1,4 +1,4 @@
-"""What the exercises show: a task, a verdict, the progress; each as text in a terminal and as HTML in a notebook."""
+"""What the exercises show: a verdict, the progress; each as text in a terminal and as HTML in a notebook."""
 
 import html
 import json
