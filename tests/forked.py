@@ -1,7 +1,8 @@
 """Programs of this Python that begin with Unsloth imported: forks of one process that has done nothing else.
 
 Importing Unsloth takes longer than what most tests do in a process of their own. The names are subprocess's, so that a
-test can put this module in its place: `monkeypatch.setattr(chain, "subprocess", forked)`.
+test can put this module in its place: `monkeypatch.setattr(chain, "subprocess", forked)`. On Linux; a test takes the
+real one elsewhere.
 """
 
 import functools
@@ -11,28 +12,27 @@ import runpy
 import subprocess
 import sys
 import tempfile
-from multiprocessing import forkserver
-from multiprocessing.reduction import DupFd
+from multiprocessing import reduction
 
 import pytest
-from conftest import ENVIRONMENT
+from conftest import ENVIRONMENT, script
 
 from unsloth_course.core.places import REPOSITORY
-
-# OpenBLAS and Arrow start threads at import, and a process with threads cannot be forked.
-ALONE = {"OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
 
 
 @functools.cache
 def _server():
     """multiprocessing's context, with its server started in the environment that this session began with."""
+    from multiprocessing import forkserver
+
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ready_to_fork"])
-    paths = filter(None, [str(REPOSITORY), str(REPOSITORY / "tests"), ENVIRONMENT.get("PYTHONPATH")])
+    rooms = [str(REPOSITORY / room) for room in (".", "tests", "benchmarks")]
+    paths = filter(None, [*rooms, ENVIRONMENT.get("PYTHONPATH")])
     with pytest.MonkeyPatch.context() as patch:
         for name in set(os.environ) - set(ENVIRONMENT):
             patch.delenv(name)
-        for name, value in {**ENVIRONMENT, **ALONE, "PYTHONPATH": os.pathsep.join(paths)}.items():
+        for name, value in {**script("killed").ALONE, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths)}.items():
             patch.setenv(name, value)
         forkserver.ensure_running()
     return context
@@ -60,7 +60,7 @@ class Popen:
             files[0], self.writing = os.pipe()
         if self.out:
             files[1:] = [file.fileno() for file in self.out]
-        told = command[1:], dict(env or os.environ), str(cwd or os.getcwd()), [DupFd(file) for file in files]
+        told = command[1:], dict(env or os.environ), str(cwd or os.getcwd()), [reduction.DupFd(file) for file in files]
         self.process = _server().Process(target=_become, args=told)
         self.process.start()
         if stdin:

@@ -1,7 +1,5 @@
-"""What the server of `forked.py` imports: Unsloth, as the course has it imported in the cpu profile, and one thread."""
+"""What the server of `forked.py` imports: all that runs are forked from that `benchmarks/killed.py` kills."""
 
-from unsloth_course import profile
+import killed
 
-profile.detect("cpu", "pocket", "pocket", lesson="lora")
-profile.quiet()
-import unsloth  # noqa: E402, F401
+killed.imported()
