@@ -140,7 +140,7 @@ def _unread(item: Mapping[str, Any], read: frozenset[str]) -> Iterator[str]:
     for key, value in item.items():
         if value is None:
             continue
-        if key not in read or key in shadowed:
+        if key not in read or key in shadowed or (key in ("id", *chat.OF_RESULTS) and not isinstance(value, str)):
             yield key
         elif key in _INSIDE and isinstance(value, list | dict):
             for inner in value if isinstance(value, list) else [value]:
