@@ -193,7 +193,7 @@ def _turn_of(column: str, number: int, item: Any) -> dict[str, Any]:
     reasoning = next((item[key] for key in REASONING if item.get(key)), None)
     if isinstance(content, list) and all(isinstance(part, Mapping) for part in content):
         content, thought = _joined(content, place)
-        reasoning = reasoning or thought
+        reasoning = "\n".join(filter(None, (reasoning, thought))) if isinstance(reasoning or "", str) else reasoning
     if content is None and calls:
         content = ""
     if role == "assistant" and is_number(content):

@@ -135,6 +135,8 @@ def _unread(item: Mapping[str, Any], read: frozenset[str]) -> Iterator[str]:
         thoughts = [key for key in chat.REASONING if item.get(key)]
         shadowed += tuple(thoughts[1:]) + ("function_call",) * bool(item.get("tool_calls"))
         shadowed += () if chat.role_of(item.get("role") or item.get("from")) == "tool" else chat.OF_RESULTS
+    elif read is _INSIDE["content"]:
+        shadowed = ("text",) if item.get("type") == "thinking" else ("thinking",)
     elif "function" in item:
         shadowed = ("name", "arguments")
     for key, value in item.items():
