@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from unsloth_course import data, diagnosis, evaluation, models, profile
+from unsloth_course import data, diagnosis, evaluation, models, profile, training
 from unsloth_course.commands import runner
 from unsloth_course.core.places import REPOSITORY
 
@@ -207,7 +207,8 @@ def run_pocket(machine, with_adapter, tmp_path_factory) -> Callable[..., Run]:
     """Trains a fresh adapter as the LoRA lesson does, only shorter.
 
     steps: of 16 rows. change(rows) may replace the rows, and spoil(trainer) do anything before the training begins.
-    `made` is a model with its tokenizer to train in place of a fresh adapter. Other arguments go to `SFTConfig`.
+    `made` is a model with its tokenizer to train in place of a fresh adapter. Other arguments go to
+    `training.supervised_trainer`.
     """
     asked: dict[int, Any] = {}
 
@@ -220,30 +221,14 @@ def run_pocket(machine, with_adapter, tmp_path_factory) -> Callable[..., Run]:
         **settings: Any,
     ) -> Run:
         model, tokenizer = made or with_adapter()
-        from trl import SFTConfig, SFTTrainer
-
         train, questions, _ = data.sources.instructions("pocket", train=16 * steps, held_out=held_out, seed=3407)
-        defaults = {
-            "max_steps": steps,
-            "learning_rate": 1e-3,
-            "warmup_steps": 3,
-            "lr_scheduler_type": "cosine",
-            "max_length": machine.max_length,
-            "logging_steps": 2,
-            "seed": 3407,
-            "output_dir": str(tmp_path_factory.mktemp("checkpoints")),
-            **machine.arguments,
-        }
         before = None if made else asked.get(held_out)  # a fresh adapter changes nothing
         before = before or evaluation.answered(model, tokenizer, questions, machine.max_length)
         if not made:
             asked[held_out] = before
-        trainer = SFTTrainer(
-            model=model,
-            processing_class=tokenizer,
-            train_dataset=change(train),
-            args=SFTConfig(**(defaults | settings)),
-        )
+        how = {"learning_rate": 1e-3, "warmup_steps": 3, "weight_decay": 0, "logging_steps": 2, "seed": 3407} | settings
+        place = {"steps": steps, "out": tmp_path_factory.mktemp("checkpoints")}
+        trainer = training.supervised_trainer(model, tokenizer, change(train), machine, **place, **how)
         spoil(trainer)
         watching = diagnosis.watch(trainer)
         trainer.train()
