@@ -76,31 +76,13 @@ def run_dpo(warm, machine, tmp_path_factory):
     """Trains the warm model as the DPO lesson does, only shorter; `change` may replace the trainer's chat columns."""
 
     def run(steps=8, change=lambda rows: rows, spoil=lambda trainer: None, held_out=FEW, **settings):
-        from trl import DPOConfig, DPOTrainer
-
         models.restore_adapter(warm.model, warm.start)
         if "ref" in warm.model.peft_config:
             warm.model.delete_adapter("ref")
-        defaults = {
-            "beta": 5.0,
-            "max_steps": steps,
-            "learning_rate": 1e-3,
-            "warmup_steps": 3,
-            "lr_scheduler_type": "cosine",
-            "max_length": machine.max_length,
-            "logging_steps": 1,
-            "seed": SEED,
-            "output_dir": str(tmp_path_factory.mktemp("checkpoints")),
-            **machine.arguments,
-        }
         chat = warm.pairs.map(data.preference.to_chat, batched=True, remove_columns=warm.pairs.column_names)
-        trainer = DPOTrainer(
-            model=warm.model,
-            ref_model=None,
-            processing_class=warm.tokenizer,
-            train_dataset=change(chat),
-            args=DPOConfig(**(defaults | settings)),
-        )
+        how = {"beta": 5.0, "learning_rate": 1e-3, "warmup_steps": 3, "logging_steps": 1, "seed": SEED} | settings
+        place = {"steps": steps, "out": tmp_path_factory.mktemp("checkpoints")}
+        trainer = training.preference_trainer(warm.model, warm.tokenizer, change(chat), machine, **place, **how)
         spoil(trainer)
         watching = diagnosis.watch(trainer)
         trainer.train()
