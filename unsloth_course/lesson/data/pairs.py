@@ -56,8 +56,9 @@ def read(row: Row, tokens: Iterable[str]) -> Pair:
     """
     names = present(row, CHOSEN), present(row, REJECTED)
     check_columns(row, names)
-    column = next((name for name in PROMPTS if row.values.get(name) is not None), None)
-    column = column or next((name for name in PROMPTS if name in row.values), CHOSEN[0])
+    column = present(row, PROMPTS)
+    if column not in row.values:
+        column = next((name for name in PROMPTS if name in row.values), CHOSEN[0])
     if column == CHOSEN[0]:
         check_columns(row, PROMPTS[:4], optional=PROMPTS[:4])  # refuses what is misspelt only
         prompt, *answers = _nested(row, names)
