@@ -41,7 +41,7 @@ HUB_DATA = {
 GRAPHS_MEASURED = ((9, 0),)
 """Compute capabilities of the GPUs on which CUDA graphs were measured: H100 and H200."""
 COMPILING_PAYS = 1250
-"""Updates from which compiling the blocks pays on other GPUs. Unsloth's own measurement on a T4, an L4 and an A100
+"""Updates from which compiling the blocks pays without CUDA graphs. Unsloth's own measurement on a T4, an L4 and an A100
 (`unsloth/utils/padding_choice.py`): about 25 s to compile, 0.04 s spared in an update, and that twice to be sure."""
 
 _SHAPE = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
@@ -212,7 +212,7 @@ def decide(
         if not (small or rounded or chosen_model == HUB_MODEL):
             why = "the kernels of a step are recorded once, and then launched together"
         reasons.append(Choice("CUDA graphs", "on", why))
-    elif name == "gpu" and machine.capability not in GRAPHS_MEASURED and (updates or 0) < COMPILING_PAYS:
+    elif name == "gpu" and (updates or 0) < COMPILING_PAYS:
         environment["UNSLOTH_BLOCK_COMPILE"] = "0"
         why = f"Unsloth needs about 25 s for it and spares 0.04 s an update: it pays from {COMPILING_PAYS:,} on"
         reasons.append(Choice("compiled blocks", "off", why))
