@@ -96,14 +96,14 @@ def run_grpo(warm, machine, tmp_path_factory):
 
 
 def test_a_healthy_run_is_trained(run_grpo, warm):
-    run = run_grpo(steps=24, prompts=4, held_out=ALL)
+    run = run_grpo(steps=18, prompts=4, held_out=ALL)
     assert run.verdict == "trained", str(run.receipt)
     assert run.findings == set()
     assert run.after.share - warm.before[ALL].share > 0.25
     evidence = run.receipt.evidence
-    assert (evidence.method, evidence.steps, evidence.updates) == ("grpo", 24, 24)
-    assert len(evidence.rewards) == len(evidence.spreadless) == 24
-    assert len(evidence.spreads) == 24, "TRL keeps no rewards where they are looked for"
+    assert (evidence.method, evidence.steps, evidence.updates) == ("grpo", 18, 18)
+    assert len(evidence.rewards) == len(evidence.spreadless) == 18
+    assert len(evidence.spreads) == 18, "TRL keeps no rewards where they are looked for"
     assert [spread < 1e-6 for spread in evidence.spreads] == [share == 1 for share in evidence.spreadless]
     assert "the reward rose, and unseen problems are solved more often" in run.receipt.sentence()
     # Nobody told it to: it found out that showing its steps pays.
