@@ -235,66 +235,40 @@ def conversations(
         return _turns(learned), _turns(test), checked
     checked, own = _checked(source, "chat", where)
     spoken = checked.dataset.shuffle(seed=HELD_OUT_SEED)
-    places, asked = _learned_turns(spoken)
+    turns = _learned_turns(spoken)
     if own is not None:
-        tested = _learned_turns(own)
-        known = {keys[place - 1] for each, keys in zip(*tested, strict=True) for place in each}
-        learned = [(n, place) for n, each in enumerate(places) for place in each if asked[n][place - 1] not in known]
-        return _drawn(
-            spoken,
-            learned,
-            train,
-            seed,
-            own,
-            [(n, p) for n, each in enumerate(tested[0]) for p in each],
-            held_out,
-            checked,
-        )
-    # Conversations that go apart later may begin alike: what is asked in one that is learned from is not tested on.
-    within: dict[int, set[int]] = {}
-    for each, keys in zip(places, asked, strict=True):
-        for place in each:
-            within.setdefault(keys[place - 1], set()).add(keys[-1])
-    own_turns = [sum(len(within[keys[p - 1]]) == 1 for p in each) for each, keys in zip(places, asked, strict=True)]
-    kept_back, rest = _divided([keys[-1] for keys in asked], own_turns, reserved(source, held_out))
-    if not kept_back:
+        tested = [turn for each in _learned_turns(own) for turn in each]
+        known = {asked for *_, asked in tested}
+        learned = [turn for each in turns for turn in each if turn[-1] not in known]
+    else:
+        # Conversations that go apart later may begin alike: what is asked in one that is learned from is not tested on.
+        within: dict[int, set[int]] = {}
+        for each in turns:
+            for *_, asked in each:
+                within.setdefault(asked, set()).add(each[-1][-1])
+        sizes = [sum(len(within[asked]) == 1 for *_, asked in each) for each in turns]
+        kept_back, rest = _divided([each[-1][-1] for each in turns], sizes, reserved(source, held_out))
+        learned = [turn for number in rest for turn in turns[number]]
+        known = {asked for *_, asked in learned}
+        tested = [turn for number in kept_back for turn in turns[number] if turn[-1] not in known]
+    if not (learned and tested):
         raise CourseError(
             f"{source}: all {len(spoken):,} conversations begin with the same question, and the test needs another. "
             "Add rows to learn from."
         )
-    learned = [(number, place) for number in rest for place in places[number]]
-    known = {asked[number][place - 1] for number, place in learned}
-    tested = [(number, place) for number in kept_back for place in places[number]]
-    tested = [(number, place) for number, place in tested if asked[number][place - 1] not in known]
-    return _drawn(spoken, learned, train, seed, spoken, tested, held_out, checked)
-
-
-def _drawn(
-    spoken: "Dataset",
-    learned: list[tuple[int, int]],
-    train: int,
-    seed: int,
-    asked: "Dataset",
-    tested: list[tuple[int, int]],
-    held_out: int,
-    checked: Checked,
-) -> tuple["Dataset", "Dataset", Checked]:
-    """So many of the turns to learn, drawn with the seed, and the first of those to test on, as TRL takes them."""
-    every = sum(_is_learned(turn) for turns in spoken["messages"] for turn in turns)
     random.Random(seed).shuffle(learned)
-    train_rows, test = _answers(spoken, learned[:train]), _answers(asked, tested[:held_out])
-    checked.split = _shared_out(every if asked is spoken else every + len(test), train_rows, test)
-    return train_rows, test, checked
+    rows, test = _answers(spoken, learned[:train]), _answers(spoken if own is None else own, tested[:held_out])
+    checked.split = _shared_out(sum(map(len, turns)) + (0 if own is None else len(tested)), rows, test)
+    return rows, test, checked
 
 
-def _learned_turns(spoken: "Dataset") -> tuple[list[list[int]], list[list[int]]]:
-    """Of each conversation: the places of its turns to learn, and for each turn before the last of them what is asked
-    with it."""
-    places, asked = [], []
-    for messages in spoken["messages"]:
-        places.append([place for place, turn in enumerate(messages) if _is_learned(turn)])
-        asked.append(_so_far(messages[: places[-1][-1]]))
-    return places, asked
+def _learned_turns(spoken: "Dataset") -> list[list[tuple[int, int, int]]]:
+    """Of each conversation its turns to learn: number of the conversation, place in it, and a key of what is asked."""
+    found = []
+    for number, messages in enumerate(spoken["messages"]):
+        asked = _so_far(messages)
+        found.append([(number, n, asked[n - 1]) for n, turn in enumerate(messages) if _is_learned(turn)])
+    return found
 
 
 def _is_learned(turn: dict[str, Any]) -> bool:
@@ -305,15 +279,15 @@ def _turns(rows: "Dataset") -> "Dataset":
     return rows.map(instruction.to_prompt_completion, batched=True, remove_columns=rows.column_names)
 
 
-def _answers(spoken: "Dataset", places: list[tuple[int, int]]) -> "Dataset":
-    """The turns at these places, (conversation, turn), each with what was said before it."""
+def _answers(spoken: "Dataset", places: list[tuple[int, int, int]]) -> "Dataset":
+    """The turns at these places, as `_learned_turns` has them, each with what was said before it."""
 
     def rows() -> Iterator[dict[str, Any]]:
         for start in range(0, len(places), reading.BATCH_ROWS):
             batch = places[start : start + reading.BATCH_ROWS]
-            found = spoken[[number for number, _ in batch]]
+            found = spoken[[number for number, *_ in batch]]
             tools = found.get("tools", [None] * len(batch))
-            for said, (_, place), shown in zip(found["messages"], batch, tools, strict=True):
+            for said, (_, place, _), shown in zip(found["messages"], batch, tools, strict=True):
                 yield {"prompt": said[:place], "completion": [said[place]], "tools": shown}
 
     return reading.in_batches(rows(), {"prompt": reading.TURN, "completion": reading.TURN})
