@@ -241,7 +241,8 @@ def test_the_command_answers_a_file(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def pocket():
+def pocket(load):
+    """The bundled model as `chat` opens it; `load` has Unsloth come first, and marks the tests as its own."""
     return chat.open_model("pocket")
 
 
