@@ -64,10 +64,11 @@ def test_the_first_row_of_each_shape_becomes_what_is_shown(shape, text, tmp_path
     assert converted[0] == json.loads(text)
 
 
-def test_the_three_forms_of_a_preference_become_the_same(tmp_path):
+def test_the_forms_of_a_preference_become_the_same(tmp_path):
     forms = [text for shape, said, text in FOUND if (shape, said) == ("preference", "ready")]
     rows = [loaded("preference", text, tmp_path).dataset[0] for text in forms]
-    assert len(rows) == 3 and rows[0] == rows[1] == rows[2]
+    assert len(rows) == 6 and all(row == rows[0] for row in rows[1:5])
+    assert rows[5] == rows[0] | {"prompt": [{"role": "user", "content": "Add the two numbers.\n\n40 and 48"}]}
 
 
 @pytest.mark.parametrize(("shape", "text"), shown("set aside"))

@@ -41,8 +41,8 @@ HUB_DATA = {
 GRAPHS_MEASURED = ((9, 0),)
 """Compute capabilities of the GPUs on which CUDA graphs were measured: H100 and H200."""
 COMPILING_PAYS = 1250
-"""Updates from which compiling the blocks pays without CUDA graphs. Unsloth's own measurement on a T4, an L4 and an
-A100 (`unsloth/utils/padding_choice.py`): about 25 s to compile, 0.04 s spared in an update, and that twice to be sure."""
+"""Updates from which compiling the blocks pays without CUDA graphs. Unsloth's own measurement on three GPUs
+(`unsloth/utils/padding_choice.py`): about 25 s to compile, 0.04 s spared in an update, and that twice to be sure."""
 
 _SHAPE = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 
