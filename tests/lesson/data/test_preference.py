@@ -336,6 +336,7 @@ def test_a_question_is_known_by_the_whole_prompt():
     assert preference.keys(load(rows).dataset) == wanted
 
 
+@pytest.mark.slow
 def test_pairs_whose_prompt_leaves_no_room_are_left_out():
     from transformers import AutoTokenizer
 

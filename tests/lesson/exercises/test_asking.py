@@ -50,7 +50,7 @@ def test_whatever_a_function_returns_is_found_wrong_in_a_sentence(value):
             assert found.startswith(f"{one.function}(") and found.endswith("."), one.id
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(value=values, after=st.integers(1, 30))
 def test_whatever_it_returns_after_right_answers_is_a_sentence_too(value, after):
     """Right for a while, then anything: each question of a check meets each kind of answer."""
