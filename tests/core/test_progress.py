@@ -36,7 +36,6 @@ class Screen:
 
 
 def run(line, clock, steps, losses=(), seconds=1.0):
-@pytest.mark.slow
     state = SimpleNamespace(max_steps=steps, global_step=0)
     line.on_train_begin(None, state, None)
     for step in range(1, steps + 1):
@@ -46,6 +45,9 @@ def run(line, clock, steps, losses=(), seconds=1.0):
             line.on_log(None, state, None, logs={"loss": losses[step - 1]})
         line.on_step_end(None, state, None)
     line.on_train_end(None, state, None)
+
+
+@pytest.mark.slow
 def test_it_is_a_callback_of_the_trainer():
     from transformers import TrainerCallback
 

@@ -290,10 +290,12 @@ def test_unsloth_on_another_device_is_a_sentence(kernel, monkeypatch, loaded, as
 
 @pytest.mark.parametrize(("loaded", "machine"), [("cuda", L4), ("cpu", CPU)])
 def test_unsloth_on_the_same_device_is_well(kernel, monkeypatch, loaded, machine):
-@pytest.mark.slow
     kernel(machine)
     monkeypatch.setitem(sys.modules, "unsloth", SimpleNamespace(DEVICE_TYPE=loaded))
     assert profile.detect().name in ("cpu", "gpu")
+
+
+@pytest.mark.slow
 def test_this_machine_in_a_process_of_its_own():
     script = (
         "import os, sys\nfrom unsloth_course import profile\nfound = profile.detect('cpu')\nprint(found)\n"
@@ -320,8 +322,8 @@ print(int(bool(kept)), faults() - before)
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
+@pytest.mark.slow
 def test_freed_memory_is_kept_for_the_next_tensor():
     def count(*arguments):
         done = subprocess.run([sys.executable, "-c", FAULTS, *arguments], capture_output=True, text=True, check=True)
@@ -334,9 +336,11 @@ def test_freed_memory_is_kept_for_the_next_tensor():
 
 
 def test_freed_memory_elsewhere_is_left_to_the_system(monkeypatch):
-@pytest.mark.slow
     monkeypatch.setattr(sys, "platform", "win32")
     assert profile.keep_freed_memory() is False
+
+
+@pytest.mark.slow
 def test_the_profiler_that_measures_memory_writes_nothing():
     script = """
 from unsloth_course import profile

@@ -34,7 +34,6 @@ def board():
 
 @pytest.fixture(scope="module")
 def run(board):
-@pytest.mark.slow
     cells = [scene.cell for scene in board.scenes if lessons.is_run(scene.cell)]
     return executed.ExecutedCopy(
         "lora",
@@ -44,6 +43,9 @@ def run(board):
         {cell.id: cell.outputs for cell in cells},
         made.SECONDS["cells"],
     )
+
+
+@pytest.mark.slow
 def test_no_page_fetches_anything(written, soup):
     for name in PAGES:
         page = soup(written / name)
