@@ -170,7 +170,7 @@ def test_seconds_are_those_of_the_last_training_without_its_evaluations():
 def test_a_run_keeps_its_curves_with_their_steps(built, healthy):
     curves = built["training"]["curves"]
     assert [value for _, value in curves["loss"]] == built["training"]["loss"]
-    assert [step for step, _ in curves["loss"]] == list(range(2, 71, 2))
+    assert [step for step, _ in curves["loss"]] == list(range(2, 91, 2))
     assert built["samples"] == [] and "eval_loss" not in curves and "learning_rate" not in curves
 
 
