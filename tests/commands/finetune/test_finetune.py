@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 
 import pytest
 from conftest import TWO_CORES
@@ -35,6 +35,25 @@ def test_a_mistyped_start_leaves_the_config_of_a_finished_run(load, tmp_path):
     with pytest.raises(CourseError, match=r"gone\.jsonl"):
         finetune.run(Options("dpo", str(tmp_path / "gone.jsonl"), model="pocket", profile="cpu", out=tmp_path))
     assert config.read_text() == before
+
+
+def test_a_run_at_its_end_is_not_gone_on_with(tmp_path):
+    (tmp_path / "lora.json").write_text("{}")
+    with pytest.raises(CourseError, match="holds a finished run, and --resume goes on with one that is not"):
+        finetune.run(Options("lora", "pocket", profile="cpu", resume=True, out=tmp_path))
+
+
+def test_a_run_goes_on_with_the_rows_that_it_began_with_alone(tmp_path):
+    def task(*rows):
+        return SimpleNamespace(train=[{"output": text} for text in rows], held_out=[{"output": "kept"}])
+
+    tasks.require_same_rows(task("a", "b"), tmp_path, resumed=False)
+    tasks.require_same_rows(task("a", "b"), tmp_path, resumed=True)
+    for other in (task("a"), task("b", "a"), task("a", "c")):
+        with pytest.raises(CourseError, match="rows are not those that the run"):
+            tasks.require_same_rows(other, tmp_path, resumed=True)
+    tasks.require_same_rows(task("c"), tmp_path, resumed=False)
+    tasks.require_same_rows(task("c"), tmp_path, resumed=True)
 
 
 @pytest.mark.parametrize("model", ["out/merged", "out/deep/merged"])
