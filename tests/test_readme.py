@@ -73,7 +73,7 @@ def test_the_pictures_are_the_stored_outputs_of_the_lesson(lesson):
 @pytest.mark.parametrize("name", ["before-after.png", "lora-xray.png"])
 def test_a_drawn_picture_shows_what_is_stored(name):
     made = script("pictures")
-    shown, _ = made.PICTURES[name]
+    shown, *_ = made.PICTURES[name]
     with Image.open(runner.PICTURES / name) as picture:
         assert picture.text["source"] == made.fingerprint(shown()), "run python upkeep/pictures.py"
 

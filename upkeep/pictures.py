@@ -23,7 +23,7 @@ from unsloth_course.commands import runner  # noqa: E402 -- found only now
 from unsloth_course.core import lessons  # noqa: E402 -- found only now
 
 RECORD = REPOSITORY / "benchmarks" / "recorded" / "grpo-gpu-smollm2-seed3407.json"
-WIDTH, HEIGHT = 900, 1200
+HEIGHT = 1200
 PAGE = """<!doctype html><meta charset="utf-8"><body style="margin:12px;background:white;color:black;
 font-family:sans-serif;font-size:{size}px">{shown}</body>"""
 ANSWER = """<p style="margin:4px 0 14px"><b>Question, never seen in training:</b> {prompt}</p>
@@ -59,9 +59,9 @@ def stored() -> str:
     raise SystemExit("The LoRA lesson has no cell that begins with xray.look(.")
 
 
-PICTURES = {  # file, what it shows, size of its letters in pixels
-    "before-after.png": (before_after, 20),
-    "lora-xray.png": (stored, 14),
+PICTURES = {  # file: what it shows, its width and the size of its letters in pixels
+    "before-after.png": (before_after, 620, 20),
+    "lora-xray.png": (stored, 900, 14),
 }
 
 
@@ -70,7 +70,7 @@ def fingerprint(shown: str) -> str:
     return hashlib.sha256(shown.encode()).hexdigest()
 
 
-def draw(shown: str, size: int, chromium: str, target: Path) -> None:
+def draw(shown: str, width: int, size: int, chromium: str, target: Path) -> None:
     """A screenshot of the HTML, cut to what is drawn, with its fingerprint."""
     from PIL import Image, ImageChops, PngImagePlugin
 
@@ -79,22 +79,22 @@ def draw(shown: str, size: int, chromium: str, target: Path) -> None:
         page.write_text(PAGE.format(shown=shown, size=size), encoding="utf-8")
         command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--screenshot={shot}"]
         command += ["--disable-background-networking", f"--user-data-dir={folder}/profile"]
-        command += [f"--window-size={WIDTH},{HEIGHT}", page.as_uri()]
+        command += [f"--window-size={width},{HEIGHT}", page.as_uri()]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
         picture = Image.open(shot).convert("RGB")
         drawn = ImageChops.difference(picture, Image.new("RGB", picture.size, "white")).getbbox()
         said = PngImagePlugin.PngInfo()
         said.add_text("source", fingerprint(shown))
         margin = 10
-        picture.crop((0, 0, WIDTH, min(HEIGHT, drawn[3] + margin))).save(target, optimize=True, pnginfo=said)
+        picture.crop((0, 0, width, min(HEIGHT, drawn[3] + margin))).save(target, optimize=True, pnginfo=said)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--chromium", default=shutil.which("chromium") or "google-chrome")
     chromium = parser.parse_args().chromium
-    for name, (shown, size) in PICTURES.items():
-        draw(shown(), size, chromium, runner.PICTURES / name)
+    for name, (shown, width, size) in PICTURES.items():
+        draw(shown(), width, size, chromium, runner.PICTURES / name)
         print(name)
     return 0
 
