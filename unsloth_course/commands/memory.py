@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import profile, smollm2
 from unsloth_course.lesson.memory.planning import Plan, plan
 from unsloth_course.lesson.memory.prediction import GPUS, fits
-from unsloth_course.lesson.memory.shape import METHODS, Shape
+from unsloth_course.lesson.memory.shape import METHODS, Shape, known
 from unsloth_course.lesson.profile import HUB_MODEL, POCKET, SMOLLM2
 
 # The models that the course names, all of one shape, so that they can be planned for without a network.
@@ -74,10 +75,10 @@ def report(
 ) -> Report:
     """Plans a run of `method` with rows of `length` tokens, and predicts its memory.
 
-    model: "pocket", "smollm2", a folder, or a name on the Hub, of which only config.json is fetched; without it the
-    model that `finetune` takes on that machine. gpu: a name of GPUS; without it the machine at hand. rows: of one
-    update. micro_batch: rows at a time, in place of the plan's own choice. The other arguments are those of
-    `memory.plan`.
+    model: "pocket", "smollm2", a folder, or a name on the Hub, of which only config.json is fetched, and nothing where
+    its shape is known; without it the model that `finetune` takes on that machine. gpu: a name of GPUS; without it the
+    machine at hand. rows: of one update. micro_batch: rows at a time, in place of the plan's own choice. The other
+    arguments are those of `memory.plan`.
 
     Raises CourseError for unknown methods, GPUs and models, and for sizes that do not go together.
     """
@@ -100,7 +101,8 @@ def report(
     if machine.model in KNOWN:
         config = smollm2.CONFIG
     else:
-        config = hub.read_config(models.folder(POCKET) if machine.model == POCKET else machine.model)
+        name = models.folder(POCKET) if machine.model == POCKET else machine.model
+        config = (None if Path(name).exists() else known(name)) or hub.read_config(name)
     made = plan(
         Shape.checked(config),
         machine,
