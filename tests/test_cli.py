@@ -172,6 +172,7 @@ def test_doctor(command, monkeypatch, ok, status):
     assert command("doctor", "--json") == (status, '{"profile": "cpu"}\n', "")
 
 
+@pytest.mark.slow
 def test_scoreboard_of_recorded_runs(command, tmp_path):
     recorded = sorted((REPOSITORY / "benchmarks" / "recorded").glob("lora-cpu-*.json"))
     (tmp_path / "lora.json").write_bytes(recorded[0].read_bytes())

@@ -119,6 +119,7 @@ def joined(tokenizer, ids):
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<▁"), max_size=40))
 @relaxed
+@pytest.mark.slow
 def test_llama_tokens_spell_the_text_exactly(tokenizer, text):
     assert joined(tokenizer, tokenizer(text)["input_ids"]) == text
 
