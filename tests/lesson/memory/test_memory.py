@@ -55,7 +55,7 @@ def test_counts_agree_with_real_models(tied, head_dim):
 def test_a_config_of_another_kind_is_a_sentence():
     from transformers import GPT2Config
 
-    with pytest.raises(CourseError, match=r"GPT2Config has no .*intermediate_size"):
+    with pytest.raises(CourseError, match=r"type gpt2 has no .*intermediate_size"):
         Shape.of(GPT2Config())
 
 
