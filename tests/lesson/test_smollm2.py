@@ -13,9 +13,9 @@ import pytest
 from conftest import TWO_CORES, chat
 
 from unsloth_course import memory, models, profile
-from unsloth_course.commands.memory import KNOWN
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import smollm2
+from unsloth_course.lesson.memory.shape import known
 from unsloth_course.setup import llama_cpp
 from unsloth_course.setup.pins import read_pins
 
@@ -200,7 +200,7 @@ def test_the_version_is_the_pinned_one_and_the_shape_the_known_one():
     pins = read_pins((ROOT / "requirements.txt").read_text(encoding="utf-8"))
     assert pins.model == (f"{smollm2.PACKAGE}=={smollm2.VERSION}",)
     shape = memory.Shape.checked(smollm2.CONFIG)
-    assert "smollm2" in KNOWN and memory.parameters(shape) == smollm2.PARAMETERS
+    assert shape == memory.Shape.checked(known("smollm2")) and memory.parameters(shape) == smollm2.PARAMETERS
 
 
 # The real one

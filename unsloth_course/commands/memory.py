@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson import profile, smollm2
+from unsloth_course.lesson import profile
 from unsloth_course.lesson.memory.planning import Plan, plan
 from unsloth_course.lesson.memory.prediction import GPUS, fits
 from unsloth_course.lesson.memory.shape import METHODS, Shape, known
-from unsloth_course.lesson.profile import HUB_MODEL, POCKET, SMOLLM2
+from unsloth_course.lesson.profile import POCKET, SMOLLM2
 
-# The models that the course names, all of one shape, so that they can be planned for without a network.
-KNOWN = ("HuggingFaceTB/SmolLM2-135M", HUB_MODEL, SMOLLM2)
 _GRAPHS = ("H100", "H200")
 _NO_BFLOAT16 = ("T4", "V100")
 
@@ -98,11 +96,9 @@ def report(
     lesson = "lora" if method == "qlora" else method
     machine = profile.decide(_facts(gpu), model=model, data=POCKET, lesson=lesson, on_cpu=SMOLLM2)
     machine = replace(machine, max_length=max(length, machine.max_length))
-    if machine.model in KNOWN:
-        config = smollm2.CONFIG
-    else:
-        name = models.folder(POCKET) if machine.model == POCKET else machine.model
-        config = (None if Path(name).exists() else known(name)) or hub.read_config(name)
+    name = models.folder(POCKET) if machine.model == POCKET else machine.model
+    here = name != SMOLLM2 and Path(name).exists()
+    config = (None if here else known(name)) or hub.read_config(name)
     made = plan(
         Shape.checked(config),
         machine,

@@ -240,7 +240,10 @@ def test_pairs_whose_prompt_fills_the_length_are_left_out_and_counted(load, caps
     asked = [[{"role": "user", "content": text}] for text in ["What is 2 plus 2?"] * 3 + ["Why? " * 300]]
     rows = Dataset.from_list([{"prompt": turns, "chosen": "It is 4.", "rejected": "4"} for turns in asked])
     task = tasks.Pairs(profile.decide(TWO_CORES), rows, rows, None)
-    written, likelihood = task.measure(*load())
+    model, tokenizer = load()
+    for _ in range(2):  # a chain's tasks are fitted before its first measure, and with the run's own
+        task.fit(tokenizer)
+    written, likelihood = task.measure(model, tokenizer)
     assert len(written.given) == len(likelihood.chosen.losses) == len(task.train) == 3
     assert capsys.readouterr().out.count("1 of 4 pairs are left out") == 2
 

@@ -37,7 +37,13 @@ def test_what_is_asked_for_goes_first():
 class Asked:
     """A task of an earlier stage that notes which model it was asked of."""
 
+    fitted = False
+
+    def fit(self, tokenizer, tools_in_system):
+        self.fitted = True
+
     def measure(self, model, tokenizer):
+        assert self.fitted, "a score after the stage would be of other rows"
         return f"score of {model}"
 
 

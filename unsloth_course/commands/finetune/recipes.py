@@ -214,6 +214,8 @@ class Recipe:
             return str(start), []
         recipe = Recipe(replace(self.options, method="lora", rank=16, lora_alpha=16), self.machine)
         model, tokenizer = recipe.load(folder)
+        for task in earlier:
+            task.fit(tokenizer, self.options.tools_in_system)
         handed = [task.measure(model, tokenizer) for task in earlier]
         if there:
             return str(start), handed

@@ -62,7 +62,10 @@ class Task:
         return str(found)
 
     def fit(self, tokenizer: Any, tools_in_system: bool = False) -> None:
-        """Puts the rows as the model's chat template can show them, and says what that changes."""
+        """Puts the rows as the model's chat template can show them, and says what that changes.
+
+        To be called before all that measures; on rows that were fitted it changes and says nothing.
+        """
 
     def _leave_out_long_prompts(self, tokenizer: Any, shaped: Any = None) -> None:
         """Leaves out the rows whose prompt fills the length: nothing of their answer would be read. Says how many."""
@@ -72,8 +75,8 @@ class Task:
             asked = rows.map(shaped, batched=True, remove_columns=rows.column_names) if shaped else rows
             kept = []
             for number, row in enumerate(asked):
-                shown = {"tools": row.get("tools"), "add_generation_prompt": True, "return_dict": True}
-                if len(models.in_chat_form(tokenizer, row["prompt"], **shown)["input_ids"]) < length:
+                shown = {"tools": row.get("tools"), "add_generation_prompt": True}
+                if len(models.chat_ids(tokenizer, row["prompt"], **shown)) < length:
                     kept.append(number)
             without = f"their prompt leaves no room for an answer within {length:,} tokens"
             if not kept:
@@ -193,9 +196,8 @@ class Conversations(Surprise):
 
     def sizes(self, tokenizer: Any) -> dict[str, Any]:
         counts = [
-            len(models.in_chat_form(tokenizer, turns, tools=row.get("tools"), return_dict=True)["input_ids"])
+            len(models.chat_ids(tokenizer, [*row["prompt"], *row["completion"]], tools=row.get("tools")))
             for row in self.train
-            for turns in ([*row["prompt"], *row["completion"]],)
         ]
         lengths = instruction.Lengths.of(counts, self.machine.max_length)
         cut = round(lengths.share_over * lengths.rows)
@@ -217,23 +219,20 @@ class Pairs(Task):
     FOLLOWED = "preference_rate"
 
     beta: float = 0.1
-    fitted: bool = False
 
     def fit(self, tokenizer: Any, tools_in_system: bool = False) -> None:
-        """Leaves out the pairs whose prompt fills the length, once, and says how many."""
-        for side in () if self.fitted else ("train", "held_out"):
+        """Leaves out the pairs whose prompt fills the length, and says how many."""
+        for side in ("train", "held_out"):
             rows = getattr(self, side)
             left, told = preference.fitting(rows, tokenizer, self.machine.max_length, evaluation.LONGEST_PREFERRED)
             if len(left) < len(rows):
                 print(told)
             setattr(self, side, left)
-        self.fitted = True
 
     def followed(self, found: Any) -> float:
         return found[0].share
 
     def measure(self, model: Any, tokenizer: Any) -> Any:
-        self.fit(tokenizer)
         likelihood = evaluation.pair_likelihood(model, tokenizer, self.held_out, self.machine.max_length)
         return evaluation.prefer(model, tokenizer, self.held_out), likelihood
 
@@ -254,7 +253,6 @@ class Pairs(Task):
         )
 
     def sizes(self, tokenizer: Any) -> dict[str, Any]:
-        self.fit(tokenizer)
         longest, completion = preference.longest(self.train, tokenizer)
         return {"longest": longest, "completion": completion}
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import reading, shapes
+from unsloth_course.lesson.data.chat import turn
 from unsloth_course.lesson.data.files import Source
 from unsloth_course.lesson.data.rows import CONTROL_TOKENS, Checked, column_of, key_of
 from unsloth_course.lesson.data.shapes import question
@@ -40,8 +41,8 @@ def to_prompt_completion(batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
     Use: `dataset.map(to_prompt_completion, batched=True, remove_columns=dataset.column_names)`.
     """
     return {
-        "prompt": [[_user(text)] for text in _questions(batch)],
-        "completion": [[_assistant(text)] for text in column_of(batch, "output")],
+        "prompt": [[turn("user", text)] for text in _questions(batch)],
+        "completion": [[turn("assistant", text)] for text in column_of(batch, "output")],
     }
 
 
@@ -51,15 +52,7 @@ def to_messages(batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
     Use: `dataset.map(to_messages, batched=True, remove_columns=dataset.column_names)`.
     """
     pairs = zip(_questions(batch), column_of(batch, "output"), strict=True)
-    return {"messages": [[_user(asked), _assistant(answer)] for asked, answer in pairs]}
-
-
-def _user(text: str) -> dict[str, str]:
-    return {"role": "user", "content": text}
-
-
-def _assistant(text: str) -> dict[str, str]:
-    return {"role": "assistant", "content": text}
+    return {"messages": [[turn("user", asked), turn("assistant", answer)] for asked, answer in pairs]}
 
 
 def _questions(batch: Mapping[str, Sequence[Any]]) -> list[str]:

@@ -82,10 +82,10 @@ def fitting(dataset: "Dataset", tokenizer: Any, length: int, room: int) -> tuple
     `length` tokens, and in training nothing of the answers would be read. Raises CourseError when no pair is left.
     Taught in lesson colab3 (DPO).
     """
-    from unsloth_course.lesson.models import in_chat_form
+    from unsloth_course.lesson.models import chat_ids
 
     def size(turns: list[dict[str, str]]) -> int:
-        return len(in_chat_form(tokenizer, turns, add_generation_prompt=True, return_dict=True)["input_ids"])
+        return len(chat_ids(tokenizer, turns, add_generation_prompt=True))
 
     kept = [number for number, turns in enumerate(dataset["prompt"]) if size(turns) + room <= length]
     without = f"no room for {room} tokens of an answer within {length} tokens"
@@ -102,13 +102,13 @@ def longest(dataset: "Dataset", tokenizer: Any) -> tuple[int, int]:
 
     Raises CourseError as `models.in_chat_form` does. Taught in lesson colab3 (DPO).
     """
-    from unsloth_course.lesson.models import in_chat_form
+    from unsloth_course.lesson.models import chat_ids
 
     whole = answer = 0
     for row in dataset:
-        asked = in_chat_form(tokenizer, row["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
+        asked = chat_ids(tokenizer, row["prompt"], add_generation_prompt=True)
         for column in ANSWERS:
             turns = [*row["prompt"], chat.turn("assistant", row[column])]
-            length = len(in_chat_form(tokenizer, turns, return_dict=True)["input_ids"])
+            length = len(chat_ids(tokenizer, turns))
             whole, answer = max(whole, length), max(answer, length - len(asked))
     return whole, answer

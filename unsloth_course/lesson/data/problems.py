@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course.lesson.data import reading
+from unsloth_course.lesson.data.chat import turn
 from unsloth_course.lesson.data.files import Source
 from unsloth_course.lesson.data.rows import CONTROL_TOKENS, Checked, column_of, key_of
 from unsloth_course.lesson.data.shapes import MARK, final
@@ -34,7 +35,7 @@ def to_grpo(batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
     Use: `dataset.map(to_grpo, batched=True, remove_columns=dataset.column_names)`. Taught in lesson colab4 (GRPO).
     """
     return {
-        "prompt": [[{"role": "user", "content": text}] for text in column_of(batch, "question")],
+        "prompt": [[turn("user", text)] for text in column_of(batch, "question")],
         "answer": [final(text) for text in column_of(batch, "answer")],
     }
 
@@ -52,8 +53,8 @@ def warm_up(rows: "Dataset", worked: float) -> "Dataset":
             for number, answer in zip(numbers, column_of(batch, "answer"), strict=True)
         ]
         return {
-            "prompt": [[{"role": "user", "content": text}] for text in column_of(batch, "question")],
-            "completion": [[{"role": "assistant", "content": text}] for text in texts],
+            "prompt": [[turn("user", text)] for text in column_of(batch, "question")],
+            "completion": [[turn("assistant", text)] for text in texts],
         }
 
     return rows.map(converted, with_indices=True, batched=True, remove_columns=rows.column_names)

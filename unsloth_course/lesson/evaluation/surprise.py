@@ -130,9 +130,9 @@ def each_answer(model: Any, tokenizer: Any, rows: Iterable[Mapping[str, Any]], l
     """The figures of `answer_perplexity` for each row, in the order of the rows."""
     ids, starts, found = [], [], []
     for row in rows:
-        turns, shown = [*row["prompt"], *row["completion"]], {"tools": row.get("tools"), "return_dict": True}
-        asked = models.in_chat_form(tokenizer, row["prompt"], add_generation_prompt=True, **shown)["input_ids"]
-        ended = models.in_chat_form(tokenizer, turns, **shown)["input_ids"]
+        turns, shown = [*row["prompt"], *row["completion"]], {"tools": row.get("tools")}
+        asked = models.chat_ids(tokenizer, row["prompt"], add_generation_prompt=True, **shown)
+        ended = models.chat_ids(tokenizer, turns, **shown)
         read = len(asked) < min(len(ended), length)
         if read:
             ids.append(ended[:length])

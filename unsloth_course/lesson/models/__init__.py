@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from unsloth_course.lesson.models.asking import (
         answer,
         answering,
+        chat_ids,
         chat_prompt,
         complete,
         in_chat_form,

@@ -73,6 +73,11 @@ def in_chat_form(tokenizer: Any, turns: Sequence[Mapping[str, str]], **settings:
         ) from None
 
 
+def chat_ids(tokenizer: Any, turns: Sequence[Mapping[str, str]], **settings: Any) -> list[int]:
+    """The token ids of a conversation, as `in_chat_form` writes it with these settings. Raises CourseError as that."""
+    return in_chat_form(tokenizer, turns, return_dict=True, **settings)["input_ids"]
+
+
 def complete(
     model: Any,
     tokenizer: Any,
@@ -98,8 +103,10 @@ def complete(
     side, tokenizer.padding_side = tokenizer.padding_side, "left"
     try:
         with answering(model), torch.no_grad():
-            lengths = map(len, tokenizer(list(prompts), add_special_tokens=False)["input_ids"])
-            many = at_once or _at_once(model, max(lengths) + max_new_tokens)
+            many = at_once or ANSWERS_AT_ONCE
+            if at_once is None and model.device.type == "cuda":
+                lengths = map(len, tokenizer(list(prompts), add_special_tokens=False)["input_ids"])
+                many = _at_once(model, max(lengths) + max_new_tokens)
             for start in range(0, len(prompts), many):
                 batch = tokenizer(
                     list(prompts[start : start + many]),
@@ -128,20 +135,17 @@ def complete(
 
 
 def _at_once(model: Any, longest: int) -> int:
-    """Prompts to be answered together, whose rows grow to `longest` tokens: on a GPU more, while half of the free
-    memory holds their keys and values."""
+    """Prompts to be answered together on a GPU, whose rows grow to `longest` tokens: as many as half of the free memory
+    holds the keys and values of, within bounds."""
     import torch
 
     from unsloth_course.lesson.memory.shape import Shape
 
-    if model.device.type != "cuda":
-        return ANSWERS_AT_ONCE
     try:
         shape = Shape.of(model)
     except CourseError:  # not a Llama-style model, whose keys and values could be counted
         return ANSWERS_AT_ONCE
-    each = shape.head_dim or shape.hidden // shape.heads
-    row = 2 * 2 * shape.layers * shape.kv_heads * each * longest  # keys and values, of 2 bytes
+    row = 2 * 2 * shape.layers * shape.kv * longest  # keys and values, of 2 bytes
     return max(ANSWERS_AT_ONCE, min(MOST_ON_A_GPU, torch.cuda.mem_get_info()[0] // 2 // row))
 
 
