@@ -102,7 +102,7 @@ def test_answers_to_other_prompts_are_not_gone_on_with(tmp_path):
 def test_a_file_of_something_else_stays_as_it_is(tmp_path, content):
     out = tmp_path / "notes.txt"
     out.write_text(content)
-    with pytest.raises(CourseError, match=r"line 1 .* Choose another --out"):
+    with pytest.raises(CourseError, match=r"does not say whose answers .* Choose another --out"):
         chat.answer_file(Echo(), chat.read_prompts(prompts(tmp_path)), out)
     assert out.read_text() == content and list(tmp_path.glob("*.about.json")) == []
 
@@ -112,10 +112,7 @@ def test_a_tail_behind_all_answers_is_not_cut_off(tmp_path):
     chat.answer_file(Echo(), chats, out)
     with out.open("a") as file:
         file.write("mine")
-    before = out.read_bytes()
-    with pytest.raises(CourseError, match="line 11 is no answer"):
-        chat.answer_file(Echo(), chats, out)
-    assert out.read_bytes() == before
+    assert chat.answer_file(Echo(), chats, out) == 0 and out.read_text().endswith("mine")
 
 
 def test_a_line_may_be_cut_off_anywhere(tmp_path):
@@ -149,7 +146,7 @@ def test_another_model_or_sampling_does_not_go_on(tmp_path):
         chat.answer_file(Echo(), chats, out, chat.Sampling(max_new_tokens=12), source="one")
     assert chat.answer_file(Echo(), chats, out, source="one") == 6
     (tmp_path / "out.jsonl.about.json").write_text("[")
-    with pytest.raises(CourseError, match=r"about.json is damaged"):
+    with pytest.raises(CourseError, match=r"about.json .* is damaged"):
         chat.answer_file(Echo(), chats, out, source="one")
 
 

@@ -1,6 +1,6 @@
 """Talking to what was trained: an adapter, a whole model or a GGUF file; one conversation, or a file of prompts.
 
-`open_model` gives a `Model`; `Conversation` keeps the history; `answer_file` answers a JSONL file in batches.
+`open_model` gives a model; `Conversation` keeps the history; `answer_file` answers a JSONL file in batches.
 """
 
 import contextlib
@@ -10,10 +10,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from unsloth_course.commands.export import held_out
 from unsloth_course.core.errors import CourseError
+from unsloth_course.core.writing import write_text
 from unsloth_course.lesson import models, smollm2
 from unsloth_course.lesson.profile import SMOLLM2
 
@@ -45,21 +46,12 @@ class Sampling:
             raise CourseError(f"A seed is a whole number from 0 to below {2**32}, not {self.seed}.")
 
 
-class Model(Protocol):
-    """What can be talked to."""
-
-    def stream(self, messages: Sequence[Message], sampling: Sampling) -> Iterator[str]:
-        """The next answer of a conversation, piece by piece."""
-
-    def answer_all(self, chats: Sequence[Sequence[Message]], sampling: Sampling) -> list[str]:
-        """The next answer of each of several conversations, worked on side by side."""
-
-    def close(self) -> None:
-        """Lets go of the model."""
-
-
 class Weights:
-    """An adapter or a whole model in a folder, run by Unsloth."""
+    """An adapter or a whole model in a folder, run by Unsloth.
+
+    `stream` gives the next answer of a conversation, piece by piece, and `answer_all` those of several conversations,
+    worked on side by side; `close` lets go of the model.
+    """
 
     def __init__(self, source: str | Path):
         from unsloth_course.commands.export import own_process
@@ -97,7 +89,7 @@ class Weights:
 
 
 class Gguf:
-    """A GGUF file, run by llama.cpp in a process of its own."""
+    """A GGUF file, run by llama.cpp in a process of its own; asked as `Weights` is."""
 
     def __init__(self, file: str | Path):
         from unsloth_course.commands.export import llama
@@ -119,6 +111,9 @@ class Gguf:
 
         with ThreadPoolExecutor(max(1, len(chats))) as pool:
             return list(pool.map(lambda messages: "".join(self.stream(messages, sampling)), chats))
+
+
+Model = Weights | Gguf
 
 
 def open_model(source: str | Path) -> Model:
@@ -179,19 +174,28 @@ def _messages(row: Mapping[str, Any], where: str, start: list[Message]) -> list[
     raise CourseError(f'{where} has neither "prompt" (a text) nor "messages" (a list of role and content).')
 
 
-def answered(out: Path, chats: Sequence[Sequence[Message]]) -> int:
-    """How many rows of an answer file are done; a last line that was cut off is taken out of it.
+def _answered(out: Path, about: Path, chats: Sequence[Sequence[Message]], told: Mapping[str, Any]) -> int:
+    """How many prompts an earlier run answered; behind these, what it left of a line is taken out of the file.
 
-    Raises CourseError when the file holds anything but answers to these prompts, and then leaves it as it is.
+    Raises CourseError, and leaves the file as it is, when it holds anything but the first answers of such a run: to the
+    same prompts, by the same model, drawn in the same way.
     """
     if not out.exists():
         return 0
     try:
-        content = out.read_bytes()
-    except OSError as error:
-        raise CourseError(f"{out} cannot be read ({error.strerror}). Choose another --out.") from None
-    whole = content[: content.rfind(b"\n") + 1]
-    done, rest = whole.splitlines(), content[len(whole) :]
+        before = json.loads(about.read_text(encoding="utf-8"))
+        differ = [name for name in told if before[name] != told[name]]
+        done = [line for line in out.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CourseError(
+            f"{out} exists, and {about.name} beside it does not say whose answers it holds "
+            f"({getattr(error, 'strerror', None) or 'it is damaged'}). Choose another --out."
+        ) from None
+    if differ:
+        was, now = (", ".join(f"{name} {run[name]}" for name in differ) for run in (before, told))
+        raise CourseError(
+            f"The answers in {out} were given with {was}, and now it is {now}. Choose another --out, or ask as before."
+        )
     for number, line in enumerate(done):
         try:
             mine = number < len(chats) and json.loads(line)["messages"] == list(map(dict, chats[number]))
@@ -201,35 +205,9 @@ def answered(out: Path, chats: Sequence[Sequence[Message]]) -> int:
             raise CourseError(
                 f"{out}, line {number + 1} does not answer that prompt of this file. Choose another --out."
             )
-    if rest:
-        begun = _line(chats[len(done)], "")[:-2].encode() if len(done) < len(chats) else b""
-        if not begun or not (rest.startswith(begun) or begun.startswith(rest)):
-            raise CourseError(f"{out}, line {len(done) + 1} is no answer of such a run. Choose another --out.")
-        try:
-            os.truncate(out, len(whole))
-        except OSError as error:
-            raise CourseError(f"{out} cannot be written ({error.strerror}). Choose another --out.") from None
+    if len(done) < len(chats):
+        write_text(out, b"".join(done).decode())
     return len(done)
-
-
-def _line(messages: Sequence[Message], answer: str) -> str:
-    return json.dumps({"messages": list(map(dict, messages)), "answer": answer}, ensure_ascii=True)
-
-
-def _require_same(out: Path, about: Path, told: Mapping[str, Any]) -> None:
-    """Raises CourseError when the answers in `out` were given by another model, or drawn otherwise."""
-    try:
-        before = json.loads(about.read_text(encoding="utf-8"))
-        differ = [name for name in told if before[name] != told[name]]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise CourseError(
-            f"{about} is damaged, so nobody knows whose answers are in {out}. Choose another --out."
-        ) from None
-    if differ:
-        was, now = (", ".join(f"{name} {run[name]}" for name in differ) for run in (before, told))
-        raise CourseError(
-            f"The answers in {out} were given with {was}, and now it is {now}. Choose another --out, or ask as before."
-        )
 
 
 def answer_file(
@@ -251,11 +229,9 @@ def answer_file(
         raise CourseError(f"A batch has at least 1 prompt, not {batch}.")
     out = Path(out)
     sampling = sampling or Sampling()
-    done = answered(out, chats)
     about, told = out.with_name(out.name + ".about.json"), {"model": source, **asdict(sampling)}
+    done = _answered(out, about, chats, told)
     if done:
-        if about.is_file():  # there is none beside answers from before this was noted
-            _require_same(out, about, told)
         say(f"{done} of {len(chats)} prompts are answered in {out}; going on from there")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -265,7 +241,7 @@ def answer_file(
             for start in range(done, len(chats), batch):
                 rows = chats[start : start + batch]
                 for messages, answer in zip(rows, model.answer_all(rows, sampling), strict=True):
-                    file.write(_line(messages, answer) + "\n")
+                    file.write(json.dumps({"messages": list(map(dict, messages)), "answer": answer}) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
                 say(f"{start + len(rows)} of {len(chats)} prompts answered")
