@@ -183,17 +183,11 @@ def test_a_tied_weight_is_counted_once():
     assert meter._weight_bytes(torch.nn.ModuleList([layer, layer])) == 8 * 8 * 4
 
 
-def test_meter_before_training_says_so():
+def test_a_meter_is_a_callback_that_has_measured_nothing_yet():
     from transformers import TrainerCallback
 
     meter = Meter()
-    assert isinstance(meter, TrainerCallback) and isinstance(meter, Meter)
-    assert meter.peak_bytes == 0 and "not measured" in meter.how
-
-
-def test_process_peak_is_at_least_what_is_resident():
-    block = torch.ones(2**24)
-    assert memory.process_peak() > block.nbytes
+    assert isinstance(meter, TrainerCallback) and isinstance(meter, Meter) and meter.peak_bytes == 0
 
 
 # Real trainings of the bundled model
@@ -266,8 +260,6 @@ def test_prediction_is_within_20_percent_of_the_measurement(train, method, dtype
     assert predicted.parts["activations"] == pytest.approx(meter.parts["activations"], rel=0.2)
     for part in ("weights", "gradients", "optimizer"):
         assert predicted.parts[part] == pytest.approx(meter.parts[part], rel=0.01)
-    assert "of 6 steps" in meter.how
-    assert meter.process_peak_bytes > meter.peak_bytes
 
 
 def test_float32_weights_with_products_in_bfloat16_are_predicted(train):
@@ -314,8 +306,6 @@ def test_on_a_gpu_what_else_lay_there_is_not_counted(monkeypatch):
     meter.on_train_begin(None, None, None, model=layer)
     meter.on_train_end(None, None, None, model=layer)
     assert meter.peak_bytes == 2000 and meter.parts["weights"] == 400 and meter.parts["activations"] == 1600
-    assert "less the 1.0 KiB of other tensors" in meter.how
-    assert "CUDA graphs" not in meter.how
 
     # With graphs: 3,000 bytes while they are recorded, then 1,600 beside 500 in their pools.
     counter = iter([3000, 1600])
@@ -325,7 +315,7 @@ def test_on_a_gpu_what_else_lay_there_is_not_counted(monkeypatch):
     for step in range(1, 5):
         meter.on_step_end(None, SimpleNamespace(global_step=step), None, model=layer)
     meter.on_train_end(None, None, None, model=layer)
-    assert meter.peak_bytes == 2000 and "0.5 KiB in the pools of CUDA graphs" in meter.how
+    assert meter.peak_bytes == 2000
 
     # A second training fills the same pools again: they are not others' memory.
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 1600)

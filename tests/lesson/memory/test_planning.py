@@ -68,7 +68,7 @@ def test_what_fits_in_no_way_is_said():
 
 def test_more_memory_never_makes_an_update_dearer():
     found = [plan("dpo", replace(H200, cuda_bytes=n * GIB), rows=64) for n in (4, 8, 16, 40, 140)]
-    ground = planning._Ground(SMOLLM2, "dpo", 512, 0, 1)
+    ground = planning._Ground(SMOLLM2, "dpo", 512, 0, 1, {}, None)
     costs = [planning._seconds(ground, made.micro_batch, made.accumulation, made.checkpointing) for made in found]
     assert costs == sorted(costs, reverse=True) and costs[-1] < costs[0]
 

@@ -11,7 +11,7 @@ from unsloth_course.core import lazy
 
 if TYPE_CHECKING:
     from unsloth_course.lesson.memory.formulas import BYTES
-    from unsloth_course.lesson.memory.meter import Meter, graph_bytes, process_peak
+    from unsloth_course.lesson.memory.meter import Meter, graph_bytes
     from unsloth_course.lesson.memory.planning import Plan, plan
     from unsloth_course.lesson.memory.prediction import GPUS, HEADROOM, PARTS, Prediction, fits, predict
     from unsloth_course.lesson.memory.shape import (

@@ -7,16 +7,14 @@ from typing import Any
 
 from unsloth_course.core.callback import Callback
 from unsloth_course.lesson.memory.prediction import PARTS
-from unsloth_course.lesson.memory.shape import size
 
 
 class Meter(Callback):
     """Trainer callback that measures the peak memory of a training run; it changes nothing in the run.
 
-    Pass it as `SFTTrainer(..., callbacks=[meter])`. After training `peak_bytes` is the peak in bytes, `parts` the same
-    four parts as in a Prediction, `how` one sentence on the way it was measured, and `process_peak_bytes` the most
-    resident memory that the whole process ever had, libraries included. `step_seconds` holds the time
-    from the end of each step to the end of the next; the first steps may have to compile.
+    Pass it as `SFTTrainer(..., callbacks=[meter])`. After training `peak_bytes` is the peak in bytes, and `parts` the
+    same four parts as in a Prediction. `step_seconds` holds the time from the end of each step to the end of the next;
+    the first steps may have to compile.
 
     On CUDA the peak is torch's own counter, without what else lay on the GPU when the training began, such as another
     model of the same notebook, and with the memory pools of CUDA graphs, which that counter leaves out: all of them, as
@@ -33,15 +31,13 @@ class Meter(Callback):
 
     def __init__(self) -> None:
         self.peak_bytes = 0
-        self.process_peak_bytes = 0
         self.parts = dict.fromkeys(PARTS, 0)
-        self.how = "not measured: no training has finished"
         self._reset()
 
     def _reset(self) -> None:
         self._gradients = self._dynamic = self._recorded = self._others = self._early = 0
         self._largest = (0, False)
-        self._hook = self._profiler = self._problem = None
+        self._hook = self._profiler = None
         self.step_seconds: list[float] = []
         self._step_ended: float | None = None
 
@@ -63,7 +59,7 @@ class Meter(Callback):
         import torch
 
         tokens = named.get("input_ids", inputs[0] if inputs else None)
-        if tokens is None or self._profiler or self._problem or not torch.is_grad_enabled() or not model.training:
+        if tokens is None or self._profiler or not torch.is_grad_enabled() or not model.training:
             return
         held = _gradient_bytes(model)
         # A batch of equal size that meets gradients of an earlier micro-batch needs more than one that does not.
@@ -79,8 +75,8 @@ class Meter(Callback):
         profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
         try:
             profiler.start()
-        except RuntimeError as error:
-            self._problem = str(error).splitlines()[0]
+        except RuntimeError:  # somebody's own profiler is running: activations are not measured then
+            self._recorded = self.MOST_RECORDED_STEPS
         else:
             self._profiler = profiler
 
@@ -113,27 +109,12 @@ class Meter(Callback):
         if _on_cuda(model):
             import torch
 
-            pools = graph_bytes()
-            peak = max(self._early, torch.cuda.max_memory_allocated() + pools) - self._others
-            self.how = (
-                "the peak is torch.cuda.max_memory_allocated over the training, less the "
-                f"{size(self._others)} of other tensors that lay on the GPU before it"
-            )
-            if pools:
-                self.how += f", and {size(pools)} in the pools of CUDA graphs"
+            peak = max(self._early, torch.cuda.max_memory_allocated() + graph_bytes()) - self._others
         else:
             peak = weights + states + max(self._dynamic, self._gradients)
-            self.how = (
-                "weights, gradients and optimizer state are counted from the live tensors, activations are the peak of "
-                f"torch's CPU allocations in {self._recorded} of {state.global_step} steps, those with the largest "
-                "batch so far"
-            )
-            if self._problem:
-                self.how = f"weights, gradients and optimizer state only: the profiler did not start ({self._problem})"
         rest = max(0, peak - weights - states - self._gradients)
         self.parts = dict(zip(PARTS, (weights, self._gradients, states, rest), strict=True))
         self.peak_bytes = peak
-        self.process_peak_bytes = process_peak()
 
     def _release(self) -> None:
         """Also after a training that broke off, so that no hook and no profiler stays behind."""
@@ -189,17 +170,3 @@ def _peak_of(profiler: Any) -> int:
         running += event.nbytes()
         peak = max(peak, running)
     return peak
-
-
-def process_peak() -> int:
-    """Most resident memory that this process ever had, in bytes, libraries and buffers included."""
-    import sys
-
-    if sys.platform == "win32":
-        import psutil
-
-        return psutil.Process().memory_info().peak_wset
-    import resource
-
-    # Linux counts in KiB, macOS in bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from unsloth_course.core import markup
 from unsloth_course.core.errors import CourseError
@@ -86,8 +86,18 @@ class _Ground:
     length: int
     budget: int
     processes: int
-    sizes: dict[str, Any] = field(default_factory=dict)  # further arguments of `predict`
-    together: Callable[[int], int] | None = None  # tokens of so many rows, where they are not padded
+    sizes: dict[str, Any]  # further arguments of `predict`
+    together: Callable[[int], int] | None  # tokens of so many rows, where they are not padded
+
+
+class _Way(NamedTuple):
+    """One way through the rows of an update, its predicted peak, and whether that is within the budget."""
+
+    micro: int
+    accumulation: int
+    checkpointing: bool
+    prediction: Prediction
+    fits: bool
 
 
 def plan(
@@ -128,56 +138,37 @@ def plan(
             "of the number of processes."
         )
     length = min(longest, machine.max_length) if method != "grpo" else longest
-    if not _strung(machine, method):
+    # Rows are strung together with answers to learn, where Unsloth compiles no blocks.
+    if method not in ("full", "lora", "qlora") or machine.environment.get("UNSLOTH_BLOCK_COMPILE") != "0":
         together = None
     settings, padding = _padding(machine, method, length, together)
     graphs = on_gpu and machine.graphs and method != "grpo"  # also where a profile is made for another lesson
-    ground = _Ground(
-        shape,
-        method,
-        settings.get("pad_to_multiple_of", length),
-        machine.memory_bytes,
-        processes,
-        {
-            "rank": rank,
-            "completion": completion,
-            "device": "cuda" if on_gpu else "cpu",
-            "dtype": _dtype(model, machine, method),
-            "graphs": graphs,
-        },
-        together,
-    )
-    reasons = []
+    sizes = {
+        "rank": rank,
+        "completion": completion,
+        "device": "cuda" if on_gpu else "cpu",
+        "dtype": _dtype(model, machine, method),
+        "graphs": graphs,
+    }
+    padded = settings.get("pad_to_multiple_of", length)
+    ground = _Ground(shape, method, padded, machine.memory_bytes, processes, sizes, together)
     if free:
         rows, steps, learning_rate, reason = _choose_rows(ground, rows, steps, learning_rate)
-        reasons.append(reason)
     else:
-        reasons.append(Choice("rows of an update", str(rows), "as asked for; the plan keeps them"))
+        reason = Choice("rows of an update", str(rows), "as asked for; the plan keeps them")
     if micro_batch:
-        micro, accumulation, checkpointing, prediction, enough = _taken(ground, rows // processes, micro_batch)
-        reasons += [*padding, Choice("micro-batch", f"{micro} x {accumulation}", "as asked for")]
+        way = _taken(ground, rows // processes, micro_batch)
+        reasons = [reason, *padding, Choice("micro-batch", f"{way.micro} x {way.accumulation}", "as asked for")]
     else:
-        micro, accumulation, checkpointing, prediction, enough = _split(ground, rows // processes)
-        reasons += [*_why(ground, rows, micro, accumulation, checkpointing, prediction, enough), *padding]
+        way = _split(ground, rows // processes)
+        reasons = [reason, *_why(ground, rows, way), *padding]
     arguments = machine.arguments | settings
     arguments |= {
-        "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": accumulation,
-        "gradient_checkpointing": checkpointing,
+        "per_device_train_batch_size": way.micro,
+        "gradient_accumulation_steps": way.accumulation,
+        "gradient_checkpointing": way.checkpointing,
     }
-    return Plan(
-        method,
-        micro,
-        accumulation,
-        checkpointing,
-        processes,
-        arguments,
-        prediction,
-        enough,
-        tuple(reasons),
-        steps,
-        learning_rate,
-    )
+    return Plan(method, *way[:3], processes, arguments, *way[3:], tuple(reasons), steps, learning_rate)
 
 
 def _dtype(model: Any, machine: Any, method: str) -> str:
@@ -192,11 +183,6 @@ def _dtype(model: Any, machine: Any, method: str) -> str:
     if machine.bfloat16:
         return "bfloat16"
     return "float32" if method == "full" else "float16"  # trained weights are not kept in float16
-
-
-def _strung(machine: Any, method: str) -> bool:
-    """Whether Unsloth strings the rows of a batch together: with answers to learn, where it compiles no blocks."""
-    return method in ("full", "lora", "qlora") and machine.environment.get("UNSLOTH_BLOCK_COMPILE") == "0"
 
 
 def _padding(
@@ -252,13 +238,12 @@ def _seconds(ground: _Ground, micro: int, accumulation: int, checkpointing: bool
     return accumulation * (4 if checkpointing else 3) * forward
 
 
-def _way(ground: _Ground, rows: int, micro: int, checkpointing: bool) -> tuple[int, int, bool, Prediction, bool]:
-    """One way through `rows` rows: micro-batch, accumulation, checkpointing, predicted peak, whether that fits."""
+def _way(ground: _Ground, rows: int, micro: int, checkpointing: bool) -> _Way:
     prediction = _predicted(ground, micro, rows // micro, checkpointing)
-    return micro, rows // micro, checkpointing, prediction, fits(prediction, ground.budget)[0]
+    return _Way(micro, rows // micro, checkpointing, prediction, fits(prediction, ground.budget)[0])
 
 
-def _taken(ground: _Ground, rows: int, micro: int) -> tuple[int, int, bool, Prediction, bool]:
+def _taken(ground: _Ground, rows: int, micro: int) -> _Way:
     """The way with a micro-batch that was asked for. Raises CourseError when it does not divide the rows."""
     if rows % micro:
         raise CourseError(
@@ -268,12 +253,12 @@ def _taken(ground: _Ground, rows: int, micro: int) -> tuple[int, int, bool, Pred
     return _way(ground, rows, micro, False)
 
 
-def _split(ground: _Ground, rows: int) -> tuple[int, int, bool, Prediction, bool]:
+def _split(ground: _Ground, rows: int) -> _Way:
     """The cheapest way through `rows` rows that fits the budget; if none does, the one that needs least."""
     ways = [_way(ground, rows, micro, on) for micro in divisors(rows) for on in (False, True)]
-    fitting = [way for way in ways if way[4]]
+    fitting = [way for way in ways if way.fits]
     if not fitting:
-        return min(ways, key=lambda way: way[3].total)
+        return min(ways, key=lambda way: way.prediction.total)
     return min(fitting, key=lambda way: _seconds(ground, *way[:3]))
 
 
@@ -284,8 +269,8 @@ def _choose_rows(
     most = rows
     while most < MOST_ROWS:
         more = 2 * most
-        micro, _, checkpointing, _, enough = _split(ground, more // ground.processes)
-        if not enough or checkpointing or micro * ground.processes < more:
+        way = _split(ground, more // ground.processes)
+        if not way.fits or way.checkpointing or way.accumulation > 1:
             break
         if _seconds(ground, most // ground.processes, 1, False) > 3 * LAUNCH_SECONDS:
             break
@@ -301,34 +286,23 @@ def _choose_rows(
     return most, steps, learning_rate, Choice("rows of an update", str(most), why)
 
 
-def _why(
-    ground: _Ground,
-    rows: int,
-    micro: int,
-    accumulation: int,
-    checkpointing: bool,
-    prediction: Prediction,
-    enough: bool,
-) -> Iterator[Choice]:
-    share = f"{size(prediction.total)} predicted, of {size(ground.budget)}"
-    if not enough:
+def _why(ground: _Ground, rows: int, way: _Way) -> Iterator[Choice]:
+    own = rows // ground.processes
+    share = f"{size(way.prediction.total)} predicted, of {size(ground.budget)}"
+    if not way.fits:
         why = f"the least that is possible, and still too much: {share}; shorten the rows or take a smaller model"
-    elif accumulation == 1:
+    elif way.accumulation == 1:
         why = f"all of them at once: {share}"
     else:
-        why = f"{size(_predicted(ground, rows // ground.processes, 1, False).total)} for all of them at once; {share}"
-    each = f", {rows // ground.processes} in each of {ground.processes} processes" if ground.processes > 1 else ""
-    yield Choice("micro-batch", f"{micro} x {accumulation}{each}", why)
-    if checkpointing:
+        why = f"{size(_predicted(ground, own, 1, False).total)} for all of them at once; {share}"
+    each = f", {own} in each of {ground.processes} processes" if ground.processes > 1 else ""
+    yield Choice("micro-batch", f"{way.micro} x {way.accumulation}{each}", why)
+    if way.checkpointing:
+        most = next((micro for micro in divisors(own) if _way(ground, own, micro, False).fits), 0)
         why = "each layer is computed twice, and only its input is kept: "
-        most = _most_without_checkpointing(ground, rows // ground.processes)
         why += f"without it, {most} at a time would fit" if most else "without it, not one row fits"
         yield Choice("checkpointing", "on", why)
     else:
-        saved = prediction.total - _predicted(ground, micro, accumulation, True).total
+        saved = way.prediction.total - _predicted(ground, way.micro, way.accumulation, True).total
         why = f"it would save {size(max(0, saved))} that is not short, and compute each layer twice"
         yield Choice("checkpointing", "off", why)
-
-
-def _most_without_checkpointing(ground: _Ground, rows: int) -> int:
-    return next((micro for micro in divisors(rows) if _way(ground, rows, micro, False)[4]), 0)
