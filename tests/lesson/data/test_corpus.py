@@ -373,9 +373,3 @@ def test_too_little_general_text_is_a_sentence():
 def test_blocks_of_two_lengths_do_not_mix():
     with pytest.raises(CourseError, match="Blocks of the domain have 3 tokens, those of general text 4"):
         corpus.mix(numbered(5), numbered(5, length=4), 0.5, 1)
-
-
-def test_keys_leave_out_capitals_and_white_space():
-    assert corpus.keys(corpus.load(["A  b\n", "a b", "ab"]).dataset) == ["a b", "a b", "ab"]
-    with pytest.raises(CourseError, match="has no column 'text'; it has 'input_ids'"):
-        corpus.keys(numbered(2))

@@ -8,9 +8,13 @@ import pytest
 
 from unsloth_course.core import hub
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import corpus, instruction, pairs, preference, problems, shapes, sources
+from unsloth_course.lesson import profile
+from unsloth_course.lesson.data import corpus, instruction, pairs, shapes, sources
+from unsloth_course.lesson.machine import Machine
 from unsloth_course.lesson.profile import HUB_DATA
 from unsloth_course.pocket.english.tasks import is_short
+
+CPU = Machine(cuda_name=None, cuda_bytes=0, bfloat16=False, cores=2, memory_bytes=8 * 2**30, apple_silicon=False)
 
 
 def row(number, output=None, **changes):
@@ -23,6 +27,10 @@ def row(number, output=None, **changes):
 
 def questions(rows):
     return [instruction.question(*pair).casefold() for pair in zip(rows["instruction"], rows["input"], strict=True)]
+
+
+def both_ask(train, held_out, shape):
+    return set(sources.keys(train, shape)) & set(sources.keys(held_out, shape))
 
 
 @pytest.fixture
@@ -41,16 +49,16 @@ def file_of(tmp_path):
 
 @pytest.mark.parametrize("source", ["pocket", "english"])
 @pytest.mark.parametrize(
-    ("read", "keys", "columns"),
+    ("read", "shape", "columns"),
     [
-        (sources.instructions, instruction.keys, shapes.INSTRUCTION),
-        (sources.preferences, preference.keys, pairs.COLUMNS),
-        (sources.problems, problems.keys, shapes.PROBLEM),
-        (sources.corpus, corpus.keys, ("text",)),
+        (sources.instructions, "instruction", shapes.INSTRUCTION),
+        (sources.preferences, "preference", pairs.COLUMNS),
+        (sources.problems, "problems", shapes.PROBLEM),
+        (sources.corpus, "text", ("text",)),
     ],
 )
 def test_made_rows_have_the_columns_of_each_lesson_and_the_test_is_always_the_same(
-    monkeypatch, source, read, keys, columns
+    monkeypatch, source, read, shape, columns
 ):
     monkeypatch.setattr(hub, "fetch_dataset", pytest.fail)
     train, held_out, checked = read(source, train=60, held_out=30, seed=1)
@@ -60,7 +68,7 @@ def test_made_rows_have_the_columns_of_each_lesson_and_the_test_is_always_the_sa
     assert held_out.to_dict() == again[1].to_dict() == other[1].to_dict()
     assert train.to_dict() == again[0].to_dict() != other[0].to_dict()
     many = read(source, train=1000, held_out=200, seed=3407)
-    assert (len(many[0]), len(many[1])) == (1000, 200) and not set(keys(many[0])) & set(keys(many[1]))
+    assert (len(many[0]), len(many[1])) == (1000, 200) and not both_ask(*many[:2], shape)
 
 
 def test_the_report_says_of_which_python_the_functions_are():
@@ -68,9 +76,11 @@ def test_the_report_says_of_which_python_the_functions_are():
     assert f"functions of the library of Python {platform.python_version()}" in found[0] and "Python" not in found[1]
 
 
-def test_an_unread_domain_is_the_library_that_the_course_made_up():
-    found = [sources.unread(40, 20, 1), sources.corpus("pocket", 40, 20, 1)]
-    assert [side.to_dict() for side in found[0][:2]] == [side.to_dict() for side in found[1][:2]]
+def test_beside_a_real_models_domain_stands_the_library_that_the_course_made_up():
+    found, _ = sources.domains(profile.decide(CPU, model="smollm2", data="english"), 40, 20, 1)
+    unread = sources.corpus("pocket", 40, 20, 1)
+    assert [side.to_dict() for side in found["unread"]] == [side.to_dict() for side in unread[:2]]
+    assert set(found["domain"][0]["text"]).isdisjoint(unread[0]["text"])
 
 
 @pytest.mark.parametrize("name", ["english", "smollm2"])
@@ -79,19 +89,19 @@ def test_general_text_without_the_hub_is_prose_of_pythons_documentation(monkeypa
     train, held_out = sources.general_text(name, train=1000, held_out=40, seed=1)
     again = sources.general_text(name, train=90, held_out=40, seed=2)
     assert len(train) > 300 and len(again[0]) == 90 and held_out.to_dict() == again[1].to_dict()
-    assert not set(corpus.keys(train)) & set(corpus.keys(held_out))
+    assert not both_ask(train, held_out, "text")
     assert all(len(text) >= 150 and "::" not in text for text in [*train["text"], *held_out["text"]])
 
 
-@pytest.mark.parametrize("source", ["english", "pocket"])
-def test_chat_text_is_read_as_whole_turns_and_asked_as_prompts(source):
+def test_what_a_real_model_knows_is_read_as_whole_turns_and_asked_as_prompts():
     from transformers import AutoTokenizer
 
     from unsloth_course import models
 
     tokenizer = AutoTokenizer.from_pretrained(models.folder("pocket"))
-    train, held_out = sources.chat_text(source, 30, 20, 1, tokenizer)
-    rows, asked, _ = sources.instructions(source, 30, 20, 1)
+    machine = profile.decide(CPU, model="smollm2", data="english")
+    train, held_out = sources.known(machine, 30, 20, 1, tokenizer)
+    rows, asked, _ = sources.instructions("english", 30, 20, 1)
     assert train.column_names == ["text"] and len(train) == 30
     for text, question, answer in zip(train["text"], rows["instruction"], rows["output"], strict=True):
         assert text.index(question) < text.index(answer) and text.count("<|im_end|>") == text.count("<|im_start|>")
@@ -218,7 +228,7 @@ def test_a_file_of_preferences_is_split_by_question(file_of):
     path = file_of([*rows, pair(99, chosen="99")])
     train, held_out, checked = sources.preferences(path, train=30, held_out=20, seed=1)
     assert (len(held_out), len(checked.set_aside)) == (20, 1) and 0 < len(train) <= 30
-    assert not set(preference.keys(train)) & set(preference.keys(held_out))
+    assert not both_ask(train, held_out, "preference")
     other, again, _ = sources.preferences(path, train=30, held_out=20, seed=2)
     assert held_out.to_dict() == again.to_dict() and train.to_dict() != other.to_dict()
     halves = sources.preferences(file_of([pair(n) for n in range(10)]), train=1000, held_out=200, seed=1)
@@ -272,7 +282,8 @@ def test_a_folder_of_texts_is_split_and_its_doubles_stay_on_one_side(tmp_path):
     (tmp_path / "empty.txt").write_text("")
     found = [sources.corpus(str(tmp_path), train=1000, held_out=10, seed=seed) for seed in (1, 2)]
     (train, held_out, checked), (other, same, _) = found
-    assert (len(train), len(held_out), len(checked.set_aside)) == (40, 10, 1)
+    assert (len(train), len(held_out), len(checked.set_aside)) == (20, 10, 1)
+    assert checked.split.startswith("rows to learn from: 20, to test on: 10, left out: 30 (")
     plain = [{" ".join(text.split()).casefold() for text in side["text"]} for side in (train, held_out)]
     assert (len(plain[0]), len(plain[1])) == (20, 10) and not plain[0] & plain[1]
     assert held_out.to_dict() == same.to_dict() and train.to_dict() != other.to_dict()
@@ -300,7 +311,7 @@ def test_at_most_half_of_the_texts_are_held_out(tmp_path):
 def test_a_single_text_is_a_sentence(tmp_path):
     (tmp_path / "a.txt").write_text("only this")
     (tmp_path / "b.txt").write_text("Only  this\n")
-    with pytest.raises(CourseError, match=r"all its texts are one and the same.*Add texts, or cut it up"):
+    with pytest.raises(CourseError, match=r"all 1 rows are the same text\..*Add rows"):
         sources.corpus(str(tmp_path), train=10, held_out=5, seed=1)
 
 

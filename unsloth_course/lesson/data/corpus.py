@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import reading
 from unsloth_course.lesson.data.files import Source
-from unsloth_course.lesson.data.rows import Checked, column_of, key_of
+from unsloth_course.lesson.data.rows import Checked
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -173,9 +173,3 @@ def mix(domain: "Dataset", general: "Dataset", share: float, seed: int) -> "Data
         )
     replayed = general.shuffle(seed=seed).select(range(wanted))
     return concatenate_datasets([domain, replayed]).shuffle(seed=seed)
-
-
-def keys(dataset: "Dataset") -> list[str]:
-    """A key for each text, without capitals and white space: texts with one key are taken to be the same."""
-    column_of(dataset[:0], "text")
-    return [*map(key_of, dataset["text"])]

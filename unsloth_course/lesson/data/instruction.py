@@ -14,7 +14,7 @@ from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import reading, shapes
 from unsloth_course.lesson.data.chat import turn
 from unsloth_course.lesson.data.files import Source
-from unsloth_course.lesson.data.rows import CONTROL_TOKENS, Checked, column_of, key_of
+from unsloth_course.lesson.data.rows import CONTROL_TOKENS, Checked, column_of
 from unsloth_course.lesson.data.shapes import question
 
 if TYPE_CHECKING:
@@ -150,8 +150,3 @@ def lengths(dataset: "Dataset", tokenizer: "PreTrainedTokenizerBase", max_length
         ids = tokenizer(_templated(batch, tokenizer), add_special_tokens=False, verbose=False)["input_ids"]
         counts.extend(len(row) for row in ids)
     return Lengths.of(counts, max_length)
-
-
-def keys(dataset: "Dataset") -> list[str]:
-    """A key for each row's question, without capitals and white space: rows with one key ask the same."""
-    return [*map(key_of, _questions(dataset.with_format(None)[:]))]

@@ -13,7 +13,7 @@ from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import chat, reading
 from unsloth_course.lesson.data.files import Source
 from unsloth_course.lesson.data.pairs import ANSWERS
-from unsloth_course.lesson.data.rows import CONTROL_TOKENS, Checked, column_of, key_of
+from unsloth_course.lesson.data.rows import CONTROL_TOKENS, Checked, column_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -42,11 +42,6 @@ def to_chat(batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
     """
     answers = {column: [[chat.turn("assistant", text)] for text in column_of(batch, column)] for column in ANSWERS}
     return {"prompt": list(column_of(batch, "prompt"))} | answers
-
-
-def keys(dataset: "Dataset") -> list[str]:
-    """A key for each row's prompt, system turn included, without capitals and white space."""
-    return [key_of(chat.words(turns)) for turns in dataset["prompt"]]
 
 
 def warm_up(dataset: "Dataset", share: float, seed: int) -> "Dataset":

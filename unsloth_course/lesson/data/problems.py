@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from unsloth_course.lesson.data import reading
 from unsloth_course.lesson.data.chat import turn
 from unsloth_course.lesson.data.files import Source
-from unsloth_course.lesson.data.rows import CONTROL_TOKENS, Checked, column_of, key_of
+from unsloth_course.lesson.data.rows import CONTROL_TOKENS, Checked, column_of
 from unsloth_course.lesson.data.shapes import MARK, final
 
 if TYPE_CHECKING:
@@ -66,8 +66,3 @@ def longest_prompt(rows: "Dataset", tokenizer: "PreTrainedTokenizerBase") -> int
 
     asked = [models.chat_prompt(tokenizer, text) for text in rows["question"]]
     return max(map(len, tokenizer(asked, add_special_tokens=False)["input_ids"]))
-
-
-def keys(dataset: "Dataset") -> list[str]:
-    """A key for each row's question, without capitals and white space: rows with one key ask the same."""
-    return [*map(key_of, dataset["question"])]

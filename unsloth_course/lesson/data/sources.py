@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import chat, instruction, reading, tables
-from unsloth_course.lesson.data.corpus import keys as text_keys
 from unsloth_course.lesson.data.corpus import passages
-from unsloth_course.lesson.data.problems import keys as problem_keys
 from unsloth_course.lesson.data.rows import Checked, key_of
 from unsloth_course.lesson.data.splits import WHOLE, Part
 from unsloth_course.lesson.profile import ENGLISH, HUB_DATA, POCKET, SMOLLM2, is_pocket
@@ -37,11 +35,12 @@ HUB_TEXTS = 20_000
 HUB_FILES = {HUB_DATA["cpt"]: ("python/validation-*.parquet",)}
 # What the course's own sets hold, so that nobody has to be asked.
 HUB_KINDS = {HUB_DATA["lora"]: "instruction", HUB_DATA["dpo"]: "preference", HUB_DATA["cpt"]: "text"}
+# The columns that hold what a row asks, or all that it says.
+ASKED_IN = {"instruction": ("instruction", "input"), "problems": ("question",), "text": ("text",)}
 # What the rooms that make rows call those of each shape.
 MADE = {"instruction": "instructions", "problems": "problems", "preference": "preferences", "text": "functions"}
 # General text of the Hub: answers of Alpaca that are at least so many characters long, and mostly letters and spaces.
 PROSE_CHARACTERS = 300
-PROSE_SHARE = 0.92
 
 
 class Where(NamedTuple):
@@ -86,7 +85,7 @@ def instructions(
     on one line), which exact match can mark; as many short answers are left to learn from. Raises CourseError as
     `reading.load` does, and when the test leaves no row to learn from. Taught in lesson colab2.
     """
-    return _questions(source, "instruction", instruction.keys, train, held_out, seed, where)
+    return _questions(source, "instruction", train, held_out, seed, where)
 
 
 def problems(
@@ -99,7 +98,7 @@ def problems(
     here at most half is held out, and no held-out question is trained on. Raises CourseError as `reading.load` does,
     and when the test leaves no row to learn from. Taught in lesson colab4 (GRPO).
     """
-    return _questions(source, "problems", problem_keys, train, held_out, seed, where)
+    return _questions(source, "problems", train, held_out, seed, where)
 
 
 def preferences(
@@ -112,20 +111,12 @@ def preferences(
     trained on. Raises CourseError as `reading.load` does, and when the test leaves no row to learn from. Taught in
     lesson colab3 (DPO).
     """
-    return _questions(source, "preference", _whole_prompts, train, held_out, seed, where)
+    return _questions(source, "preference", train, held_out, seed, where)
 
 
 def _questions(
-    source: str,
-    shape: str,
-    keys: Callable[["Dataset"], Sequence[Hashable]],
-    train: int,
-    held_out: int,
-    seed: int,
-    where: Where,
+    source: str, shape: str, train: int, held_out: int, seed: int, where: Where
 ) -> tuple["Dataset", "Dataset", Checked]:
-    from datasets import concatenate_datasets
-
     if maker := _maker(source):
         return _made(getattr(maker, MADE[shape]), shape, train, held_out, seed)
     checked, own = _checked(source, shape, where)
@@ -135,19 +126,42 @@ def _questions(
         marked = short[: (len(short) + 1) // 2]
         others = sorted({*range(len(rows))} - {*short}) + short[len(marked) :]
         rows = rows.select([n for pair in itertools.zip_longest(marked, others) for n in pair if n is not None])
+    learned, test = _split(rows, own, shape, source, train, held_out, seed)
+    checked.split = _shared_out(len(rows) + len(own or ()), learned, test)
+    return learned, test, checked
+
+
+def _split(
+    rows: "Dataset", own: "Dataset | None", shape: str, source: str, train: int, held_out: int, seed: int
+) -> tuple["Dataset", "Dataset"]:
+    """(train, held out) of rows, the first of which are tested on, or of the rows of a test that is its own: no row is
+    learned from that asks, or of raw text says, what the test does."""
+    from datasets import concatenate_datasets
+
     if own is None:
-        kept_back, rest = _divided(keys(rows), [1] * len(rows), reserved(source, held_out))
+        kept_back, rest = _divided(keys(rows, shape), [1] * len(rows), reserved(source, held_out))
     else:
         whole, rows = len(rows), concatenate_datasets([rows, own])
-        asked = keys(rows)
+        asked = keys(rows, shape)
         kept_back, tested = list(range(whole, len(rows))), set(asked[whole:])
         rest = [number for number in range(whole) if asked[number] not in tested]
     if not (kept_back and rest):
-        raise CourseError(f"{source}: all {len(rows):,} rows ask what the test asks. Add rows to learn from.")
+        what = "are the same text" if shape == "text" else "ask what the test asks"
+        raise CourseError(f"{source}: all {len(rows):,} rows {what}. Add rows to learn from.")
     training = rows.select(rest).shuffle(seed=seed)
-    learned, test = training.select(range(min(train, len(training)))), rows.select(kept_back[:held_out])
-    checked.split = _shared_out(len(rows), learned, test)
-    return learned, test, checked
+    return training.select(range(min(train, len(training)))), rows.select(kept_back[:held_out])
+
+
+def keys(rows: "Dataset", shape: str) -> list[Hashable]:
+    """A key for what each row asks, or of raw text says: the same for rows that differ by capitals and white space.
+
+    Of preferences a conversation that is there at several lengths, as in Anthropic's set, has one.
+    """
+    if shape != "preference":
+        return [key_of(" ".join(texts)) for texts in zip(*(rows[name] for name in ASKED_IN[shape]), strict=True)]
+    begun = [_so_far(turns) for turns in rows["prompt"]]
+    whole = {each[-1] for each in begun}
+    return [next(key for key in each if key in whole) for each in begun]
 
 
 def _checked(source: str, shape: str, where: Where) -> tuple[Checked, "Dataset | None"]:
@@ -186,15 +200,8 @@ def _divided(questions: Sequence[Hashable], sizes: Sequence[int], wanted: int) -
 
 def _shared_out(rows: int, learned: "Dataset", test: "Dataset") -> str:
     left_out = rows - len(learned) - len(test)
-    why = " (more than this run takes, or asked in the test too)" if left_out else ""
+    why = " (more than this run takes, there again, or asked in the test)" if left_out else ""
     return f"rows to learn from: {len(learned):,}, to test on: {len(test):,}, left out: {left_out:,}{why}"
-
-
-def _whole_prompts(rows: "Dataset") -> list[int]:
-    """A key for each prompt; a conversation that is there at several lengths, as in Anthropic's set, is one."""
-    begun = [_so_far(turns) for turns in rows["prompt"]]
-    whole = {each[-1] for each in begun}
-    return [next(key for key in each if key in whole) for each in begun]
 
 
 def _so_far(turns: chat.Turns) -> list[int]:
@@ -314,10 +321,10 @@ def corpus(
     any kind that the command `data` reads; or a Hub name. train, held_out: numbers of texts.
 
     Of what is not made here at most half of the different texts are held out, the same for every seed, and no text
-    that is held out is trained on (capitals and white space aside). Where a folder or file has fewer different texts
-    than twice the test, they are cut into passages first, and these are what is split: then a test passage and a
-    training passage may come from one text. Of a Hub set 20,000 texts are checked and drawn from, or as many as are
-    asked for. Raises CourseError as `corpus.load` and `hub.fetch_dataset` do, and when there
+    that is held out is trained on (capitals and white space aside). A text that is there again is read once. Where a
+    set has fewer different texts than twice the test, they are cut into passages first, and these are what is split:
+    then a test passage and a training passage may come from one text. Of a Hub set 20,000 texts are checked and drawn
+    from, or as many as are asked for. Raises CourseError as `corpus.load` and `hub.fetch_dataset` do, and when there
     are not two different texts. Taught in lesson colab5 (continued pretraining).
     """
     from datasets import Dataset
@@ -328,10 +335,6 @@ def corpus(
         return learned.select_columns(["text"]), test.select_columns(["text"]), checked
     if not tables.on_the_hub(source):
         checked, own = _checked(source, "text", where)
-        rows = checked.dataset
-        if own is None and len(set(text_keys(rows))) < 2 * held_out:
-            rows = Dataset.from_dict({"text": [piece for text in rows["text"] for piece in passages(text)]})
-        rows = rows.shuffle(seed=HELD_OUT_SEED)
     else:
         from unsloth_course.core import hub
 
@@ -340,39 +343,16 @@ def corpus(
         # Shuffled before the cut: a larger pool begins with the rows of a smaller one, so the test stays the same.
         drawn = found.shuffle(seed=HELD_OUT_SEED).select(range(min(pool, len(found))))
         checked, own = reading.load(drawn, "text", source), None
-        rows = checked.dataset
-    rows = rows.select_columns(["text"])
-    if own is None:
-        learned, test = _split(rows, text_keys(rows), source, train, held_out, seed)
-    else:
-        tested, test = set(text_keys(own)), own.select_columns(["text"]).select(range(min(held_out, len(own))))
-        rows = rows.select([n for n, key in enumerate(text_keys(rows)) if key not in tested]).shuffle(seed=seed)
-        learned = rows.select(range(min(train, len(rows))))
+    first: dict[Hashable, int] = {}
+    for number, key in enumerate(keys(checked.dataset, "text")):
+        first.setdefault(key, number)
+    rows = checked.dataset.select(first.values()).select_columns(["text"])
+    if own is None and len(rows) < 2 * held_out:
+        rows = Dataset.from_dict({"text": [piece for text in rows["text"] for piece in passages(text)]})
+    learned, test = _split(rows.shuffle(seed=HELD_OUT_SEED), own, "text", source, train, held_out, seed)
+    repeated = len(checked.dataset) - len(first)
+    checked.split = _shared_out(len(rows) + repeated + len(own or ()), learned, test)
     return learned, test, checked
-
-
-def unread(train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset", Checked]:
-    """As `corpus`, of a domain that no model from the Hub has read: functions of a library that the course made up.
-
-    A real model knows Python and has never seen this package, so what it learns of it is new to it.
-    """
-    return corpus(POCKET, train, held_out, seed)
-
-
-def chat_text(
-    model: str, train: int, held_out: int, seed: int, tokenizer: "PreTrainedTokenizerBase"
-) -> tuple["Dataset", "Dataset"]:
-    """Questions with their answers, to read again in continued pretraining so that the chat is not forgotten.
-
-    model: its name, as in `general_text`: "smollm2" takes the rows of "english", the pocket model its own, a model of
-    the Hub those of yahma/alpaca-cleaned. The rows are those of `instructions`, to which `train` and `held_out` go.
-    Returns (train, held out): train has the column text, each row as the tokenizer's chat template writes it, for
-    `corpus.blocks(..., control_tokens=True)`; held out has the columns prompt and completion, for
-    `evaluation.answer_perplexity`. Raises CourseError as `instructions` and `instruction.render` do.
-    """
-    source = POCKET if is_pocket(model) else ENGLISH if model in (ENGLISH, SMOLLM2) else HUB_DATA["lora"]
-    learned, test, _ = instructions(source, train, held_out, seed)
-    return instruction.render(learned, tokenizer).select_columns(["text"]), _turns(test)
 
 
 def domains(
@@ -385,36 +365,24 @@ def domains(
     """
     texts, test, checked = corpus(machine.data, train, held_out, seed)
     found = {"domain": (texts, test)}
-    return found if machine.bundled else found | {"unread": unread(train, held_out, seed)[:2]}, checked
+    return found if machine.bundled else found | {"unread": corpus(POCKET, train, held_out, seed)[:2]}, checked
 
 
 def known(
     machine: "Profile", train: int, held_out: int, seed: int, tokenizer: "PreTrainedTokenizerBase"
 ) -> tuple["Dataset", "Dataset"]:
-    """What the model knows, to read again and to test what became of it: `general_text` of the bundled model,
-    `chat_text` of a model that can chat. Taught in lesson colab5 (continued pretraining)."""
+    """What the model knows, to read again and to test what became of it: (train, held out).
+
+    Of the bundled model `general_text`. Of a model that can chat questions with their answers: train has the column
+    text, each row as the tokenizer's chat template writes it, for `corpus.blocks(..., control_tokens=True)`; held out
+    has the columns prompt and completion, for `evaluation.answer_perplexity`. They are the `instructions` of "english"
+    for "smollm2", and yahma/alpaca-cleaned for a model of the Hub. Raises CourseError as `instructions` and
+    `instruction.render` do. Taught in lesson colab5 (continued pretraining).
+    """
     if machine.bundled:
         return general_text(machine.model, train, held_out, seed)
-    return chat_text(machine.model, train, held_out, seed, tokenizer)
-
-
-def _split(
-    rows: "Dataset", keys: list[str], source: str, train: int, held_out: int, seed: int
-) -> tuple["Dataset", "Dataset"]:
-    """(train, held out): the held-out rows have different keys, the first of `rows`, and no training row has these."""
-    first: dict[str, int] = {}
-    for number, key in enumerate(keys):
-        first.setdefault(key, number)
-    different = list(first)
-    half = len(different) // 2
-    if not half:
-        raise CourseError(
-            f"{source}: all its texts are one and the same, and the test needs another. Add texts, or cut it up."
-        )
-    kept_back = set(different[: min(reserved(source, held_out), half)])
-    test = [first[key] for key in different[: min(held_out, half)]]
-    training = rows.select([n for n, key in enumerate(keys) if key not in kept_back]).shuffle(seed=seed)
-    return training.select(range(min(train, len(training)))), rows.select(test)
+    learned, test, _ = instructions(ENGLISH if machine.model == SMOLLM2 else HUB_DATA["lora"], train, held_out, seed)
+    return instruction.render(learned, tokenizer).select_columns(["text"]), _turns(test)
 
 
 def general_text(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset"]:
@@ -425,7 +393,7 @@ def general_text(source: str, train: int, held_out: int, seed: int) -> tuple["Da
 
     For the pocket model: documents of the mixture that it was pretrained on, and, held out, stories. Without the Hub:
     paragraphs of the documentation that comes with Python, about 500. It speaks of Python, so a model that reads Python
-    gains on it as well: the answers of `chat_text` tell better what was forgotten. For a model of the Hub: prose among
+    gains on it as well: the answers of `known` tell better what was forgotten. For a model of the Hub: prose among
     the answers of yahma/alpaca-cleaned, which are long and mostly letters and spaces. No held-out text is in training,
     and the held-out texts are the same for every seed. Raises CourseError as `hub.fetch_dataset` does.
     """
@@ -449,12 +417,6 @@ def general_text(source: str, train: int, held_out: int, seed: int) -> tuple["Da
 
         name = HUB_DATA["lora"]
         checked = instruction.load(hub.fetch_dataset(name, columns=instruction.COLUMNS), name)
-        texts = [answer for answer in checked.dataset["output"] if is_prose(answer)]
+        texts = [answer for answer in checked.dataset["output"] if library.is_prose(answer, PROSE_CHARACTERS)]
     rows = Dataset.from_dict({"text": texts}).shuffle(seed=HELD_OUT_SEED)
-    return _split(rows, text_keys(rows), name, train, held_out, seed)
-
-
-def is_prose(text: str) -> bool:
-    """Whether a text is at least 300 characters long and at least 92 % of it letters and white space; code is not."""
-    plain = sum(letter.isalpha() or letter.isspace() for letter in text)
-    return len(text) >= PROSE_CHARACTERS and plain >= PROSE_SHARE * len(text)
+    return _split(rows, None, "text", name, train, held_out, seed)

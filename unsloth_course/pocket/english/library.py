@@ -67,8 +67,9 @@ def prose() -> list[str]:
     texts = [topics[name] for name in sorted(topics)]
     texts += [licence.read_text(encoding="utf-8")] if licence.is_file() else []
     paragraphs = (" ".join(part.split()) for text in texts for part in text.split("\n\n"))
-    return [text for text in dict.fromkeys(paragraphs) if len(text) >= LEAST_PROSE and _is_prose(text)]
+    return [text for text in dict.fromkeys(paragraphs) if is_prose(text, LEAST_PROSE)]
 
 
-def _is_prose(text: str) -> bool:
-    return sum(letter.isalpha() or letter.isspace() for letter in text) >= PROSE_SHARE * len(text)
+def is_prose(text: str, least: int) -> bool:
+    """Whether a text has so many characters, and at least 92 % of it are letters and white space; code is not."""
+    return len(text) >= least and sum(c.isalpha() or c.isspace() for c in text) >= PROSE_SHARE * len(text)
