@@ -347,8 +347,8 @@ def test_answers_of_any_length_are_measured_and_the_short_ones_asked(load, instr
     short = [text for text in instructions["output"] if is_short(text)]
     assert len(short) == 18 and found.asked.expected == short and len(found.likelihood.losses) == 24
     assert found.asked == evaluation.ask(model, tokenizer, instructions.filter(lambda r: r["output"] in short))
-    assert found.form.characters == [*map(len, found.given)] and found.form.stops == 0.0
-    assert found.form.one_line == sum("\n" not in text.strip() for text in found.given) / 18
+    assert found.form["length"] == [*map(len, found.given)] and not any(found.form["stops"])
+    assert found.form["one_line"] == ["\n" not in text.strip() for text in found.given]
     lines = str(found).splitlines()
     assert len(lines) == 3 and "24 rows" in lines[0] and "of 18 with a short answer 0 of 18 right" in lines[1]
     assert "stop by themselves" in lines[2]

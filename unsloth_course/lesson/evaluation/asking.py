@@ -46,47 +46,19 @@ def ask(model: Any, tokenizer: Any, rows: "Dataset") -> Answers:
 
 
 @dataclass(frozen=True)
-class Form:
-    """What answers look like: for each, whether it is one line, whether it stopped by itself, and its characters."""
-
-    lines: list[bool]
-    ended: list[bool]
-    characters: list[int]
-
-    @property
-    def one_line(self) -> float:
-        """The share of the answers that are one line."""
-        return sum(self.lines) / len(self.lines)
-
-    @property
-    def stops(self) -> float:
-        """The share of the answers that stopped by themselves, before the limit."""
-        return sum(self.ended) / len(self.ended)
-
-    @property
-    def length(self) -> float:
-        """The mean number of characters."""
-        return sum(self.characters) / len(self.characters)
-
-    def __str__(self) -> str:
-        return f"{self.one_line:.0%} are one line, {self.stops:.0%} stop by themselves, {self.length:.0f} characters"
-
-    __repr__ = __str__
-
-
-@dataclass(frozen=True)
 class Answered:
     """What a model makes of held-out questions: how likely it finds their answers, and what it answers itself.
 
     `likelihood` is of the known answers, whatever their length; `asked` holds its own answers to the questions whose
-    known answer is short, or, where none is, to some of all, which are not marked; `form` is how those look. `apart`
-    says of pairs of questions whether the model finds their two answers likelier where they belong than swapped.
-    `left_out` counts the rows whose question alone fills the length that is read.
+    known answer is short, or, where none is, to some of all, which are not marked; `form` is how those look: of each
+    whether it is one line, whether it stopped by itself before the limit, and its length in characters. `apart` says of
+    pairs of questions whether the model finds their two answers likelier where they belong than swapped. `left_out`
+    counts the rows whose question alone fills the length that is read.
     """
 
     likelihood: Surprise
     asked: Answers
-    form: Form
+    form: dict[str, list[int]]
     apart: list[bool]
     left_out: int = 0
 
@@ -106,12 +78,13 @@ class Answered:
         rows = f"{len(self.likelihood.losses)} rows"
         if self.left_out:
             rows += f"; {self.left_out} more are left out, as their question alone fills the length"
+        one_line, stops, length = (sum(marks) / len(marks) for marks in self.form.values())
         exact = f"of {len(self.right)} with a short answer {self.asked}" if self.right else str(self.asked)
         return "\n".join(
             [
                 f"known answers:  {self.likelihood}, {rows}",
                 f"exact match:    {exact}",
-                f"what it writes: {self.form}",
+                f"what it writes: {one_line:.0%} are one line, {stops:.0%} stop by themselves, {length:.0f} characters",
             ]
         )
 
@@ -171,7 +144,11 @@ def answered(model: Any, tokenizer: Any, rows: "Dataset", length: int) -> Answer
         asked=Answers(
             [questions[n] for n in asked], wanted, given, [*map(is_exact, given, wanted)] * bool(short), skills
         ),
-        form=Form(["\n" not in text.strip() for text in given], ended, [*map(len, given)]),
+        form={
+            "one_line": ["\n" not in text.strip() for text in given],
+            "stops": ended,
+            "length": [*map(len, given)],
+        },
         apart=_apart(pairs, each[: len(questions)], each[len(questions) :]),
         left_out=each[: len(questions)].count(None),
     )
@@ -217,10 +194,9 @@ def instruction_score(before: Answered, after: Answered, retained: tuple[Answers
     if after.apart:
         shares = [sum(found.apart) / len(found.apart) for found in (before, after)]
         measures.append(Measure("told_apart", *shares, interval(before.apart, after.apart), len(after.apart)))
-    for name, marks in (("one_line", "lines"), ("stops", "ended"), ("length", "characters")):
-        change = interval(getattr(before.form, marks), getattr(after.form, marks))
-        each = getattr(before.form, name), getattr(after.form, name)
-        measures.append(Measure(name, *each, change, len(after.given)))
+    for name, now in after.form.items():
+        was = before.form[name]
+        measures.append(Measure(name, sum(was) / len(was), sum(now) / len(now), interval(was, now), len(now)))
     if after.right:
         return replace(score(before.asked, after.asked, retained), measures=tuple(measures))
     return score_of(replace(judge, name="perplexity"), retained, measures=tuple(measures))

@@ -11,6 +11,7 @@ from unsloth_course.lesson.evaluation.intervals import apart, interval, ratio_in
 from unsloth_course.lesson.evaluation.scores import Answers, Measure, Score, score_of
 
 if TYPE_CHECKING:
+    import numpy as np
     from datasets import Dataset
 
 LONGEST_SOLUTION = 64  # tokens: four steps and the answer of a bundled problem are up to 56
@@ -71,45 +72,40 @@ class Attempts:
         return len(self.right[0])
 
     @property
-    def steps(self) -> list[list[bool]]:
-        """Which of the answers show a step: something is equal to something."""
-        return [["=" in text for text in answers] for answers in self.given]
+    def steps(self) -> "np.ndarray":
+        """Which of the answers show a step, problems x tries: something is equal to something."""
+        import numpy as np
+
+        return np.array([["=" in text for text in answers] for answers in self.given])
 
     @property
     def worked(self) -> float:
         """The share of the answers, from 0 to 1, that show a step."""
-        return _share([mark for marks in self.steps for mark in marks])
+        return float(self.steps.mean())
 
     def accuracy_of(self, worked: bool) -> tuple[int, int]:
         """Of the answers with steps, or of those without: how many are right, and how many there are."""
-        right = [mark for shown, mark in self._marked(self.right) if shown == worked]
-        return sum(right), len(right)
+        shown = self.steps == worked
+        return int((shown & self.right).sum()), int(shown.sum())
 
     @property
-    def clean(self) -> list[list[bool]]:
-        """Which of the answers end by themselves, and with a number behind their only `####`."""
+    def clean(self) -> "np.ndarray":
+        """Which of the answers end by themselves, and with a number behind their only `####`; problems x tries."""
+        import numpy as np
+
         from unsloth_course.lesson import rewards
 
-        ended = self.ended or [[True] * len(answers) for answers in self.given]
-        return [
-            [bool(form) and stopped for form, stopped in zip(rewards.form(answers), stops, strict=True)]
-            for answers, stops in zip(self.given, ended, strict=True)
-        ]
+        return np.array([rewards.form(answers) for answers in self.given], bool) & (self.ended or True)
 
     @property
     def ends(self) -> float:
         """The share of the answers, from 0 to 1, that end by themselves with exactly one `#### number`."""
-        return _share([mark for marks in self.clean for mark in marks])
+        return float(self.clean.mean())
 
     @property
     def worked_ends(self) -> float:
-        """The same of the answers with steps alone."""
-        return _share([mark for shown, mark in self._marked(self.clean) if shown])
-
-    def _marked(self, marks: list[list[bool]]) -> list[tuple[bool, bool]]:
-        """For each answer whether it shows steps, and its mark."""
-        both = zip(self.steps, marks, strict=True)
-        return [pair for shown, found in both for pair in zip(shown, found, strict=True)]
+        """The same of the answers with steps alone; there has to be one."""
+        return float(self.clean[self.steps].mean())
 
     @property
     def mixed(self) -> int:
@@ -117,8 +113,10 @@ class Attempts:
 
         0 where there is none.
         """
-        found = [n for n, marks in enumerate(self.right) if 2 <= sum(marks) <= len(marks) - 2]
-        return max(found, key=lambda n: sum("=" in text for text in self.given[n]), default=0)
+        import numpy as np
+
+        right = np.sum(self.right, axis=1)
+        return int(np.argmax((1 + self.steps.sum(axis=1)) * ((right >= 2) & (right <= self.times - 2))))
 
     def __str__(self) -> str:
         times, (right, shown), (others, bare) = self.times, self.accuracy_of(True), self.accuracy_of(False)
@@ -130,10 +128,6 @@ class Attempts:
         )
 
     __repr__ = __str__
-
-
-def _share(marks: Sequence[bool]) -> float:
-    return sum(marks) / len(marks) if marks else 0.0
 
 
 @dataclass(frozen=True)
@@ -164,7 +158,7 @@ def gate(tries: Attempts) -> Gate:
     times = tries.times
     first, best = (pass_at(k, tries.right) for k in (1, times))
     shown = f"pass@1 {first:.0%}, pass@{times} {best:.0%}"
-    if not any(map(any, tries.steps)):
+    if not tries.steps.any():
         reason = "No try shows a step. Mix more worked rows into the warm-up, or make it longer."
     elif tries.worked_ends < ENDING:
         reason = (
@@ -239,31 +233,27 @@ def accuracy_score(
 
 def _of_tries(before: Attempts, after: Attempts) -> list[Measure]:
     """What tries of the same problems before and after show; what no try was there for is left out."""
+    import numpy as np
+
     both, count = (before, after), len(after.right)
 
-    def each_problem(name: str, marks: list[list[list[bool]]]) -> Measure:
-        """A share of the tries, drawn anew by the problem: the tries of one go together."""
-        shares = [[_share(tries) for tries in found] for found in marks]
-        return Measure(name, *(sum(found) / count for found in shares), interval(*shares), count)
+    def of_problems(name: str, marks: Any) -> Measure:
+        """The mean of a mark for each problem, since the tries of one go together."""
+        return Measure(name, *(sum(found) / count for found in marks), interval(*marks), count)
 
-    found = [each_problem("pass_at_1", [tries.right for tries in both])]
+    found = [of_problems("pass_at_1", [np.mean(tries.right, axis=1).tolist() for tries in both])]
     if after.times > 1:
-        solved = [[any(marks) for marks in tries.right] for tries in both]
-        ends = interval(*solved)
-        found.append(Measure(f"pass_at_{after.times}", *(sum(marks) / count for marks in solved), ends, count))
-    found.append(each_problem("worked", [tries.steps for tries in both]))
+        found.append(of_problems(f"pass_at_{after.times}", [[*map(any, tries.right)] for tries in both]))
+    found.append(of_problems("worked", [tries.steps.mean(axis=1).tolist() for tries in both]))
     for name, worked in (("accuracy_with_steps", True), ("accuracy_without_steps", False)):
         totals = [tries.accuracy_of(worked) for tries in both]
         if all(asked for _, asked in totals):
-            # Drawn by the problem, since its tries go together; and at least as wide as so few tries make it.
-            ends = zip(ratio_interval(*(_by_problem(tries, worked) for tries in both)), apart(*totals), strict=True)
-            low, high = (one(pair) for one, pair in zip((min, max), ends, strict=True))
-            found.append(Measure(name, *(right / asked for right, asked in totals), (low, high), totals[1][1]))
+            shown = [tries.steps == worked for tries in both]
+            # Drawn by the problem, and at least as wide as so few tries make it.
+            drawn = ratio_interval(
+                *(((one & tries.right).sum(axis=1), one.sum(axis=1)) for one, tries in zip(shown, both, strict=True))
+            )
+            (low, high), (few_low, few_high) = drawn, apart(*totals)
+            ends = min(low, few_low), max(high, few_high)
+            found.append(Measure(name, *(right / asked for right, asked in totals), ends, totals[1][1]))
     return found
-
-
-def _by_problem(tries: Attempts, worked: bool) -> tuple[list[int], list[int]]:
-    """For each problem how many of the tries with steps, or of those without, are right, and how many there are."""
-    pairs = [[*zip(*found, strict=True)] for found in zip(tries.steps, tries.right, strict=True)]
-    right = [sum(mark for shown, mark in found if shown == worked) for found in pairs]
-    return right, [sum(shown == worked for shown, _ in found) for found in pairs]
