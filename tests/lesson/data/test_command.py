@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from unsloth_course import cli
 from unsloth_course.commands.convert import convert
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import files, function_calling
+from unsloth_course.lesson.data import files, function_calling, tables
 from unsloth_course.lesson.data.rows import Row, shown
 
 from .test_files import any_file, json_values
@@ -225,7 +225,7 @@ def test_a_column_that_holds_nothing_gives_way_to_the_next(tmp_path):
 
 
 def test_glaive_becomes_messages_with_a_tool():
-    turns = function_calling.read(Row("a", 1, None, READY["glaive"]))
+    turns = function_calling.read(Row("a", 1, READY["glaive"]))
     assert [turn["role"] for turn in turns] == ["system", "user", "assistant", "tool", "assistant"]
     assert turns[0]["content"] == "You may call functions." and turns[3]["content"] == '{"degrees": 22}'
     assert turns[2]["content"] == (
@@ -295,7 +295,7 @@ def test_a_json_list_is_read_piece_by_piece(tmp_path, monkeypatch):
         (tmp_path / "a.json").write_text(json.dumps(rows, ensure_ascii=False, indent=indent), encoding="utf-8")
         for size in (1, 7, 100):
             monkeypatch.setattr(files, "JSON_CHUNK_BYTES", size)
-            assert [row.values for row in files.read_rows(tmp_path / "a.json", "a")] == rows
+            assert [row.values for row in tables.stream(str(tmp_path / "a.json"))] == rows
 
 
 @any_file
@@ -311,7 +311,7 @@ def test_pieces_do_not_change_what_is_found(tmp_path, value, broken):
         (tmp_path / "a.json").write_text(text, encoding="utf-8")
         before, files.JSON_CHUNK_BYTES = files.JSON_CHUNK_BYTES, size
         try:
-            found.append(repr([row.values for row in files.read_rows(tmp_path / "a.json", "a")]))
+            found.append(repr([row.values for row in tables.stream(str(tmp_path / "a.json"))]))
         except CourseError as error:
             found.append(str(error))
         finally:

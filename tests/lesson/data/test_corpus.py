@@ -142,7 +142,7 @@ def test_a_file_that_is_not_there_is_a_sentence(tmp_path, name):
 def test_a_file_above_the_limit_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(documents, "MAX_FILE_BYTES", 2**20)
     assert len(texts(written(tmp_path, "a.txt", b"x" * 2**20))[0]) == 2**20
-    with pytest.raises(CourseError, match=r"it has 2 MiB, and the limit is 1 MiB. Cut it"):
+    with pytest.raises(CourseError, match=r"it has more than 1 MiB, which is the limit. Cut it"):
         corpus.load(written(tmp_path, "a.txt", b"x" * 2**21))
 
 
@@ -209,7 +209,7 @@ def test_what_cannot_be_used_is_set_aside_by_name(folder, monkeypatch):
     assert reasons.pop("binary.txt").startswith("byte 1 (from 0) is zero, so it is binary")
     assert reasons.pop("latin.txt") == "byte 3 (from 0) is not UTF-8. Save the file as UTF-8."
     assert reasons.pop("empty.md").startswith("it is empty")
-    assert reasons.pop("large.txt").startswith("it has 0 MiB, and the limit is 0 MiB")
+    assert reasons.pop("large.txt").startswith("it has more than 0 MiB, which is the limit")
     assert reasons.pop("broken.jsonl").startswith("line 2, column 10: the JSON is broken")
     assert reasons.pop("other.jsonl").startswith("column 'text': this column is missing")
     assert reasons == {}

@@ -119,7 +119,7 @@ def test_every_key_is_used_or_named(name, data):
         key = data.draw(KEYS)
         if key not in place:
             place[key] = copy.deepcopy(data.draw(VALUES))
-    row = Row("mine", 1, None, marked(row, itertools.count(100)))
+    row = Row("mine", 1, marked(row, itertools.count(100)))
     target = data.draw(st.sampled_from([None, "chat", "preference", "instruction"]))
     try:
         form = detect.form([row], "mine", target)

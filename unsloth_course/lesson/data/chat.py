@@ -99,8 +99,7 @@ def read_turns(row: Row, tokens: Iterable[str] = CONTROL_TOKENS) -> Conversation
     """The turns of a row in the form `messages` or ShareGPT, checked.
 
     The roles human and gpt, and their like, become user and assistant, whatever their capitals. Raises Aside when
-    nothing can be learned from the conversation (see `whole`), or when it is not one; CourseError for a column that is
-    missing.
+    nothing can be learned from the conversation (see `whole`), when it is not one, and for a column that is missing.
     """
     column = present(row, COLUMNS)
     check_columns(row, (column,))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import chat, function_calling, pairs, shapes
-from unsloth_course.lesson.data.rows import Aside, Row, check_columns, listed
+from unsloth_course.lesson.data.rows import Aside, Row, did_you_mean, listed
 
 Read = Callable[[Row, Iterable[str]], Any]
 Columns = tuple[str | tuple[str, ...], ...]
@@ -21,9 +21,8 @@ class Form(NamedTuple):
 
     name: what the report calls it. shape: what `read` gives: "instruction" and "problems" texts by column, "chat"
     turns, "preference" a pair, "text" a text. target: what it is converted to without being told. columns: those that
-    are used; of several in one tuple, the first that a row has. read: raises Aside, and CourseError for a row in
-    another form. needs: the columns that tell it, of each tuple one. renames: columns that are spelt otherwise, with
-    their name here.
+    are used; of several in one tuple, the first that a row has. read: raises Aside. needs: the columns that tell it, of
+    each tuple one. renames: columns that are spelt otherwise, with their name here.
     """
 
     name: str
@@ -75,6 +74,7 @@ def _names(columns: Iterable[str | tuple[str, ...]]) -> set[str]:
     return {name for column in columns for name in ([column] if isinstance(column, str) else column)}
 
 
+_NEEDED = sorted(_names(column for form in FORMS.values() for column in form.needs))
 _KNOWN = _names((*(column for form in FORMS.values() for column in form.columns), LABEL))
 _TURNS = _names((chat.COLUMNS, pairs.CHOSEN, pairs.REJECTED, "prompt", chat.ANSWER_COLUMNS))
 """Columns that may hold turns, which in a cell of a table are text."""
@@ -187,10 +187,11 @@ def form(rows: Iterable[Row], name: str, shape: str | None = None) -> Form:
     if found:
         return _suited(FORMS[found.most_common(1)[0][0]], seen, shape)._replace(renames=renames)
     columns = dict.fromkeys(str(column) for row in rows for column in row.values)
-    _complain_of_spelling(rows)
+    others = tuple(column for column in columns if column not in _KNOWN)
+    meant = next(filter(None, (did_you_mean(column, others) for column in _NEEDED if column not in columns)), "")
     raise CourseError(
-        f"{name}: its rows are in no form that is known here; they have the columns {listed(columns) or 'none'}. "
-        f"Known are {', '.join(FORMS)}. Rename the columns, as docs/data_formats.md shows them."
+        f"{name}: its rows are in no form that is known here; they have the columns {listed(columns) or 'none'}.{meant}"
+        f" Known are {', '.join(FORMS)}. Rename the columns, as docs/data_formats.md shows them."
     )
 
 
@@ -282,23 +283,3 @@ def _words_of(values: Mapping[str, Any], has: Container[str]) -> str:
 def _first(columns: tuple[str, ...], has: Container[str]) -> str:
     """The first of these columns that a row has, and the first of all where it has none."""
     return next((column for column in columns if column in has), columns[0])
-
-
-_NEARLY = (
-    shapes.INSTRUCTION[::2],
-    shapes.PROBLEM,
-    ("prompt", "completion"),
-    *((column,) for column in ("messages", "conversations", "chosen", "text")),
-)
-
-
-def _complain_of_spelling(rows: Iterable[Row]) -> None:
-    """Raises CourseError when a column of the first row is close to one of a known form."""
-    for row in rows:
-        for columns in _NEARLY:
-            try:
-                check_columns(row, columns)
-            except CourseError as error:
-                if "Did you mean" in str(error):
-                    raise
-        return

@@ -1,11 +1,10 @@
 """Documents, each of which is one text, and the files of a folder with the reasons to leave some of them out."""
 
-import gzip
 import os
 import stat
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data.rows import Row
@@ -15,20 +14,16 @@ MAX_FILE_BYTES = 64 * 2**20
 """A document above this is set aside: it is a dump rather than a text, and all of it would be held in memory."""
 
 
-def read(path: Path, file: str) -> Iterator[Row]:
+def read(stream: BinaryIO, file: str) -> Iterator[Row]:
     """The one row of a document, with the column text: UTF-8, or UTF-16 with a byte order mark.
 
-    file: what messages call it. Raises CourseError with the file, and the position of the byte that is amiss, for what
-    is too large, binary, or in another encoding; OSError where it cannot be read.
+    stream: of its bytes, unpacked. file: what messages call it. Raises CourseError with the file, and the position of
+    the byte that is amiss, for what is too large, binary, or in another encoding; OSError where it cannot be read.
     """
-    try:
-        with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as stream:
-            raw = stream.read(MAX_FILE_BYTES + 1)
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise CourseError(f"{file} is not a whole gzip file. Download or pack it again.") from None
+    raw = stream.read(MAX_FILE_BYTES + 1)
     if len(raw) > MAX_FILE_BYTES:
-        size, limit = (f"{count / 2**20:,.0f} MiB" for count in (path.stat().st_size, MAX_FILE_BYTES))
-        raise CourseError(f"{file}: it has {size}, and the limit is {limit}. Cut it into several files.")
+        limit = f"{MAX_FILE_BYTES / 2**20:,.0f} MiB"
+        raise CourseError(f"{file}: it has more than {limit}, which is the limit. Cut it into several files.")
     encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
     binary = raw.find(b"\0") if encoding == "utf-8" else -1
     if binary >= 0:
@@ -45,7 +40,7 @@ def read(path: Path, file: str) -> Iterator[Row]:
         raise CourseError(f"{file}: it holds the character zero, so it is binary. Leave it out, or save it as UTF-8.")
     text = text.removeprefix("\ufeff")
     if text and not text.isspace():
-        yield Row(file, 1, None, {"text": text})
+        yield Row(file, 1, {"text": text})
 
 
 def is_folder(path: Path) -> bool:
@@ -69,24 +64,25 @@ def check_plain(path: Path, file: str) -> None:
         raise CourseError(f"{file} is not a plain file. Name one.")
 
 
-def files_in(folder: Path) -> Iterator[tuple[Path, str | None]]:
+def files_in(folder: Path, root: str | None = None) -> Iterator[tuple[Path, str | None]]:
     """Each file below a folder, in the order of the paths, with a reason to set it aside or None; no hidden ones."""
-    root = os.path.realpath(folder)
-    waiting: list[tuple[Path, bool]] = [(folder, True)]
-    while waiting:
-        path, is_dir = waiting.pop()
-        if path is not folder and path.is_symlink():
+    root = root or os.path.realpath(folder)
+    try:
+        with os.scandir(folder) as entries:
+            inside = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+    except OSError as error:
+        yield folder, f"it cannot be read: {error.strerror or error}"
+        return
+    for name, is_dir in inside:
+        path = folder / name
+        if name.startswith("."):
+            continue
+        if path.is_symlink():
             yield path, _link(path, root)
-        elif not is_dir:
-            yield path, None
+        elif is_dir:
+            yield from files_in(path, root)
         else:
-            try:
-                with os.scandir(path) as entries:
-                    inside = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
-            except OSError as error:
-                yield path, f"it cannot be read: {error.strerror or error}"
-                continue
-            waiting += reversed([(path / name, is_dir) for name, is_dir in inside if not name.startswith(".")])
+            yield path, None
 
 
 def _link(path: Path, root: str) -> str:

@@ -1,22 +1,19 @@
-"""Rows from a JSON or JSONL file or from memory, each with its place.
+"""Rows from JSON and JSON lines, or from memory, each with its place.
 
 What cannot be read comes as a `Broken` with its reason wherever the next row can still be found, so that no row is
 lost unseen. What a row must hold is the concern of its shape.
 """
 
 import codecs
-import gzip
 import io
 import json
 import os
 import re
-import zlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeAlias
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data.rows import Broken, Row, kind, listed, without_place
+from unsloth_course.lesson.data.rows import Broken, Row, kind, listed
 
 try:  # several times as fast as json; among the pins, but not everywhere
     import msgspec.json as quick_json
@@ -33,30 +30,28 @@ JSON_CHUNK_BYTES = 2**20
 """A list in a .json file is read in pieces of this size, so that its rows need not fit the memory together."""
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
+_BLANK = object()
 ARRAY_HINT = " If the file is one JSON list, rename it to .json."
+LINES_HINT = " If every line is an object of its own, rename the file to .jsonl."
 
 Source: TypeAlias = "str | os.PathLike[str] | Dataset | list[dict[str, Any]] | list[str]"
 
 
-def read_rows(path: Path, file: str) -> Iterator[Row | Broken]:
+def read_rows(stream: BinaryIO, file: str) -> Iterator[Row | Broken]:
     """The rows of a .json file (a list of objects), or of a .jsonl or .jsonl.gz file (an object per line).
 
     A file is read line by line or piece by piece, so it may be larger than the memory; blank lines count as lines, not
     as rows. Text is UTF-8, or UTF-16 with a byte order mark. NaN and Infinity, which Python writes into JSON, are read
-    as floats.
+    as floats. A file of another name, on the Hub, is what it begins with.
 
-    file: what messages call it. Raises OSError, UnicodeDecodeError for broken UTF-16, and while iterating CourseError
-    with file, line and column (characters, from 1) as far as they apply, where no further row can be found: a list in
-    bytes that are not UTF-8 (offset in bytes) or with broken JSON, no list at the top of a .json file, a line above the
-    limit, a gzip file that is cut off.
+    stream: of the bytes, unpacked. file: its name, for messages too. Raises UnicodeDecodeError for broken UTF-16, and
+    while iterating CourseError with file, line and column (characters, from 1) as far as they apply, where no further
+    row can be found: a list in bytes that are not UTF-8 (offset in bytes) or with broken JSON, no list at the top of a
+    .json file, a line above the limit.
     """
-    ending = path.name.lower()
-    try:
-        with gzip.open(path, "rb") if ending.endswith(".gz") else open(path, "rb") as raw:
-            stream = _Recoded(raw) if is_utf16(raw) else raw
-            yield from (_json_rows if ending.endswith(".json") else _jsonl_rows)(stream, file)
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise CourseError(f"{file} is not a whole gzip file. Download or pack it again.") from None
+    name, begins = file.lower(), stream.peek(1024).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
+    whole = name.endswith(".json") or (begins == b"[" and not name.endswith(ENDINGS))
+    return (_json_rows if whole else _jsonl_rows)(_Recoded(stream) if is_utf16(stream) else stream, file)
 
 
 def is_utf16(stream: BinaryIO) -> bool:
@@ -79,27 +74,25 @@ class _Recoded:
         return self._text.readline(size).encode("utf-8", "surrogatepass")
 
 
-def rows_in_stream(stream: BinaryIO, file: str) -> Iterator[Row | Broken]:
-    """The rows of JSON in a stream, a list or an object a line, whichever it begins with. Raises as `read_rows`."""
-    begins = stream.read(1024).removeprefix(codecs.BOM_UTF8).lstrip()
-    stream.seek(0)
-    return (_json_rows if begins.startswith(b"[") else _jsonl_rows)(stream, file)
+# A list
 
 
 def _json_rows(stream: BinaryIO, file: str) -> Iterator[Row | Broken]:
     text = _Text(stream, file)
     first = text.next_character()
-    if not first:
-        return
-    if first != "[":
+    if first == "[":
+        for number, values in enumerate(_items(text), 1):
+            yield _row_or_broken(file, number, values)
+    elif first:
         while len(text.buffer) <= MAX_LINE_BYTES and text.grow():
             pass
+        top = f"{file}: the top level is"
         if not text.whole:  # and it may go on for ever
-            raise CourseError(f"{file}: the top level is not a list of objects. Put them into one: [{{...}}, {{...}}].")
-        items = _parsed(text.buffer, file, None)
-        raise CourseError(f"{file}: the top level is {kind(items)}, not a list of objects.{_list_inside(items)}")
-    for number, values in enumerate(_items(text), 1):
-        yield _row_or_broken(file, number, None, values)
+            raise CourseError(f"{top} not a list of objects. Put them into one: [{{...}}, {{...}}].")
+        value = _value(text)
+        if text.next_character():
+            text.refuse("Extra data", hint=LINES_HINT)
+        raise CourseError(f"{top} {kind(value)}, not a list of objects.{_list_inside(value)}")
 
 
 class _Text:
@@ -116,23 +109,23 @@ class _Text:
         """Reads on; what is in the buffer is doubled at least, so that no value is looked at too often."""
         if self.whole:
             return False
-        self._forget()
+        self.line, self.column = self.place(self.at)
+        self.buffer, self.at = self.buffer[self.at :], 0
         raw = self.stream.read(max(JSON_CHUNK_BYTES, len(self.buffer)))
-        waiting = len(self.decoder.getstate()[0])
-        self.whole = not raw
+        self.whole, first = not raw, not self.read
+        self.read += len(raw)
         try:
             text = self.decoder.decode(raw, final=self.whole)
         except UnicodeDecodeError as error:
-            _refuse_bytes(self.file, self.read - waiting + error.start)
-        self.buffer += text.removeprefix("\ufeff") if self.read == 0 else text
-        self.read += len(raw)
+            raise CourseError(f"{self.file}{_amiss(error, self.read - len(error.object))}") from None
+        self.buffer += text.removeprefix("\ufeff") if first else text
         return True
 
-    def _forget(self) -> None:
-        lines = self.buffer.count("\n", 0, self.at)
-        self.line += lines
-        self.column = self.at - self.buffer.rfind("\n", 0, self.at) if lines else self.column + self.at
-        self.buffer, self.at = self.buffer[self.at :], 0
+    def place(self, position: int) -> tuple[int, int]:
+        """The line and the column, from 1, of a position in the buffer."""
+        lines = self.buffer.count("\n", 0, position)
+        column = position - self.buffer.rfind("\n", 0, position) if lines else self.column + position
+        return self.line + lines, column
 
     def next_character(self) -> str:
         """The next character that is no white space, which is left where it is; "" at the end."""
@@ -143,31 +136,25 @@ class _Text:
             if not self.grow():
                 return ""
 
-    def refuse(self, reason: str, position: int | None = None) -> NoReturn:
-        """Raises CourseError for the JSON at a position in the buffer."""
-        position = self.at if position is None else position
-        lines = self.buffer.count("\n", 0, position)
-        column = position - self.buffer.rfind("\n", 0, position) if lines else self.column + position
-        place = f"{self.file}, line {self.line + lines}, column {column}"
-        raise CourseError(f"{place}: the JSON is broken ({reason}). Mend it there.") from None
+    def refuse(self, reason: str, position: int | None = None, hint: str = "") -> NoReturn:
+        """Raises CourseError for the JSON at a position in the buffer, or where it was read up to."""
+        line, column = self.place(self.at if position is None else position)
+        where = f"{self.file}, line {line}, column {column}"
+        raise CourseError(f"{where}: the JSON is broken ({reason}). Mend it there.{hint}") from None
 
 
 def _items(text: _Text) -> Iterator[object]:
     """The values of a list, one after another."""
-    text.next_character()
     text.at += 1
-    if text.next_character() == "]":
-        text.at += 1
-    else:
-        while True:
-            yield _value(text)
-            mark = text.next_character()
-            if mark not in (",", "]"):
-                text.refuse("Expecting ',' delimiter")
-            text.at += 1
-            if mark == "]":
-                break
-            text.next_character()
+    mark = "]" if text.next_character() == "]" else ","
+    while mark != "]":
+        text.next_character()
+        yield _value(text)
+        mark = text.next_character()
+        if mark not in (",", "]"):
+            text.refuse("Expecting ',' delimiter")
+        text.at += mark == ","
+    text.at += 1
     if text.next_character():
         text.refuse("Extra data")
 
@@ -179,10 +166,8 @@ def _value(text: _Text) -> object:
             value, end = _DECODER.raw_decode(text.buffer, text.at)
         except json.JSONDecodeError as error:
             reason, position = error.msg, error.pos
-        except RecursionError:
-            raise CourseError(f"{text.file}: the JSON is nested too deeply to be read. Flatten it.") from None
-        except ValueError:
-            _refuse_digits(text.file)
+        except (ValueError, RecursionError) as error:
+            raise CourseError(f"{text.file}{_amiss(error)}") from None
         else:
             if end < len(text.buffer) or text.whole:  # else a number may go on
                 text.at = end
@@ -193,15 +178,25 @@ def _value(text: _Text) -> object:
             text.refuse(reason, position)
 
 
-def _refuse_digits(where: str) -> NoReturn:  # Python's limit on the digits of an integer
-    raise CourseError(f"{where}: an integer has thousands of digits. Write it as text, in quotes.") from None
+def _amiss(error: ValueError | RecursionError, offset: int = 0) -> str:
+    """What is amiss with JSON, as it stands behind its place; offset: where its bytes begin in the file."""
+    if isinstance(error, UnicodeDecodeError):
+        return f": byte {offset + error.start} (from 0) is not UTF-8. Save the file as UTF-8."
+    if isinstance(error, json.JSONDecodeError):
+        return f", column {error.colno}: the JSON is broken ({error.msg}). Mend it there."
+    if isinstance(error, RecursionError):
+        return ": the JSON is nested too deeply to be read. Flatten it."
+    return ": an integer has thousands of digits. Write it as text, in quotes."  # Python's limit
 
 
-def _list_inside(items: object) -> str:
-    names = [name for name, value in items.items() if isinstance(value, list)] if isinstance(items, dict) else []
+def _list_inside(value: object) -> str:
+    names = [name for name, inside in value.items() if isinstance(inside, list)] if isinstance(value, dict) else []
     if names:
         return f" There are lists under {listed(names)}: save the one you want as a file of its own."
     return " Put the objects into one list: [{...}, {...}]."
+
+
+# Lines
 
 
 def _jsonl_rows(stream: BinaryIO, file: str) -> Iterator[Row | Broken]:
@@ -211,67 +206,38 @@ def _jsonl_rows(stream: BinaryIO, file: str) -> Iterator[Row | Broken]:
         if len(raw) > MAX_LINE_BYTES:
             limit = MAX_LINE_BYTES // 2**20
             raise CourseError(f"{file}, line {line} is over {limit} MiB. Put one object on a line, or rename to .json.")
-        before, offset = offset, offset + len(raw)
+        hint = ARRAY_HINT if line == 1 and raw.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[") else ""
         try:
-            text = _decoded(raw, f"{file}, line {line}", before)
-            if not text or text.isspace():
-                continue
-            values = _parsed(text, file, line)
-        except CourseError as error:
+            values = _parsed(raw, line == 1)
+            if values is not _BLANK:
+                number += 1
+                yield _row_or_broken(file, number, values, hint)
+        except (ValueError, RecursionError) as error:
             number += 1
-            yield Broken(file, number, without_place(error, file), raw.decode("utf-8", "backslashreplace"))
-            continue
-        number += 1
-        yield _row_or_broken(file, number, line, values)
+            reason = f"line {line}{_amiss(error, offset)}{hint}"
+            yield Broken(file, number, reason, raw.decode("utf-8", "backslashreplace"))
+        offset += len(raw)
 
 
-def _row_or_broken(file: str, number: int, line: int | None, values: object) -> Row | Broken:
-    if isinstance(values, Mapping):
-        return Row(file, number, line, values)
-    hint = f".{ARRAY_HINT}" if line == 1 and isinstance(values, list) else ""
-    return Broken(file, number, f"it is {kind(values)}, not an object of columns and values{hint}", values)
-
-
-def _decoded(raw: bytes, where: str, offset: int = 0) -> str:
-    """The text of `raw`, which begins `offset` bytes into the (unpacked) file, without the byte order mark."""
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        _refuse_bytes(where, offset + error.start)
-    return text.removeprefix("\ufeff") if offset == 0 else text
-
-
-def _refuse_bytes(where: str, byte: int) -> NoReturn:
-    raise CourseError(f"{where}: byte {byte} (from 0) is not UTF-8. Save the file as UTF-8.") from None
-
-
-def _loads(text: str) -> object:
-    """The value that JSON stands for. Raises as `json.loads` does."""
+def _parsed(line: bytes, first: bool) -> object:
+    """The value that a line of JSON stands for. Raises UnicodeDecodeError, and as `json.loads` does."""
     if quick_json is not None:
         try:
-            return quick_json.decode(text)
+            return quick_json.decode(line)
         except Exception:  # what is amiss, and whether json takes it in spite of that, such as NaN, json says
             pass
-    return _DECODER.decode(text)
+    text = line.decode().removeprefix("\ufeff" if first else "")
+    return _DECODER.decode(text) if text and not text.isspace() else _BLANK
 
 
-def _parsed(text: str, file: str, line: int | None) -> object:
-    """The JSON value in `text`, which is line `line` of a JSONL file, or a whole JSON file where that is None."""
-    where = file if line is None else f"{file}, line {line}"
-    try:
-        return _loads(text)
-    except json.JSONDecodeError as error:
-        place = f"{file}, line {line or error.lineno}, column {error.colno}"
-        hint = ""
-        if line is None and error.msg == "Extra data":
-            hint = " If every line is an object of its own, rename the file to .jsonl."
-        elif line == 1 and text.lstrip().startswith("["):
-            hint = ARRAY_HINT
-        raise CourseError(f"{place}: the JSON is broken ({error.msg}). Mend it there.{hint}") from None
-    except RecursionError:
-        raise CourseError(f"{where}: the JSON is nested too deeply to be read. Flatten it.") from None
-    except ValueError:
-        _refuse_digits(where)
+def _row_or_broken(file: str, number: int, values: object, hint: str = "") -> Row | Broken:
+    if isinstance(values, Mapping):
+        return Row(file, number, values)
+    reason = f"it is {kind(values)}, not an object of columns and values"
+    return Broken(file, number, f"{reason}.{hint}" if hint else reason, values)
+
+
+# Memory
 
 
 def rows_in_memory(source: Any, name: str | None = None) -> Iterator[Row | Broken]:
@@ -293,4 +259,4 @@ def rows_in_memory(source: Any, name: str | None = None) -> Iterator[Row | Broke
     if not len(source):
         raise CourseError(f"{name} is empty: it has no rows.")
     for number, values in enumerate(source if in_list else source.with_format(None), 1):
-        yield _row_or_broken(name, number, None, {"text": values} if isinstance(values, str) else values)
+        yield _row_or_broken(name, number, {"text": values} if isinstance(values, str) else values)

@@ -19,7 +19,8 @@ from unsloth_course.lesson.data.rows import CONTROL_TOKENS, Aside, Row, check_co
 COLUMNS = ("system", "chat")
 END = "<|endoftext|>"
 _SPEAKERS = {"SYSTEM": "system", "USER": "user", "ASSISTANT": "assistant", "FUNCTION RESPONSE": "tool"}
-_SPEAKER = re.compile(r"(SYSTEM|USER|ASSISTANT|FUNCTION RESPONSE):")
+# A speaker's name stands at the start of a line, or behind what ends a turn.
+_SPEAKER = re.compile(r"(?:\n|<\|endoftext\|>)[ \t]*(SYSTEM|USER|ASSISTANT|FUNCTION RESPONSE):")
 _DECODER = json.JSONDecoder()
 _written = json.JSONEncoder(ensure_ascii=False).encode
 _NAME = r'"name"\s*:\s*(?P<name>"(?:[^"\\]|\\.)*")'
@@ -32,7 +33,7 @@ _SPACE = re.compile(r"\s*")
 def read(row: Row, tokens: Iterable[str] = CONTROL_TOKENS) -> Conversation:
     """The turns of a row in Glaive's form, checked as `chat.whole` does, with every call written as JSON.
 
-    Raises Aside also for a call that cannot be read, and CourseError for a column that is missing or no text.
+    Raises Aside also for a call that cannot be read, and for a column that is missing or no text.
     """
     check_columns(row, COLUMNS, optional=("system",))
     turns = spoken(text_of(row, "chat"))
@@ -48,28 +49,20 @@ def spoken(text: str) -> Turns | None:
     White space around what is said, and the <|endoftext|> behind it, belong to the form. Raises Aside for a call that
     cannot be read.
     """
-    marks = [mark for mark in _SPEAKER.finditer(text) if _begins_turn(text, mark.start())]
-    if not marks or _said(text, 0, marks[0].start()):
+    before, *rest = _SPEAKER.split(f"\n{text}")
+    if not rest or _said(before):
         return None
-    ends = [*[mark.start() for mark in marks[1:]], len(text)]
     turns = []
-    for number, (mark, end) in enumerate(zip(marks, ends, strict=True), 1):
-        content = _said(text, mark.end(), end)
-        if mark[1] == "ASSISTANT" and CALL in content:
+    for number, (speaker, said) in enumerate(zip(rest[::2], rest[1::2], strict=True), 1):
+        content = _said(said)
+        if CALL in content and speaker == "ASSISTANT":
             content = _rewritten(content, number)
-        turns.append(turn(_SPEAKERS[mark[1]], content))
+        turns.append(turn(_SPEAKERS[speaker], content))
     return turns
 
 
-def _begins_turn(text: str, at: int) -> bool:
-    """Whether a speaker's name stands at the start of a line, or behind what ends a turn."""
-    while at and text[at - 1] in " \t":
-        at -= 1
-    return not at or text[at - 1] == "\n" or text.endswith(END, 0, at)
-
-
-def _said(text: str, start: int, end: int) -> str:
-    said = text[start:end].strip()
+def _said(text: str) -> str:
+    said = text.strip()
     while said.endswith(END):
         said = said.removesuffix(END).rstrip()
     return said

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import chat
 from unsloth_course.lesson.data.chat import Conversation, Turns
 from unsloth_course.lesson.data.rows import Aside, Row, check_columns, listed, present, quoted, text_of
@@ -51,8 +50,8 @@ class Pair(NamedTuple):
 def read(row: Row, tokens: Iterable[str]) -> Pair:
     """The pair of a row in one of the forms, checked.
 
-    Raises Aside when nothing can be learned from it (see `check`), and CourseError for a column that is missing or
-    misspelt, and for a value that is neither text nor turns.
+    Raises Aside when nothing can be learned from it (see `check`), for a column that is missing or misspelt, and for a
+    value that is neither text nor turns.
     """
     names = present(row, CHOSEN), present(row, REJECTED)
     check_columns(row, names)
@@ -112,8 +111,8 @@ def _nested(row: Row, names: tuple[str, str]) -> tuple[Any, ...]:
     check_columns(row, names)
     if len(row.values) > len(names) and not all(_is_whole(row.values[name]) for name in names):
         # The prompt may be in any of the others.
-        raise CourseError(
-            f"{row.place('prompt')}: this column is missing. It has {listed(row.values)}. Rename the column with the "
+        raise Aside(
+            f"column 'prompt': this column is missing. It has {listed(row.values)}. Rename the column with the "
             "prompt to 'prompt', or let 'chosen' and 'rejected' be whole conversations."
         )
     values = [_text_or_turns(row, name) for name in names]

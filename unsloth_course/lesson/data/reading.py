@@ -24,7 +24,6 @@ from unsloth_course.lesson.data.rows import (
     Row,
     SetAside,
     nothing_left,
-    without_place,
 )
 from unsloth_course.lesson.data.splits import WHOLE, Part
 
@@ -139,11 +138,8 @@ def read(row: Row | Broken, form: detect.Form, tokens: Iterable[str] = CONTROL_T
     here. Raises Aside where it cannot be used."""
     if isinstance(row, Broken):
         raise Aside(row.reason)
-    try:
-        row = detect.prepared(row, form.renames)
-        return form.read(row, tokens), row
-    except CourseError as error:
-        raise Aside(without_place(error, row.place())) from None
+    row = detect.prepared(row, form.renames)
+    return form.read(row, tokens), row
 
 
 # From one shape to another

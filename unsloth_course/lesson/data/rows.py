@@ -25,17 +25,11 @@ REASONS_SHOWN = 8
 
 
 class Row(NamedTuple):
-    """One object and where it came from; `number` counts rows from 1, `line` is set for JSONL only."""
+    """One object and where it came from; `number` counts rows from 1."""
 
     file: str
     number: int
-    line: int | None
     values: Mapping[str, Any]
-
-    def place(self, column: str | None = None) -> str:
-        """The words that begin a message about this row: file, row, line, and the column where there is one."""
-        line = "" if self.line is None else f" (line {self.line})"
-        return f"{self.file}, row {self.number}{line}" + ("" if column is None else f", column {quoted(column)}")
 
 
 class Broken(NamedTuple):
@@ -149,27 +143,26 @@ def present(row: Row, columns: tuple[str, ...]) -> str:
 
 
 def check_columns(row: Row, columns: Iterable[str], optional: Iterable[str] = ()) -> None:
-    """Raises CourseError when the row lacks one of the columns, and names the one that was probably meant.
+    """Raises Aside when the row lacks one of the columns, and names the one that was probably meant.
 
     A row may do without an optional column, but not with one that is misspelt: its text would be lost unseen.
     """
     columns = tuple(columns)
     missing = [column for column in columns if column not in row.values]
-    others = [column for column in row.values if column not in columns] if missing else []
+    others = tuple(column for column in row.values if column not in columns) if missing else ()
     for column in missing:
-        close = _closest(column, tuple(others))
-        if column in optional and close is None:
-            continue
-        meant = f" Did you mean {quoted(column)} by {quoted(close)}? Rename it." if close is not None else ""
-        found = f"It has {listed(row.values)}." if row.values else "It has no columns."
-        raise CourseError(f"{row.place(column)}: this column is missing. {found}{meant}")
+        meant = did_you_mean(column, others)
+        if meant or column not in optional:
+            found = f"It has {listed(row.values)}." if row.values else "It has no columns."
+            raise Aside(f"column {quoted(column)}: this column is missing. {found}{meant}")
 
 
 @lru_cache(maxsize=256)  # the rows of a file lack the same columns, and to compare names takes long
-def _closest(column: str, others: tuple[str, ...]) -> str | None:
+def did_you_mean(column: str, others: tuple[str, ...]) -> str:
+    """The sentence on the one of these columns that is spelt almost as the one that is missing; "" for none."""
     candidates = {str(other).strip().lower(): other for other in others if len(str(other)) <= 40}
-    matches = difflib.get_close_matches(column, candidates, n=1, cutoff=0.75)
-    return candidates[matches[0]] if matches else None
+    close = difflib.get_close_matches(column, candidates, n=1, cutoff=0.75)
+    return f" Did you mean {quoted(column)} by {quoted(candidates[close[0]])}? Rename it." if close else ""
 
 
 def is_number(value: object) -> bool:
@@ -178,7 +171,7 @@ def is_number(value: object) -> bool:
 
 
 def text_of(row: Row, column: str, or_number: bool = False) -> str:
-    """The text in a column, "" where there is nothing. Raises CourseError for a value of another type.
+    """The text in a column, "" where there is nothing. Raises Aside for a value of another type.
 
     or_number: a number will do, such as the answer to a sum.
     """
@@ -189,7 +182,7 @@ def text_of(row: Row, column: str, or_number: bool = False) -> str:
         return str(value)
     if value is None or (isinstance(value, float) and math.isnan(value)):  # NaN: how pandas writes "nothing here"
         return ""
-    raise CourseError(f"{row.place(column)}: found {kind(value)}, expected text. Write the value in quotes.")
+    raise Aside(f"column {quoted(column)}: found {kind(value)}, expected text. Write the value in quotes.")
 
 
 def useless(texts: Mapping[str, str], control_tokens: Iterable[str], optional: Iterable[str] = ()) -> str | None:
@@ -223,11 +216,9 @@ def nothing_left(set_aside: list[SetAside]) -> str:
     )
 
 
-def without_place(error: CourseError, *places: str) -> str:
-    """A message without the file or row that it begins with, for a report that names them anyhow."""
-    text = str(error)
-    for place in places:
-        text = text.removeprefix(place).lstrip(",: ")
+def without_place(error: CourseError, file: str) -> str:
+    """A message without the file that it begins with, for a report that names it anyhow."""
+    text = str(error).removeprefix(file).lstrip(",: ")
     return f"it {text}" if text.startswith(("is ", "cannot ")) else text
 
 

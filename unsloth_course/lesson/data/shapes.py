@@ -1,7 +1,7 @@
 """Rows of three shapes, read and checked: instructions, problems with a verifiable answer, raw text.
 
-`chat`, `function_calling` and `pairs` read the others. Each reader raises Aside when nothing can be learned from a row,
-and CourseError for a column that is missing or misspelt, and for a value that is not text.
+`chat`, `function_calling` and `pairs` read the others. Each reader raises Aside when nothing can be learned from a row:
+for what stands in it, for a column that is missing or misspelt, and for a value that is not text.
 """
 
 import re

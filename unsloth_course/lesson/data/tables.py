@@ -5,12 +5,14 @@ lost unseen.
 """
 
 import csv
+import gzip
 import io
 import itertools
 import os
 import re
+import zlib
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,7 +25,6 @@ from unsloth_course.lesson.data.files import (
     is_utf16,
     read_rows,
     rows_in_memory,
-    rows_in_stream,
 )
 from unsloth_course.lesson.data.rows import UNREADABLE, Broken, Row, is_unicode, listed, quoted, shown, without_place
 from unsloth_course.lesson.profile import HUB_DATA
@@ -142,26 +143,30 @@ def _rows_in_folder(
 def _rows_of_file(path: Path) -> Iterator[Row | Broken]:
     name, file, empty = path.name.lower(), shown(path), True
     documents.check_plain(path, file)
-    read = read_rows
-    if name.endswith(DOCUMENTS):
-        read = documents.read
-    elif not name.endswith(ENDINGS):
-        read = _csv_rows if name.endswith(SEPARATED) else _parquet_rows
     try:
-        with open(path, "rb") as stream:
-            if stream.read(len(LFS)) == LFS:
+        with open(path, "rb") as raw:
+            if raw.peek(len(LFS)).startswith(LFS):
                 raise CourseError(
                     f"{file} is a Git LFS pointer in place of the file. Fetch the file itself with `git lfs pull`."
                 )
-        for row in read(path, file):
-            empty = False
-            yield row
+            with gzip.open(raw) if name.endswith(".gz") else raw as stream:
+                for row in _reader(name)(stream, file):
+                    empty = False
+                    yield row
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise CourseError(f"{file} is not a whole gzip file. Download or pack it again.") from None
     except OSError as error:
         raise CourseError(f"{file} cannot be read: {error.strerror or error}.") from None
     except UnicodeDecodeError:
         raise CourseError(f"{file} is not whole UTF-16. Save it as UTF-8.") from None
     if empty:
         raise CourseError(f"{file} is empty: it has no rows. Write or download it again.")
+
+
+def _reader(name: str) -> Callable[[BinaryIO, str], Iterator[Row | Broken]]:
+    if name.endswith(DOCUMENTS):
+        return documents.read
+    return _csv_rows if name.endswith(SEPARATED) else _parquet_rows if name.endswith(".parquet") else read_rows
 
 
 def first_rows(name: str, count: int) -> list[Row | Broken]:
@@ -191,8 +196,8 @@ def _head(name: str, file: str, count: int) -> list[Row | Broken]:
     system = HfFileSystem(endpoint=constants.ENDPOINT, skip_instance_cache=True)
     with system.open(f"datasets/{name}/{file}", "rb", block_size=HEAD_BYTES) as remote:
         stream = io.BufferedReader(remote)  # which can read a line of at most so many bytes
-        rows = _parquet_rows(stream, name) if file.lower().endswith(".parquet") else rows_in_stream(stream, name)
-        return list(itertools.islice(rows, count))
+        rows = _parquet_rows if file.lower().endswith(".parquet") else read_rows
+        return list(itertools.islice(rows(stream, name), count))
 
 
 def on_the_hub(source: str) -> bool:
@@ -205,41 +210,39 @@ def on_the_hub(source: str) -> bool:
         return True
 
 
-def _csv_rows(path: Path, shown: str) -> Iterator[Row | Broken]:
+def _csv_rows(raw: BinaryIO, shown: str) -> Iterator[Row | Broken]:
     csv.field_size_limit(MAX_LINE_BYTES)
-    with open(path, "rb") as raw:
-        # Bytes that are not UTF-8 come through as surrogates, so that only the rows that hold them are set aside.
-        wide = is_utf16(raw)
-        encoding, errors = ("utf-16", "surrogatepass") if wide else ("utf-8-sig", "surrogateescape")
-        stream = io.TextIOWrapper(raw, encoding, errors, newline="")
-        head = stream.readline(MAX_LINE_BYTES)
-        stream.seek(0)
-        marks = "\t" if path.name.lower().endswith(".tsv") else DELIMITERS
-        dialect = {"strict": True, "delimiter": next((mark for mark in marks if mark in head), marks[0])}
-        lines = _Lines(stream)
-        reader = csv.reader(lines, **dialect)
+    # Bytes that are not UTF-8 come through as surrogates, so that only the rows that hold them are set aside.
+    encoding, errors = ("utf-16", "surrogatepass") if is_utf16(raw) else ("utf-8-sig", "surrogateescape")
+    stream = io.TextIOWrapper(raw, encoding, errors, newline="")
+    head = stream.readline(MAX_LINE_BYTES)
+    stream.seek(0)
+    marks = "\t" if shown.lower().endswith(".tsv") else DELIMITERS
+    dialect = {"strict": True, "delimiter": next((mark for mark in marks if mark in head), marks[0])}
+    lines = _Lines(stream)
+    reader = csv.reader(lines, **dialect)
+    columns = _header(reader, shown)
+    if columns and columns[0] == "sep=":  # Excel's first line, which names the mark
         columns = _header(reader, shown)
-        if columns and columns[0] == "sep=":  # Excel's first line, which names the mark
-            columns = _header(reader, shown)
-        number = 0
-        while columns is not None:
-            lines.taken = []
-            try:
-                cells = next(reader, None)
-            except csv.Error as error:
-                # Perhaps a quote that is never closed: what it swallowed is read again, without the line of the quote.
-                number, first = number + 1, lines.number - len(lines.taken) + 1
-                yield _again(lines.taken[0], dialect, shown, number, columns) or Broken(
-                    shown, number, f"line {first}: the CSV is broken ({error})", lines.taken[0]
-                )
-                lines.back()
-                reader = csv.reader(lines, **dialect)
-                continue
-            if cells is None:
-                return
-            if cells:  # else a blank line
-                number += 1
-                yield _csv_row(shown, number, columns, cells)
+    number = 0
+    while columns is not None:
+        lines.taken = []
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            # Perhaps a quote that is never closed: what it swallowed is read again, without the line of the quote.
+            number, first = number + 1, lines.number - len(lines.taken) + 1
+            yield _again(lines.taken[0], dialect, shown, number, columns) or Broken(
+                shown, number, f"line {first}: the CSV is broken ({error})", lines.taken[0]
+            )
+            lines.back()
+            reader = csv.reader(lines, **dialect)
+            continue
+        if cells is None:
+            return
+        if cells:  # else a blank line
+            number += 1
+            yield _csv_row(shown, number, columns, cells)
 
 
 class _Lines:
@@ -304,45 +307,39 @@ def _csv_row(shown: str, number: int, columns: list[str], cells: list[str]) -> R
     for column, cell in zip(columns, cells, strict=True):
         if not cell.isascii() and not is_unicode(cell):
             return Broken(shown, number, f"column {quoted(column)} holds bytes that are not UTF-8", cells)
-    return Row(shown, number, None, dict(zip(columns, cells, strict=True)))
+    return Row(shown, number, dict(zip(columns, cells, strict=True)))
 
 
-def _parquet_rows(file: Path | BinaryIO, shown: str) -> Iterator[Row | Broken]:
+def _parquet_rows(file: BinaryIO, shown: str) -> Iterator[Row | Broken]:
     import pyarrow
     from pyarrow import parquet
 
     unreadable = (pyarrow.ArrowException, OSError, ValueError, OverflowError)
-    number = 0
+    number, lost = 0, {}
     try:
         # Otherwise the whole file is read ahead, and more than one group of rows is held.
         with parquet.ParquetFile(file, pre_buffer=False, buffer_size=PARQUET_BYTES) as table:
             columns = table.schema_arrow.names
             if twice := [name for name in dict.fromkeys(columns) if columns.count(name) > 1]:
                 raise CourseError(f"{shown} has the columns {listed(twice)} more than once. Rename them.")
-            lost: dict[str, Any] = {}
-            for group in range(table.num_row_groups):
-                done = number
+            groups = [*range(table.num_row_groups)]
+            while True:
+                readable = [name for name in columns if name not in lost]
                 try:
-                    for row in _rows_of_group(table, group, columns, lost):
+                    batches = table.iter_batches(BATCH_ROWS, row_groups=groups, columns=readable)
+                    values = (row for batch in batches for row in batch.to_pylist())
+                    for row in itertools.islice(values, number, None):
                         number += 1
-                        yield Row(shown, number, None, row)
+                        yield Row(shown, number, {**row, **lost} if lost else row)
+                    return
                 except unreadable:
-                    columns = [name for name in columns if _can_be_read(table, name, unreadable)]
-                    if not columns or len(columns) + len(lost) == len(table.schema_arrow.names):
+                    bad = [name for name in readable if not _can_be_read(table, name, unreadable)]
+                    if not bad or len(bad) == len(readable):
                         raise
-                    lost = {name: UNREADABLE for name in table.schema_arrow.names if name not in columns}
-                    for row in itertools.islice(_rows_of_group(table, group, columns, lost), number - done, None):
-                        number += 1
-                        yield Row(shown, number, None, row)
+                    lost |= dict.fromkeys(bad, UNREADABLE)
     except unreadable as error:
         reason = " ".join(str(error).split())[:200]
         raise CourseError(f"{shown} is not a whole Parquet file ({reason}). Download or write it again.") from None
-
-
-def _rows_of_group(table: Any, group: int, columns: list[str], lost: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for batch in table.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns):
-        for values in batch.to_pylist():
-            yield {**values, **lost} if lost else values
 
 
 def _can_be_read(table: Any, column: str, unreadable: tuple[type[Exception], ...]) -> bool:
