@@ -69,11 +69,6 @@ def test_a_micro_batch_of_ones_own_is_kept():
     assert found.prediction.total < whole.prediction.total
 
 
-def test_a_free_plan_says_what_follows():
-    found = json.loads(memory.report("lora", gpu="H100", free=True, steps=120, learning_rate=2e-4).to_json())
-    assert found["rows"] > 8 and found["steps"] < 120 and found["learning_rate"] > 2e-4
-
-
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -81,7 +76,6 @@ def test_a_free_plan_says_what_follows():
         (["--method", "lora", "--gpu", "GTX"], "No GPU named 'GTX' is known; choose one of T4"),
         (["--method", "lora", "--gpu", "T4", "--length", "0"], "--max-length is 0; give a whole number of at least 1"),
         (["--method", "lora", "--gpu", "T4", "--micro-batch", "3"], "8 rows of an update cannot be taken 3 at a time"),
-        (["--method", "lora", "--gpu", "T4", "--micro-batch", "4", "--free"], "--free has the plan choose the rows"),
     ],
 )
 def test_wrong_options_are_sentences(command, words, says):

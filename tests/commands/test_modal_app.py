@@ -89,10 +89,11 @@ def test_the_gpus_are_those_that_were_named(modal, gpu, count):
     assert settings["gpu"] == f"{gpu}:{count}" and settings["volumes"] == {"/results": "volume unsloth-course"}
 
 
-@pytest.mark.parametrize(("gpu", "count"), [("TPU", 1), ("T4", 0), ("T4", 9)])
-def test_what_modal_has_not_is_a_sentence(modal, gpu, count):
-    with pytest.raises(CourseError, match=r"choose one of|1 to 8"):
-        modal_app.build(gpu, count)
+@pytest.mark.parametrize("words", ["--gpu TPU", "--count 0", "--count 9"])
+def test_what_modal_has_not_is_refused(modal, capsys, words):
+    with pytest.raises(SystemExit):
+        modal_app.main(words.split())
+    assert "invalid choice" in capsys.readouterr().err
 
 
 def test_the_command_line_is_the_same_and_the_data_goes_along(modal, tmp_path):

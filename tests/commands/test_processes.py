@@ -39,8 +39,8 @@ def test_torchrun_numbers_them(monkeypatch):
     assert str(found).startswith("Process 9 of 16 on host ")
 
 
-@pytest.mark.parametrize("numbers", [(2, 2, 0, 1), (0, 2, None, 2), (0, "two", 0, 1), (-1, 2, 0, 1), (0, 2, 0, 4)])
-def test_numbers_that_cannot_be_are_a_sentence(monkeypatch, numbers):
+@pytest.mark.parametrize("numbers", [(0, 2, None, 2), (0, "two", 0, 1)])
+def test_numbers_that_lack_are_a_sentence(monkeypatch, numbers):
     numbered(monkeypatch, *numbers)
     with pytest.raises(CourseError, match="torchrun"):
         processes.current()

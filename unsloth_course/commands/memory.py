@@ -41,8 +41,6 @@ class Report:
             "accumulation": made.accumulation,
             "checkpointing": made.checkpointing,
             "rows": made.rows,
-            "steps": made.steps,
-            "learning_rate": made.learning_rate,
             "gpus": self.gpus,
             "reasons": [f"{reason.what} {reason.value}: {reason.why}" for reason in made.reasons],
         }
@@ -60,23 +58,19 @@ class Report:
 
 def report(
     method: str,
-    *,
     model: str | None = None,
     gpu: str | None = None,
+    *,
     length: int = 512,
     rows: int | None = None,
     micro_batch: int | None = None,
     rank: int = 16,
-    free: bool = False,
-    steps: int | None = None,
-    learning_rate: float | None = None,
 ) -> Report:
     """Plans a run of `method` with rows of `length` tokens, and predicts its memory.
 
     model: "pocket", "smollm2", a folder, or a name on the Hub, of which only config.json is fetched, and nothing where
     its shape is known; without it the model that `finetune` takes on that machine. gpu: a name of GPUS; without it the
-    machine at hand. rows: of one update. micro_batch: rows at a time, in place of the plan's own choice. The other
-    arguments are those of `memory.plan`.
+    machine at hand. rows: of one update. micro_batch: rows at a time, in place of the plan's own choice.
 
     Raises CourseError for unknown methods, GPUs and models, and for sizes that do not go together.
     """
@@ -88,29 +82,14 @@ def report(
     for name, value in {"max-length": length, "batch": rows, "micro-batch": micro_batch, "rank": rank}.items():
         if value is not None and value < 1:
             raise CourseError(f"--{name} is {value}; give a whole number of at least 1.")
-    if free and micro_batch:
-        raise CourseError(
-            "--free has the plan choose the rows of an update, and --micro-batch says how many go through at a time; "
-            "give one of them."
-        )
     lesson = "lora" if method == "qlora" else method
     machine = profile.decide(_facts(gpu), model=model, data=POCKET, lesson=lesson, on_cpu=SMOLLM2)
     machine = replace(machine, max_length=max(length, machine.max_length))
     name = models.folder(POCKET) if machine.model == POCKET else machine.model
     here = name != SMOLLM2 and Path(name).exists()
     config = (None if here else known(name)) or hub.read_config(name)
-    made = plan(
-        Shape.checked(config),
-        machine,
-        method,
-        longest=length,
-        rows=rows,
-        rank=rank,
-        micro_batch=micro_batch,
-        free=free,
-        steps=steps,
-        learning_rate=learning_rate,
-    )
+    shape = Shape.checked(config)
+    made = plan(shape, machine, method, longest=length, rows=rows, rank=rank, micro_batch=micro_batch)
     return Report(machine.model, machine.device, made, {name: fits(made.prediction, name)[0] for name in GPUS})
 
 

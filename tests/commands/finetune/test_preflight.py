@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,8 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unsloth_course import profile
-from unsloth_course.commands.finetune import preflight
+from unsloth_course.commands.finetune import Options, preflight
 from unsloth_course.commands.finetune.preflight import needs, sources
+from unsloth_course.commands.finetune.recipes import Recipe
 from unsloth_course.core import hub
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.places import BUNDLED_MODEL
@@ -66,8 +68,11 @@ def server(hub_here: HubServer, tmp_path: Path, repository: Path, packed: Path, 
 
 
 def look(tmp_path: Path, model: str = MODEL, data: str = DATASET, method: str = "lora", **more) -> preflight.Preflight:
-    more = {"machine": cpu(), "out": tmp_path / "out"} | more
-    return preflight.look(model, data, method, **more)
+    machine = replace(more.pop("machine", cpu()), model=model, data=data)
+    machine = replace(machine, max_length=more.pop("length", machine.max_length))
+    processes = more.pop("processes", 1)
+    options = Options(method, data, model, out=tmp_path / "out", **more)
+    return preflight.look(options, machine, Recipe(options, machine), processes)
 
 
 def size(folder: Path) -> int:
@@ -210,7 +215,7 @@ def test_data_of_this_machine_is_measured(server, tmp_path):
 
 
 def test_the_bundled_model_asks_nobody(server, tmp_path):
-    found = look(tmp_path, "pocket", "pocket", machine=cpu(model="pocket"), length=128, checkpoints=3)
+    found = look(tmp_path, "pocket", "pocket", machine=cpu(model="pocket"), length=128)
     assert server.requests == [] and found.problems == [] and found.siblings == {}
     (disk,) = found.disks
     adapter = 311_296 * 4
@@ -235,7 +240,7 @@ def test_two_disks_are_told_apart(server, tmp_path, monkeypatch):
     out = tmp_path / "out"
     out.mkdir()
     monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(10**9, 0, 10 if Path(place) == out else 10**9))
-    (problem,) = look(tmp_path, checkpoints=3, merge=True, gguf=("q4_k_m",)).problems
+    (problem,) = look(tmp_path, merge=True, gguf=("q4_k_m",)).problems
     assert f"The disk of {out}" in problem and "--out" in problem and "HF_HOME" not in problem
     for part in ("adapter", "checkpoints", "merged", "gguf"):
         assert part in problem
@@ -264,7 +269,7 @@ def test_the_most_important_problem_comes_first(server, tmp_path, monkeypatch):
 
 
 def test_rows_that_processes_cannot_share_are_a_sentence(server, tmp_path):
-    assert "shared evenly" in look(tmp_path, rows=7, processes=2).problems[0]
+    assert "shared evenly" in look(tmp_path, batch=7, processes=2).problems[0]
 
 
 # --- what is not done

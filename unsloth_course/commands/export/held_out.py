@@ -15,7 +15,8 @@ import msgspec
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import results
-from unsloth_course.lesson.data.chat import ROLES, turn
+from unsloth_course.lesson.data import instruction
+from unsloth_course.lesson.data.turns import ROLES, turn
 from unsloth_course.lesson.data.rows import is_unicode
 
 FILE = "held-out.jsonl"
@@ -46,14 +47,17 @@ def read(source: Path, data: str | None = None) -> list[Row]:
             f"There is no {FILE} beside {source}, and no results file that says on what it was trained, so there are "
             "no held-out questions for the round trip. Name its data with --data: pocket, a file or a name on the Hub."
         )
-    from unsloth_course.lesson.data import instruction, sources
+    from unsloth_course.lesson.data import sources
 
     with contextlib.redirect_stdout(None):
         _, rows, _ = sources.instructions(name, MOST, MOST, noted.get("seed", 3407))
-    return [
-        {"messages": [turn("user", instruction.question(row["instruction"], row["input"]))], "answer": row["output"]}
-        for row in rows
-    ]
+    return [*map(of_instruction, rows)]
+
+
+def of_instruction(row: Mapping[str, Any]) -> Row:
+    """An instruction row (`lesson.data.instruction`) as a round trip asks it."""
+    question = instruction.question(row["instruction"], row["input"])
+    return {"messages": [turn("user", question)], "answer": row["output"]}
 
 
 class Noted(msgspec.Struct):

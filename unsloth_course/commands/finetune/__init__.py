@@ -168,15 +168,7 @@ def train(prepared: Prepared, callbacks: Sequence[Any] = (), test: bool = True, 
         from transformers import EarlyStoppingCallback
 
         callbacks.append(EarlyStoppingCallback(options.early_stopping))
-    trainer = recipe.trainer(
-        prepared.model,
-        prepared.tokenizer,
-        prepared.train,
-        prepared.test if test else None,
-        prepared.steps,
-        settings,
-        callbacks,
-    )
+    trainer = recipe.trainer(prepared, prepared.test if test else None, callbacks=callbacks, **settings)
     trainer.watching, trainer.began = diagnosis.watch(trainer), 0
     if process.several:
         # Only one process would run out of memory and start over, and the others would go on without it.

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -181,20 +181,15 @@ def read(path: Path, out: Path | None = None) -> tuple[list[Stage], Path]:
     out = out or noted
     made: list[Stage] = []
     for number, stage in enumerate(stages, 1):
-        made.append(_stage(stage, shared, f"{path}, stage {number}", number, out, model, made))
+        before = str(made[-1].made) if made else model
+        made.append(_stage(stage, shared, f"{path}, stage {number}", out, before, made))
     return made, out
 
 
 def _stage(
-    found: Mapping[str, Any],
-    shared: Mapping[str, Any],
-    where: str,
-    number: int,
-    out: Path,
-    model: str | None,
-    made: list[Stage],
+    found: dict[str, Any], shared: dict[str, Any], where: str, out: Path, model: str | None, made: list[Stage]
 ) -> Stage:
-    target, name = found.get("target"), found.get("name", "")
+    target = found.get("target")
     if target is not None and type(target) not in (int, float):
         raise CourseError(f"{where}: target is {target!r}; give a number, such as 0.9.")
     values = {**shared, **run_options.checked({k: v for k, v in found.items() if k not in _OWN}, where)}
@@ -203,11 +198,9 @@ def _stage(
             raise CourseError(f'{where} has no {key}. Write one, such as {key} = "{example}".')
     if taken := [key for key in _OF_THE_CHAIN if key in values]:
         raise CourseError(f"{where}: {taken[0]!r} is decided by the chain; take it out of the stage.")
-    name = name or f"{number}-{values['method']}"
+    name = found.get("name") or f"{len(made) + 1}-{values['method']}"
     if not isinstance(name, str) or Path(name).name != name or name in [stage.name for stage in made]:
         raise CourseError(f"{where}: {name!r} is no name for a folder of its own.")
-    if made:
-        model = str(made[-1].made)
     earlier = tuple(f"{stage.options.method} {stage.options.data}" for stage in made)
     options = Options(**values, model=model, out=out / name, earlier=earlier)
     try:

@@ -6,7 +6,6 @@ from typing import Any
 from unsloth_course.commands import options as run_options
 from unsloth_course.commands.finetune import preflight, processes, recipes, tasks
 from unsloth_course.commands.options import Options, check
-from unsloth_course.core import whole
 from unsloth_course.lesson import data, memory, models, profile
 from unsloth_course.lesson.profile import POCKET, SMOLLM2
 
@@ -122,22 +121,7 @@ def _look_first(options: Options, machine: Any, recipe: recipes.Recipe, count: i
         from unsloth_course.commands import export
 
         export.require_tools("gguf")
-    found = preflight.look(
-        machine.model,
-        machine.data,
-        options.method,
-        length=machine.max_length,
-        rows=recipe.batch,
-        rank=recipe.rank,
-        out=options.out,
-        machine=machine,
-        completion=recipe.completion if options.method == "grpo" else None,
-        processes=count,
-        checkpoints=whole.KEPT + 1,  # the newest is written before the oldest goes
-        merge=options.merge,
-        gguf=options.gguf,
-        hand_on=options.hand_on,
-    )
+    found = preflight.look(options, machine, recipe, count)
     print(found)
     found.require()
 

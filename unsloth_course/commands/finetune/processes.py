@@ -55,24 +55,17 @@ class Process:
 
 
 def current() -> Process:
-    """This process as torchrun numbered it; without torchrun the only one.
-
-    Raises CourseError when the environment holds numbers that cannot be.
-    """
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    """This process as torchrun numbered it; without torchrun the only one. Raises CourseError when a number lacks."""
     if "WORLD_SIZE" not in os.environ:
         return Process()
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     try:
-        found = Process(*(int(os.environ[name]) for name in names))
+        return Process(*(int(os.environ[name]) for name in names))
     except (KeyError, ValueError):
-        found = None
-    if found is None or not (0 <= found.number < found.count and 0 <= found.here < found.count_here <= found.count):
-        shown = ", ".join(f"{name}={os.environ.get(name, 'not set')}" for name in names)
         raise CourseError(
-            f"The environment numbers this process in a way that cannot be: {shown}. Start the command with torchrun, "
-            "which sets all four, or unset WORLD_SIZE to train in one process."
-        )
-    return found
+            f"WORLD_SIZE is set, and {', '.join(names)} are not all numbers. Start the command with torchrun, which "
+            "sets all four, or unset WORLD_SIZE to train in one process."
+        ) from None
 
 
 def share(rows: int, process: Process) -> int:

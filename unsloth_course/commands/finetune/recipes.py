@@ -292,35 +292,22 @@ class Recipe:
                 found |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "save_steps": every}
         return found
 
-    def trainer(
-        self,
-        model: Any,
-        tokenizer: Any,
-        rows: Any,
-        held_out: Any,
-        steps: int,
-        settings: dict[str, Any],
-        callbacks: list[Any],
-    ) -> Any:
-        """TRL's trainer for the method. rows, held_out: as `task.rows` gives them."""
-        common = {
-            "steps": steps,
-            "seed": self.options.seed,
-            "out": self.options.out / "checkpoints",
-            "held_out": held_out,
-            "callbacks": callbacks,
-        }
-        lesson = (model, tokenizer, rows, self.machine)
-        if self.lesson == "dpo":
-            return training.preference_trainer(*lesson, beta=self.beta, **common, **settings)
+    def trainer(self, prepared: Any, held_out: Any, **how: Any) -> Any:
+        """TRL's trainer for the method. prepared: a `Prepared`, of this recipe. held_out: rows to test on, or None.
+
+        how: callbacks and training arguments.
+        """
+        lesson = (prepared.model, prepared.tokenizer, prepared.train, self.machine)
+        how |= {"steps": prepared.steps, "seed": self.options.seed, "out": self.options.out / "checkpoints"}
         if self.lesson == "grpo":
-            common.pop("held_out")
-            more = {"generations": self.generations, "completion": self.completion}
-            return training.reward_trainer(*lesson, **more, **common, **settings)
+            return training.reward_trainer(*lesson, generations=self.generations, completion=self.completion, **how)
+        how["held_out"] = held_out
+        if self.lesson == "dpo":
+            return training.preference_trainer(*lesson, beta=self.beta, **how)
         if self.lesson == "cpt":
             rate = self.options.embedding_learning_rate or self.learning_rate / self.for_this_model((2, 5))
-            return training.continued_trainer(*lesson, embedding_learning_rate=rate, **common, **settings)
-        return training.supervised_trainer(*lesson, **common, **settings)
+            return training.continued_trainer(*lesson, embedding_learning_rate=rate, **how)
+        return training.supervised_trainer(*lesson, **how)
 
     def blocks(self, task: tasks.Task, tokenizer: Any) -> tuple[Any, Any]:
         """Blocks of text to learn from, with replay mixed in, and blocks of the held-out text."""

@@ -31,7 +31,10 @@ ALL = 10**9  # rows: as many as there are
 class Task:
     """The rows of a run, those to learn from and those to test on, in the columns of their shape.
 
-    `checked` is the report of what was set aside.
+    `checked` is the report of what was set aside. Beside what stands here each class has `measure` (what the model does
+    on the held-out rows), `score` (of two such: the held-out Score; the trained model is there for what is measured of
+    it alone), `asked_later` (rows as `export` asks them: turns up to the answer and the answer, or raw text), and
+    `sizes`: what memory depends on in the rows to learn from, for `memory.plan`.
     """
 
     machine: "Profile"
@@ -39,15 +42,9 @@ class Task:
     held_out: "Dataset"
     checked: Any
 
-    def measure(self, model: Any, tokenizer: Any) -> Any:
-        """What the model does on the held-out rows."""
-        raise NotImplementedError
-
-    def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
-        """The held-out score before and after; the trained model is there for what is measured of it alone."""
-        raise NotImplementedError
-
     FOLLOWED = "share"
+    SHAPED: Any = None
+    """What puts a batch of rows into the columns that TRL takes; None where they are in them."""
 
     def followed(self, found: Any) -> float:
         """What a chain follows over its stages, under the name `FOLLOWED`: as a rule the score itself."""
@@ -67,13 +64,12 @@ class Task:
         To be called before all that measures; on rows that were fitted it changes and says nothing.
         """
 
-    def _leave_out_long_prompts(self, tokenizer: Any, shaped: Any = None) -> None:
+    def _leave_out_long_prompts(self, tokenizer: Any) -> None:
         """Leaves out the rows whose prompt fills the length: nothing of their answer would be read. Says how many."""
         length = self.machine.max_length
-        for side, what in (("train", "to learn from"), ("held_out", "to test on")):
-            rows = getattr(self, side)
-            asked = rows.map(shaped, batched=True, remove_columns=rows.column_names) if shaped else rows
-            kept = []
+        sides = zip(("train", "held_out"), ("to learn from", "to test on"), self.rows(), strict=True)
+        for side, what, asked in sides:
+            rows, kept = getattr(self, side), []
             for number, row in enumerate(asked):
                 shown = {"tools": row.get("tools"), "add_generation_prompt": True}
                 if len(models.chat_ids(tokenizer, row["prompt"], **shown)) < length:
@@ -87,15 +83,10 @@ class Task:
 
     def rows(self) -> tuple["Dataset", "Dataset"]:
         """The rows to learn from, and those to test on, in the columns that TRL takes."""
-        raise NotImplementedError
-
-    def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
-        """Some held-out rows as `export` asks them: turns up to the answer and the answer, or raw text."""
-        raise NotImplementedError
-
-    def sizes(self, tokenizer: Any) -> dict[str, Any]:
-        """What memory depends on in the rows to learn from: `longest`, `completion` and `together` of `memory.plan`."""
-        raise NotImplementedError
+        both, shaped = (self.train, self.held_out), type(self).SHAPED
+        if shaped is None:
+            return both
+        return tuple(rows.map(shaped, batched=True, remove_columns=rows.column_names) for rows in both)
 
     def kept(self, model: Any, tokenizer: Any) -> Any:
         """What the model still knows of what is not trained."""
@@ -129,16 +120,15 @@ class Instructions(Task):
     def FOLLOWED(self) -> str:
         return "right answers" if evaluation.enough_short(self.held_out["output"]) else "perplexity"
 
+    SHAPED = instruction.to_prompt_completion
+
     def fit(self, tokenizer: Any, tools_in_system: bool = False) -> None:
-        self._leave_out_long_prompts(tokenizer, instruction.to_prompt_completion)
+        self._leave_out_long_prompts(tokenizer)
 
     def followed(self, found: Any) -> float:
         if not found.right:
             return found.likelihood.perplexity
-        right = [
-            evaluation.is_correct(given, wanted)
-            for given, wanted in zip(found.given, found.asked.expected, strict=True)
-        ]
+        right = [*map(evaluation.is_correct, found.given, found.asked.expected)]
         return sum(right) / len(right)
 
     def measure(self, model: Any, tokenizer: Any) -> Any:
@@ -150,23 +140,13 @@ class Instructions(Task):
     def answers(self, found: Any) -> "Answers":
         return found.asked
 
-    def rows(self) -> tuple["Dataset", "Dataset"]:
-        return tuple(
-            rows.map(instruction.to_prompt_completion, batched=True, remove_columns=rows.column_names)
-            for rows in (self.train, self.held_out)
-        )
-
     def sizes(self, tokenizer: Any) -> dict[str, Any]:
         lengths = instruction.lengths(self.train, tokenizer, self.machine.max_length)
         print(lengths)
         return lengths.sizes
 
     def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
-        questions = [instruction.question(row["instruction"], row["input"]) for row in rows]
-        return [
-            {"messages": [chat.turn("user", text)], "answer": row["output"]}
-            for text, row in zip(questions, rows, strict=True)
-        ]
+        return [asked_later.of_instruction(row) for row in rows]
 
 
 class Conversations(Surprise):
@@ -183,9 +163,6 @@ class Conversations(Surprise):
         self.held_out, _ = reading.fitted(self.held_out, tokenizer, tools_in_system)
         print("\n".join(told), end="\n" * bool(told))
         self._leave_out_long_prompts(tokenizer)
-
-    def rows(self) -> tuple["Dataset", "Dataset"]:
-        return self.train, self.held_out
 
     def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
         found = []
@@ -217,6 +194,7 @@ class Pairs(Task):
     """
 
     FOLLOWED = "preference_rate"
+    SHAPED = preference.to_chat
 
     beta: float = 0.1
 
@@ -237,8 +215,7 @@ class Pairs(Task):
         return evaluation.prefer(model, tokenizer, self.held_out), likelihood
 
     def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
-        both = before[1], after[1]
-        return evaluation.preference_score(before[0], after[0], likelihood=both, beta=self.beta)
+        return evaluation.preference_score(before[0], after[0], likelihood=(before[1], after[1]), beta=self.beta)
 
     def answers(self, found: Any) -> "Answers":
         return found[0].as_answers()
@@ -246,15 +223,8 @@ class Pairs(Task):
     def shown(self, found: Any) -> str:
         return str(found[0])
 
-    def rows(self) -> tuple["Dataset", "Dataset"]:
-        return tuple(
-            rows.map(preference.to_chat, batched=True, remove_columns=rows.column_names)
-            for rows in (self.train, self.held_out)
-        )
-
     def sizes(self, tokenizer: Any) -> dict[str, Any]:
-        longest, completion = preference.longest(self.train, tokenizer)
-        return {"longest": longest, "completion": completion}
+        return dict(zip(("longest", "completion"), preference.longest(self.train, tokenizer), strict=True))
 
     def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
         return [{"messages": row["prompt"], "answer": row["chosen"]} for row in rows]
@@ -268,6 +238,7 @@ class Problems(Task):
     """
 
     FOLLOWED = "accuracy"
+    SHAPED = problems.to_grpo
 
     TRIED = 40  # problems, each several times
 
@@ -289,9 +260,6 @@ class Problems(Task):
 
     def shown(self, found: Any) -> str:
         return "\n".join(map(str, (*found, evaluation.gate(found[1]))))
-
-    def rows(self) -> tuple["Dataset", "Dataset"]:
-        return tuple(rows.map(problems.to_grpo, batched=True) for rows in (self.train, self.held_out))
 
     def sizes(self, tokenizer: Any) -> dict[str, Any]:
         longest = problems.longest_prompt(self.train, tokenizer) + self.completion
@@ -325,8 +293,7 @@ class Text(Surprise):
     def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
         mixed = evaluation.shuffled(self.held_out["text"])
         chance = evaluation.perplexity(model, tokenizer, mixed, self.READ)
-        facts = before[1], after[1]
-        return evaluation.perplexity_score(before[0], after[0], chance=chance, facts=facts)
+        return evaluation.perplexity_score(before[0], after[0], chance=chance, facts=(before[1], after[1]))
 
     def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
         return [{"text": text} for text in rows["text"]]

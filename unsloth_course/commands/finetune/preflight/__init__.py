@@ -7,16 +7,14 @@ memory. `look` asks, `Preflight.require` refuses. docs/before-you-download.md ex
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unsloth_course.commands.finetune.preflight import needs, sentences, sources
 from unsloth_course.commands.finetune.preflight.needs import Disk
 from unsloth_course.commands.finetune.preflight.sources import Source
+from unsloth_course.commands.options import Options
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson import profile
 from unsloth_course.lesson.profile import Choice, Profile, lined_up
 
 if TYPE_CHECKING:
@@ -54,48 +52,27 @@ class Preflight:
         return "\n".join([*said, lined_up(self.rows), *(f"note: {note}" for note in self.notes)])
 
 
-def look(
-    model: str,
-    data: str,
-    method: str,
-    length: int = 512,
-    rows: int | None = None,
-    rank: int = 16,
-    out: Path = Path("results/finetune"),
-    *,
-    machine: Profile | None = None,
-    completion: int | None = None,
-    processes: int = 1,
-    checkpoints: int = 0,
-    merge: bool = False,
-    gguf: Sequence[str] = (),
-    hand_on: bool = False,
-) -> Preflight:
+def look(options: Options, machine: Profile, recipe: Any, processes: int = 1) -> Preflight:
     """Asks for every size that a run depends on. Of the model only config.json is fetched, of the data nothing.
 
-    model, data: "pocket", "smollm2", "english", a folder or file, or a Hub name. length: tokens of the longest row.
-    rows: of one update. machine: the profile; without it the one for this machine. completion, processes: as for
-    `memory.plan`. checkpoints: the most that lie in `out` at a time. merge, gguf: what is to be exported. hand_on:
-    whether the model is merged as it was trained, for a next stage.
-
-    Nothing is raised: what is wrong is in `problems`. Follows the documentation of `huggingface_hub.HfApi.model_info`;
-    taught by docs/before-you-download.md.
+    machine: the profile, with model, data and length. recipe: the `Recipe`, for the rows of an update and the rank.
+    processes: how many share the rows. Nothing is raised: what is wrong is in `problems`. Follows the documentation of
+    `huggingface_hub.HfApi.model_info`; taught by docs/before-you-download.md.
     """
-    if machine is None:
-        lesson = "lora" if method == "qlora" else method
-        machine = profile.decide(profile.facts(), model=model, data=data, lesson=lesson)
-    base, siblings = sources.model_of(model)
-    rows_of = sources.data_of(data, method)
-    config, unread = ({}, "") if base.problem else sources.config_of(model)
-    quantised = sources.quantised(model, config)
-    plan, unplanned = needs.plan_of(config, machine, method, length, rows, rank, completion, processes)
-    written = needs.written(config, plan, method, checkpoints, merge or hand_on, gguf)
-    disks = needs.disks_of(base, rows_of, out, written)
+    method, merge = options.method, options.merge or options.hand_on
+    base, siblings = sources.model_of(machine.model)
+    rows_of = sources.data_of(machine.data, method)
+    config, unread = ({}, "") if base.problem else sources.config_of(machine.model)
+    quantised = sources.quantised(machine.model, config)
+    sizes = {"rows": recipe.batch, "rank": recipe.rank, "processes": processes}
+    sizes["completion"] = recipe.completion if method == "grpo" else None
+    plan, unplanned = needs.plan_of(config, machine, method, sizes)
+    disks = needs.disks_of(base, rows_of, options.out, needs.written(config, plan, method, merge, options.gguf))
     loading = needs.loading_of(base, plan, machine) if method == "qlora" and not quantised else 0
     found = Preflight(method, base, quantised, siblings, rows_of, disks, plan, loading)
     problems = [text for text in (base.problem, rows_of.problem, unread) if text]
-    problems += sentences.lacking(found, machine, length)
-    problems += sentences.not_done(found, machine, merge or bool(gguf), hand_on)
+    problems += sentences.lacking(found, machine)
+    problems += sentences.not_done(found, machine, options.merge or bool(options.gguf), options.hand_on)
     problems += [unplanned] if unplanned else []
-    notes, rows = sentences.notes(found, machine), sentences.table(found, machine, length)
+    notes, rows = sentences.notes(found, machine), sentences.table(found, machine)
     return replace(found, problems=problems, notes=[*notes], rows=(*rows,))

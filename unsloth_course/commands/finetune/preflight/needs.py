@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.hub import file_size
 from unsloth_course.core.places import existing
+from unsloth_course.core.whole import KEPT
 from unsloth_course.lesson import memory, models
 from unsloth_course.lesson.profile import POCKET, SMOLLM2, Profile
 
@@ -46,32 +47,18 @@ class Disk:
         return ", ".join(f"{file_size(part)} {name}" for name, part in self.parts.items() if part) or "nothing to write"
 
 
-def plan_of(
-    config: dict[str, Any],
-    machine: Profile,
-    method: str,
-    length: int,
-    rows: int | None,
-    rank: int,
-    completion: int | None,
-    processes: int,
-) -> tuple[Plan | None, str]:
-    """The memory plan, or None and why there is none."""
+def plan_of(config: dict[str, Any], machine: Profile, method: str, sizes: dict[str, Any]) -> tuple[Plan | None, str]:
+    """The memory plan, or None and why there is none. sizes: further arguments of `memory.plan`."""
     if not config:
         return None, ""
-    room = replace(machine, max_length=max(length, machine.max_length))
     kind = "qlora" if method == "lora" and "quantization_config" in config else method
     try:
-        shape = memory.Shape.checked(config)
-        options = {"rows": rows, "rank": rank, "completion": completion, "processes": processes}
-        return memory.plan(shape, room, kind, longest=length, **options), ""
+        return memory.plan(memory.Shape.checked(config), machine, kind, longest=machine.max_length, **sizes), ""
     except CourseError as error:
         return None, str(error)
 
 
-def written(
-    config: dict[str, Any], plan: Plan | None, method: str, checkpoints: int, merge: bool, gguf: Sequence[str]
-) -> dict[str, int]:
+def written(config: dict[str, Any], plan: Plan | None, method: str, merge: bool, gguf: Sequence[str]) -> dict[str, int]:
     """Bytes that the run writes into --out, by what they are for; nothing where the model's shape is not known."""
     if plan is None:
         return {}
@@ -80,7 +67,7 @@ def written(
     full = memory.parameters(memory.Shape.checked(config))
     found = {
         "model" if method == "full" else "adapter": trained,
-        "checkpoints": checkpoints * (trained + parts["optimizer"]),
+        "checkpoints": (KEPT + 1) * (trained + parts["optimizer"]),  # the newest is written before the oldest goes
     }
     if merge:
         found["merged"] = 2 * full

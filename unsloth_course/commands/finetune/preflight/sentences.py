@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from unsloth_course.commands.finetune.preflight import Preflight
 
 
-def lacking(found: Preflight, machine: Profile, length: int) -> Iterator[str]:
+def lacking(found: Preflight, machine: Profile) -> Iterator[str]:
     """Sentences on disks and memory that are too small."""
     for disk in (disk for disk in found.disks if disk.needed > disk.free):
         needed = {name for name, size in disk.parts.items() if size}
@@ -28,10 +28,11 @@ def lacking(found: Preflight, machine: Profile, length: int) -> Iterator[str]:
         )
     if found.plan and not found.plan.fits:
         total, room = memory.size(found.plan.prediction.total), memory.size(machine.memory_bytes)
+        tokens = f"{found.plan.micro_batch} x {machine.max_length} tokens"
         smaller = " take --method qlora," if found.method == "lora" and not found.quantised else ""
         yield (
-            f"{found.method} of {found.model.name} needs {total} with {found.plan.micro_batch} x {length} tokens at a "
-            f"time, and {machine.device} has {room}, of which 90 % may be used. Shorten the rows (--max-length),"
+            f"{found.method} of {found.model.name} needs {total} with {tokens} at a time, and"
+            f" {machine.device} has {room}, of which 90 % may be used. Shorten the rows (--max-length),"
             f"{smaller} or choose a smaller model; `python -m unsloth_course memory` names GPUs that are large enough."
         )
 
@@ -85,7 +86,7 @@ def notes(found: Preflight, machine: Profile) -> Iterator[str]:
         yield f"Of {room} of memory only {memory.size(free)} is free now: close other programs."
 
 
-def table(found: Preflight, machine: Profile, length: int) -> Iterator[Choice]:
+def table(found: Preflight, machine: Profile) -> Iterator[Choice]:
     """The table: what, how much, and what follows."""
     model, data = found.model, found.data
     form = "in 4 bits or otherwise packed" if found.quantised else "full weights"
@@ -107,7 +108,7 @@ def table(found: Preflight, machine: Profile, length: int) -> Iterator[Choice]:
     if found.plan:
         needed, room = memory.size(found.plan.prediction.total), memory.size(machine.memory_bytes)
         plan = found.plan
-        way = f"{plan.micro_batch} rows of up to {length} tokens at a time"
+        way = f"{plan.micro_batch} rows of up to {machine.max_length} tokens at a time"
         way += ", with checkpointing" if plan.checkpointing else ""
         yield Choice("memory", f"{needed} of {room}", f"{way}: {'it fits' if plan.fits else 'it does not fit'}")
     else:
