@@ -14,12 +14,13 @@ from safetensors.torch import save_file
 from unsloth_course import plots, recordings
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.history import smoothed
+from unsloth_course.core.lessons import LESSONS
 from unsloth_course.core.places import REPOSITORY
 from unsloth_course.lesson.fingerprint import fingerprint
 from unsloth_course.lesson.recordings import Recording, Run
+from unsloth_course.lesson.recordings.recorded import FLOOR
 
 ATTACK = "<script>alert('x')</script>"
-LESSONS = recordings.LESSONS
 HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
@@ -51,6 +52,11 @@ def compared(recording, run, key=None):
     return recordings.compare(recording, log(run["curves"][key], key, run["steps"]))
 
 
+def inside(sentence):
+    """What a comparison says of the run: True, False, or None where nothing was compared."""
+    return True if "went as they did" in sentence else False if "went another way" in sentence else None
+
+
 # Real runs
 
 
@@ -60,23 +66,21 @@ def test_each_of_three_real_runs_lies_inside_the_band_of_the_two_others(lesson):
     for left_out in runs:
         others = recording_of(lesson, [run for run in runs if run is not left_out])
         found = compared(others, left_out)
-        assert found.inside is True and found.share >= recordings.ENOUGH, found
-        assert "this run went as they did" in str(found)
+        assert inside(found), found
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_real_runs_with_seeds_that_are_not_in_the_band_lie_inside(lesson):
     """Seed 4 of the DPO lesson decided how low a band may be; the others were run when the rule stood."""
     more = [run for (factor, seed), run in real(lesson).items() if factor == 1 and seed not in (3407, 1, 2)]
-    assert more and all(compared(recording_of(lesson, right(lesson)), run).inside is True for run in more)
+    assert more and all(inside(compared(recording_of(lesson, right(lesson)), run)) for run in more)
 
 
 @pytest.mark.parametrize("factor", [0.0, 10.0])
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_a_real_run_without_learning_or_with_ten_times_the_rate_lies_outside(lesson, factor):
     found = compared(recording_of(lesson, right(lesson)), real(lesson)[factor, 3407])
-    assert found.inside is False, found
-    assert "should: this run went another way, first at step" in str(found)
+    assert "should: this run went another way, first at step" in found
 
 
 # LoRA and full fine-tuning learn the same rows in as many steps, and their curves cannot be told apart by three seeds:
@@ -89,12 +93,11 @@ def test_the_curve_of_another_lesson_is_not_compared_and_as_long_it_would_lie_ou
     recording, run = recording_of(lesson, right(lesson)), right(other)[0]
     key = "reward" if other == "grpo" else "loss"
     found = compared(recording, run, key)
-    assert found.inside is None
-    assert "they are not compared" in str(found) or f"has logged no {recording.curve}" in str(found)
+    assert "they are not compared" in found or f"has logged no {recording.curve}" in found
     values, band = [value for _, value in run["curves"][key]], recording.band()
     places = [round(n * (len(values) - 1) / (len(band.steps) - 1)) for n in range(len(band.steps))]
     stretched = [(step, values[place]) for step, place in zip(band.steps, places, strict=True)]
-    assert recordings.compare(recording, log(stretched, recording.curve, recording.steps)).inside is False
+    assert inside(recordings.compare(recording, log(stretched, recording.curve, recording.steps))) is False
 
 
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
@@ -112,9 +115,10 @@ def test_the_shipped_recording_holds_what_it_promises(lesson, profile):
     for left_out in recording.runs:
         others = tuple(run for run in recording.runs if run is not left_out)
         rest = Recording(**(vars(recording) | {"runs": others}))
-        assert recordings.compare(rest, log(left_out.curves[rest.curve], rest.curve, rest.steps)).inside is True
-    flat = [(step, recording.band().middle[0]) for step in recording.band().steps]
-    assert recordings.compare(recording, log(flat, recording.curve, recording.steps)).inside is False
+        assert inside(recordings.compare(rest, log(left_out.curves[rest.curve], rest.curve, rest.steps)))
+    band = recording.band()
+    flat = [(step, (band.low[0] + band.high[0]) / 2) for step in band.steps]
+    assert inside(recordings.compare(recording, log(flat, recording.curve, recording.steps))) is False
     assert recordings.show(lesson, profile).picture().caption
 
 
@@ -131,24 +135,21 @@ def curve(recording):
 
 
 def test_the_sentence_counts_the_points_and_names_the_device(lora):
-    found = recordings.compare(lora, log(curve(lora), "loss", 200))
     sentence = "40 of 40 points of the smoothed loss lie inside the band of three recorded runs on 2 CPU cores"
-    assert str(found) == repr(found) == f"{sentence}: this run went as they did."
-    assert found.share == 1.0
+    assert recordings.compare(lora, log(curve(lora), "loss", 200)) == f"{sentence}: this run went as they did."
 
 
 @pytest.mark.parametrize("steps", [60, 199, 400])
 def test_a_run_with_other_steps_is_not_compared_and_says_why(lora, steps):
     short = [(step, value) for step, value in curve(lora) if step <= steps]
     found = recordings.compare(lora, log(short, "loss", steps))
-    assert found.inside is None and found.share is None
-    assert f"This run has {steps} steps and the recorded ones have 200" in str(found)
+    assert f"This run has {steps} steps and the recorded ones have 200" in found and inside(found) is None
 
 
 def test_a_run_that_was_logged_otherwise_or_not_at_all_is_not_compared(lora):
     every_tenth = log(curve(lora)[1::2], "loss", 200)
-    assert "logging_steps decides that" in str(recordings.compare(lora, every_tenth))
-    assert "has logged no loss" in str(recordings.compare(lora, []))
+    assert "logging_steps decides that" in recordings.compare(lora, every_tenth)
+    assert "has logged no loss" in recordings.compare(lora, [])
     with pytest.raises(CourseError, match="log_history"):
         recordings.compare(lora, None)
 
@@ -162,9 +163,7 @@ def with_rates(history, rate):
 def test_a_run_with_another_learning_rate_is_not_compared_and_says_why(rate, written):
     """With twice the rate a run that learned well left the band, and was told that it went another way."""
     recording = recording_of("full", right("full"), learning_rate=1e-4)
-    found = recordings.compare(recording, with_rates(log(curve(recording), "loss", 200), rate))
-    assert found.inside is None and found.share is None
-    assert str(found) == (
+    assert recordings.compare(recording, with_rates(log(curve(recording), "loss", 200), rate)) == (
         f"This run's learning rate went up to {written} and that of the recorded ones to 0.0001: they are not compared."
     )
 
@@ -177,14 +176,15 @@ def test_the_same_rate_is_compared_and_an_unknown_one_too():
         (known, history),
         (recording_of("full", right("full")), with_rates(history, 2e-4)),
     ):
-        assert recordings.compare(recording, found).share == 1.0
+        assert "40 of 40 points" in recordings.compare(recording, found)
 
 
 def test_points_that_are_no_number_lie_outside(lora):
     broken = [(step, math.nan if step > 100 else value) for step, value in curve(lora)]
     found = recordings.compare(lora, log(broken, "loss", 200))
-    assert found.inside is False and found.share == 0.5 and "first at step 105" in str(found)
-    assert recordings.compare(lora, log([(s, math.inf) for s, _ in broken], "loss", 200)).share == 0.0
+    assert found.startswith("20 of 40 points") and "went another way, first at step 105" in found
+    infinite = [(s, math.inf) for s, _ in broken]
+    assert recordings.compare(lora, log(infinite, "loss", 200)).startswith("0 of 40 points")
 
 
 def test_the_band_is_the_mean_and_four_spreads_of_a_new_run_pooled_over_neighbours():
@@ -192,7 +192,7 @@ def test_the_band_is_the_mean_and_four_spreads_of_a_new_run_pooled_over_neighbou
         {"seed": n, "steps": 9, "curves": {"loss": [[s, v] for s in range(1, 10)]}} for n, v in enumerate((1, 2, 3))
     ]
     band = recording_of("lora", flat).band()
-    assert band.steps == list(range(1, 10)) and band.middle == pytest.approx([2.0] * 9)
+    assert band.steps == list(range(1, 10))
     half = 4 * math.sqrt(1 + 1 / 3)  # the standard deviation of 1, 2, 3 is 1
     assert band.high == pytest.approx([2 + half] * 9) and band.low == pytest.approx([2 - half] * 9)
 
@@ -201,8 +201,8 @@ def test_runs_that_agree_still_have_a_band_of_some_height():
     same = [{"seed": n, "steps": 9, "curves": {"loss": [[s, 10.0 - s] for s in range(1, 10)]}} for n in range(3)]
     recording = recording_of("lora", same)
     band = recording.band()
-    tall = band.middle[0] - band.middle[-1]
-    assert band.high[4] - band.middle[4] == pytest.approx(recordings.FLOOR * tall)
+    tall = band.low[0] - band.low[-1]
+    assert band.high[4] - band.low[4] == pytest.approx(2 * FLOOR * tall)
 
 
 def machine(**changes):
@@ -216,8 +216,7 @@ def test_only_a_run_of_the_same_model_and_data_finds_the_recording(lora, tmp_pat
     for changes, words in (({"model": HUB}, "with SmolLM2 on a CPU"), ({"data": "mine.json"}, "mine.json, pocket")):
         other = recordings.find(machine(**changes), "lora", tmp_path)
         assert not other and all(word in other.why for word in words.split(", "))
-        compared = recordings.compare(other, log(curve(lora), "loss", 200))
-        assert (compared.sentence, compared.inside) == (other.why, None)
+        assert recordings.compare(other, log(curve(lora), "loss", 200)) == other.why
     missing = recordings.find(machine(name="gpu"), "lora", tmp_path)
     assert not missing and "No run of the lora lesson on a GPU is recorded yet" in missing.why
     with pytest.raises(CourseError, match="the lessons are lora"):
@@ -415,7 +414,7 @@ def test_three_results_files_make_a_recording(record, lesson, tmp_path, capsys, 
     assert [run.seed for run in found.runs] == [3407, 1, 2] and found.date == "2026-11-21"
     assert found.samples[0]["before"] == "seed 3407" and found.runs[0].scores and found.learning_rate == 1e-3
     for run in right(lesson):
-        assert compared(found, run).inside is True
+        assert inside(compared(found, run))
 
 
 @pytest.mark.parametrize(

@@ -44,29 +44,22 @@ Number = Annotated[float, Meta(ge=0, lt=1e305)]  # JSON may hold integers that n
 End = Annotated[float, Meta(gt=-1e305, lt=1e305)]
 
 
-class Interval(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
-    """Two numbers in order."""
-
-    low: End
-    high: End
-
-    def __post_init__(self) -> None:
-        if self.low > self.high:
-            raise ValueError("the interval begins after its end")
-
-
-class Answered(msgspec.Struct, omit_defaults=True):
+class Answered(msgspec.Struct):
     """A score of the battery: a value, its interval and its n, or the reason why it was not measured."""
 
     value: Number | None = None
-    interval: Interval | None = None
+    interval: tuple[End, End] | None = None
     n: Whole = 0
     questions: Text | None = None
     reason: Text | None = None
 
     def __post_init__(self) -> None:
-        if self.value is not None and self.interval is None:
+        if self.value is None:
+            self.interval, self.n, self.reason = None, 0, self.reason or "not measured"
+        elif self.interval is None:
             raise ValueError("the value has no interval")
+        elif self.interval[0] > self.interval[1]:
+            raise ValueError("the interval begins after its end")
 
 
 class Parameters(msgspec.Struct):
@@ -76,7 +69,7 @@ class Parameters(msgspec.Struct):
     trainable: Whole
 
 
-class Training(msgspec.Struct):
+class Training(msgspec.Struct, frozen=True):
     """What a training cost."""
 
     peak_memory_bytes: Whole
@@ -91,6 +84,10 @@ class OwnTest(msgspec.Struct):
     before: Number | None = None
     after: Number | None = None
     interval: tuple[End | None, End | None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.interval and None in self.interval:
+            self.interval = None
 
 
 class Verdict(msgspec.Struct):
@@ -107,7 +104,7 @@ class Place(msgspec.Struct, kw_only=True):
 
 
 class Results(Place, kw_only=True):
-    """What others read of a results file. Of the base these are all; a run has the parts of `Run` too."""
+    """What others read of a results file: of the base, what nobody trained has."""
 
     lesson: Text
     model: Text
@@ -116,10 +113,14 @@ class Results(Place, kw_only=True):
     parameters: Parameters
     battery: dict[str, Answered] | None = None
     file_bytes: Whole = 0
+    seed: Whole | None = None
+    training: Training = Training(0, 0.0)
+    evaluation: OwnTest | None = None
+    receipt: Verdict | None = None
 
 
 class Run(Results, kw_only=True):
-    """The same of a run."""
+    """The same of a run, which has all of it."""
 
     seed: Whole
     training: Training

@@ -120,12 +120,8 @@ def test_the_lesson_on_perplexity_shows_it_as_a_number(board):
 
 def test_the_table_fits_a_terminal_of_80_characters(board):
     found = board(*map(run_of, LESSONS))
-    assert (
-        max(
-            len(line) for headers, rows in found.tables() for line in scoreboard.board._text(headers, rows).splitlines()
-        )
-        <= 80
-    )
+    lines = [line for table in found.tables() for line in scoreboard.board._text(*table).splitlines()]
+    assert max(map(len, lines)) <= 80
 
 
 def test_a_row_made_before_the_battery_existed_is_shown_and_says_so(board):
@@ -191,7 +187,7 @@ BAD = {
     "it is not valid JSON": {"training__seconds": float("nan")},
     "training.peak_memory_bytes is wrong: expected `int` >= 0": {"training__peak_memory_bytes": -1},
     "battery[...].value is wrong: expected `float | null`, got `str`": {"battery__answers": score("0.5", 0, 1)},
-    "battery[...].interval is wrong: the interval begins after its end": {"battery__answers": score(0.5, 0.6, 0.4)},
+    "battery[...] is wrong: the interval begins after its end": {"battery__answers": score(0.5, 0.6, 0.4)},
     "battery[...] is wrong: the value has no interval": {"battery__answers": {"value": 0.5, "interval": None, "n": 3}},
     "evaluation.interval is wrong: ": {"evaluation__interval": [1]},
 }
@@ -307,12 +303,8 @@ def test_nothing_to_draw_is_a_sentence(tmp_path):
         scoreboard.read(tmp_path).picture()
 
 
-def test_the_terminal_shows_the_same_table(board, capsys):
-    found = board(run_of("base"), run_of("lora", model="[bold]\x1b[31mmine"))
-    scoreboard.show(found)
-    printed = capsys.readouterr().out
-    assert all(word in printed for word in ("base", "lora", "95.0*", "90–98", "Not run yet: full", "not run yet"))
-    assert "its model is [bold]�[31mmine" in printed
+def test_what_would_steer_a_terminal_is_not_shown(board):
+    assert "its model is [bold]�[31mmine" in str(board(run_of("base"), run_of("lora", model="[bold]\x1b[31mmine")))
 
 
 @pytest.mark.parametrize("value", [10**400, 1e306])

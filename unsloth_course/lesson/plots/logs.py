@@ -139,7 +139,7 @@ def _band(axes: Axes, recording: Recording | None, key: str, history: Sequence[M
         label = textwrap.fill(recording.label.replace("$", r"\$"), 54)
         low = [max(0.0, value) for value in band.low] if key == "loss" else band.low  # no loss of tokens lies below
         axes.fill_between(band.steps, low, band.high, color=SKY, alpha=0.35, linewidth=0, label=label)
-    return str(recording.compare(history))
+    return recording.compare(history)
 
 
 def _trace(axes: Axes, points: list[tuple[float, float]], name: str, colour: str) -> None:

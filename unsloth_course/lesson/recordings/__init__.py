@@ -11,18 +11,8 @@ from typing import TYPE_CHECKING
 from unsloth_course.core import lazy
 
 if TYPE_CHECKING:
-    from unsloth_course.core.lessons import LESSONS
     from unsloth_course.lesson.recordings.files import RECORDED, find, read, write
-    from unsloth_course.lesson.recordings.recorded import (
-        ENOUGH,
-        FLOOR,
-        SEEDS,
-        Measured,
-        Recording,
-        Run,
-        compare,
-        rounded,
-    )
+    from unsloth_course.lesson.recordings.recorded import SEEDS, Measured, Recording, Run, compare, rounded
     from unsloth_course.lesson.recordings.showing import Shown, show
 
 __getattr__, __dir__, __all__ = lazy.names(__name__, __file__)

@@ -47,11 +47,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Band:
-    """Where a smoothed curve is expected, step by step: from `low` to `high`, around `middle`."""
+    """Where a smoothed curve is expected, step by step: from `low` to `high`."""
 
     steps: list[int]
     low: list[float]
-    middle: list[float]
     high: list[float]
 
 
@@ -114,28 +113,27 @@ class Recording:
             half.append(max(least, wide * math.sqrt(fmean(near))))
         low = [mean - width for mean, width in zip(middle, half, strict=True)]
         high = [mean + width for mean, width in zip(middle, half, strict=True)]
-        return Band([step for step, _ in curves[0]], low, middle, high)
+        return Band([step for step, _ in curves[0]], low, high)
 
-    def compare(self, history: Sequence[Mapping[str, Any]]) -> "Comparison":
-        """Whether a run's smoothed curve lies inside the band of this recording.
+    def compare(self, history: Sequence[Mapping[str, Any]]) -> str:
+        """Whether a run's smoothed curve lies inside the band of this recording, in a sentence.
 
         history: `trainer.state.log_history`. A point that is no finite number lies outside. Nothing is compared where
         there is no recording or the runs differ in their steps or their learning rate; the sentence says which. Taught
         in all five lessons.
         """
         if why := self.why_not(history):
-            return Comparison(why)
+            return why
         values = [value for _, value in series(history, self.curve)]
         band = self.band()
         # From the first number that is not finite on, the average is none either.
         places = zip(smoothed(values), band.low, band.high, strict=True)
         inside = [low <= value <= high for value, low, high in places]
-        share = sum(inside) / len(inside)
         sentence = f"{sum(inside)} of {len(inside)} points of the smoothed {self.curve} lie inside the {self.label}"
-        if share >= ENOUGH:
-            return Comparison(f"{sentence}: this run went as they did.", True, share)
+        if sum(inside) >= ENOUGH * len(inside):
+            return f"{sentence}: this run went as they did."
         sentence += f", and {math.ceil(ENOUGH * len(inside))} should: this run went another way"
-        return Comparison(f"{sentence}, first at step {band.steps[inside.index(False)]}.", False, share)
+        return f"{sentence}, first at step {band.steps[inside.index(False)]}."
 
     def why_not(self, history: Sequence[Mapping[str, Any]]) -> str:
         """Why a run with this log is not compared with the recording, in a sentence; empty where it is."""
@@ -186,6 +184,9 @@ class Recording:
         return sorted(rows, key=lambda row: row["step"])
 
 
+compare = Recording.compare
+
+
 @dataclass(frozen=True)
 class Measured:
     """One measure of several runs, each as `evaluation.Measure` has it, as a dictionary."""
@@ -216,26 +217,6 @@ class Measured:
     def __str__(self) -> str:
         parts = [f"95 % interval of the difference {self.interval}", f"n = {self.each[0]['n']:.0f}", self.likelier]
         return f"{self.value('before')} before, {self.value('after')} after ({', '.join(filter(None, parts))})"
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A run beside the recorded ones, in a sentence.
-
-    share: of the points that lie inside the band. inside: whether it is enough. Both None where nothing was compared.
-    """
-
-    sentence: str
-    inside: bool | None = None
-    share: float | None = None
-
-    def __str__(self) -> str:
-        return self.sentence
-
-    __repr__ = __str__
-
-
-compare = Recording.compare
 
 
 def written(name: str, value: float) -> str:

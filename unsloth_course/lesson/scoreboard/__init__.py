@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from unsloth_course.core import lazy
 
 if TYPE_CHECKING:
-    from unsloth_course.lesson.scoreboard.board import LESSONS, Row, Scoreboard, page, show, write
+    from unsloth_course.lesson.scoreboard.board import LESSONS, Scoreboard, page, write
     from unsloth_course.lesson.scoreboard.measuring import SCORES, base, battery
     from unsloth_course.lesson.scoreboard.reading import read
 

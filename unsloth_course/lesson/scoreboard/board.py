@@ -1,16 +1,19 @@
-"""All runs side by side: as a table in text, HTML and a terminal, as JSON, as a picture and as a page."""
+"""All runs side by side: as a table in text and HTML, as JSON, as a picture and as a page."""
 
 import html
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from unsloth_course.core import lessons, markup
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.writing import write_text
-from unsloth_course.lesson import plots
+from unsloth_course.lesson import plots, results
 from unsloth_course.lesson.memory import size
 from unsloth_course.lesson.scoreboard.measuring import SCORES
 from unsloth_course.lesson.scoreboard.picture import Panel, side_by_side
@@ -23,42 +26,43 @@ NOT_MEASURED = "–"
 
 @dataclass(frozen=True)
 class Row:
-    """One run as the scoreboard shows it.
+    """One run: its results, what speaks against comparing it with the others, and whether it can be compared."""
 
-    `scores` holds for each name of the battery value, interval and n, as `battery` gives them; `target` the lesson's
-    own held-out score (metric, n, before, after, and the interval of the difference), None for the base. Memory and
-    file in bytes, time in seconds of training. `notes` says what speaks against comparing it with the others.
-    """
-
-    lesson: str
-    model: str
-    data: str
-    profile: str
-    device: str
-    versions: dict[str, str]
-    scores: dict[str, dict[str, Any]]
-    trainable: int
-    total: int
-    file_bytes: int
-    seed: int | None = None
-    verdict: str | None = None
-    target: dict[str, Any] | None = None
-    peak_memory_bytes: int = 0
-    seconds: float = 0.0
+    found: results.Results
     notes: tuple[str, ...] = ()
     comparable: bool = True
+
+    @property
+    def lesson(self) -> str:
+        return self.found.lesson
 
     @property
     def name(self) -> str:
         """The lesson, with a mark where the row has notes."""
         return self.lesson + (MARK if self.notes else "")
 
+    @property
+    def scores(self) -> dict[str, results.Answered]:
+        """The scores of the battery that the results hold, by their names."""
+        found = self.found.battery or {}
+        return {name: found[name] for name in SCORES if name in found}
+
     def to_dict(self) -> dict[str, Any]:
         """The row of `scoreboard --json`; among the scores, `target` is the lesson's own."""
-        found = asdict(self)
-        target = found.pop("target")
-        del found["versions"]
-        return found | ({"scores": self.scores | {"target": target}} if target else {})
+        found = msgspec.to_builtins(self.found)
+        scores = {name: found["battery"][name] for name in self.scores}
+        for score in scores.values():
+            if score["value"] is not None:
+                del score["reason"]
+        return {
+            **{name: found[name] for name in ("lesson", "model", "data", "profile", "device", "file_bytes", "seed")},
+            "scores": scores | ({"target": found["evaluation"]} if found["evaluation"] else {}),
+            **found["parameters"],
+            "verdict": found["receipt"] and found["receipt"]["verdict"],
+            **found["training"],
+            "notes": self.notes,
+            "comparable": self.comparable,
+        }
 
 
 @dataclass(frozen=True, repr=False)
@@ -139,13 +143,13 @@ class Scoreboard:
             Panel(
                 title,
                 "amount",
-                {row.name: (getattr(row, name), None) if getattr(row, name) else None for row in self.rows},
+                {row.name: (amount, None) if (amount := attrgetter(place)(row.found)) else None for row in self.rows},
                 labelled=label,
             )
-            for title, name, label in (
-                ("peak memory of training", "peak_memory_bytes", size),
-                ("seconds of training", "seconds", "{:,.0f} s".format),
-                ("trained parameters", "trainable", "{:,}".format),
+            for title, place, label in (
+                ("peak memory of training", "training.peak_memory_bytes", size),
+                ("seconds of training", "training.seconds", "{:,.0f} s".format),
+                ("trained parameters", "parameters.trainable", "{:,}".format),
                 ("size of the file", "file_bytes", size),
             )
         ]
@@ -153,10 +157,8 @@ class Scoreboard:
         return side_by_side(panels, colours=colours, notes=self.sentences)
 
 
-def _point(score: Mapping[str, Any] | None) -> tuple[float, tuple[float, float] | None] | None:
-    if score is None or score["value"] is None:
-        return None
-    return score["value"], tuple(score["interval"]) if score["interval"] else None
+def _point(score: results.Answered | None) -> tuple[float, tuple[float, float]] | None:
+    return (score.value, score.interval) if score and score.value is not None else None
 
 
 # Showing
@@ -166,10 +168,10 @@ COSTS = ("lesson", "verdict", "its own test", "memory, time", "trained, file")
 
 def _cell(row: Row, name: str) -> tuple[str, str]:
     """A score and its interval, as two lines."""
-    score, measure = row.scores.get(name), SCORES[name]
-    if score is None or score["value"] is None:
+    point, measure = _point(row.scores.get(name)), SCORES[name]
+    if point is None:
         return NOT_MEASURED, ""
-    value, (low, high) = score["value"], score["interval"]
+    value, (low, high) = point
     aim = AIM if row.lesson in measure.trained_by else ""
     if measure.share:
         return f"{100 * value:.1f}{aim}", f"{100 * low:.0f}–{100 * high:.0f}"
@@ -185,26 +187,28 @@ def digits(value: float) -> str:
 
 def _costs(row: Row) -> list[tuple[str, str]]:
     """Verdict, own test, memory and time, trained parameters and file, each as two lines."""
-    file = size(row.file_bytes) if row.file_bytes else NOT_MEASURED
+    found = row.found
+    file = size(found.file_bytes) if found.file_bytes else NOT_MEASURED
     if row.lesson == "base":
         return [(NOT_MEASURED, ""), (NOT_MEASURED, ""), (NOT_MEASURED, ""), ("0", file)]
-    costs = (size(row.peak_memory_bytes), f"{row.seconds:,.0f} s")
-    return [(row.verdict, ""), _own_test(row.target), costs, (f"{row.trainable:,}", file)]
+    costs = (size(found.training.peak_memory_bytes), f"{found.training.seconds:,.0f} s")
+    trained = f"{found.parameters.trainable:,}"
+    return [(found.receipt.verdict, ""), _own_test(found.evaluation), costs, (trained, file)]
 
 
-def _own_test(target: Mapping[str, Any]) -> tuple[str, str]:
+def _own_test(target: results.OwnTest) -> tuple[str, str]:
     """The lesson's own held-out score before and after, and the interval of the change."""
-    share = target["metric"] != "perplexity"
+    share = target.metric != "perplexity"
 
     def number(value: float | None) -> str:
         return NOT_MEASURED if value is None else f"{100 * value:.1f}" if share else digits(value)
 
     unit = " %" if share else ""
-    name = target["metric"].replace("_", " ")
-    change = f"{name} {number(target['before'])} → {number(target['after'])}{unit}"
-    if target["interval"] is None:
+    name = target.metric.replace("_", " ")
+    change = f"{name} {number(target.before)} → {number(target.after)}{unit}"
+    if target.interval is None:
         return change, ""
-    low, high = (f"{100 * end:+.1f}" if share else f"{end:+,.2f}" for end in target["interval"])
+    low, high = (f"{100 * end:+.1f}" if share else f"{end:+,.2f}" for end in target.interval)
     return change, f"change {low} to {high}"
 
 
@@ -248,21 +252,3 @@ def write(board: Scoreboard, out: str | Path) -> list[Path]:
     except OSError as error:
         raise CourseError(f"{png_path} cannot be written ({error.strerror}); choose another folder.") from None
     return [json_path, page_path, png_path]
-
-
-def show(board: Scoreboard) -> None:
-    """Prints the tables to the terminal with rich, and the sentences under them."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console()
-    for headers, rows in board.tables():
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        for header in headers:
-            table.add_column(Text(header.replace(", ", "\n")), overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(f"{value}\n{under}" if under else value) for value, under in row))
-        console.print(table, "")
-    for sentence in (*board.key, *board.sentences):
-        console.print(sentence, markup=False, highlight=False)

@@ -49,49 +49,24 @@ def read(out: str | Path) -> Scoreboard:
 
 def _row(lesson: str, path: Path) -> Row:
     """A results file as a row. Raises ValueError, in words, for what is none."""
-    is_base = lesson == "base"
-    found = results.read(path, results.Results if is_base else results.Run)
+    kind = results.Results if lesson == "base" else results.Run
+    found = msgspec.convert(_printable(msgspec.to_builtins(results.read(path, kind))), kind)
     if found.lesson != lesson:
         raise ValueError(f"it holds the results of {quoted(found.lesson)}")
-    scores = {name: found.battery[name] for name in SCORES if name in (found.battery or {})}
-    for name, score in scores.items():
-        if SCORES[name].share and score.value is not None and score.value > 1:
+    row = Row(found)
+    for name, score in row.scores.items():
+        if SCORES[name].share and (score.value or 0) > 1:
             raise ValueError(f"{name} is {score.value:g}, and a share is at most 1")
-    own = {}
-    if not is_base:
-        target = msgspec.to_builtins(found.evaluation)
-        known = None if None in (target["interval"] or [None]) else target["interval"]
-        own = {
-            "seed": found.seed,
-            "verdict": found.receipt.verdict,
-            "target": target | {"metric": _printable(target["metric"]), "interval": known},
-            "peak_memory_bytes": found.training.peak_memory_bytes,
-            "seconds": found.training.seconds,
-        }
-    return Row(
-        lesson=lesson,
-        **{name: _printable(getattr(found, name)) for name in ("model", "data", "profile", "device")},
-        versions={_printable(name): _printable(version) for name, version in found.versions.items()},
-        scores={name: _score(score) for name, score in scores.items()},
-        trainable=found.parameters.trainable,
-        total=found.parameters.total,
-        file_bytes=found.file_bytes,
-        **own,
-    )
+    return row
 
 
-def _printable(text: str) -> str:
-    """At most 300 characters of a text from a file, without what would steer a terminal."""
-    return "".join(letter if letter.isprintable() else "�" for letter in text[:300])
-
-
-def _score(score: results.Answered) -> dict[str, Any]:
-    """A score of the battery as a row holds it: without a value, with the reason."""
-    questions = score.questions and _printable(score.questions)
-    found = {"value": score.value, "interval": None, "n": 0, "questions": questions}
-    if score.value is None:
-        return found | {"reason": _printable(score.reason or "not measured")}
-    return found | {"interval": msgspec.to_builtins(score.interval), "n": score.n}
+def _printable(found: Any) -> Any:
+    """The same with at most 300 characters of each text, and without what would steer a terminal."""
+    if isinstance(found, dict):
+        return {_printable(key): _printable(value) for key, value in found.items()}
+    if isinstance(found, str):
+        return "".join(letter if letter.isprintable() else "�" for letter in found[:300])
+    return found
 
 
 # Comparing
@@ -99,19 +74,22 @@ def _score(score: results.Answered) -> dict[str, Any]:
 
 def _compared(rows: list[Row]) -> list[Row]:
     """The rows, each with what speaks against comparing it with the others in its notes."""
-    runs = [row for row in rows if row.lesson != "base"]
-    model = _commonest(row.model for row in rows)
+    every = [row.found for row in rows]
+    runs = [found for found in every if found.lesson != "base"]
+    model = _commonest(found.model for found in every)
     usual = SimpleNamespace(
         model=model,
-        profile=_commonest(row.profile for row in rows),
-        device=_commonest(row.device for row in runs),
-        learned_from=_commonest(_learned_from(row) for row in runs if row.model == model),
+        profile=_commonest(found.profile for found in every),
+        device=_commonest(found.device for found in runs),
+        learned_from=_commonest(_learned_from(found) for found in runs if found.model == model),
         versions={
-            name: _commonest(row.versions[name] for row in rows if name in row.versions)
-            for name in dict.fromkeys(name for row in rows for name in row.versions)
+            name: _commonest(found.versions[name] for found in every if name in found.versions)
+            for name in dict.fromkeys(name for found in every for name in found.versions)
         },
         questions={
-            name: _commonest(_questions(row, name) for row in rows if row.model == model and _questions(row, name))
+            name: _commonest(
+                _questions(row, name) for row in rows if row.found.model == model and _questions(row, name)
+            )
             for name in SCORES
         },
     )
@@ -125,45 +103,48 @@ def _commonest(values: Iterable[Any]) -> Any:
 
 
 def _questions(row: Row, name: str) -> str | None:
-    return row.scores.get(name, {}).get("questions")
+    return row.scores[name].questions if name in row.scores else None
 
 
-def _learned_from(row: Row) -> str:
+def _learned_from(found: results.Results) -> str:
     """What a run learned from. Each lesson has a set of its own, and those of all lessons go together."""
-    own = {POCKET: POCKET, SMOLLM2: ENGLISH}.get(row.model) or HUB_DATA.get(row.lesson)
-    return "the lesson's own data" if row.data == own else f"{row.data} data" if row.data == POCKET else row.data
+    own = {POCKET: POCKET, SMOLLM2: ENGLISH}.get(found.model) or HUB_DATA.get(found.lesson)
+    return (
+        "the lesson's own data" if found.data == own else f"{found.data} data" if found.data == POCKET else found.data
+    )
 
 
 def _noted(row: Row, usual: SimpleNamespace) -> Row:
     """The row with its notes: what of it is not as in most rows, `usual`."""
-    against, notes, run = [], [], row.lesson != "base"
-    if row.model != usual.model:
-        against.append(f"not comparable: its model is {row.model}, that of most rows is {usual.model}.")
+    found, against, notes = row.found, [], []
+    run = row.lesson != "base"
+    if found.model != usual.model:
+        against.append(f"not comparable: its model is {found.model}, that of most rows is {usual.model}.")
     else:
         other = [name for name in SCORES if _questions(row, name) not in (None, usual.questions[name])]
         if other:
             titles = ", ".join(SCORES[name].title for name in other)
             against.append(f"not comparable in {titles}: it was asked other questions than most rows.")
-        if run and _learned_from(row) != usual.learned_from:
+        if run and _learned_from(found) != usual.learned_from:
             theirs = usual.learned_from
-            against.append(f"not comparable: it learned from {_learned_from(row)}, most others from {theirs}.")
-    if row.profile != usual.profile:
-        against.append(f"not comparable: its profile is {row.profile}, that of most rows is {usual.profile}.")
-    if run and row.device != usual.device:
-        notes.append(f"memory and seconds are those of another machine, {row.device}; most others: {usual.device}.")
-    changed = [name for name, version in row.versions.items() if version != usual.versions[name]]
+            against.append(f"not comparable: it learned from {_learned_from(found)}, most others from {theirs}.")
+    if found.profile != usual.profile:
+        against.append(f"not comparable: its profile is {found.profile}, that of most rows is {usual.profile}.")
+    if run and found.device != usual.device:
+        notes.append(f"memory and seconds are those of another machine, {found.device}; most others: {usual.device}.")
+    changed = [name for name, version in found.versions.items() if version != usual.versions[name]]
     if changed:
         mine, theirs = (
-            ", ".join(f"{name} {found[name]}" for name in changed) for found in (row.versions, usual.versions)
+            ", ".join(f"{name} {versions[name]}" for name in changed) for versions in (found.versions, usual.versions)
         )
         notes.append(f"it ran with {mine}; most rows with {theirs}.")
-    if run and row.verdict != "trained":
-        notes.append(f'the verdict on its run is "{row.verdict}".')
+    if run and found.receipt.verdict != "trained":
+        notes.append(f'the verdict on its run is "{found.receipt.verdict}".')
     if not row.scores:
         notes.append("its results file holds no battery, so its scores are not known. Run it again.")
     reasons: dict[str, list[str]] = {}
     for name, score in row.scores.items():
-        if score.get("reason"):
-            reasons.setdefault(score["reason"], []).append(SCORES[name].title)
+        if score.value is None:
+            reasons.setdefault(score.reason, []).append(SCORES[name].title)
     notes += [f"{', '.join(titles)}: {reason}" for reason, titles in reasons.items()]
     return replace(row, notes=(*against, *notes), comparable=not against)
