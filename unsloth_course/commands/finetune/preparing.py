@@ -48,7 +48,7 @@ def prepare(options: Options, process: processes.Process | None = None) -> Prepa
 
         if torch.cuda.is_available() or options.profile == "gpu":
             processes.take_gpu(process)
-    machine = _machine(options)
+    machine = machine_of(options)
     recipe = recipes.Recipe(options, machine)
     processes.share(recipe.batch, process)
     print(machine)
@@ -126,7 +126,8 @@ def _look_first(options: Options, machine: Any, recipe: recipes.Recipe, count: i
     found.require()
 
 
-def _machine(options: Options) -> Any:
+def machine_of(options: Options) -> Any:
+    """The profile that a run takes, with its model, data and length."""
     asked = (options.profile, options.model, options.data)
     found = profile.detect(*asked, lesson=options.lesson, updates=options.steps, on_cpu=SMOLLM2)
     return replace(found, max_length=options.max_length) if options.max_length else found
