@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import chat, detect, instruction, preference, problems, reading
+from unsloth_course.lesson.data import detect, instruction, preference, problems, reading
 from unsloth_course.lesson.data.rows import CONTROL_TOKENS
+from unsloth_course.lesson.data.turns import ROLES
 
 from .test_files import json_values, written
 
@@ -147,7 +148,7 @@ def test_of_turns_too_what_was_not_read_is_named():
 @pytest.mark.parametrize("system", ["system", "System", "developer", " Developer"])
 def test_roles_are_told_without_capitals_and_space(system, user, answer):
     said = [{"role": role, "content": text} for role, text in ((system, "Be brief."), (user, "Hi"), (answer, "Ho"))]
-    wanted = [{"role": role, "content": turn["content"]} for role, turn in zip(chat.ROLES, said, strict=False)]
+    wanted = [{"role": role, "content": turn["content"]} for role, turn in zip(ROLES, said, strict=False)]
     assert reading.load([{"messages": said}], "chat").dataset.to_list() == [{"messages": wanted}]
     pair = {"prompt": said[:2], "chosen": said[2:], "rejected": "No"}
     assert reading.load([pair], "preference").dataset["prompt"][0] == wanted[:2]
@@ -196,7 +197,7 @@ def test_a_deeply_nested_value_sets_its_row_aside(tmp_path):
 
 turns = st.lists(
     st.fixed_dictionaries(
-        {"role": st.sampled_from(chat.ROLES) | json_values, "content": st.text() | json_values},
+        {"role": st.sampled_from(ROLES) | json_values, "content": st.text() | json_values},
         optional={"name": json_values},
     )
     | json_values,

@@ -16,8 +16,10 @@ from typing import IO, Any
 from unsloth_course.commands.convert.report import Report, Template
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import chat, detect, documents, files, pairs, reading
+from unsloth_course.lesson.data.batches import BATCH_ROWS
 from unsloth_course.lesson.data.rows import Aside, Broken, Row, SetAside, key_of, listed
 from unsloth_course.lesson.data.splits import WHOLE, Part
+from unsloth_course.lesson.data.turns import Turns, in_words, question
 from unsloth_course.lesson.profile import POCKET
 
 TARGETS = ("instruction", "chat", "preference", "function-calling", "problems", "text")
@@ -25,7 +27,6 @@ SHAPES = {"function-calling": "chat"}
 """The shape of a target, where it is called otherwise."""
 OUT_ENDINGS = (".json", ".jsonl", ".jsonl.gz", ".parquet")
 MAX_LENGTH = 512  # tokens
-BATCH_ROWS = 1000
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 Convert = Callable[[Any], dict[str, Any]]
@@ -36,7 +37,7 @@ def _messages(turns: chat.Conversation) -> dict[str, Any]:
 
 
 def _calls_in_words(turns: chat.Conversation) -> dict[str, Any]:
-    return _messages(turns) | {"messages": [*map(chat.in_words, turns)]}
+    return _messages(turns) | {"messages": [*map(in_words, turns)]}
 
 
 def _pair(pair: pairs.Pair) -> dict[str, Any]:
@@ -138,12 +139,12 @@ def _one(row: Row | Broken, form: detect.Form, convert: Convert, report: Report,
     report.add(row.file, row.number, line, *_asked(form, values))
 
 
-def _asked(form: detect.Form, values: Any) -> tuple[str, str | chat.Turns]:
+def _asked(form: detect.Form, values: Any) -> tuple[str, str | Turns]:
     """The question in a row, and all of it as text or turns."""
     if form.shape == "text":
         return values["text"], values["text"]
     turns = reading.TURNS[form.shape](values)
-    return chat.question(turns), turns
+    return question(turns), turns
 
 
 def _held_out(source: str | None) -> dict[str, int] | None:

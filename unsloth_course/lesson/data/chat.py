@@ -1,15 +1,11 @@
 """The chat shape: a conversation as a list of turns, TRL's conversational language modeling type.
 
 Three forms are read: `messages` (role, content), ShareGPT's `conversations` (from, value; as in FastChat's data, Chiang
-et al. 2023), and `prompt` with `completion`, as text or as turns (TRL, "Dataset formats and types"). A turn keeps what
-a chat template may show beside its content: `tool_calls`, `reasoning_content`, `name`, `tool_call_id`; and `weight`
-where that is 0, for a turn that is read and never learned. What stands beside the turns in a row belongs to them: a
-system text, turns before, and the functions that the model may call.
+et al. 2023), and `prompt` with `completion`, as text or as turns (TRL, "Dataset formats and types"). What stands beside
+the turns in a row belongs to them: a system text, turns before, and the functions that the model may call.
 """
 
-import ast
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,16 +14,23 @@ from unsloth_course.lesson.data.rows import (
     Aside,
     Row,
     check_columns,
-    is_number,
-    kind,
-    listed,
     present,
     quoted,
     text_of,
     useless,
 )
+from unsloth_course.lesson.data.turns import (
+    Turns,
+    are_turns,
+    from_text,
+    function_of,
+    in_words,
+    turn,
+    turn_of,
+    turns_of,
+    without_nulls,
+)
 
-ROLES = ("system", "user", "assistant", "tool")
 COLUMNS = ("messages", "conversations", "conversation")
 """Where a row may keep its turns."""
 ANSWER_COLUMNS = ("completion", "response", "answer", "output")
@@ -37,31 +40,9 @@ TOOLS = ("tools", "functions")
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 BESIDE = (SYSTEM, HISTORY, TOOLS)
 """What a row may hold beside its turns; of each the first column that a row has."""
-_MEDIA, _TOOLS = frozenset(MEDIA), frozenset(TOOLS)
 _ANY_BESIDE = frozenset((*SYSTEM, *HISTORY, *TOOLS, *MEDIA))
-CALLING = ("function_call", "functioncall", "tool_call")
-"""Roles whose turn is a call of the assistant's, written as JSON."""
-_SPOKEN_BY = {
-    "system": ("developer",),
-    "user": ("human",),
-    "assistant": ("gpt", "chatgpt", "model", "bot", "ai", *CALLING),
-    "tool": ("function", "function_response", "tool_response", "tool_result", "observation", "ipython"),
-}
-_ROLE_OF = {name: role for role, names in _SPOKEN_BY.items() for name in (role, *names)}
-_PLAIN_ROLES = {name: role for name, role in _ROLE_OF.items() if name not in CALLING}
-_KEYS = (("role", "content"), ("from", "value"))
-OF_RESULTS = ("name", "tool_call_id")
-REASONING = ("reasoning_content", "thinking", "reasoning")
-TURN_KEYS = frozenset(
-    ("role", "content", "from", "value", "tool_calls", "function_call", "weight", *OF_RESULTS, *REASONING)
-)
-_WRITTEN = re.compile(r"""\s*\[\s*\{\s*(["'])\w+\1\s*:""")
-_LONG = re.compile(r"\d{16}")
-CALL = "<functioncall>"
 FIRST, LAST = "a first turn of the assistant is left out", "a last turn that nobody answers is left out"
 NOT_SHOWN = "a function is called that the row does not show ('tools')"
-
-Turns = list[dict[str, Any]]
 
 
 class Conversation(list):
@@ -70,29 +51,6 @@ class Conversation(list):
 
     tools: Sequence[Any] = ()
     said: tuple[str, ...] = ()
-
-
-def role_of(said: Any) -> str | None:
-    """The role that a name stands for, whatever its capitals and the space around it; None for no such name."""
-    return _ROLE_OF.get(said.strip().casefold()) if isinstance(said, str) else None
-
-
-def turn(role: str, content: str) -> dict[str, Any]:
-    """A turn of a conversation."""
-    return {"role": role, "content": content}
-
-
-def words(turns: Iterable[dict[str, Any]]) -> str:
-    """All that is said in some turns, in one text."""
-    return "\n\n".join([item["content"] if len(item) == 2 else in_words(item)["content"] for item in turns])
-
-
-def question(turns: Turns) -> str:
-    """All that the last answer is asked with: every turn before it, in one text."""
-    last = len(turns) - 1
-    while turns[last]["role"] != "assistant":
-        last -= 1
-    return words(turns[:last])
 
 
 def read_turns(row: Row, tokens: Iterable[str] = CONTROL_TOKENS) -> Conversation:
@@ -120,158 +78,6 @@ def read_completion(row: Row, tokens: Iterable[str] = CONTROL_TOKENS) -> Convers
     return whole(row, turns, tokens, f"prompt, {column}")
 
 
-# Cells of a table
-
-
-def unpacked(text: str, column: str) -> Any:
-    """The list of turns that a text stands for, as a cell of a CSV file holds it; any other text as it is.
-
-    Raises Aside for turns that cannot be read.
-    """
-    if not _WRITTEN.match(text) or not _names_turns(text):
-        return text
-    found = from_text(text)
-    if not isinstance(found, list):
-        raise Aside(f"column {quoted(column)} holds turns that are no JSON; write them with json.dumps")
-    return found
-
-
-def _names_turns(text: str) -> bool:
-    return any(all(f"{mark}{key}{mark}" in text for key in keys) for keys in _KEYS for mark in "\"'")
-
-
-def from_text(text: str) -> Any:
-    """What JSON, or Python's spelling of the same, stands for; None where it is neither."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return None
-
-
-# Turns
-
-
-def are_turns(value: Any) -> bool:
-    """Whether this is a list, or a turn that stands alone."""
-    return isinstance(value, list) or (isinstance(value, dict) and ("role" in value or "from" in value))
-
-
-def turns_of(value: Any, column: str) -> Turns:
-    """The turns in a column, each with role and content; one may stand alone. Raises Aside for what is none."""
-    value = [value] if isinstance(value, Mapping) else value
-    if not isinstance(value, list):
-        raise Aside(f"column {quoted(column)} is {kind(value)}, not a list of turns")
-    return [_turn_of(column, number, item) for number, item in enumerate(value, 1)]
-
-
-def _turn_of(column: str, number: int, item: Any) -> dict[str, Any]:
-    if type(item) is dict and len(item) == 2:  # as most are
-        if item.get("role") in ROLES and type(item.get("content")) is str:
-            return item
-        said = item.get("from")
-        if type(said) is str and said in _PLAIN_ROLES and type(item.get("value")) is str:
-            return {"role": _PLAIN_ROLES[said], "content": item["value"]}
-    place = f"column {quoted(column)}: turn {number}"
-    if not isinstance(item, Mapping):
-        raise Aside(f"{place} is {kind(item)}, not an object")
-    who, what = _KEYS[item.get("role") is None]
-    said, content = item.get(who), item.get(what)
-    if said is None:
-        raise Aside(f"{place} has no 'role' or 'from'; it has {listed(item) or 'nothing'}")
-    role = role_of(said)
-    if role is None:
-        found = quoted(said) if isinstance(said, str) else kind(said)
-        raise Aside(f"{place} has the role {found}, none of {listed(ROLES)}")
-    calls = item.get("tool_calls") or item.get("function_call")
-    if said.strip().casefold() in CALLING and not calls:
-        calls, content = content, ""
-    reasoning = next((item[key] for key in REASONING if item.get(key)), None)
-    if isinstance(content, list) and all(isinstance(part, Mapping) for part in content):
-        content, thought = _joined(content, place)
-        reasoning = "\n".join(filter(None, (reasoning, thought))) if isinstance(reasoning or "", str) else reasoning
-    if content is None and calls:
-        content = ""
-    if role == "assistant" and is_number(content):
-        content = str(content)
-    if not isinstance(content, str):
-        what_is = "no " + quoted(what) if what not in item else f"{kind(content)} as {quoted(what)}, not text"
-        raise Aside(f"{place} has {what_is}")
-    made = turn(role, content)
-    if calls:
-        made["tool_calls"] = _calls(calls, place)
-    if reasoning:
-        if not isinstance(reasoning, str):
-            raise Aside(f"{place} has {kind(reasoning)} as its reasoning, not text")
-        made["reasoning_content"] = reasoning
-    if (weight := item.get("weight")) not in (None, 1):
-        if weight != 0:
-            raise Aside(f"{place} has the weight {quoted(weight)}, and a turn is learned (1) or not (0)")
-        made["weight"] = 0
-    if role == "tool":
-        made.update({key: item[key] for key in OF_RESULTS if isinstance(item.get(key), str)})
-    return made
-
-
-def _joined(parts: list[Mapping[str, Any]], place: str) -> tuple[str, str]:
-    """The text of a content that is a list of parts, and the reasoning among them."""
-    found = {"text": "", "thinking": ""}
-    for part in parts:
-        named = part.get("type") or "text"
-        key = "thinking" if named == "thinking" else "text"
-        if named not in ("text", "input_text", "output_text", "thinking") or not isinstance(part.get(key), str):
-            raise Aside(f"{place} has a part of the kind {quoted(named)}, and only text can be read")
-        found[key] += part[key]
-    return found["text"], found["thinking"]
-
-
-def _calls(calls: Any, place: str) -> list[dict[str, Any]]:
-    """The calls of a turn, each with its arguments as an object.
-
-    Arguments that come as an object lose what is null in them: a table has all names in every row, and null in those
-    that the call did not have. Written as text they are what was written.
-    """
-    if isinstance(calls, str):
-        calls = from_text(calls)
-    made = []
-    for call in calls if isinstance(calls, list) else [calls]:
-        function = call.get("function", call) if isinstance(call, Mapping) else None
-        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-            raise Aside(f"{place} has a tool call without a name")
-        arguments = function.get("arguments") or {}
-        try:
-            arguments = json.loads(arguments) if isinstance(arguments, str) else without_nulls(arguments)
-            text = json.dumps(arguments)
-        except (ValueError, TypeError, RecursionError):
-            arguments = None
-        if not isinstance(arguments, dict):
-            raise Aside(f"{place} has a tool call with broken arguments")
-        if _LONG.search(text):
-            raise Aside(f"{place} calls a function with a number of 16 digits or more, which would lose some; quote it")
-        named = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
-        made.append({**named, "type": "function", "function": {"name": function["name"], "arguments": arguments}})
-    return made
-
-
-def without_nulls(value: Any) -> Any:
-    """The same without the names that stand for null, in objects at any depth."""
-    if isinstance(value, Mapping):
-        return {key: without_nulls(item) for key, item in value.items() if item is not None}
-    return [without_nulls(item) for item in value] if isinstance(value, list) else value
-
-
-def in_words(item: dict[str, Any]) -> dict[str, Any]:
-    """The same turn with its calls written out behind its content, as in `function_calling`."""
-    if "tool_calls" not in item:
-        return item
-    calls = [json.dumps(call["function"], ensure_ascii=False) for call in item["tool_calls"]]
-    lines = [item["content"]] * bool(item["content"]) + [f"{CALL} {call}" for call in calls]
-    return {key: value for key, value in item.items() if key != "tool_calls"} | {"content": "\n".join(lines)}
-
-
 # What stands beside the turns
 
 
@@ -283,11 +89,9 @@ def beside(row: Row, turns: Turns, column: str, system: str | None = None) -> Co
     found, values = Conversation(turns), row.values
     if _ANY_BESIDE.isdisjoint(values):
         return found
-    if media := next((name for name in _MEDIA.intersection(values) if values[name]), None):
+    if media := next((name for name in MEDIA if values.get(name)), None):
         raise Aside(f"column {quoted(media)} holds what is no text, and only text can be read")
-    if not _TOOLS.isdisjoint(values):
-        found.tools = _tools(row, present(row, TOOLS))
-    before = _history(row) if "history" in values else []
+    found.tools, before = _tools(row), _history(row)
     system = text_of(row, present(row, SYSTEM)) if system is None else system
     if system and not system.isspace():
         first = next((item for item in (*before, *turns) if item["role"] == "system"), None)
@@ -305,12 +109,8 @@ def holds_beside(row: Row) -> str | None:
     """The column of a row that makes it more than a question with an answer, or None."""
     if _ANY_BESIDE.isdisjoint(row.values):
         return None
-    values = {name: row.values.get(name) for names in BESIDE for name in names}
-    empty = ("", "[]", "null", None)
-    return next(
-        (name for name, value in values.items() if value and not (isinstance(value, str) and value.strip() in empty)),
-        None,
-    )
+    held = ((name, row.values.get(name)) for names in BESIDE for name in names)
+    return next((n for n, v in held if v and not (isinstance(v, str) and v.strip() in ("", "[]", "null"))), None)
 
 
 def _history(row: Row) -> Turns:
@@ -323,24 +123,21 @@ def _history(row: Row) -> Turns:
         if isinstance(item, list) and len(item) == 2 and all(isinstance(text, str) for text in item):
             turns += [turn("user", item[0]), turn("assistant", item[1])]
         else:
-            turns.append(_turn_of("history", number, item))
+            turns.append(turn_of("history", number, item))
     return turns
 
 
-def _tools(row: Row, column: str) -> list[dict[str, Any]]:
-    value = row.values.get(column)
+def _tools(row: Row) -> list[dict[str, Any]]:
+    column = present(row, TOOLS)
+    value = row.values.get(column) or []
     if isinstance(value, str):
-        found = from_text(value) if value.strip() else []
-        value = [] if value.strip() == "null" else found
+        value = [] if value.strip() in ("", "null") else from_text(value)
     else:
-        value = without_nulls(value or [])
-    made = []
-    for tool in [value] if isinstance(value, Mapping) else value if isinstance(value, list) else [None]:
-        function = tool.get("function", tool) if isinstance(tool, Mapping) else None
-        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-            raise Aside(f"column {quoted(column)} holds no list of functions with their names")
-        made.append(tool if "function" in tool else {"type": "function", "function": tool})
-    return made
+        value = without_nulls(value)
+    tools = [value] if isinstance(value, Mapping) else value if isinstance(value, list) else [None]
+    if not all(map(function_of, tools)):
+        raise Aside(f"column {quoted(column)} holds no list of functions with their names")
+    return [tool if "function" in tool else {"type": "function", "function": tool} for tool in tools]
 
 
 # What can be learned from

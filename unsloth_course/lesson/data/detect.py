@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import chat, function_calling, pairs, shapes
 from unsloth_course.lesson.data.rows import Aside, Row, did_you_mean, listed
+from unsloth_course.lesson.data.turns import OF_RESULTS, REASONING, TURN_KEYS, role_of, turn, unpacked
 
 Read = Callable[[Row, Iterable[str]], Any]
 Columns = tuple[str | tuple[str, ...], ...]
@@ -89,7 +90,7 @@ def prepared(row: Row, renames: Mapping[str, str] = {}) -> Row:
     changed = {}
     for column, value in values.items():
         if column in _TURNS and type(value) is str and (value[:1] == "[" or value[:1].isspace()):
-            found = chat.unpacked(value, column)
+            found = unpacked(value, column)
             if found is not value:
                 changed[column] = found
     return row if values is row.values and not changed else row._replace(values={**values, **changed})
@@ -115,7 +116,7 @@ def held(values: Mapping[str, Any]) -> tuple[tuple[str, str | None], ...]:
             place, value = ("messages: ", value["messages"]) if inside else ("", [value])
         for item in value if type(value) is list else ():
             if type(item) is dict and not _is_plain(item):
-                found |= {(column, place + key): None for key in _unread(item, chat.TURN_KEYS)}
+                found |= {(column, place + key): None for key in _unread(item, TURN_KEYS)}
     return tuple(found)
 
 
@@ -137,11 +138,11 @@ _INSIDE = {
 def _unread(item: Mapping[str, Any], read: frozenset[str]) -> Iterator[str]:
     """The keys of a turn, and of what lies in it, that are not read and hold something."""
     shadowed: tuple[str, ...] = ()
-    if read is chat.TURN_KEYS:
+    if read is TURN_KEYS:
         shadowed = ("from", "value") if item.get("role") is not None else ("role", "content")
-        thoughts = [key for key in chat.REASONING if item.get(key)]
+        thoughts = [key for key in REASONING if item.get(key)]
         shadowed += tuple(thoughts[1:]) + ("function_call",) * bool(item.get("tool_calls"))
-        shadowed += () if chat.role_of(item.get("role") or item.get("from")) == "tool" else chat.OF_RESULTS
+        shadowed += () if role_of(item.get("role") or item.get("from")) == "tool" else OF_RESULTS
     elif read is _INSIDE["content"]:
         shadowed = ("text",) if item.get("type") == "thinking" else ("thinking",)
     elif "function" in item:
@@ -149,7 +150,7 @@ def _unread(item: Mapping[str, Any], read: frozenset[str]) -> Iterator[str]:
     for key, value in item.items():
         if value is None:
             continue
-        if key not in read or key in shadowed or (key in ("id", *chat.OF_RESULTS) and not isinstance(value, str)):
+        if key not in read or key in shadowed or (key in ("id", *OF_RESULTS) and not isinstance(value, str)):
             yield key
         elif key in _INSIDE and isinstance(value, list | dict):
             for inner in value if isinstance(value, list) else [value]:
@@ -238,7 +239,7 @@ def _alone(found: Form, row: Row, tokens: Iterable[str]) -> Any:
 def _told(found: Form, row: Row, tokens: Iterable[str]) -> chat.Conversation:
     """A question with its answer, and what stands beside them, as a conversation."""
     texts = [*found.read(row, tokens).values()]
-    said = [chat.turn("user", shapes.question(*texts[:-1])), chat.turn("assistant", texts[-1])]
+    said = [turn("user", shapes.question(*texts[:-1])), turn("assistant", texts[-1])]
     return chat.whole(row, said, tokens, found.name)
 
 

@@ -13,8 +13,9 @@ import re
 from collections.abc import Iterable
 
 from unsloth_course.lesson.data import chat
-from unsloth_course.lesson.data.chat import CALL, Conversation, Turns, turn
+from unsloth_course.lesson.data.chat import Conversation
 from unsloth_course.lesson.data.rows import CONTROL_TOKENS, Aside, Row, check_columns, quoted, text_of
+from unsloth_course.lesson.data.turns import CALL, Turns, turn
 
 COLUMNS = ("system", "chat")
 END = "<|endoftext|>"

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import reading, shapes
-from unsloth_course.lesson.data.chat import turn
+from unsloth_course.lesson.data.batches import BATCH_ROWS
 from unsloth_course.lesson.data.files import Source
 from unsloth_course.lesson.data.rows import CONTROL_TOKENS, Checked, column_of
 from unsloth_course.lesson.data.shapes import question
+from unsloth_course.lesson.data.turns import turn
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 COLUMNS = shapes.INSTRUCTION
-BATCH_ROWS = 1000
 
 
 def load(source: Source, name: str | None = None, control_tokens: Iterable[str] = CONTROL_TOKENS) -> Checked:

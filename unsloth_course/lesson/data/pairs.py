@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from unsloth_course.lesson.data import chat
-from unsloth_course.lesson.data.chat import Conversation, Turns
+from unsloth_course.lesson.data.chat import Conversation
 from unsloth_course.lesson.data.rows import Aside, Row, check_columns, listed, present, quoted, text_of
 from unsloth_course.lesson.data.shapes import question
+from unsloth_course.lesson.data.turns import Turns, are_turns, turn, turns_of
 
 COLUMNS = ("prompt", "chosen", "rejected")
 ANSWERS = ("chosen", "rejected")
@@ -76,18 +77,18 @@ def read(row: Row, tokens: Iterable[str]) -> Pair:
 def _prompt(row: Row, column: str) -> Turns:
     value = row.values[column]
     if column == "input" and isinstance(value, dict) and "messages" in value:
-        return chat.turns_of(value["messages"], column)
-    if column in (*chat.COLUMNS, "prompt") and chat.are_turns(value):
-        return chat.turns_of(value, column)
+        return turns_of(value["messages"], column)
+    if column in (*chat.COLUMNS, "prompt") and are_turns(value):
+        return turns_of(value, column)
     text = text_of(row, column)
-    return [chat.turn("user", question(text, text_of(row, "input") if column == "instruction" else ""))]
+    return [turn("user", question(text, text_of(row, "input") if column == "instruction" else ""))]
 
 
 def _with_prompt(prompt: Turns, names: tuple[str, str], answers: list[str | Turns]) -> tuple[Any, ...]:
     """The prompt, which the turns in front of an answer may repeat or go on from, and the answers alone."""
     fronts, alone = [], []
     for name, answer in zip(names, answers, strict=True):
-        front, last = ([], chat.turn("assistant", answer)) if isinstance(answer, str) else _parted(name, answer)
+        front, last = ([], turn("assistant", answer)) if isinstance(answer, str) else _parted(name, answer)
         fronts.append(front)
         alone.append(last)
     if fronts == [[], []]:
@@ -170,7 +171,7 @@ def _parted(column: str, turns: Turns) -> tuple[Turns, dict[str, Any]]:
 
 def _text_or_turns(row: Row, column: str) -> str | Turns:
     value = row.values.get(column)
-    return chat.turns_of(value, column) if chat.are_turns(value) else text_of(row, column, True)
+    return turns_of(value, column) if are_turns(value) else text_of(row, column, True)
 
 
 def check(pair: Pair, tokens: tuple[str, ...]) -> Pair:
@@ -178,8 +179,8 @@ def check(pair: Pair, tokens: tuple[str, ...]) -> Pair:
     if not pair.prompt:
         raise Aside(f"column {quoted(pair.column)} " + ("has no prompt" if pair.column == CHOSEN[0] else "is empty"))
     chat.look_at([*pair.prompt, pair.chosen, pair.rejected], functools.partial(_place, pair), tokens)
-    for number, turn in enumerate(pair.prompt[1:], 2):
-        if turn["role"] == "tool" and pair.prompt[number - 2]["role"] in ("system", "user"):
+    for number, said in enumerate(pair.prompt[1:], 2):
+        if said["role"] == "tool" and pair.prompt[number - 2]["role"] in ("system", "user"):
             raise Aside(f"column {quoted(pair.column)}: turn {number} has the role 'tool', and nothing was called")
     if pair.prompt[-1]["role"] not in ("user", "tool"):
         raise Aside(f"column {quoted(pair.column)}: the prompt does not end in a turn of the user")

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import chat, reading
+from unsloth_course.lesson.data import reading
 from unsloth_course.lesson.data.files import Source
 from unsloth_course.lesson.data.pairs import ANSWERS
 from unsloth_course.lesson.data.rows import CONTROL_TOKENS, Checked, column_of
+from unsloth_course.lesson.data.turns import turn
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -40,7 +41,7 @@ def to_chat(batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
 
     Use: `dataset.map(to_chat, batched=True, remove_columns=dataset.column_names)`. Taught in lesson colab3 (DPO).
     """
-    answers = {column: [[chat.turn("assistant", text)] for text in column_of(batch, column)] for column in ANSWERS}
+    answers = {column: [[turn("assistant", text)] for text in column_of(batch, column)] for column in ANSWERS}
     return {"prompt": list(column_of(batch, "prompt"))} | answers
 
 
@@ -63,7 +64,7 @@ def warm_up(dataset: "Dataset", share: float, seed: int) -> "Dataset":
         [
             {
                 "prompt": row["prompt"],
-                "completion": [chat.turn("assistant", row["chosen" if rng.random() < share else "rejected"])],
+                "completion": [turn("assistant", row["chosen" if rng.random() < share else "rejected"])],
             }
             for row in dataset
         ]
@@ -103,7 +104,7 @@ def longest(dataset: "Dataset", tokenizer: Any) -> tuple[int, int]:
     for row in dataset:
         asked = chat_ids(tokenizer, row["prompt"], add_generation_prompt=True)
         for column in ANSWERS:
-            turns = [*row["prompt"], chat.turn("assistant", row[column])]
+            turns = [*row["prompt"], turn("assistant", row[column])]
             length = len(chat_ids(tokenizer, turns))
             whole, answer = max(whole, length), max(answer, length - len(asked))
     return whole, answer

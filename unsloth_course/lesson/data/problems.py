@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course.lesson.data import reading
-from unsloth_course.lesson.data.chat import turn
 from unsloth_course.lesson.data.files import Source
 from unsloth_course.lesson.data.rows import CONTROL_TOKENS, Checked, column_of
 from unsloth_course.lesson.data.shapes import MARK, final
+from unsloth_course.lesson.data.turns import turn
 
 if TYPE_CHECKING:
     from datasets import Dataset

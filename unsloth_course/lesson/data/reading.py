@@ -6,7 +6,6 @@ without guessing. What cannot be used is set aside with a reason.
 
 import functools
 import itertools
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import chat, detect, documents, pairs, shapes, splits, tables, templates
+from unsloth_course.lesson.data.batches import TURN, in_batches
 from unsloth_course.lesson.data.files import Source, rows_in_memory
 from unsloth_course.lesson.data.rows import (
     CONTROL_TOKENS,
@@ -26,12 +26,12 @@ from unsloth_course.lesson.data.rows import (
     nothing_left,
 )
 from unsloth_course.lesson.data.splits import WHOLE, Part
+from unsloth_course.lesson.data.turns import Turns, turn, words
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 LOOKED_AT = 200  # rows that the form is told from
-BATCH_ROWS = 1000
 
 Shaped = Callable[[Any], Any]
 
@@ -146,12 +146,12 @@ def read(row: Row | Broken, form: detect.Form, tokens: Iterable[str] = CONTROL_T
 
 
 def _asked(texts: dict[str, str]) -> chat.Conversation:
-    user = chat.turn("user", shapes.question(texts["instruction"], texts["input"]))
-    return chat.Conversation([user, chat.turn("assistant", texts["output"])])
+    user = turn("user", shapes.question(texts["instruction"], texts["input"]))
+    return chat.Conversation([user, turn("assistant", texts["output"])])
 
 
 def _solved(texts: dict[str, str]) -> chat.Conversation:
-    return chat.Conversation([chat.turn("user", texts["question"]), chat.turn("assistant", texts["answer"])])
+    return chat.Conversation([turn("user", texts["question"]), turn("assistant", texts["answer"])])
 
 
 def _preferred(pair: pairs.Pair) -> chat.Conversation:
@@ -160,7 +160,7 @@ def _preferred(pair: pairs.Pair) -> chat.Conversation:
     return found
 
 
-def _problem(turns: chat.Turns) -> dict[str, str]:
+def _problem(turns: Turns) -> dict[str, str]:
     texts = chat.to_instruction(turns)
     return shapes.verifiable({"question": texts["instruction"], "answer": texts["output"]})
 
@@ -199,9 +199,9 @@ SHAPED: dict[tuple[str, str], Shaped] = {
 
 
 def _columns_of_pair(pair: pairs.Pair) -> dict[str, Any]:
-    answers = {column: chat.words([getattr(pair, column)]) for column in pairs.ANSWERS}
+    answers = {column: words([getattr(pair, column)]) for column in pairs.ANSWERS}
     prompt, _ = templates.as_shown(pair.prompt, pair.tools, templates.NOTHING)
-    return {"prompt": [chat.turn(turn["role"], turn["content"]) for turn in prompt], **answers}
+    return {"prompt": [turn(said["role"], said["content"]) for said in prompt], **answers}
 
 
 def _columns_of_turns(turns: chat.Conversation) -> dict[str, Any]:
@@ -209,7 +209,6 @@ def _columns_of_turns(turns: chat.Conversation) -> dict[str, Any]:
 
 
 _COLUMNS: dict[str, Shaped] = {"preference": _columns_of_pair, "chat": _columns_of_turns}
-TURN = [{"role": "string", "content": "string"}]
 _FEATURES: dict[str, dict[str, Any]] = {
     "instruction": dict.fromkeys(shapes.INSTRUCTION, "string"),
     "problems": dict.fromkeys(shapes.PROBLEM, "string"),
@@ -279,55 +278,6 @@ def load(
     unused = dict.fromkeys(name for has in layouts for name in detect.unused(form, has))
     told = {templates.TOLD.get(what, what): count for what, count in said.items()}
     return Checked(dataset, set_aside, list(unused), note, told)
-
-
-def in_batches(rows: Iterator[dict[str, Any]], columns: dict[str, Any]) -> "Dataset":
-    """A `datasets.Dataset` of these rows, made a thousand at a time: they are never all there as Python objects.
-
-    columns: "string", or TURN for turns. Where a turn holds more than role and content, such as a call, turns are held
-    as JSON: a table of calls would give each of them the arguments of all others. Then there is a column tools, too,
-    if any row has such.
-    """
-    import pyarrow
-    from datasets import Dataset, Features, Json, List, Value, fingerprint
-
-    plain = {
-        name: Value(kind) if kind == "string" else [{key: Value("string") for key in kind[0]}]
-        for name, kind in columns.items()
-    }
-    of_turns = [name for name, kind in columns.items() if kind is TURN]
-    rich = Features({**plain, **{name: List(Json()) for name in (*of_turns, "tools")}}).arrow_schema
-    schema = Features(plain).arrow_schema
-    tables, tools = [pyarrow.Table.from_pylist([], schema=schema)], False
-    while batch := list(itertools.islice(rows, BATCH_ROWS)):
-        tools = tools or any(row.get("tools") for row in batch)
-        if schema is not rich and (
-            tools or any(len(turn) > 2 for row in batch for name in of_turns for turn in row[name])
-        ):
-            schema, tables = rich, [_in_json(table.to_pylist(), rich, of_turns) for table in tables]
-        tables.append(
-            _in_json(batch, rich, of_turns) if schema is rich else pyarrow.Table.from_pylist(batch, schema=schema)
-        )
-    # To name it by its content, as the library does by itself, takes several copies of it.
-    dataset = Dataset(pyarrow.concat_tables(tables), fingerprint=fingerprint.generate_random_fingerprint())
-    return dataset.remove_columns("tools") if schema is rich and not tools else dataset
-
-
-def _in_json(batch: list[dict[str, Any]], schema: Any, of_turns: list[str]) -> Any:
-    import pyarrow
-
-    arrays = []
-    for field in schema:
-        values = [row.get(field.name) for row in batch]
-        if field.name in (*of_turns, "tools"):
-            texts = pyarrow.array([json.dumps(item) for value in values for item in value or ()], pyarrow.string())
-            ends = list(itertools.accumulate((len(value or ()) for value in values), initial=0))
-            items = pyarrow.ExtensionArray.from_storage(pyarrow.json_(), texts)
-            none = pyarrow.array([value is None for value in values], pyarrow.bool_())
-            arrays.append(pyarrow.ListArray.from_arrays(pyarrow.array(ends, pyarrow.int32()), items, mask=none))
-        else:
-            arrays.append(pyarrow.array(values, field.type))
-    return pyarrow.Table.from_arrays(arrays, schema=schema)
 
 
 def fitted(rows: "Dataset", tokenizer: Any, in_system: bool = False) -> tuple["Dataset", list[str]]:

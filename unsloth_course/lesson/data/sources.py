@@ -10,10 +10,12 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import chat, instruction, reading, tables
+from unsloth_course.lesson.data import instruction, reading, tables
+from unsloth_course.lesson.data.batches import BATCH_ROWS, TURN, in_batches
 from unsloth_course.lesson.data.corpus import passages
 from unsloth_course.lesson.data.rows import Checked, key_of
 from unsloth_course.lesson.data.splits import WHOLE, Part
+from unsloth_course.lesson.data.turns import Turns, words
 from unsloth_course.lesson.profile import ENGLISH, HUB_DATA, POCKET, SMOLLM2, is_pocket
 from unsloth_course.pocket.english import library
 from unsloth_course.pocket.english.tasks import is_short
@@ -204,9 +206,9 @@ def _shared_out(rows: int, learned: "Dataset", test: "Dataset") -> str:
     return f"rows to learn from: {len(learned):,}, to test on: {len(test):,}, left out: {left_out:,}{why}"
 
 
-def _so_far(turns: chat.Turns) -> list[int]:
+def _so_far(turns: Turns) -> list[int]:
     """For each turn a key of all that is said up to it, capitals and white space aside."""
-    said = ((turn["role"], key_of(chat.words([turn]))) for turn in turns)
+    said = ((turn["role"], key_of(words([turn]))) for turn in turns)
     return list(itertools.accumulate(said, lambda before, now: hash((before, now)), initial=0))[1:]
 
 
@@ -290,14 +292,14 @@ def _answers(spoken: "Dataset", places: list[tuple[int, int, int]]) -> "Dataset"
     """The turns at these places, as `_learned_turns` has them, each with what was said before it."""
 
     def rows() -> Iterator[dict[str, Any]]:
-        for start in range(0, len(places), reading.BATCH_ROWS):
-            batch = places[start : start + reading.BATCH_ROWS]
+        for start in range(0, len(places), BATCH_ROWS):
+            batch = places[start : start + BATCH_ROWS]
             found = spoken[[number for number, *_ in batch]]
             tools = found.get("tools", [None] * len(batch))
             for said, (_, place, _), shown in zip(found["messages"], batch, tools, strict=True):
                 yield {"prompt": said[:place], "completion": [said[place]], "tools": shown}
 
-    return reading.in_batches(rows(), {"prompt": reading.TURN, "completion": reading.TURN})
+    return in_batches(rows(), {"prompt": TURN, "completion": TURN})
 
 
 def kind(source: str, part: Part = WHOLE) -> str:

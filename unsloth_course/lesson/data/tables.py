@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import documents, splits
+from unsloth_course.lesson.data.batches import BATCH_ROWS
 from unsloth_course.lesson.data.documents import DOCUMENTS
 from unsloth_course.lesson.data.files import (
     ENDINGS,
@@ -39,7 +40,6 @@ IN_FOLDERS = (*DOCUMENTS[:3], ".jsonl", *DOCUMENTS[3:])
 """What is read of a folder of raw text."""
 DELIMITERS = (",", ";", "\t")
 """What may stand between the fields of a CSV file; the first of them that is in its first line does. In .tsv: a tab."""
-BATCH_ROWS = 1000
 PARQUET_BYTES = 2**16  # of a column are read at once
 HEAD_BYTES = 2**20  # are fetched at once of a file on the Hub, to look at its first rows
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")

@@ -8,8 +8,7 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from unsloth_course.lesson.data import chat
-from unsloth_course.lesson.data.chat import CALL, Turns, turn
+from unsloth_course.lesson.data.turns import CALL, Turns, in_words, turn
 
 Render = Callable[[Turns, list[Any] | None], str]
 _MARK = "find_the_mark"
@@ -59,7 +58,7 @@ def shown_by(render: Render) -> Shows:
 def as_shown(turns: Turns, tools: list[Any] | None, shows: Shows) -> tuple[Turns, list[Any] | None]:
     """The conversation with all that the template shows; the rest in words, but for reasoning, which is left out."""
     if not shows.calls:
-        turns = [chat.in_words(item) for item in turns]
+        turns = [in_words(item) for item in turns]
     if not shows.reasoning:
         turns = [{key: value for key, value in item.items() if key != "reasoning_content"} for item in turns]
     if not tools or shows.tools:
