@@ -323,7 +323,7 @@ def preferred(folder: Path, rows: Path, profile_name: str) -> dict[str, Any]:
     machine = profile.detect(profile_name, HUB_MODEL, lesson="dpo")
     how = {"max_length": machine.max_length, "dtype": machine.torch_dtype}
     model, tokenizer = models.load_adapter(folder / "dpo-adapter", **how)
-    _, held_out, _ = data.sources.preferences(machine.data, train=1, held_out=data.sources.RESERVED, seed=1)
+    _, held_out, _ = data.sources.preferences(machine.data, train=1, held_out=data.dividing.RESERVED, seed=1)
     spoken = {row["prompt"][-1]["content"].strip() for row in conversations(rows)}
     groups = {"conversations": [], "rewrites": []}
     for row in held_out:

@@ -103,45 +103,29 @@ def test_a_data_set_of_another_shape_is_refused(tokenizer):
     other = Dataset.from_list([{"question": "Hi", "output": "Ho"}])
     for use in (
         lambda: other.map(instruction.to_prompt_completion, batched=True),
-        lambda: instruction.render(other, tokenizer),
         lambda: instruction.lengths(other, tokenizer, 10),
     ):
         with pytest.raises(CourseError, match="no column 'instruction'; it has 'question', 'output'"):
             use()
 
 
-def test_render_adds_the_chat_as_text(tokenizer):
-    rendered = instruction.render(instruction.load([ROW, ROW]).dataset, tokenizer)
+def test_a_row_in_its_chat_form(tokenizer):
     text = "<|im_start|>user\nAdd.\n\n2 3<|im_end|>\n<|im_start|>assistant\n5<|im_end|>\n"
-    assert rendered.to_list() == [{**ROW, "text": text}] * 2
+    assert instruction.in_chat_form(instruction.load([ROW, ROW]).dataset, tokenizer) == [text] * 2
 
 
-def test_render_calls_the_template_once_per_batch(tokenizer, monkeypatch):
-    calls = []
-    once = type(tokenizer).apply_chat_template
-
-    def counted(self, messages, **options):
-        calls.append(len(messages))
-        return once(self, messages, **options)
-
-    monkeypatch.setattr(type(tokenizer), "apply_chat_template", counted)
-    instruction.render(instruction.load([ROW] * 1500).dataset, tokenizer)
-    assert calls == [1000, 500]
-
-
-def test_a_tokenizer_without_a_template(tokenizer, monkeypatch):
-    monkeypatch.setattr(tokenizer, "chat_template", None)
-    dataset = instruction.load([ROW]).dataset
-    for use in (instruction.render, lambda *given: instruction.lengths(*given, max_length=8)):
-        with pytest.raises(CourseError, match=r"no chat template.*Instruct"):
-            use(dataset, tokenizer)
-
-
-@pytest.mark.parametrize("template", ["{{ raise_exception('system turn first') }}", "{% if %}"])
-def test_a_template_that_refuses(tokenizer, monkeypatch, template):
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (None, r"no chat template.*Instruct"),
+        ("{{ raise_exception('system turn first') }}", "chat template of this model refuses turns of user, assistant"),
+        ("{% if %}", "refuses"),
+    ],
+)
+def test_a_template_that_is_not_there_or_refuses(tokenizer, monkeypatch, template, words):
     monkeypatch.setattr(tokenizer, "chat_template", template)
-    with pytest.raises(CourseError, match="chat template refuses"):
-        instruction.render(instruction.load([ROW]).dataset, tokenizer)
+    with pytest.raises(CourseError, match=words):
+        instruction.lengths(instruction.load([ROW]).dataset, tokenizer, 8)
 
 
 def test_lengths_in_tokens(tokenizer):
@@ -181,7 +165,7 @@ def test_the_real_sample(tokenizer):
     checked = instruction.load(SAMPLE)
     written_rows = json.loads(SAMPLE.read_text(encoding="utf-8"))
     assert checked.dataset.to_list() == written_rows and checked.set_aside == []
-    texts = instruction.render(checked.dataset, tokenizer)["text"]
+    texts = instruction.in_chat_form(checked.dataset, tokenizer)
     for row, text in zip(written_rows, texts, strict=True):
         assert text.startswith("<|im_start|>user\n" + row["instruction"]) and text.endswith(
             row["output"] + "<|im_end|>\n"

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import pairs, preference, sources
+from unsloth_course.lesson.data import dividing, pairs, preference
 from unsloth_course.lesson.data.pairs import conversation
 from unsloth_course.lesson.data.preference import load
 
@@ -331,9 +331,9 @@ def test_a_question_is_known_by_the_whole_prompt():
         {"chosen": f"{longer} It is 8.", "rejected": f"{longer} 8"},
         ORCA | {"question": "What is 4 + 4?"},
     ]
-    first, second, third, fourth = sources.keys(load(rows).dataset, "preference")
+    first, second, third, fourth = dividing.keys(load(rows).dataset, "preference")
     assert first == third and len({first, second, fourth}) == 3  # the third goes on from the first
-    assert sources.keys(load([ORCA | {"question": "WHAT  is\n3 + 4? "}]).dataset, "preference") == [first]
+    assert dividing.keys(load([ORCA | {"question": "WHAT  is\n3 + 4? "}]).dataset, "preference") == [first]
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import problems, sources
+from unsloth_course.lesson.data import dividing, problems, sources
 from unsloth_course.lesson.data.problems import final
 from unsloth_course.pocket import datasets
 
@@ -182,7 +182,7 @@ def test_a_file_is_split_by_question(tmp_path):
     path = str(written(tmp_path, "a.json", json.dumps([*rows, {"question": "Q", "answer": "none"}])))
     train, held_out, checked = sources.problems(path, train=30, held_out=20, seed=1)
     assert (len(held_out), len(checked.set_aside)) == (20, 1) and 0 < len(train) <= 30
-    assert not set(sources.keys(train, "problems")) & set(sources.keys(held_out, "problems"))
+    assert not set(dividing.keys(train, "problems")) & set(dividing.keys(held_out, "problems"))
     assert held_out.to_dict() == sources.problems(path, train=30, held_out=20, seed=2)[1].to_dict()
     with pytest.raises(CourseError, match="ask what the test asks"):
         sources.problems(str(written(tmp_path, "b.json", json.dumps(rows[:1]))), train=5, held_out=5, seed=1)

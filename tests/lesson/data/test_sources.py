@@ -9,7 +9,7 @@ import pytest
 from unsloth_course.core import hub
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import profile
-from unsloth_course.lesson.data import corpus, instruction, pairs, shapes, sources
+from unsloth_course.lesson.data import corpus, dividing, instruction, pairs, shapes, sources
 from unsloth_course.lesson.machine import Machine
 from unsloth_course.lesson.profile import HUB_DATA
 from unsloth_course.pocket.english.tasks import is_short
@@ -30,7 +30,7 @@ def questions(rows):
 
 
 def both_ask(train, held_out, shape):
-    return set(sources.keys(train, shape)) & set(sources.keys(held_out, shape))
+    return set(dividing.keys(train, shape)) & set(dividing.keys(held_out, shape))
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def test_what_the_scoreboard_asks_is_never_trained_on_however_few_a_run_tests(mo
     asked = set(sources.instructions("yahma/alpaca-cleaned", train=1, held_out=240, seed=1)[1]["output"])
     for held_out in (5, 300):
         train, test, _ = sources.instructions("yahma/alpaca-cleaned", train=10_000, held_out=held_out, seed=2)
-        assert len(test) == held_out and len(train) == 1000 - max(sources.RESERVED, held_out)
+        assert len(test) == held_out and len(train) == 1000 - max(dividing.RESERVED, held_out)
         assert len(asked) == 240 and not asked & set(train["output"])
     train, _, _ = sources.instructions("somebody/else", train=10_000, held_out=5, seed=2)
     assert len(train) == 995
@@ -262,7 +262,7 @@ def test_a_hub_set_of_preferences_keeps_what_the_scoreboard_asks_out_of_training
     board = set(sources.preferences(HUB_DATA["dpo"], train=1, held_out=120, seed=1)[1]["rejected"])
     for held_out in (5, 300):
         train, test, _ = sources.preferences(HUB_DATA["dpo"], train=10_000, held_out=held_out, seed=2)
-        assert len(test) == held_out and len(train) == 1000 - max(sources.RESERVED, held_out)
+        assert len(test) == held_out and len(train) == 1000 - max(dividing.RESERVED, held_out)
         assert len(board) == 120 and not board & set(train["rejected"])
     assert set(asked) == {"Intel/orca_dpo_pairs"}
     assert len(sources.preferences("somebody/else", train=10_000, held_out=5, seed=2)[0]) == 995
@@ -628,7 +628,7 @@ def test_general_text_of_the_hub_is_prose(monkeypatch):
     monkeypatch.setattr(hub, "fetch_dataset", fetch)
     train, held_out = sources.general_text(HUB_DATA["cpt"], train=1000, held_out=20, seed=1)
     assert asked == ["yahma/alpaca-cleaned"]
-    assert (len(train), len(held_out)) == (500 - sources.RESERVED, 20)
+    assert (len(train), len(held_out)) == (500 - dividing.RESERVED, 20)
     assert all(prose in text for text in [*train["text"], *held_out["text"]])
     other = sources.general_text(HUB_DATA["cpt"], train=30, held_out=20, seed=2)
     assert held_out.to_dict() == other[1].to_dict()

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from unsloth_course.lesson.data import (
         chat,
         corpus,
+        dividing,
         files,
         function_calling,
         instruction,

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import reading, shapes
-from unsloth_course.lesson.data.batches import BATCH_ROWS
 from unsloth_course.lesson.data.files import Source
 from unsloth_course.lesson.data.rows import CONTROL_TOKENS, Checked, column_of
 from unsloth_course.lesson.data.shapes import question
@@ -61,36 +60,15 @@ def _questions(batch: Mapping[str, Sequence[Any]]) -> list[str]:
     return [question(*pair) for pair in zip(instructions, inputs, strict=True)]
 
 
-def render(dataset: "Dataset", tokenizer: "PreTrainedTokenizerBase") -> "Dataset":
-    """Adds a `text` column: each row as the tokenizer's own chat template writes it, one call per 1,000 rows.
+def in_chat_form(dataset: "Dataset", tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+    """Each row as the tokenizer's own chat template writes it. Raises CourseError as `models.in_chat_form` does.
 
-    It is for reading. A trainer that is given `text` appends one more end-of-sequence token; give it the columns of
-    `to_prompt_completion` instead.
-
-    Raises CourseError when the tokenizer has no chat template, or one that refuses a user turn and an assistant turn.
+    It is for reading. A trainer that is given such a text appends one more end-of-sequence token; give it the columns
+    of `to_prompt_completion` instead.
     """
-    return dataset.map(
-        lambda batch: {"text": _templated(batch, tokenizer)},
-        batched=True,
-        batch_size=BATCH_ROWS,
-        desc="Chat template",
-    )
+    from unsloth_course.lesson import models
 
-
-def _templated(batch: Mapping[str, Sequence[Any]], tokenizer: "PreTrainedTokenizerBase") -> list[str]:
-    from jinja2 import TemplateError
-
-    if not tokenizer.chat_template:
-        raise CourseError(
-            "This tokenizer has no chat template, so it cannot say how a chat is written. Load the tokenizer of an "
-            "instruction-tuned model (its name often ends in -Instruct), or set tokenizer.chat_template."
-        )
-    try:
-        return tokenizer.apply_chat_template(to_messages(batch)["messages"], tokenize=False)
-    except TemplateError as error:
-        raise CourseError(
-            f"The chat template refuses a user turn with an answer: {error}. Mend the template."
-        ) from None
+    return [models.in_chat_form(tokenizer, turns, tokenize=False) for turns in to_messages(dataset[:])["messages"]]
 
 
 @dataclass(frozen=True)
@@ -142,11 +120,9 @@ class Lengths:
 def lengths(dataset: "Dataset", tokenizer: "PreTrainedTokenizerBase", max_length: int) -> Lengths:
     """Measures every row in tokens, as a chat, and says what share a `max_length` (tokens) would cut.
 
-    Raises CourseError like `render`, and for a data set without rows.
+    Raises CourseError as `in_chat_form` does, and for a data set without rows.
     """
-    counts: list[int] = []
-    for batch in dataset.with_format(None).iter(batch_size=BATCH_ROWS):
-        # The template writes the special tokens itself.
-        ids = tokenizer(_templated(batch, tokenizer), add_special_tokens=False, verbose=False)["input_ids"]
-        counts.extend(len(row) for row in ids)
-    return Lengths.of(counts, max_length)
+    # The template writes the special tokens itself.
+    texts = in_chat_form(dataset, tokenizer)
+    ids = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+    return Lengths.of([*map(len, ids)], max_length)

@@ -6,16 +6,13 @@ What is not made here may be in any form that the command `data` knows, and is r
 
 import itertools
 import random
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import instruction, reading, tables
-from unsloth_course.lesson.data.batches import BATCH_ROWS, TURN, in_batches
+from unsloth_course.lesson.data import dividing, instruction, reading, tables
 from unsloth_course.lesson.data.corpus import passages
-from unsloth_course.lesson.data.rows import Checked, key_of
+from unsloth_course.lesson.data.rows import Checked
 from unsloth_course.lesson.data.splits import WHOLE, Part
-from unsloth_course.lesson.data.turns import Turns, words
 from unsloth_course.lesson.profile import ENGLISH, HUB_DATA, POCKET, SMOLLM2, is_pocket
 from unsloth_course.pocket.english import library
 from unsloth_course.pocket.english.tasks import is_short
@@ -28,8 +25,6 @@ if TYPE_CHECKING:
 
 # The held-out questions are always the same ones, whatever the seed of a run: runs can then be compared.
 HELD_OUT_SEED = 20_000
-# So many rows of the Hub's sets are never trained on, however few a run tests: the scoreboard asks them of every model.
-RESERVED = 240
 # Of a set of texts on the Hub so many are checked, and more only where a run asks for more.
 HUB_TEXTS = 20_000
 # The only files that are fetched of a large set: 13,914 Python functions of 17 MB, from repositories of their own. All
@@ -37,8 +32,6 @@ HUB_TEXTS = 20_000
 HUB_FILES = {HUB_DATA["cpt"]: ("python/validation-*.parquet",)}
 # What the course's own sets hold, so that nobody has to be asked.
 HUB_KINDS = {HUB_DATA["lora"]: "instruction", HUB_DATA["dpo"]: "preference", HUB_DATA["cpt"]: "text"}
-# The columns that hold what a row asks, or all that it says.
-ASKED_IN = {"instruction": ("instruction", "input"), "problems": ("question",), "text": ("text",)}
 # What the rooms that make rows call those of each shape.
 MADE = {"instruction": "instructions", "problems": "problems", "preference": "preferences", "text": "functions"}
 # General text of the Hub: answers of Alpaca that are at least so many characters long, and mostly letters and spaces.
@@ -67,11 +60,6 @@ def _maker(source: str) -> Any:
 
         return english
     return None
-
-
-def reserved(source: str, held_out: int) -> int:
-    """How many held-out rows to keep out of training: those of the test, and in the course's own sets at least 240."""
-    return max(held_out, RESERVED) if source in HUB_DATA.values() else held_out
 
 
 def instructions(
@@ -128,42 +116,8 @@ def _questions(
         marked = short[: (len(short) + 1) // 2]
         others = sorted({*range(len(rows))} - {*short}) + short[len(marked) :]
         rows = rows.select([n for pair in itertools.zip_longest(marked, others) for n in pair if n is not None])
-    learned, test = _split(rows, own, shape, source, train, held_out, seed)
-    checked.split = _shared_out(len(rows) + len(own or ()), learned, test)
+    learned, test, checked.split = dividing.rows(rows, own, shape, source, train, held_out, seed)
     return learned, test, checked
-
-
-def _split(
-    rows: "Dataset", own: "Dataset | None", shape: str, source: str, train: int, held_out: int, seed: int
-) -> tuple["Dataset", "Dataset"]:
-    """(train, held out) of rows, the first of which are tested on, or of the rows of a test that is its own: no row is
-    learned from that asks, or of raw text says, what the test does."""
-    from datasets import concatenate_datasets
-
-    if own is None:
-        kept_back, rest = _divided(keys(rows, shape), [1] * len(rows), reserved(source, held_out))
-    else:
-        whole, rows = len(rows), concatenate_datasets([rows, own])
-        asked = keys(rows, shape)
-        kept_back, tested = list(range(whole, len(rows))), set(asked[whole:])
-        rest = [number for number in range(whole) if asked[number] not in tested]
-    if not (kept_back and rest):
-        what = "are the same text" if shape == "text" else "ask what the test asks"
-        raise CourseError(f"{source}: all {len(rows):,} rows {what}. Add rows to learn from.")
-    training = rows.select(rest).shuffle(seed=seed)
-    return training.select(range(min(train, len(training)))), rows.select(kept_back[:held_out])
-
-
-def keys(rows: "Dataset", shape: str) -> list[Hashable]:
-    """A key for what each row asks, or of raw text says: the same for rows that differ by capitals and white space.
-
-    Of preferences a conversation that is there at several lengths, as in Anthropic's set, has one.
-    """
-    if shape != "preference":
-        return [key_of(" ".join(texts)) for texts in zip(*(rows[name] for name in ASKED_IN[shape]), strict=True)]
-    begun = [_so_far(turns) for turns in rows["prompt"]]
-    whole = {each[-1] for each in begun}
-    return [next(key for key in each if key in whole) for each in begun]
 
 
 def _checked(source: str, shape: str, where: Where) -> tuple[Checked, "Dataset | None"]:
@@ -175,41 +129,6 @@ def _checked(source: str, shape: str, where: Where) -> tuple[Checked, "Dataset |
         print(f"to test on, {where.test_data or f'the split of {source}'}: {own}")
         return checked, own.dataset.shuffle(seed=HELD_OUT_SEED)
     return checked, None
-
-
-def _divided(questions: Sequence[Hashable], sizes: Sequence[int], wanted: int) -> tuple[list[int], list[int]]:
-    """(numbers of the items to test on, of those to learn from): what asks the same is on one side.
-
-    sizes: rows of each item. Of the questions those that few items ask go to the test first, until it has as many rows
-    as are wanted, or half of all; one question is tested on and one is learned from whatever their sizes. Without two
-    questions there is nothing to test on.
-    """
-    asking: dict[Hashable, list[int]] = {}
-    for number, question in enumerate(questions):
-        asking.setdefault(question, []).append(number)
-    held: list[int] = []
-    rows, half = 0, sum(sizes) // 2
-    groups = sorted(asking.values(), key=len)
-    for group in groups[:-1]:
-        more = sum(sizes[number] for number in group)
-        if held and (rows >= wanted or rows + more > half):
-            break
-        held += group
-        rows += more
-    kept_back = set(held)
-    return held, [number for number in range(len(questions)) if number not in kept_back]
-
-
-def _shared_out(rows: int, learned: "Dataset", test: "Dataset") -> str:
-    left_out = rows - len(learned) - len(test)
-    why = " (more than this run takes, there again, or asked in the test)" if left_out else ""
-    return f"rows to learn from: {len(learned):,}, to test on: {len(test):,}, left out: {left_out:,}{why}"
-
-
-def _so_far(turns: Turns) -> list[int]:
-    """For each turn a key of all that is said up to it, capitals and white space aside."""
-    said = ((turn["role"], key_of(words([turn]))) for turn in turns)
-    return list(itertools.accumulate(said, lambda before, now: hash((before, now)), initial=0))[1:]
 
 
 def _made(
@@ -244,62 +163,12 @@ def conversations(
         return _turns(learned), _turns(test), checked
     checked, own = _checked(source, "chat", where)
     spoken = checked.dataset.shuffle(seed=HELD_OUT_SEED)
-    turns = _learned_turns(spoken)
-    if own is not None:
-        tested = [turn for each in _learned_turns(own) for turn in each]
-        known = {asked for *_, asked in tested}
-        learned = [turn for each in turns for turn in each if turn[-1] not in known]
-    else:
-        # Conversations that go apart later may begin alike: what is asked in one that is learned from is not tested on.
-        within: dict[int, set[int]] = {}
-        for each in turns:
-            for *_, asked in each:
-                within.setdefault(asked, set()).add(each[-1][-1])
-        sizes = [sum(len(within[asked]) == 1 for *_, asked in each) for each in turns]
-        kept_back, rest = _divided([each[-1][-1] for each in turns], sizes, reserved(source, held_out))
-        learned = [turn for number in rest for turn in turns[number]]
-        known = {asked for *_, asked in learned}
-        tested = [turn for number in kept_back for turn in turns[number] if turn[-1] not in known]
-    if not (learned and tested):
-        raise CourseError(
-            f"{source}: all {len(spoken):,} conversations begin with the same question, and the test needs another. "
-            "Add rows to learn from."
-        )
-    random.Random(seed).shuffle(learned)
-    rows, test = _answers(spoken, learned[:train]), _answers(spoken if own is None else own, tested[:held_out])
-    checked.split = _shared_out(sum(map(len, turns)) + (0 if own is None else len(tested)), rows, test)
+    rows, test, checked.split = dividing.turns(spoken, own, source, train, held_out, seed)
     return rows, test, checked
-
-
-def _learned_turns(spoken: "Dataset") -> list[list[tuple[int, int, int]]]:
-    """Of each conversation its turns to learn: number of the conversation, place in it, and a key of what is asked."""
-    found = []
-    for number, messages in enumerate(spoken["messages"]):
-        asked = _so_far(messages)
-        found.append([(number, n, asked[n - 1]) for n, turn in enumerate(messages) if _is_learned(turn)])
-    return found
-
-
-def _is_learned(turn: dict[str, Any]) -> bool:
-    return turn["role"] == "assistant" and turn.get("weight") != 0
 
 
 def _turns(rows: "Dataset") -> "Dataset":
     return rows.map(instruction.to_prompt_completion, batched=True, remove_columns=rows.column_names)
-
-
-def _answers(spoken: "Dataset", places: list[tuple[int, int, int]]) -> "Dataset":
-    """The turns at these places, as `_learned_turns` has them, each with what was said before it."""
-
-    def rows() -> Iterator[dict[str, Any]]:
-        for start in range(0, len(places), BATCH_ROWS):
-            batch = places[start : start + BATCH_ROWS]
-            found = spoken[[number for number, *_ in batch]]
-            tools = found.get("tools", [None] * len(batch))
-            for said, (_, place, _), shown in zip(found["messages"], batch, tools, strict=True):
-                yield {"prompt": said[:place], "completion": [said[place]], "tools": shown}
-
-    return in_batches(rows(), {"prompt": TURN, "completion": TURN})
 
 
 def kind(source: str, part: Part = WHOLE) -> str:
@@ -341,19 +210,18 @@ def corpus(
         from unsloth_course.core import hub
 
         found = hub.fetch_dataset(source, files=HUB_FILES.get(source, ()))
-        pool = max(HUB_TEXTS, 2 * (train + reserved(source, held_out)))
+        pool = max(HUB_TEXTS, 2 * (train + dividing.reserved(source, held_out)))
         # Shuffled before the cut: a larger pool begins with the rows of a smaller one, so the test stays the same.
         drawn = found.shuffle(seed=HELD_OUT_SEED).select(range(min(pool, len(found))))
         checked, own = reading.load(drawn, "text", source), None
     first: dict[Hashable, int] = {}
-    for number, key in enumerate(keys(checked.dataset, "text")):
+    for number, key in enumerate(dividing.keys(checked.dataset, "text")):
         first.setdefault(key, number)
     rows = checked.dataset.select(first.values()).select_columns(["text"])
     if own is None and len(rows) < 2 * held_out:
         rows = Dataset.from_dict({"text": [piece for text in rows["text"] for piece in passages(text)]})
-    learned, test = _split(rows.shuffle(seed=HELD_OUT_SEED), own, "text", source, train, held_out, seed)
-    repeated = len(checked.dataset) - len(first)
-    checked.split = _shared_out(len(rows) + repeated + len(own or ()), learned, test)
+    rows, repeated = rows.shuffle(seed=HELD_OUT_SEED), len(checked.dataset) - len(first)
+    learned, test, checked.split = dividing.rows(rows, own, "text", source, train, held_out, seed, repeated)
     return learned, test, checked
 
 
@@ -379,12 +247,14 @@ def known(
     text, each row as the tokenizer's chat template writes it, for `corpus.blocks(..., control_tokens=True)`; held out
     has the columns prompt and completion, for `evaluation.answer_perplexity`. They are the `instructions` of "english"
     for "smollm2", and yahma/alpaca-cleaned for a model of the Hub. Raises CourseError as `instructions` and
-    `instruction.render` do. Taught in lesson colab5 (continued pretraining).
+    `models.in_chat_form` do. Taught in lesson colab5 (continued pretraining).
     """
+    from datasets import Dataset
+
     if machine.bundled:
         return general_text(machine.model, train, held_out, seed)
     learned, test, _ = instructions(ENGLISH if machine.model == SMOLLM2 else HUB_DATA["lora"], train, held_out, seed)
-    return instruction.render(learned, tokenizer).select_columns(["text"]), _turns(test)
+    return Dataset.from_dict({"text": instruction.in_chat_form(learned, tokenizer)}), _turns(test)
 
 
 def general_text(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset"]:
@@ -421,4 +291,4 @@ def general_text(source: str, train: int, held_out: int, seed: int) -> tuple["Da
         checked = instruction.load(hub.fetch_dataset(name, columns=instruction.COLUMNS), name)
         texts = [answer for answer in checked.dataset["output"] if library.is_prose(answer, PROSE_CHARACTERS)]
     rows = Dataset.from_dict({"text": texts}).shuffle(seed=HELD_OUT_SEED)
-    return _split(rows, None, "text", name, train, held_out, seed)
+    return dividing.rows(rows, None, "text", name, train, held_out, seed)[:2]
