@@ -208,11 +208,11 @@ def test_messages_keep_their_own_system_prompt(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"temperature": -1}, {"top_p": 0}, {"top_k": -1}, {"max_new_tokens": 0}, {"seed": 2**33}]
+    "words", ["--temperature -1", "--top-p 0", "--top-k -1", "--max-new-tokens 0", f"--seed {2**32}", "--batch 0"]
 )
-def test_sampling_options_are_checked(options):
-    with pytest.raises(CourseError):
-        chat.Sampling(**options)
+def test_sampling_options_are_checked(words):
+    done = CliRunner().invoke(cli.app, ["chat", "m", *words.split()])
+    assert done.exit_code == 2 and "Input should be" in done.output
 
 
 def test_what_is_no_model_is_a_sentence(tmp_path):

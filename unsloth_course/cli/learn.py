@@ -1,7 +1,5 @@
 """Commands that run lessons and show what they left, that make their videos, and that check the machine."""
 
-import json
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -136,7 +134,6 @@ def colab(
     repository: Annotated[
         str | None, typer.Option(help="OWNER/NAME on GitHub that badges and install cells are to point to.")
     ] = None,
-    as_json: Json = False,
 ) -> None:
     """Write the notebooks for Colab: each brings this package along, so that uploading the one file is enough.
 
@@ -146,20 +143,16 @@ def colab(
 
     if out is None and repository is None:
         raise CourseError("Say --out FOLDER for notebooks to upload, or --repository OWNER/NAME for another address.")
-    changed = address.change(repository) if repository else []
-    for path in changed:
-        print(f"changed  {path}", file=sys.stderr)
+    for path in address.change(repository) if repository else ():
+        print(f"changed  {path}")
     if out is not None:
-        written = upload.write(out)
-        print(written.to_json() if as_json else written)
-    elif as_json:
-        print(json.dumps({"repository": repository, "changed": [str(path) for path in changed]}, indent=2))
+        for path, size in upload.write(out).items():
+            print(f"file  {path}  {size / 1000:,.0f} kB")
+        print("Each file carries the package, and no weights.")
 
 
 @app.command(rich_help_panel=MACHINE)
-def doctor(
-    as_json: Json = False,
-) -> None:
+def doctor(as_json: Json = False) -> None:
     """Check versions, machine, profile, Hub cache and disk.
 
     The exit status is 0 only when every check passed.

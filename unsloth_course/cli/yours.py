@@ -87,12 +87,12 @@ def memory(
         str | None, typer.Option(help='"pocket", "smollm2", a folder or a Hub name (only its config.json is fetched).')
     ] = None,
     gpu: Annotated[str | None, typer.Option(help="A named GPU, such as T4; without it this machine.")] = None,
-    length: Annotated[int, typer.Option("--max-length", "--length", help="Tokens of the longest row.")] = 512,
+    length: Annotated[int, typer.Option("--max-length", "--length", min=1, help="Tokens of the longest row.")] = 512,
     rows: Annotated[
-        int | None, typer.Option("--batch", "--rows", help="Rows of an update; without it the lessons' own.")
+        int | None, typer.Option("--batch", "--rows", min=1, help="Rows of an update; without it the lessons' own.")
     ] = None,
-    micro_batch: Annotated[int | None, typer.Option(help="Rows at a time; without it the plan chooses.")] = None,
-    rank: Annotated[int, typer.Option(help="LoRA rank.")] = 16,
+    micro_batch: Annotated[int | None, typer.Option(min=1, help="Rows at a time; without it the plan chooses.")] = None,
+    rank: Annotated[int, typer.Option(min=1, help="LoRA rank.")] = 16,
     as_json: Json = False,
 ) -> None:
     """Plan a training run: predicted memory, micro-batch and accumulation, and the GPUs that it fits.
@@ -175,14 +175,14 @@ def chat(
         str, typer.Argument(metavar="MODEL", help="An adapter, a model's folder, a GGUF file or smollm2.")
     ],
     system: Annotated[str, typer.Option(help="System prompt; without it the model's own.")] = "",
-    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens with this probability in all.")] = 1.0,
-    top_k: Annotated[int, typer.Option(help="Draw from so many tokens at most; 0 for all.")] = 0,
-    max_new_tokens: Annotated[int, typer.Option(help="The longest answer.")] = 256,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of what is drawn.")] = 3407,
+    temperature: Annotated[float, typer.Option(min=0, max=5, help="0 always takes the likeliest token.")] = 0.0,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1, help="Draw from the likeliest with this probability.")] = 1.0,
+    top_k: Annotated[int, typer.Option(min=0, help="Draw from so many tokens at most; 0 for all.")] = 0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of what is drawn.")] = 3407,
     prompts: Annotated[Path | None, typer.Option(help="Answer this JSONL file instead of a conversation.")] = None,
     out: Annotated[Path | None, typer.Option(help="Answers of --prompts; a stopped run goes on there.")] = None,
-    batch: Annotated[int, typer.Option(help="Prompts of --prompts worked on side by side.")] = 16,
+    batch: Annotated[int, typer.Option(min=1, help="Prompts of --prompts worked on side by side.")] = 16,
 ) -> None:
     """Talk to a model; answers stream as they are written.
 

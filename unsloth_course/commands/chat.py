@@ -35,16 +35,6 @@ class Sampling:
     max_new_tokens: int = 256
     seed: int = 3407
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature <= 5:
-            raise CourseError(f"A temperature is from 0 to 5, not {self.temperature}.")
-        if not 0 < self.top_p <= 1:
-            raise CourseError(f"top_p is above 0 and at most 1, not {self.top_p}.")
-        if self.top_k < 0 or self.max_new_tokens < 1:
-            raise CourseError("top_k is 0 or more, and an answer has at least 1 token.")
-        if not 0 <= self.seed < 2**32:
-            raise CourseError(f"A seed is a whole number from 0 to below {2**32}, not {self.seed}.")
-
 
 class Weights:
     """An adapter or a whole model in a folder, run by Unsloth.
@@ -225,8 +215,6 @@ def answer_file(
     most one batch. batch: conversations side by side. source: the name of the model. It is noted with the sampling in
     `<out>.about.json`, and answers of another model or sampling are not gone on with: that raises CourseError.
     """
-    if batch < 1:
-        raise CourseError(f"A batch has at least 1 prompt, not {batch}.")
     out = Path(out)
     sampling = sampling or Sampling()
     about, told = out.with_name(out.name + ".about.json"), {"model": source, **asdict(sampling)}

@@ -79,9 +79,6 @@ def report(
 
     if method not in METHODS:
         raise CourseError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}.")
-    for name, value in {"max-length": length, "batch": rows, "micro-batch": micro_batch, "rank": rank}.items():
-        if value is not None and value < 1:
-            raise CourseError(f"--{name} is {value}; give a whole number of at least 1.")
     lesson = "lora" if method == "qlora" else method
     machine = profile.decide(_facts(gpu), model=model, data=POCKET, lesson=lesson, on_cpu=SMOLLM2)
     machine = replace(machine, max_length=max(length, machine.max_length))

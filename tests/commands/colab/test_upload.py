@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import re
 import subprocess
 import sys
@@ -42,14 +41,14 @@ def names(archive):
 
 
 def test_all_five_are_written_and_small(written):
-    assert {Path(name).name for name in written.files} == set(lessons.LESSONS.values())
-    for name, size in written.files.items():
+    assert {path.name for path in written} == set(lessons.LESSONS.values())
+    for name, size in written.items():
         with open(name, "rb") as file:
             assert len(file.read()) == size < upload.LIMIT
 
 
 def test_each_is_a_valid_notebook_for_a_t4_without_outputs(written):
-    for name in written.files:
+    for name in written:
         notebook = nbformat.read(name, as_version=4)
         nbformat.validate(notebook)
         assert notebook.metadata.accelerator == "GPU" and notebook.metadata.colab.gpuType == "T4"
@@ -57,7 +56,7 @@ def test_each_is_a_valid_notebook_for_a_t4_without_outputs(written):
 
 
 def test_all_other_cells_are_those_of_the_lesson(written):
-    for name in written.files:
+    for name in written:
         mine = nbformat.read(name, as_version=4).cells
         lesson = nbformat.read(lessons.NOTEBOOKS / Path(name).name, as_version=4).cells
         differ = [a.id for a, b in zip(mine, lesson, strict=True) if a.source != b.source]
@@ -103,7 +102,7 @@ def bootstrap(source):
 
 
 def test_the_cell_unpacks_and_imports_the_package_twice(written, tmp_path):
-    source = bootstrap(install_cell(next(iter(written.files))).source)
+    source = bootstrap(install_cell(next(iter(written))).source)
     for _ in range(2):
         done = execute(source, tmp_path, before=f"sys.path.append({str(SITE)!r})\n")
         assert done.returncode == 0, done.stderr
@@ -113,20 +112,20 @@ def test_the_cell_unpacks_and_imports_the_package_twice(written, tmp_path):
 
 
 def test_twice_in_one_session_puts_one_folder_on_the_path(written, tmp_path):
-    source = bootstrap(install_cell(next(iter(written.files))).source)
+    source = bootstrap(install_cell(next(iter(written))).source)
     count = "\nprint(sum('unsloth-course-' in path for path in sys.path))"
     done = execute(source + "\n" + source + count, tmp_path, before=f"sys.path.append({str(SITE)!r})\n")
     assert done.stdout.strip().endswith("\n1"), done.stdout + done.stderr
 
 
 def test_in_a_local_kernel_it_unpacks_nothing_and_says_where_the_course_is(written, tmp_path):
-    done = execute(install_cell(next(iter(written.files))).source, tmp_path, colab=False)
+    done = execute(install_cell(next(iter(written))).source, tmp_path, colab=False)
     assert done.returncode == 0 and "This file is for Colab" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_archive_is_refused_and_nothing_is_written(written, tmp_path):
-    source = install_cell(next(iter(written.files))).source
+    source = install_cell(next(iter(written))).source
     line = source.splitlines()[40]
     done = execute(source.replace(line, line[::-1]), tmp_path)
     assert done.returncode and "damaged on its way" in done.stderr
@@ -150,10 +149,10 @@ def test_no_path_leaves_the_folder(tmp_path, name):
 
 
 def test_the_code_is_hidden_behind_a_form_and_is_base64(written):
-    cell = install_cell(next(iter(written.files)))
+    cell = install_cell(next(iter(written)))
     assert cell.metadata.cellView == "form" and "skip-execution" not in cell.metadata.tags
     packed = re.search(r'PACKED = """\n(.+?)\n"""', cell.source, re.DOTALL)[1]
-    assert len(base64.b64decode(packed)) == written.package_bytes
+    assert base64.b64decode(packed) == upload.packed()
     assert max(map(len, cell.source.splitlines())) <= 100
 
 
@@ -180,10 +179,9 @@ def test_too_much_inside_is_noticed(tmp_path, monkeypatch):
 
 
 def test_the_command_writes_and_reports(tmp_path):
-    done = CliRunner().invoke(cli.app, ["colab", "--out", str(tmp_path), "--json"])
+    done = CliRunner().invoke(cli.app, ["colab", "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
-    said = json.loads(done.stdout)
-    assert set(said) == {"files", "package_bytes", "sha256", "repository"} and len(said["files"]) == 5
+    assert done.stdout.count("file  ") == 5 and "no weights" in done.stdout
 
 
 def test_the_command_wants_to_know_what_to_do():

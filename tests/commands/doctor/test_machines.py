@@ -15,9 +15,9 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from conftest import script
 from setup.made import a_wheel
 
-from unsloth_course.lesson.colab import needs
 from unsloth_course.lesson.profile import HUB_MODEL
 from unsloth_course.setup import looking
 from unsloth_course.setup.deciding import KERNEL
@@ -173,7 +173,7 @@ def commands(advice: str) -> list[str]:
 
 def asked_by(name: str) -> str:
     """What a package really asks of others, as its metadata says it."""
-    return "".join(f"Requires-Dist: {line}\n" for line in needs.asked_by(name))
+    return "".join(f"Requires-Dist: {line}\n" for line in script("needs").asked_by(name))
 
 
 @pytest.fixture(scope="module")

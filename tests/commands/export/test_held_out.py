@@ -44,11 +44,10 @@ def test_a_named_file_goes_before_the_one_beside_the_model(tmp_path):
     assert held_out.read(tmp_path / "adapter", named) == [{"prompt": "Once", "answer": " upon a time"}]
 
 
-def test_without_the_file_the_results_say_what_it_was_trained_on(tmp_path):
+def test_without_the_file_the_options_say_what_it_was_trained_on(tmp_path):
     with pytest.raises(CourseError, match="--data"):
         held_out.read(tmp_path / "adapter")
-    (tmp_path / "a.json").write_text("[1]")
-    (tmp_path / "lora.json").write_text('{"options": {"data": "pocket", "seed": 1, "method": "qlora"}}')
+    (tmp_path / "finetune.toml").write_text('data = "pocket"\nseed = 1\nmethod = "qlora"\n')
     assert held_out.options(tmp_path / "adapter")["method"] == "qlora"
     rows = held_out.read(tmp_path / "adapter")
     assert len(rows) == 200 and held_out.short(rows)

@@ -4,9 +4,7 @@ import base64
 import copy
 import hashlib
 import io
-import json
 import tarfile
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import nbformat
@@ -53,29 +51,8 @@ elif importlib.util.find_spec("unsloth_course") is None:
 '''
 
 
-@dataclass(frozen=True)
-class Uploads:
-    """What was written: the files with their bytes, and the bytes and SHA-256 of the package inside."""
-
-    files: dict[str, int]
-    package_bytes: int
-    sha256: str
-    repository: str
-
-    def to_json(self) -> str:
-        """`{"files": {PATH: BYTES}, "package_bytes", "sha256", "repository"}` as text."""
-        return json.dumps(asdict(self), indent=2)
-
-    def __str__(self) -> str:
-        lines = [f"file  {path}  {size / 1000:,.0f} kB" for path, size in self.files.items()]
-        lines.append(f"Each carries the package ({self.package_bytes / 1000:,.0f} kB packed), and no weights.")
-        return "\n".join(lines)
-
-
-def write(out: Path, root: Path = REPOSITORY) -> Uploads:
-    """Writes the lessons for upload into the folder `out`. Raises CourseError when it cannot."""
-    from unsloth_course.commands.colab.address import address
-
+def write(out: Path, root: Path = REPOSITORY) -> dict[Path, int]:
+    """Writes the lessons for upload into the folder `out`; returns their bytes. Raises CourseError when it cannot."""
     out = out.expanduser().resolve()
     if out == lessons.NOTEBOOKS.resolve():
         raise CourseError(f"--out {out} is the notebooks folder itself; name another one.")
@@ -84,11 +61,11 @@ def write(out: Path, root: Path = REPOSITORY) -> Uploads:
     for lesson in lessons.written_lessons():
         path = out / lessons.LESSONS[lesson]
         text = nbformat.writes(standalone(nbformat.read(lessons.notebook_path(lesson), as_version=4), archive))
-        sizes[str(path)] = len(text.encode()) + 1
+        sizes[path] = len(text.encode()) + 1
         write_text(path, text + "\n")
     if max(sizes.values()) > LIMIT:
         raise CourseError(f"A notebook has {max(sizes.values()):,} bytes, more than {LIMIT:,}: leave something out.")
-    return Uploads(sizes, len(archive), hashlib.sha256(archive).hexdigest(), address(root))
+    return sizes
 
 
 def packed(root: Path = REPOSITORY) -> bytes:

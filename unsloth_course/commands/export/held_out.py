@@ -11,13 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from unsloth_course.commands import options as run_options
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson import results
 from unsloth_course.lesson.data import instruction
-from unsloth_course.lesson.data.turns import ROLES, turn
 from unsloth_course.lesson.data.rows import is_unicode
+from unsloth_course.lesson.data.turns import ROLES, turn
 
 FILE = "held-out.jsonl"
 MOST = 200  # rows
@@ -32,7 +30,7 @@ def read(source: Path, data: str | None = None) -> list[Row]:
     """At most 200 held-out rows for what was trained into the folder `source`.
 
     data: a file of such rows, or "pocket", instruction rows in a file, a Hub name; without it the `held-out.jsonl`
-    beside `source`, or else what its training noted in its results file. Raises CourseError when there is nothing,
+    beside `source`, or else the data that finetune.toml there names. Raises CourseError when there is nothing,
     and as `read_file` and `data.sources.instructions` do.
     """
     beside = source.parent / FILE
@@ -42,10 +40,11 @@ def read(source: Path, data: str | None = None) -> list[Row]:
         return read_file(Path(data))
     noted = options(source)
     name = data or noted.get("data")
-    if not isinstance(name, str):
+    if name is None:
         raise CourseError(
-            f"There is no {FILE} beside {source}, and no results file that says on what it was trained, so there are "
-            "no held-out questions for the round trip. Name its data with --data: pocket, a file or a name on the Hub."
+            f"There is no {FILE} beside {source}, and no {run_options.CONFIG} that says on what it was trained, so "
+            "there are no held-out questions for the round trip. Name its data with --data: pocket, a file or a name "
+            "on the Hub."
         )
     from unsloth_course.lesson.data import sources
 
@@ -60,20 +59,10 @@ def of_instruction(row: Mapping[str, Any]) -> Row:
     return {"messages": [turn("user", question)], "answer": row["output"]}
 
 
-class Noted(msgspec.Struct):
-    """What a round trip reads of a results file of `finetune`."""
-
-    options: dict[str, Any]
-
-
 def options(source: Path) -> dict[str, Any]:
-    """The options that `finetune` wrote into its results file beside `source`; none when there is no such file."""
-    for file in sorted(source.parent.glob("*.json")):
-        with contextlib.suppress(ValueError):
-            found = results.read(file, Noted).options
-            if isinstance(found.get("data"), str):
-                return found
-    return {}
+    """The options that `finetune` wrote beside `source`; none where it did not."""
+    config = source.parent / run_options.CONFIG
+    return run_options.read(config) if config.is_file() else {}
 
 
 def read_file(file: str | Path) -> list[Row]:

@@ -28,21 +28,13 @@ def formats(rows: Sequence[tuple[str, int, float]], *, score: str, within: float
     right.axvspan(scores[0] - within, scores[0] + within, color=SKY, alpha=0.25, linewidth=0)
     for place, value in zip(places, scores, strict=True):
         right.plot(value, place, "o", color=ORANGE if place else GREY, markersize=10)
-        side = (-12, "right") if value > 0.7 else (12, "left")
-        right.annotate(
-            f"{value:.1%}",
-            (value, place),
-            (side[0], 0),
-            textcoords="offset points",
-            ha=side[1],
-            va="center",
-            fontsize=13,
-        )
+        beside = {"x": value - 0.06, "ha": "right"} if value > 0.7 else {"x": value + 0.06, "ha": "left"}
+        right.text(y=place, s=f"{value:.1%}", va="center", fontsize=13, **beside)
     right.set_xlim(-0.03, 1.06)
     right.set_xticks([0, 0.5, 1], ["0%", "50%", "100%"])
     right.set_title("Score")
-    right.grid(False)
-    left.grid(False)
+    for half in (left, right):
+        half.grid(False)
     left.set_yticks(places, names)
     left.invert_yaxis()
     words = f"Score: {score}. Shaded: within {100 * within:.0f} points of {names[0]}."

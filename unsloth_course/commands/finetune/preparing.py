@@ -59,8 +59,8 @@ def prepare(options: Options, process: processes.Process | None = None) -> Prepa
         )
     if process.first:
         _look_first(options, machine, recipe, process.count)
-    # What comes from the Hub is fetched once for each host.
-    with processes.before_the_others(process, "the files", on_each_host=True):
+    # What comes from the Hub is fetched once for a host; on another one the Hub's own locks see to it.
+    with processes.before_the_others(process, "the files"):
         folder = models.folder(machine.model)
         task = recipe.task()
     print(task.checked)

@@ -105,27 +105,23 @@ def arguments(process: Process, on_gpu: bool) -> dict[str, Any]:
 
 
 @contextmanager
-def before_the_others(process: Process, what: str, on_each_host: bool = False) -> Iterator[None]:
-    """The first process goes through the block before the others do; with `on_each_host` the first one of each host.
+def before_the_others(process: Process, what: str) -> Iterator[None]:
+    """The first process goes through the block before the others do, which wait as long as it takes.
 
-    what: a name for the block, used once in a run. The others wait as long as it takes.
+    what: a name for the block, used once in a run.
     """
-    leads = process.here == 0 if on_each_host else process.first
-    if not process.several or (on_each_host and process.count_here == 1):
+    if not process.several:
         yield
         return
-    key = f"{what} on {os.environ.get('GROUP_RANK', '0')}" if on_each_host else what
     from torch import distributed
 
     # torchrun's own table of names and values, which all processes reach.
     store = distributed.PrefixStore("course", next(distributed.rendezvous("env://"))[0])
-    if not leads:
-        # In small pieces, so that Ctrl-C is heard.
-        while not store.check([key]):
-            time.sleep(0.2)
+    while not process.first and not store.check([what]):
+        time.sleep(0.2)  # in small pieces, so that Ctrl-C is heard
     yield
-    if leads:
-        store.set(key, "done")
+    if process.first:
+        store.set(what, "done")
 
 
 def after_the_first(process: Process, what: str) -> None:
