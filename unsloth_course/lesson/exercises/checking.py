@@ -8,9 +8,8 @@ from unsloth_course.lesson.exercises.cards import Progress, Verdict, bar
 from unsloth_course.lesson.exercises.exercise import Exercise
 from unsloth_course.lesson.exercises.record import Record
 
-ALL: dict[str, Exercise] = {
-    exercise.id: exercise for module in (lora, full, cpt, dpo, grpo) for exercise in module.EXERCISES
-}
+FOUND = [one for module in (lora, full, cpt, dpo, grpo) for one in vars(module).values() if isinstance(one, Exercise)]
+ALL = {one.id: one for one in FOUND}
 
 
 def find(exercise: str) -> Exercise:
@@ -50,4 +49,4 @@ def progress(lesson: str | None = None) -> Progress:
         raise CourseError(f"There is no lesson named {lesson!r}; the lessons with exercises are {', '.join(LESSONS)}.")
     record = Record()
     members = [(one, record.tries(one.id)) for one in ALL.values() if lesson in (None, one.lesson)]
-    return Progress(members, lesson is not None, str(record.path or ""), record.note)
+    return Progress(members, lesson is not None, str(record.path), record.note)

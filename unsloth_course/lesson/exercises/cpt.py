@@ -6,9 +6,23 @@ from collections import Counter
 from typing import Any
 
 from unsloth_course.lesson.exercises.asking import Given, Learner, brief
-from unsloth_course.lesson.exercises.exercise import Exercise, source
+from unsloth_course.lesson.exercises.exercise import exercise
 
 
+def perplexity_of(losses):
+    import math
+
+    tokens = [loss for text in losses for loss in text]
+    return math.exp(sum(tokens) / len(tokens))
+
+
+@exercise(
+    "cpt.1",
+    "Perplexity of several texts",
+    perplexity_of,
+    "Perplexity is the exponential of a mean. The mean over what?",
+    "Add up the losses of all texts, divide by the number of all tokens, and only then take `math.exp`.",
+)
 def _perplexities(learner: Learner) -> None:
     rng = random.Random("cpt.1")
     learner([[math.log(2)] * 3]).expect(2.0, "and a model in doubt between 2 tokens at every step has the perplexity 2")
@@ -27,6 +41,24 @@ def _perplexities(learner: Learner) -> None:
         )
 
 
+def pack_texts(texts, end, length):
+    stream = []
+    for text in texts:
+        stream += [*text, end]
+    whole = len(stream) - len(stream) % length
+    return [stream[i : i + length] for i in range(0, whole, length)]
+
+
+@exercise(
+    "cpt.2",
+    "Pack texts into blocks",
+    pack_texts,
+    "Make one long list first. A block may begin inside a text, and hold parts of several.",
+    (
+        "`stream += [*text, end]` for each text; then `stream[i : i + length]` for `i` in steps of `length`, "
+        "the last one only if it is full."
+    ),
+)
 def _packs(learner: Learner) -> None:
     rng = random.Random("cpt.2")
     cases = [([[5, 6, 7, 8]], 0, 2), ([[5, 6, 7], [8], [9, 10]], 0, 3), ([[5], [6]], 0, 9), ([], 0, 4)]
@@ -53,6 +85,26 @@ def _packs(learner: Learner) -> None:
                 )
 
 
+def mix_replay(domain, general, share, seed):
+    import random
+
+    rng = random.Random(seed)
+    count = round(len(domain) * share / (1 - share))
+    blocks = domain + rng.sample(general, count)
+    rng.shuffle(blocks)
+    return blocks
+
+
+@exercise(
+    "cpt.3",
+    "Mix in replay",
+    mix_replay,
+    "The share is one of the result, not of the domain blocks: a half means as many general blocks as others.",
+    (
+        "From g / (d + g) = share follows g = d * share / (1 - share). A `random.Random(seed)` of your own can "
+        "`sample` and `shuffle`, and follows the seed."
+    ),
+)
 def _mixes(learner: Learner) -> None:
     rng = random.Random("cpt.3")
     general = [[1, number] for number in range(1000)]
@@ -89,63 +141,3 @@ def _counted(given: Given, blocks: list[Any], domain: list[Any], general: list[A
     if counts["domain"] < len(domain):
         given.wrong(f"where {counts['domain']} of the {len(domain)} domain blocks are left")
     return counts["general"]
-
-
-EXERCISES = (
-    Exercise(
-        id="cpt.1",
-        title="Perplexity of several texts",
-        solution=source("""
-            import math
-
-
-            def perplexity_of(losses):
-                tokens = [loss for text in losses for loss in text]
-                return math.exp(sum(tokens) / len(tokens))
-        """),
-        hints=(
-            "Perplexity is the exponential of a mean. The mean over what?",
-            "Add up the losses of all texts, divide by the number of all tokens, and only then take `math.exp`.",
-        ),
-        properties=_perplexities,
-    ),
-    Exercise(
-        id="cpt.2",
-        title="Pack texts into blocks",
-        solution=source("""
-            def pack_texts(texts, end, length):
-                stream = []
-                for text in texts:
-                    stream += [*text, end]
-                whole = len(stream) - len(stream) % length
-                return [stream[i : i + length] for i in range(0, whole, length)]
-        """),
-        hints=(
-            "Make one long list first. A block may begin inside a text, and hold parts of several.",
-            "`stream += [*text, end]` for each text; then `stream[i : i + length]` for `i` in steps of `length`, "
-            "the last one only if it is full.",
-        ),
-        properties=_packs,
-    ),
-    Exercise(
-        id="cpt.3",
-        title="Mix in replay",
-        solution=source("""
-            import random
-
-
-            def mix_replay(domain, general, share, seed):
-                rng = random.Random(seed)
-                count = round(len(domain) * share / (1 - share))
-                blocks = domain + rng.sample(general, count)
-                rng.shuffle(blocks)
-                return blocks
-        """),
-        hints=(
-            "The share is one of the result, not of the domain blocks: a half means as many general blocks as others.",
-            "From g / (d + g) = share follows g = d * share / (1 - share). A `random.Random(seed)` of your own can "
-            "`sample` and `shuffle`, and follows the seed.",
-        ),
-        properties=_mixes,
-    ),
-)

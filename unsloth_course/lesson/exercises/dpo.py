@@ -4,9 +4,30 @@ import math
 import random
 
 from unsloth_course.lesson.exercises.asking import Learner
-from unsloth_course.lesson.exercises.exercise import Exercise, source
+from unsloth_course.lesson.exercises.exercise import exercise
 
 
+def dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta):
+    import math
+
+    margin = (chosen - ref_chosen) - (rejected - ref_rejected)
+    x = beta * margin
+    return math.log1p(math.exp(-abs(x))) + max(0, -x)
+
+
+@exercise(
+    "dpo.1",
+    "The loss of one pair",
+    dpo_loss,
+    (
+        "How much more did the chosen answer gain on its reference than the rejected one? That is the margin; beta "
+        "scales it, and the loss is -log sigmoid of the product."
+    ),
+    (
+        "-log sigmoid(x) = log(1 + exp(-x)). For x far below zero that is nearly -x; "
+        "`max(0, -x) + math.log1p(math.exp(-abs(x)))` is the same and never overflows."
+    ),
+)
 def _losses(learner: Learner) -> None:
     rng = random.Random("dpo.1")
     for _ in range(4):
@@ -56,6 +77,23 @@ def _history(rng: random.Random, turns: int) -> str:
     return "".join([*asked, HUMAN, _sentence(rng), ASSISTANT])
 
 
+def split_pair(chosen, rejected):
+    turn = "\n\nAssistant:"
+    prompt, found, good = chosen.rpartition(turn)
+    other, _, bad = rejected.rpartition(turn)
+    good, bad = good.strip(), bad.strip()
+    if not found or prompt != other or not good or not bad:
+        return None
+    return prompt + turn, good, bad
+
+
+@exercise(
+    "dpo.2",
+    "A pair out of nested text",
+    split_pair,
+    "Do not look for what the two texts share: two answers may begin alike. Cut each by itself, then compare.",
+    '`text.rpartition("\\n\\nAssistant:")` cuts at the last turn. Compare the parts before it.',
+)
 def _pairs(learner: Learner) -> None:
     rng = random.Random("dpo.2")
     for turns in (1, 1, 2, 2, 3, 4):
@@ -91,6 +129,26 @@ def _pairs(learner: Learner) -> None:
 POINTS = 0.05
 
 
+def run_to_keep(base, runs):
+    best = None
+    for run in runs:
+        if run["correct"] < base["correct"] - 0.05:
+            continue
+        if run["preferred"] > (best or base)["preferred"]:
+            best = run
+    return best
+
+
+@exercise(
+    "dpo.3",
+    "Which run to keep",
+    run_to_keep,
+    "One of the three measurements says nothing about the text. Which two are about what the model writes?",
+    (
+        "Leave out the runs that are less correct than `base` by more than 0.05, and those that are not preferred "
+        "more often than `base`; of the rest take the most preferred. The margin plays no part."
+    ),
+)
 def _choices(learner: Learner) -> None:
     rng = random.Random("dpo.3")
     for number in range(40):
@@ -127,66 +185,3 @@ def _reason(found: object, best: dict[str, float] | None, base: dict[str, float]
     if isinstance(found, dict) and found.get("correct", 1) < base["correct"] - POINTS:
         return f"which gives up more than 5 points of the base's correctness ({base['correct']})"
     return f"where {best} writes the preferred form most often of those that stay correct"
-
-
-EXERCISES = (
-    Exercise(
-        id="dpo.1",
-        title="The loss of one pair",
-        solution=source("""
-            import math
-
-
-            def dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta):
-                margin = (chosen - ref_chosen) - (rejected - ref_rejected)
-                x = beta * margin
-                return math.log1p(math.exp(-abs(x))) + max(0, -x)
-        """),
-        hints=(
-            "How much more did the chosen answer gain on its reference than the rejected one? That is the margin; beta "
-            "scales it, and the loss is -log sigmoid of the product.",
-            "-log sigmoid(x) = log(1 + exp(-x)). For x far below zero that is nearly -x; "
-            "`max(0, -x) + math.log1p(math.exp(-abs(x)))` is the same and never overflows.",
-        ),
-        properties=_losses,
-    ),
-    Exercise(
-        id="dpo.2",
-        title="A pair out of nested text",
-        solution=source("""
-            def split_pair(chosen, rejected):
-                turn = "\\n\\nAssistant:"
-                prompt, found, good = chosen.rpartition(turn)
-                other, _, bad = rejected.rpartition(turn)
-                good, bad = good.strip(), bad.strip()
-                if not found or prompt != other or not good or not bad:
-                    return None
-                return prompt + turn, good, bad
-        """),
-        hints=(
-            "Do not look for what the two texts share: two answers may begin alike. Cut each by itself, then compare.",
-            '`text.rpartition("\\n\\nAssistant:")` cuts at the last turn. Compare the parts before it.',
-        ),
-        properties=_pairs,
-    ),
-    Exercise(
-        id="dpo.3",
-        title="Which run to keep",
-        solution=source("""
-            def run_to_keep(base, runs):
-                best = None
-                for run in runs:
-                    if run["correct"] < base["correct"] - 0.05:
-                        continue
-                    if run["preferred"] > (best or base)["preferred"]:
-                        best = run
-                return best
-        """),
-        hints=(
-            "One of the three measurements says nothing about the text. Which two are about what the model writes?",
-            "Leave out the runs that are less correct than `base` by more than 0.05, and those that are not preferred "
-            "more often than `base`; of the rest take the most preferred. The margin plays no part.",
-        ),
-        properties=_choices,
-    ),
-)

@@ -3,9 +3,10 @@
 The task and the cell to fill in stand in the lesson's notebook.
 """
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from textwrap import dedent
+from typing import Any
 
 from unsloth_course.lesson.exercises.asking import Learner, Wrong
 
@@ -15,15 +16,15 @@ class Exercise:
     """One exercise.
 
     id: the lesson's name and a number, such as "lora.2".
-    solution: source text of one function, after its imports.
+    solved: a function that solves it; its source text is shown, and it is never called.
     hints: the first points at the idea, the second nearly gives the answer.
     properties: asks the learner's function and raises `Wrong` with a sentence at the first property that it lacks.
     """
 
     id: str
     title: str
-    solution: str
-    hints: tuple[str, str]
+    solved: Callable[..., Any]
+    hints: tuple[str, ...]
     properties: Callable[[Learner], None]
 
     @property
@@ -34,7 +35,12 @@ class Exercise:
     @property
     def function(self) -> str:
         """The name of the function to write."""
-        return self.solution.partition("def ")[2].partition("(")[0]
+        return self.solved.__name__
+
+    @property
+    def solution(self) -> str:
+        """The source text of a function that solves it."""
+        return inspect.getsource(self.solved).rstrip()
 
     def test(self, answer: object) -> str | None:
         """The first property that the answer lacks, as a sentence, or None when it has them all.
@@ -49,6 +55,6 @@ class Exercise:
         return None
 
 
-def source(text: str) -> str:
-    """A piece of source text, without the indentation that it has inside a module."""
-    return dedent(text).strip()
+def exercise(id: str, title: str, solved: Callable[..., Any], *hints: str) -> Callable[..., Exercise]:
+    """Makes an exercise of the function below, which asks the learner's function for its properties."""
+    return lambda properties: Exercise(id, title, solved, hints, properties)

@@ -3,13 +3,27 @@
 import random
 
 from unsloth_course.lesson.exercises.asking import Learner
-from unsloth_course.lesson.exercises.exercise import Exercise, source
+from unsloth_course.lesson.exercises.exercise import exercise
 
 FLOAT32 = 4  # bytes
 # (all, trained): SmolLM2-135M with all of it trained, and with a LoRA of rank 16 beside it.
 SMOLLM2 = ((134_515_008, 134_515_008), (134_515_008 + 4_884_480, 4_884_480))
 
 
+def memory_bytes(total, trained):
+    weights = 4 * total
+    gradients = 4 * trained
+    moments = 2 * 4 * trained
+    return weights + gradients + moments
+
+
+@exercise(
+    "full.1",
+    "What training keeps in memory",
+    memory_bytes,
+    "There are weights, gradients, and two numbers that AdamW keeps. Which of them does a frozen weight need?",
+    "A frozen weight costs its own four bytes. A trained one also has a gradient and two moving averages.",
+)
 def _memory(learner: Learner) -> None:
     rng = random.Random("full.1")
     cases = [(1, 1), (10, 0), *SMOLLM2]
@@ -39,6 +53,24 @@ def _marks(seed: int, first: float, changed: float) -> tuple[list[int], list[int
     return lora.tolist(), full.tolist()
 
 
+def paired_interval(lora, full, rng):
+    import numpy as np
+
+    change = np.array(full) - np.array(lora)
+    n = len(change)
+    drawn = rng.integers(n, size=(2000, n))
+    means = change[drawn].mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return low, high
+
+
+@exercise(
+    "full.2",
+    "Is the difference real",
+    paired_interval,
+    "A question that is drawn brings both of its marks along. Which one number per question could you draw?",
+    "Draw from the differences `full[i] - lora[i]`, take the mean of each draw, and cut 2.5 % off either end.",
+)
 def _intervals(learner: Learner) -> None:
     import numpy as np
 
@@ -76,6 +108,24 @@ def _intervals(learner: Learner) -> None:
         given.wrong(f"and over six pairs of models your intervals are {ratio:.2f} times as wide as 95 % ones")
 
 
+def rank_needed(change, share):
+    import numpy as np
+
+    energy = np.linalg.svd(change, compute_uv=False) ** 2
+    kept = np.cumsum(energy) / energy.sum()
+    return int(np.argmax(kept >= share)) + 1
+
+
+@exercise(
+    "full.3",
+    "The rank that a change needs",
+    rank_needed,
+    "The best approximation of rank r keeps the r largest singular values. What is its energy then?",
+    (
+        "Square the singular values (`np.linalg.svd(change, compute_uv=False)`), add them up from the largest "
+        "(`np.cumsum`), and count how many it takes to reach `share` of the sum."
+    ),
+)
 def _ranks(learner: Learner) -> None:
     import numpy as np
 
@@ -132,63 +182,3 @@ def _held(matrix):
         rest = matrix - left[:, :rank] * values[:rank] @ right[:rank]
         kept.append(1 - (rest**2).sum() / (matrix**2).sum())
     return kept
-
-
-EXERCISES = (
-    Exercise(
-        id="full.1",
-        title="What training keeps in memory",
-        solution=source("""
-            def memory_bytes(total, trained):
-                weights = 4 * total
-                gradients = 4 * trained
-                moments = 2 * 4 * trained
-                return weights + gradients + moments
-        """),
-        hints=(
-            "There are weights, gradients, and two numbers that AdamW keeps. Which of them does a frozen weight need?",
-            "A frozen weight costs its own four bytes. A trained one also has a gradient and two moving averages.",
-        ),
-        properties=_memory,
-    ),
-    Exercise(
-        id="full.2",
-        title="Is the difference real",
-        solution=source("""
-            import numpy as np
-
-
-            def paired_interval(lora, full, rng):
-                change = np.array(full) - np.array(lora)
-                n = len(change)
-                drawn = rng.integers(n, size=(2000, n))
-                means = change[drawn].mean(axis=1)
-                low, high = np.percentile(means, [2.5, 97.5])
-                return low, high
-        """),
-        hints=(
-            "A question that is drawn brings both of its marks along. Which one number per question could you draw?",
-            "Draw from the differences `full[i] - lora[i]`, take the mean of each draw, and cut 2.5 % off either end.",
-        ),
-        properties=_intervals,
-    ),
-    Exercise(
-        id="full.3",
-        title="The rank that a change needs",
-        solution=source("""
-            import numpy as np
-
-
-            def rank_needed(change, share):
-                energy = np.linalg.svd(change, compute_uv=False) ** 2
-                kept = np.cumsum(energy) / energy.sum()
-                return int(np.argmax(kept >= share)) + 1
-        """),
-        hints=(
-            "The best approximation of rank r keeps the r largest singular values. What is its energy then?",
-            "Square the singular values (`np.linalg.svd(change, compute_uv=False)`), add them up from the largest "
-            "(`np.cumsum`), and count how many it takes to reach `share` of the sum.",
-        ),
-        properties=_ranks,
-    ),
-)

@@ -6,11 +6,32 @@ import random
 import statistics
 
 from unsloth_course.lesson.exercises.asking import Learner
-from unsloth_course.lesson.exercises.exercise import Exercise, source
+from unsloth_course.lesson.exercises.exercise import exercise
 
 EPSILON = 1e-4
 
 
+def group_advantages(rewards, size):
+    import statistics
+
+    found = []
+    for start in range(0, len(rewards), size):
+        group = rewards[start : start + size]
+        mean, std = statistics.mean(group), statistics.stdev(group)
+        found += [(reward - mean) / (std + 1e-4) for reward in group]
+    return found
+
+
+@exercise(
+    "grpo.1",
+    "From rewards to advantages",
+    group_advantages,
+    "A completion competes only with the others of its own prompt. Where does each group begin and end?",
+    (
+        "`rewards[start : start + size]` is a group, for `start` in `range(0, len(rewards), size)`. "
+        "`statistics.stdev` divides by n - 1; the 0.0001 keeps a group without spread from dividing by zero."
+    ),
+)
 def _advantages(learner: Learner) -> None:
     rng = random.Random("grpo.1")
     cases = [([0.0, 0.0, 0.0, 1.0], 4), ([0.5] * 4, 4), ([1.0] * 4 + [0.0, 1.0, 0.0, 1.0], 4)]
@@ -49,6 +70,22 @@ def _one_group(given, rewards: list[float], found: list[float]) -> None:
             )
 
 
+def exact_reward(completions, answer, **kwargs):
+    found = []
+    for completion, right in zip(completions, answer, strict=True):
+        parts = completion[0]["content"].split("####")
+        exact = len(parts) == 2 and parts[1].strip() == right
+        found.append(1.0 if exact else 0.0)
+    return found
+
+
+@exercise(
+    "grpo.2",
+    "A reward that cannot be fooled",
+    exact_reward,
+    'The text is `completion[0]["content"]`. How many parts has `text.split("####")` where `####` is once?',
+    "Two parts; then compare text with text: `parts[1].strip() == right`. A conversion to a number may raise.",
+)
 def _rewards(learner: Learner) -> None:
     rng = random.Random("grpo.2")
     everything = " ".join(map(str, range(1000)))
@@ -97,6 +134,26 @@ def _asked(learner: Learner, texts: list[str], answers: list[str]):
     return learner(completions=completions, answer=answers, trainer_state=None)
 
 
+def pass_at_k(k, right):
+    from math import comb
+
+    missed = []
+    for tries in right:
+        wrong = len(tries) - sum(tries)
+        missed.append(comb(wrong, k) / comb(len(tries), k))
+    return 1 - sum(missed) / len(missed)
+
+
+@exercise(
+    "grpo.3",
+    "pass@k without bias",
+    pass_at_k,
+    "Ask for the opposite: in how many ways can you choose k tries that are all wrong?",
+    (
+        "With c of n tries right there are `comb(n - c, k)` such ways, of `comb(n, k)` in all. Average over the "
+        "problems last."
+    ),
+)
 def _passes(learner: Learner) -> None:
     rng = random.Random("grpo.3")
     learner(1, [[True, False, False, False]]).expect(0.25, "and at one try the chance is the share that is right")
@@ -119,68 +176,3 @@ def _passes(learner: Learner) -> None:
             wanted,
             f"and of all ways to choose {k} of {tries} tries the share {wanted:.6g} holds a right one, on average",
         )
-
-
-EXERCISES = (
-    Exercise(
-        id="grpo.1",
-        title="From rewards to advantages",
-        solution=source("""
-            import statistics
-
-
-            def group_advantages(rewards, size):
-                found = []
-                for start in range(0, len(rewards), size):
-                    group = rewards[start : start + size]
-                    mean, std = statistics.mean(group), statistics.stdev(group)
-                    found += [(reward - mean) / (std + 1e-4) for reward in group]
-                return found
-        """),
-        hints=(
-            "A completion competes only with the others of its own prompt. Where does each group begin and end?",
-            "`rewards[start : start + size]` is a group, for `start` in `range(0, len(rewards), size)`. "
-            "`statistics.stdev` divides by n - 1; the 0.0001 keeps a group without spread from dividing by zero.",
-        ),
-        properties=_advantages,
-    ),
-    Exercise(
-        id="grpo.2",
-        title="A reward that cannot be fooled",
-        solution=source("""
-            def exact_reward(completions, answer, **kwargs):
-                found = []
-                for completion, right in zip(completions, answer):
-                    parts = completion[0]["content"].split("####")
-                    exact = len(parts) == 2 and parts[1].strip() == right
-                    found.append(1.0 if exact else 0.0)
-                return found
-        """),
-        hints=(
-            'The text is `completion[0]["content"]`. How many parts has `text.split("####")` where `####` is once?',
-            "Two parts; then compare text with text: `parts[1].strip() == right`. A conversion to a number may raise.",
-        ),
-        properties=_rewards,
-    ),
-    Exercise(
-        id="grpo.3",
-        title="pass@k without bias",
-        solution=source("""
-            from math import comb
-
-
-            def pass_at_k(k, right):
-                missed = [
-                    comb(len(tries) - sum(tries), k) / comb(len(tries), k)
-                    for tries in right
-                ]
-                return 1 - sum(missed) / len(missed)
-        """),
-        hints=(
-            "Ask for the opposite: in how many ways can you choose k tries that are all wrong?",
-            "With c of n tries right there are `comb(n - c, k)` such ways, of `comb(n, k)` in all. Average over the "
-            "problems last.",
-        ),
-        properties=_passes,
-    ),
-)

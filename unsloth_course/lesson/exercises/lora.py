@@ -3,12 +3,23 @@
 import random
 
 from unsloth_course.lesson.exercises.asking import Learner
-from unsloth_course.lesson.exercises.exercise import Exercise, source
+from unsloth_course.lesson.exercises.exercise import exercise
 
 SMOLLM2 = 30 * [(576, 576), (576, 192), (576, 192), (576, 576), (576, 1536), (576, 1536), (1536, 576)]
 POCKET = 4 * [(256, 256), (256, 128), (256, 128), (256, 256), (256, 768), (256, 768), (768, 256)]
 
 
+def count_trained(shapes, rank):
+    return sum(rank * (inputs + outputs) for inputs, outputs in shapes)
+
+
+@exercise(
+    "lora.1",
+    "What an adapter trains",
+    count_trained,
+    "`A` makes `rank` numbers from `inputs`, and `B` makes `outputs` from `rank`. What are their shapes?",
+    "`A` is rank x inputs and `B` is outputs x rank; add the two products, then add up over all pairs.",
+)
 def _counts(learner: Learner) -> None:
     rng = random.Random("lora.1")
     cases = [([(3, 5)], 2), ([(8, 8)], 4), ([(3, 5), (5, 3)], 1), ([], 16)]
@@ -21,6 +32,18 @@ def _counts(learner: Learner) -> None:
         learner(shapes, rank).expect(trained, f"and A and B hold {trained:,} numbers together")
 
 
+def merge_adapter(W, A, B, alpha):
+    rank = len(A)
+    return W + alpha / rank * B @ A
+
+
+@exercise(
+    "lora.2",
+    "Merge",
+    merge_adapter,
+    "Section 1 has the formula: the correction is scaled before it is added. By what?",
+    "The rank is the number of rows of `A`, and the correction is `alpha / rank * B @ A`.",
+)
 def _merges(learner: Learner) -> None:
     import numpy as np
 
@@ -45,6 +68,18 @@ def _merges(learner: Learner) -> None:
 END, IGNORED = 2, -100
 
 
+def make_labels(ids, start, length):
+    padding = len(ids) - length
+    return [-100] * start + ids[start:length] + [-100] * padding
+
+
+@exercise(
+    "lora.3",
+    "Which tokens are trained",
+    make_labels,
+    "Decide by the place of a token, not by its id: the same id stands for the end and for padding.",
+    "Three stretches: `start` times -100, then `ids[start:length]`, then -100 up to the end.",
+)
 def _labels(learner: Learner) -> None:
     rng = random.Random("lora.3")
     cases = [(4, 2, 2), (6, 3, 0), (4, 1, 7)]
@@ -70,48 +105,3 @@ def _why(position: int, start: int, length: int, token: int) -> str:
     if position == length - 1:
         return f"is the token that ends the turn, which the model must learn to write: {token}"
     return f"belongs to the completion: {token}, in the same place (the model shifts labels by itself)"
-
-
-EXERCISES = (
-    Exercise(
-        id="lora.1",
-        title="What an adapter trains",
-        solution=source("""
-            def count_trained(shapes, rank):
-                return sum(rank * (inputs + outputs) for inputs, outputs in shapes)
-        """),
-        hints=(
-            "`A` makes `rank` numbers from `inputs`, and `B` makes `outputs` from `rank`. What are their shapes?",
-            "`A` is rank x inputs and `B` is outputs x rank; add the two products, then add up over all pairs.",
-        ),
-        properties=_counts,
-    ),
-    Exercise(
-        id="lora.2",
-        title="Merge",
-        solution=source("""
-            def merge_adapter(W, A, B, alpha):
-                rank = len(A)
-                return W + alpha / rank * B @ A
-        """),
-        hints=(
-            "Section 1 has the formula: the correction is scaled before it is added. By what?",
-            "The rank is the number of rows of `A`, and the correction is `alpha / rank * B @ A`.",
-        ),
-        properties=_merges,
-    ),
-    Exercise(
-        id="lora.3",
-        title="Which tokens are trained",
-        solution=source("""
-            def make_labels(ids, start, length):
-                padding = len(ids) - length
-                return [-100] * start + ids[start:length] + [-100] * padding
-        """),
-        hints=(
-            "Decide by the place of a token, not by its id: the same id stands for the end and for padding.",
-            "Three stretches: `start` times -100, then `ids[start:length]`, then -100 up to the end.",
-        ),
-        properties=_labels,
-    ),
-)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -38,7 +39,7 @@ class Record:
     sentence about either, and otherwise "".
     """
 
-    _unwritten: dict[Path | None, dict[str, Tries]] = {}  # noqa: RUF012 -- shared by all records of this Python
+    _unwritten: dict[Path, dict[str, Tries]] = {}  # noqa: RUF012 -- shared by all records of this Python
 
     def __init__(self) -> None:
         self.path = location()
@@ -55,22 +56,18 @@ class Record:
     def add(self, exercise: str, right: bool) -> Tries:
         """Counts one attempt, and writes the file."""
         self._tries[exercise] = self.tries(exercise).after(right)
-        if self._writable:
-            try:
+        waiting = self._unwritten.pop(self.path, None)
+        try:
+            if self._writable:
                 write_text(self.path, json.dumps(dict(sorted(self._tries.items())), indent=2, default=asdict) + "\n")
-            except CourseError:
-                self.note = self._not_kept("cannot be written")
-            else:
-                if self._unwritten.pop(self.path, None) is not None:
-                    self.note = ""
+                self.note = "" if waiting else self.note
                 return self._tries[exercise]
+        except CourseError:
+            self.note = self._not_kept("cannot be written")
         self._unwritten[self.path] = self._tries
         return self._tries[exercise]
 
     def _read(self) -> dict[str, Tries]:
-        if self.path is None:
-            self._writable, self.note = False, self._not_kept("")
-            return {}
         try:
             return msgspec.json.decode(self.path.read_text(encoding="utf-8"), type=dict[str, Tries])
         except (FileNotFoundError, NotADirectoryError):
@@ -78,8 +75,7 @@ class Record:
         except OSError as error:
             self._writable, self.note = False, self._not_kept(f"cannot be read ({error.strerror})")
         except (msgspec.DecodeError, ValueError, RecursionError):
-            names = (self.path.with_name(f"{self.path.stem}-damaged{n or ''}{self.path.suffix}") for n in range(1000))
-            aside = next(name for name in names if not name.exists())
+            aside = self.path.with_name(f"{self.path.stem}-damaged{self.path.suffix}")
             try:
                 self.path.replace(aside)
                 self.note = f"{_shown(self.path)} was damaged; it is now called {aside.name}, and progress begins anew."
@@ -89,15 +85,18 @@ class Record:
         return {}
 
     def _not_kept(self, why: str) -> str:
-        why = f"{_shown(self.path)} {why}" if self.path else "there is no home folder"
-        return f"Progress is not kept beyond this session: {why}. Name a file in {VARIABLE} that can be."
+        return (
+            f"Progress is not kept beyond this session: {_shown(self.path)} {why}. Name a file in {VARIABLE} that can "
+            "be."
+        )
 
 
-def location() -> Path | None:
+def location() -> Path:
     """The progress file: the one named in UNSLOTH_COURSE_PROGRESS, else one where programs keep their data.
 
     That is a folder `unsloth-course` in `~/.local/share` on Linux and Colab, in `~/Library/Application Support` on a
-    Mac and in LOCALAPPDATA on Windows, or where the system's own variables say. None where there is no home folder.
+    Mac and in LOCALAPPDATA on Windows, or where the system's own variables say; without a home folder, one for
+    temporary files.
     """
     try:
         if named := os.environ.get(VARIABLE):
@@ -106,7 +105,7 @@ def location() -> Path | None:
         Path.home()  # without one, platformdirs would make a folder that is called "~"
         return platformdirs.user_data_path("unsloth-course", appauthor=False) / FILE
     except RuntimeError:  # Python finds no home folder
-        return None
+        return Path(tempfile.gettempdir(), "unsloth-course", FILE)
 
 
 def _shown(path: Path) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -20,64 +19,45 @@ IN_A_ROW = 2  # slow steps; a single one may be a garbage collection, or a virus
 FULL = 0.95  # share of the memory in use from which paging is the likely cause
 
 
-@dataclass(frozen=True)
-class Slowdown:
-    """Steps that became slow. `step` is the last of them, seconds are those of it and of the median before."""
+def slowed(seconds: Sequence[float], full: Sequence[float], left: int = 0) -> str:
+    """Whether the last steps are slow beside those before: what happened, why, and what helps, first things first.
 
-    step: int
-    seconds: float
-    usual: float
-    full: float
-
-    @property
-    def paging(self) -> bool:
-        """Whether memory was full enough for it to be the cause."""
-        return self.full >= FULL
-
-    def sentence(self, left: int = 0) -> str:
-        """What happened, why, and what helps, first things first; `left` steps are still to be done."""
-        found = (
-            f"Step {self.step} took {_span(self.seconds)}, {self.seconds / self.usual:.0f} times the median before it "
-            f"({_span(self.usual)}), and {self.full:.0%} of the GPU's memory is in use. "
-        )
-        if not self.paging:
-            return found + (
-                "So memory is not the cause: look for another program on the GPU (nvidia-smi), a laptop that saves "
-                "power or is too hot, and data on a slow disk."
-            )
-        end = f", in about {_span(left * self.seconds)} at this pace" if left else ""
-        return found + (
-            "The driver now keeps a part of it in the computer's memory, as Windows does instead of failing. What "
-            "helps: (1) interrupt, restart the kernel, and take fewer rows at a time with as much more accumulation; "
-            "(2) close what else draws on the GPU: browser, editor, chat programs; (3) shorter rows (max_length) or "
-            f"gradient checkpointing; (4) or leave it: it will end{end}."
-        )
-
-
-def slowed(seconds: Sequence[float], full: Sequence[float]) -> Slowdown | None:
-    """Whether the last steps are slow beside those before, from the seconds of each step and the memory after it.
-
-    full: shares of the memory in use, from 0 to 1, one for each step. None while there is nothing to say.
+    seconds: of each step. full: shares of the memory in use after it, from 0 to 1. left: steps that are still to be
+    done. Empty while there is nothing to say.
     """
     before, last = seconds[:-IN_A_ROW], seconds[-IN_A_ROW:]
-    if len(before) < STEADY:
-        return None
-    usual = median(before)
+    usual = median(before) if len(before) >= STEADY else 0
     if usual <= 0 or min(last) < TIMES * usual:
-        return None
-    return Slowdown(len(seconds), last[-1], usual, max(full[-IN_A_ROW:]))
+        return ""
+    share = max(full[-IN_A_ROW:])
+    found = (
+        f"Step {len(seconds)} took {_span(last[-1])}, {last[-1] / usual:.0f} times the median before it "
+        f"({_span(usual)}), and {share:.0%} of the GPU's memory is in use. "
+    )
+    if share < FULL:
+        return found + (
+            "So memory is not the cause: look for another program on the GPU (nvidia-smi), a laptop that saves "
+            "power or is too hot, and data on a slow disk."
+        )
+    end = f", in about {_span(left * last[-1])} at this pace" if left else ""
+    return found + (
+        "The driver now keeps a part of it in the computer's memory, as Windows does instead of failing. What "
+        "helps: (1) interrupt, restart the kernel, and take fewer rows at a time with as much more accumulation; "
+        "(2) close what else draws on the GPU: browser, editor, chat programs; (3) shorter rows (max_length) or "
+        f"gradient checkpointing; (4) or leave it: it will end{end}."
+    )
 
 
 class Pace(Callback):
-    """Trainer callback that says once when a training has slowed down; it changes nothing in the run.
+    """Trainer callback that prints once when a training has slowed down, and keeps it as `said`; it changes nothing.
 
-    The steps of `slowdown` are counted from 1. Evaluations between steps are not timed. Put on by `plan.guard`.
+    Evaluations between steps are not timed. Put on by `plan.guard`.
     """
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._seconds: list[float] = []
         self._full: list[float] = []
-        self.slowdown: Slowdown | None = None
+        self.said = ""
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._began = time.perf_counter()
@@ -85,9 +65,10 @@ class Pace(Callback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._seconds.append(time.perf_counter() - self._began)
         self._full.append(in_use())
-        if self.slowdown is None and (found := slowed(self._seconds, self._full)):
-            self.slowdown = found
-            print(found.sentence(max(0, state.max_steps - state.global_step)))
+        left = max(0, state.max_steps - state.global_step)
+        if not self.said and (said := slowed(self._seconds, self._full, left)):
+            self.said = said
+            print(said)
 
 
 def in_use() -> float:
