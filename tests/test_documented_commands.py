@@ -44,7 +44,7 @@ IN_THE_COPY = {
     f"{PYTHON} upkeep/table.py --write": "",
     f"{PYTHON} upkeep/minutes.py --write": "",
     f"{PYTHON} upkeep/pictures.py": "lora-xray.png",
-    f"{PYTHON} -m unsloth_course.lesson.colab.needs": "",
+    f"{PYTHON} upkeep/needs.py": "",
     f"{PYTHON} -m pip config list": "",
     "grep -v -e '^torch==' -e '^triton' requirements.txt > /tmp/pins.txt": "",
 }
@@ -139,7 +139,7 @@ def copy(tmp_path_factory):
         call.write_text(f'#!/bin/sh\nexec "{own / ("python" if begin else program)}" {begin}"$@"\n')
         call.chmod(0o755)
     path = folder / "notebooks" / "colab2_lora_finetuning_smollm2.ipynb"
-    nbformat.write(shorten(nbformat.read(path, as_version=4), HELD_OUT=24), path)
+    nbformat.write(shorten(nbformat.read(path, as_version=4), STEPS=60, HELD_OUT=24), path)
     with_base(folder / "results")
     path = folder / "unsloth_course" / "commands" / "finetune" / "recipes.py"
     before = path.read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+from conftest import script
 from nbformat.v4 import new_markdown_cell, new_notebook
 
 from unsloth_course.core import lessons
@@ -79,16 +80,16 @@ def test_stamp(seconds, text):
 
 @pytest.mark.parametrize(("seconds", "minutes"), [(0, 0.5), (44, 0.5), (46, 1), (75, 1.5), (100, 1.5), (110, 2)])
 def test_minutes_are_rounded_to_halves(seconds, minutes):
-    assert clock.half_minutes(seconds) == minutes
+    assert script("minutes").half_minutes(seconds) == minutes
 
 
 def test_minutes_stand_on_the_first_cell_of_each_section_and_nowhere_else(board):
     notebook = made.lesson()
     notebook.cells[2].metadata.course["minutes"] = 9
-    changed = clock.with_minutes(notebook, board)
+    changed = script("minutes").with_minutes(notebook, board)
     minutes = [cell.metadata.get("course", {}).get("minutes") for cell in notebook.cells]
     assert minutes == [1, 0.5, None, None, 0.5, None] and len(changed) == 4
-    assert clock.with_minutes(notebook, board) == []
+    assert script("minutes").with_minutes(notebook, board) == []
 
 
 def test_faults_name_what_is_out_of_range_and_slips_in_notes():

@@ -4,6 +4,7 @@ import itertools
 
 import nbformat
 import pytest
+from conftest import script
 
 from unsloth_course.core import lessons
 from unsloth_course.studio import clock
@@ -22,7 +23,8 @@ def test_the_take_keeps_to_its_length_and_segments(lesson, profile):
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_the_minutes_in_the_notebook_are_those_of_the_clock(lesson):
     notebook = nbformat.read(lessons.notebook_path(lesson), 4)
-    assert clock.with_minutes(notebook, clock.board(lesson, notebook)) == [], "python upkeep/minutes.py --write"
+    changed = script("minutes").with_minutes(notebook, clock.board(lesson, notebook))
+    assert changed == [], "python upkeep/minutes.py --write"
 
 
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])

@@ -1,7 +1,6 @@
 """How long each cell of a take lasts, and what follows: segments, sections, chapters."""
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -192,31 +191,6 @@ def recorded_seconds(lesson: str, profile: str, path: Path = RECORDED) -> Mappin
         return json.loads(path.read_text(encoding="utf-8")).get(lesson, {}).get(profile, {})
     except FileNotFoundError:
         return {}
-
-
-def half_minutes(seconds: float) -> float | int:
-    """Minutes as a notebook's metadata says them: rounded to halves, at least one of them."""
-    minutes = max(0.5, math.floor(seconds / 30 + 0.5) / 2)
-    return int(minutes) if minutes == int(minutes) else minutes
-
-
-def with_minutes(notebook: NotebookNode, board: Board) -> list[str]:
-    """Sets `metadata.course.minutes` on the first cell of each section, and takes it from all others.
-
-    Returns what was changed, a line for each cell.
-    """
-    due = {section.first: half_minutes(section.seconds) for section in board.sections}
-    changed = []
-    for cell in notebook.cells:
-        course = cell.metadata.get("course", {})
-        was, now = course.get("minutes"), due.get(cell.id)
-        if was == now:
-            continue
-        changed.append(f"{cell.id}: {was} -> {now}")
-        course.pop("minutes", None)
-        if now is not None:
-            cell.metadata.setdefault("course", course)["minutes"] = now
-    return changed
 
 
 def stamp(seconds: float) -> str:

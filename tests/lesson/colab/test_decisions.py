@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from conftest import script
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -145,9 +146,9 @@ def test_whatever_is_there_the_decision_holds_together(changes):
 
 
 def test_the_record_is_what_the_pinned_packages_ask_for():
-    recorded, here = needs.recorded(), needs.gathered()
+    recorded, here = needs.recorded(), script("needs").gathered()
     if sys.platform == "linux":  # elsewhere other packages are pulled in
-        assert recorded == here, "run python -m unsloth_course.lesson.colab.needs"
+        assert recorded == here, "run python upkeep/needs.py"
     assert all(recorded[name] == asked for name, asked in here.items() if name in recorded)
 
 
