@@ -106,21 +106,20 @@ def test_every_instruction_is_answered_right_and_every_other_answer_is_short(see
 
 
 @settings(max_examples=15, deadline=None)
-@given(SEEDS, SIDES, st.integers(3, 30), st.floats(0, 1))
-def test_every_problem_is_worked_right_in_two_steps(seed, held_out, largest, share):
-    rows = english.problems(50, held_out, seed, largest, share)
+@given(SEEDS, SIDES)
+def test_every_problem_is_worked_right_in_two_steps(seed, held_out):
+    rows = english.problems(50, held_out, seed)
     assert problems.load(rows).set_aside == []
     for row in rows:
         steps, answer = row["answer"].split("\n")[:-1], int(problems.final(row["answer"]))
         numbers = [int(number) for number in re.findall(r"\d+", row["question"])]
-        assert len(steps) == 2 and max(numbers) <= largest and 1 <= answer < 100 and is_worked(row["answer"])
+        assert len(steps) == 2 and max(numbers) <= sums.LARGEST and 1 <= answer < 100 and is_worked(row["answer"])
         assert sorted(map(int, re.findall(r"\d+", " ".join(re.sub("=.*", "", step) for step in steps)))) == sorted(
             [*numbers, int(steps[0].split("= ")[1])]
         )
         assert rewards.steps([row["answer"]], [row["question"]]) == [1.0] == rewards.exact([row["answer"]], [answer])
         assert len("".join(row.values())) < MOST_CHARACTERS
-    if share in (0, 1):
-        assert {"*" in answer for answer in rows["answer"]} == {bool(share)}
+    assert 10 < sum("*" in answer for answer in rows["answer"]) < 40
 
 
 # What a story asks, worked out by hand for 8, 4 and 3.

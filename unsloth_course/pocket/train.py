@@ -75,22 +75,6 @@ def corpus(folder: Path, tokens: int, seed: int) -> np.ndarray:
     return np.concatenate(pieces)[: tokens // BLOCK]
 
 
-class Blocks:
-    """The corpus as a map-style data set for transformers' Trainer."""
-
-    def __init__(self, rows: np.ndarray):
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict:
-        import torch
-
-        row = torch.from_numpy(self.rows[index].astype(np.int64))
-        return {"input_ids": row, "labels": row}
-
-
 def redraw_unseen(model, rows: np.ndarray, seed: int) -> int:
     """Give each token that the corpus never held a fresh embedding row, and return how many there were.
 
@@ -190,6 +174,7 @@ def pretrain(
         )
 
     import torch
+    from datasets import Dataset
     from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments, set_seed
 
     out.mkdir(parents=True, exist_ok=True)
@@ -203,7 +188,7 @@ def pretrain(
     cuda = torch.cuda.is_available()
     trainer = Trainer(
         model=model,
-        train_dataset=Blocks(rows),
+        train_dataset=Dataset.from_dict({"input_ids": rows, "labels": rows}).with_format("torch"),
         args=TrainingArguments(
             output_dir=str(out),
             per_device_train_batch_size=batch,

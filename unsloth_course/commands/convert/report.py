@@ -43,11 +43,6 @@ _SECRETS = {
 }
 _PATTERNS = [(kind, marks, re.compile(pattern)) for kind, (marks, pattern) in _SECRETS.items()]
 _MARKS = [mark for _, marks, _ in _PATTERNS for mark in marks]
-# A text is searched for a mark only when it has the mark's rarest character, which is found in no time.
-_RARE = "JKzWCA_-kx"
-_BY_SIGN: dict[str, list[str]] = {}
-for _mark in _MARKS:
-    _BY_SIGN.setdefault(next((sign for sign in _RARE if sign in _mark), ""), []).append(_mark)
 
 
 def secrets(text: str) -> list[dict[str, Any]]:
@@ -55,20 +50,9 @@ def secrets(text: str) -> list[dict[str, Any]]:
     return [
         {"kind": kind, "begins": found[0][:4] + "…", "characters": len(found[0])}
         for kind, marks, pattern in _PATTERNS
-        if _has(text, marks)
+        if any(mark in text for mark in marks)
         for found in pattern.finditer(text)
     ]
-
-
-def _may_hold_secrets(text: str) -> bool:
-    return any([sign in text and _has(text, marks) for sign, marks in _BY_SIGN.items()])
-
-
-def _has(text: str, marks: Iterable[str]) -> bool:
-    for mark in marks:  # noqa: SIM110 - a generator takes twice as long, and this runs for every row
-        if mark in text:
-            return True
-    return False
 
 
 class Template:
@@ -83,13 +67,15 @@ class Template:
             from tokenizers import Tokenizer
 
             folder = Path(models.folder(model))
-            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
             self._render = _template((folder / "chat_template.jinja").read_text(encoding="utf-8"))
-            self._count = self._count_quickly
+            self._count = lambda texts: [len(row) for row in tokenizer.encode_batch(texts, add_special_tokens=False)]
         else:
-            self._tokenizer = _tokenizer(model)
-            self._render = lambda turns, tools: self._tokenizer.apply_chat_template(turns, tools=tools, tokenize=False)
-            self._count = self._count_slowly
+            tokenizer = _tokenizer(model)
+            self._render = lambda turns, tools: tokenizer.apply_chat_template(turns, tools=tools, tokenize=False)
+            self._count = lambda texts: [
+                len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+            ]
 
     def lengths(self, rows: list[str | Conversation]) -> tuple[list[int], list[str]]:
         """Tokens of each row, and what of the rows the template cannot show. Raises CourseError where it refuses."""
@@ -107,12 +93,6 @@ class Template:
         except (TemplateError, ValueError) as error:
             raise CourseError(f"the chat template of {self.name} refuses a row: {error}") from None
         return self._count(texts) if texts else [], list(lacking)
-
-    def _count_quickly(self, texts: list[str]) -> list[int]:
-        return [len(row.ids) for row in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
-
-    def _count_slowly(self, texts: list[str]) -> list[int]:
-        return [len(row) for row in self._tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
 
 
 def _template(text: str) -> Any:
@@ -198,7 +178,7 @@ class Report:
         elif (place := self._rng.randrange(self.converted + 1)) < SAMPLE:
             self._sample[place] = (file, number, measured)
         self.converted += 1
-        if _may_hold_secrets(line) and (found := secrets(_plain(json.loads(line)))):
+        if any([mark in line for mark in _MARKS]) and (found := secrets(_plain(json.loads(line)))):
             self.secret_rows += 1
             if len(self.secrets) < EXAMPLES:
                 self.secrets += [{"file": file, "row": number, **one} for one in found[:EXAMPLES]]

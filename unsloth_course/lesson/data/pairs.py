@@ -60,18 +60,20 @@ def read(row: Row, tokens: Iterable[str]) -> Pair:
     if column not in row.values:
         column = next((name for name in PROMPTS if name in row.values), CHOSEN[0])
     if column == CHOSEN[0]:
-        check_columns(row, PROMPTS[:4], optional=PROMPTS[:4])  # refuses what is misspelt only
-        prompt, *answers = _nested(row, names)
+        _check_whole(row, names)
+        (prompt, chosen), (other, rejected) = [_parted(name, _whole(row, name)) for name in names]
+        if prompt != other:
+            raise Aside("the histories before the two answers differ")
     else:
         if column == "question":
             check_columns(row, chat.SYSTEM[:1], optional=chat.SYSTEM)
-        prompt, *answers = _with_prompt(_prompt(row, column), names, [_text_or_turns(row, name) for name in names])
+        prompt, chosen, rejected = _with_prompt(row, _prompt(row, column), names)
     inside = row.values.get(column)
     if column == "input" and isinstance(inside, dict) and inside.get("tools"):
         if not {"tools", "functions"}.isdisjoint(row.values):
             raise Aside("column 'input' and the row itself hold tools")
         row = row._replace(values={**row.values, "tools": inside["tools"]})
-    return check(Pair(chat.beside(row, prompt, column), *answers, column), tuple(tokens))
+    return check(Pair(chat.beside(row, prompt, column), chosen, rejected, column), tuple(tokens))
 
 
 def _prompt(row: Row, column: str) -> Turns:
@@ -84,15 +86,16 @@ def _prompt(row: Row, column: str) -> Turns:
     return [turn("user", question(text, text_of(row, "input") if column == "instruction" else ""))]
 
 
-def _with_prompt(prompt: Turns, names: tuple[str, str], answers: list[str | Turns]) -> tuple[Any, ...]:
+def _with_prompt(row: Row, prompt: Turns, names: tuple[str, str]) -> tuple[Turns, dict[str, Any], dict[str, Any]]:
     """The prompt, which the turns in front of an answer may repeat or go on from, and the answers alone."""
+    values = [row.values[name] for name in names]
+    if type(values[0]) is type(values[1]) is str:  # as most are
+        return prompt, *(turn("assistant", text) for text in values)
     fronts, alone = [], []
-    for name, answer in zip(names, answers, strict=True):
-        front, last = ([], turn("assistant", answer)) if isinstance(answer, str) else _parted(name, answer)
+    for name, value in zip(names, values, strict=True):
+        front, last = _parted(name, turns_of(value, name)) if are_turns(value) else ([], None)
         fronts.append(front)
-        alone.append(last)
-    if fronts == [[], []]:
-        return prompt, *alone
+        alone.append(last or turn("assistant", text_of(row, name, True)))
     front = max(fronts, key=len)
     for name, other in zip(names, fronts, strict=True):
         if other and other != front:
@@ -108,40 +111,36 @@ def _with_prompt(prompt: Turns, names: tuple[str, str], answers: list[str | Turn
 # Answers with their prompt in front
 
 
-def _nested(row: Row, names: tuple[str, str]) -> tuple[Any, ...]:
-    check_columns(row, names)
-    if len(row.values) > len(names) and not all(_is_whole(row.values[name]) for name in names):
-        # The prompt may be in any of the others.
+def _check_whole(row: Row, names: tuple[str, str]) -> None:
+    """Raises Aside where the prompt is perhaps in a column of another name, or the answers are of two kinds."""
+    check_columns(row, PROMPTS[:4], optional=PROMPTS[:4])  # refuses what is misspelt only
+    values = [row.values[name] for name in names]
+    if len(row.values) > len(names) and any(
+        len(value) < 2 if isinstance(value, list) else not isinstance(value, str) or not _begins(value)
+        for value in values
+    ):
         raise Aside(
             f"column 'prompt': this column is missing. It has {listed(row.values)}. Rename the column with the "
             "prompt to 'prompt', or let 'chosen' and 'rejected' be whole conversations."
         )
-    values = [_text_or_turns(row, name) for name in names]
-    if isinstance(values[0], str) != isinstance(values[1], str):
+    if are_turns(values[0]) != are_turns(values[1]):
         raise Aside("of 'chosen' and 'rejected' one is text and the other a list of turns")
-    parts = []
-    for name, value in zip(names, values, strict=True):
-        parts.append(_parted(name, _told(name, value) if isinstance(value, str) else value))
-    (history, chosen), (other, rejected) = parts
-    if history != other:
-        raise Aside("the histories before the two answers differ")
-    return history, chosen, rejected
 
 
-def _is_whole(value: object) -> bool:
-    """Whether an answer has its prompt with it: turns before the last one, or text in which the user speaks first."""
-    if isinstance(value, list):
-        return len(value) > 1
-    return isinstance(value, str) and conversation(value) is not None
-
-
-def _told(column: str, text: str) -> Turns:
-    if not text or text.isspace():
-        return []
-    turns = conversation(text)
+def _whole(row: Row, column: str) -> Turns:
+    """The conversation that an answer ends."""
+    value = row.values[column]
+    if are_turns(value):
+        return turns_of(value, column)
+    text = text_of(row, column, True)
+    turns = conversation(text) if text and not text.isspace() else []
     if turns is None:
         raise Aside(f"column {quoted(column)} does not begin with a blank line and 'Human:', and it has no prompt")
     return turns
+
+
+def _begins(text: str) -> bool:
+    return text.lstrip().startswith("Human:") and conversation(text) is not None
 
 
 def conversation(text: str) -> Turns | None:
@@ -167,11 +166,6 @@ def _parted(column: str, turns: Turns) -> tuple[Turns, dict[str, Any]]:
     if not last["content"].strip() and "tool_calls" not in last:
         raise Aside(f"column {quoted(column)} ends in an empty answer")
     return history, last
-
-
-def _text_or_turns(row: Row, column: str) -> str | Turns:
-    value = row.values.get(column)
-    return turns_of(value, column) if are_turns(value) else text_of(row, column, True)
 
 
 def check(pair: Pair, tokens: tuple[str, ...]) -> Pair:

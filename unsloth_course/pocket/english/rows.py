@@ -23,19 +23,9 @@ def preferences(rows: int, held_out: bool, seed: int) -> "Dataset":
     return _drawn("preferences", rows, held_out, seed, lambda draw, _: pairs.draw_row(draw))
 
 
-def problems(
-    rows: int,
-    held_out: bool,
-    seed: int,
-    largest: int = sums.LARGEST,
-    multiplication: float = sums.MULTIPLICATION,
-) -> "Dataset":
-    """Columns question, answer, as in GSM8K: problems of two steps, and every result is between 1 and 99.
-
-    largest: the largest number in a question, from 3. multiplication: the share of problems, from 0 to 1, of which one
-    step multiplies; the other steps add or subtract.
-    """
-    return _drawn("problems", rows, held_out, seed, lambda draw, _: sums.draw_row(draw, largest, multiplication))
+def problems(rows: int, held_out: bool, seed: int) -> "Dataset":
+    """Columns question, answer, as in GSM8K: problems of two steps, and every result is between 1 and 99."""
+    return _drawn("problems", rows, held_out, seed, lambda draw, _: sums.draw_row(draw))
 
 
 def functions(rows: int, held_out: bool, seed: int) -> "Dataset":

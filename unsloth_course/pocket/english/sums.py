@@ -6,8 +6,8 @@ from functools import cache
 from unsloth_course.pocket.english import words
 from unsloth_course.pocket.english.words import Draw
 
-LARGEST = 9
-MULTIPLICATION = 0.5
+LARGEST = 9  # number in a question
+MULTIPLICATION = 0.5  # the share of problems of which one step multiplies
 
 # What is counted, in something that holds it.
 COUNTED = (
@@ -69,9 +69,9 @@ def _result(first: int, sign: str, second: int) -> int:
 
 
 @cache
-def _numbers(signs: str, story: str, largest: int, held_out: bool) -> list[tuple[int, int, int]]:
+def _numbers(signs: str, story: str, held_out: bool) -> list[tuple[int, int, int]]:
     """The numbers of a story that belong to one side and give two results from 1 to 99."""
-    found, several = [], range(2, largest + 1)
+    found, several = [], range(2, LARGEST + 1)
     for a in several:
         for b in several:
             between = _result(a, signs[0], b)
@@ -82,12 +82,12 @@ def _numbers(signs: str, story: str, largest: int, held_out: bool) -> list[tuple
     return found
 
 
-def draw_row(draw: Draw, largest: int = LARGEST, multiplication: float = MULTIPLICATION) -> dict[str, str]:
+def draw_row(draw: Draw) -> dict[str, str]:
     """A problem: question, and an answer with its two steps. The numbers of a story belong to one side of the split."""
     numbers: list[tuple[int, int, int]] = []
     while not numbers:
-        signs, story = draw.choice(MULTIPLIED if draw.rng.random() < multiplication else ADDED)
-        numbers = _numbers(signs, story, largest, draw.held_out)
+        signs, story = draw.choice(MULTIPLIED if draw.rng.random() < MULTIPLICATION else ADDED)
+        numbers = _numbers(signs, story, draw.held_out)
     a, b, c = draw.choice(numbers)
     between = _result(a, signs[0], b)
     result = _result(between, signs[1], c)
