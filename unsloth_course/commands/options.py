@@ -1,14 +1,15 @@
 """What a training run is asked to do: each option once, with its bounds, its methods and its help; and the TOML file.
 
-The file beside every result repeats its run: `finetune --config OUT/finetune.toml`. It lies beside the room `finetune`,
-since the command line reads it before any room is loaded.
+The file beside every result repeats its run, wherever it lies: `finetune --config OUT/finetune.toml`. This module lies
+beside the room `finetune`, since the command line reads it before any room is loaded.
 """
 
 import importlib.util
 import json
+import os
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -23,6 +24,8 @@ SEEDS = 2**32
 """NumPy takes the seeds below this one."""
 CONFIG = "finetune.toml"
 """The name of the file that is written beside every result."""
+_PATHS = ("data", "test_data", "model")
+"""The options that may name a file or folder."""
 
 
 class Of(tuple):
@@ -59,6 +62,9 @@ class Options:
     updates, or epochs: passes over the rows. batch: rows of one update, in all processes together (of GRPO: prompts).
     target_modules: without it all seven projections. earlier: "method data" of stages before, whose scores are measured
     too. hand_on: leave a whole model for the next stage of a chain. out: the folder for what the run writes.
+
+    Of a run that was written down also filled_in: the options that were left open, and what the recipe took for them
+    stands there; rows_sha256: the fingerprint of its rows; made_with: versions of packages.
     """
 
     method: Annotated[Literal[METHODS], Help("full, lora, qlora, dpo, grpo or cpt.")]
@@ -106,6 +112,9 @@ class Options:
         Count | None, _NOT_GRPO, Help("End after so many held-out losses without a lower one; keep the best weights.")
     ] = None
     earlier: tuple[str, ...] = ()
+    filled_in: tuple[str, ...] = ()
+    rows_sha256: str | None = None
+    made_with: dict[str, str] = field(default_factory=dict)
     report_to: Annotated[Literal["none", "tensorboard", "wandb", "trackio"], Help("tensorboard, wandb or trackio.")] = (
         "none"
     )
@@ -139,6 +148,11 @@ def _bases(hint: Any) -> set[Any]:
     if get_origin(hint) is Literal:
         return {str}
     return {get_origin(hint) or hint}.union(*map(_bases, get_args(hint)))
+
+
+def means_something(name: str, method: str) -> bool:
+    """Whether an option belongs to a method."""
+    return method in (_noted(HINTS[name], Of) or (method,))
 
 
 def flag(name: str) -> str:
@@ -194,11 +208,9 @@ def check(options: Options) -> None:
         value = getattr(options, name)
         if flaw := _flaw(name, value):
             raise CourseError(f"{flag(name)} {flaw}.")
-        only = _noted(HINTS[name], Of)
-        if only and value not in (None, ()) and options.method not in only:
-            raise CourseError(
-                f"{flag(name)} means nothing with --method {options.method}; it belongs to {' and '.join(only)}."
-            )
+        if value not in (None, ()) and not means_something(name, options.method):
+            only = " and ".join(_noted(HINTS[name], Of))
+            raise CourseError(f"{flag(name)} means nothing with --method {options.method}; it belongs to {only}.")
     if unknown := [name for name in options.target_modules if name not in PROJECTIONS]:
         raise CourseError(
             f"--target-modules names {unknown[0]!r}; choose from {', '.join(PROJECTIONS)}. Without it all of them get "
@@ -232,14 +244,22 @@ def check(options: Options) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The options in a TOML file, as keyword arguments for Options. Raises CourseError for what is no option."""
+    """The options in a TOML file, as keyword arguments for Options. Raises CourseError for what is no option.
+
+    Paths in a file that a run wrote are seen from where it lies, and the folder that it lies in is the run's.
+    """
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CourseError(f"{path} cannot be read ({error.strerror}). Name a TOML file with --config.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CourseError(f"{path} is no TOML file: {error}. Mend that line.") from None
-    return checked(found, str(path))
+    values = checked(found, str(path))
+    if values.get("made_with"):
+        values["out"] = path.parent
+        beside = {name: os.path.normpath(path.parent.resolve() / values[name]) for name in _PATHS if name in values}
+        values |= {name: place for name, place in beside.items() if os.path.exists(place)}
+    return values
 
 
 def checked(found: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -271,6 +291,7 @@ def asked(config: Path | None, said: Mapping[str, Any]) -> Options:
         if name in ("gguf", "target_modules") and isinstance(value, str):
             value = tuple(item.strip() for item in value.split(",") if item.strip())
         values[name] = value
+        values["filled_in"] = tuple(other for other in values.get("filled_in", ()) if other != name)
     for name, example in (("method", "lora"), ("data", "my-rows.jsonl")):
         if name not in values:
             raise CourseError(f"{flag(name)} is missing: say {flag(name)} {example}, or write it into a --config file.")
@@ -281,19 +302,46 @@ def text(options: Options) -> str:
     """The options as a TOML file; what is left to the lesson is left out."""
     said = {name: value for name, value in asdict(options).items() if value is not False and value not in (None, ())}
     said.pop("resume", None)
+    versions = said.pop("made_with")
     # What JSON writes is TOML too, but for a character that TOML wants written out.
     lines = [f"{name} = {json.dumps(value, ensure_ascii=False, default=str)}\n" for name, value in said.items()]
+    if versions:
+        lines += ["\n[made_with]\n", *(f"{name} = {json.dumps(version)}\n" for name, version in versions.items())]
     return "".join(lines).replace("\x7f", "\\u007f")
 
 
 def write(options: Options, out: Path) -> Path:
-    """Writes the options beside the result, all at once. Raises CourseError where the folder takes no file."""
+    """Writes the options beside the result, all at once, with paths as seen from there.
+
+    Raises CourseError where the folder takes no file.
+    """
+    if options.made_with:
+        seen = {name: _seen_from(out, getattr(options, name)) for name in _PATHS}
+        options = replace(options, out=Path("."), **seen)
     write_text(out / CONFIG, text(options))
     return out / CONFIG
 
 
+def _seen_from(folder: Path, name: str | None) -> str | None:
+    """A path as seen from a folder; what is no path stays."""
+    from unsloth_course.lesson.profile import NEITHER_HUB_NOR_PATH
+
+    place = os.path.expanduser(name or "")
+    if name in NEITHER_HUB_NOR_PATH or not os.path.exists(place):
+        return name
+    try:
+        return Path(os.path.relpath(os.path.realpath(place), folder.resolve())).as_posix()
+    except ValueError:  # on another drive of Windows
+        return os.path.realpath(place)
+
+
+def as_said(options: Options) -> Options:
+    """The options without what a recipe filled in."""
+    return replace(options, **dict.fromkeys(options.filled_in), filled_in=())
+
+
 def changed(before: Options, after: Options) -> list[str]:
     """The names of the options in which two runs differ, of those that decide what is trained."""
-    aside = {"resume", "merge", "gguf", "hand_on", "out", "report_to", "earlier"}
-    one, other = asdict(replace(before, out=after.out)), asdict(after)
+    aside = {"resume", "merge", "gguf", "hand_on", "out", "report_to", "earlier", "rows_sha256", "made_with"}
+    one, other = asdict(as_said(before)), asdict(as_said(after))
     return [name for name in one if name not in aside and one[name] != other[name]]

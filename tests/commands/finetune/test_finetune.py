@@ -1,6 +1,7 @@
 """The command `finetune`: what it refuses, what it trains, and what it leaves behind."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 from unsloth_course import cli, models, profile
 from unsloth_course.commands import finetune
 from unsloth_course.commands import options as settings
-from unsloth_course.commands.finetune import Options, preparing, tasks
+from unsloth_course.commands.finetune import Options, preparing, recipes, tasks
 from unsloth_course.core import whole
 from unsloth_course.core.errors import CourseError
 
@@ -43,17 +44,50 @@ def test_a_run_at_its_end_is_not_gone_on_with(tmp_path):
         finetune.run(Options("lora", "pocket", profile="cpu", resume=True, out=tmp_path))
 
 
-def test_a_run_goes_on_with_the_rows_that_it_began_with_alone(tmp_path):
-    def task(*rows):
-        return SimpleNamespace(train=[{"output": text} for text in rows], held_out=[{"output": "kept"}])
+def test_a_run_goes_on_with_the_rows_that_it_began_with_alone(tmp_path, capsys):
+    def begin(*rows, resume):
+        held_out = [{"output": "kept"}]
+        mark = tasks.fingerprint(SimpleNamespace(train=[{"output": text} for text in rows], held_out=held_out))
+        before = tmp_path / settings.CONFIG
+        noted = settings.read(before)["rows_sha256"] if before.is_file() else None
+        options = Options("lora", "pocket", resume=resume, rows_sha256=noted, out=tmp_path)
+        preparing._write_down(recipes.Recipe(options, profile.decide(TWO_CORES, "cpu", "pocket", "pocket")), mark)
 
-    tasks.require_same_rows(task("a", "b"), tmp_path, resumed=False)
-    tasks.require_same_rows(task("a", "b"), tmp_path, resumed=True)
-    for other in (task("a"), task("b", "a"), task("a", "c")):
+    begin("a", "b", resume=False)
+    begin("a", "b", resume=True)
+    assert capsys.readouterr().out == ""
+    for other in (("a",), ("b", "a"), ("a", "c")):
         with pytest.raises(CourseError, match="rows are not those that the run"):
-            tasks.require_same_rows(other, tmp_path, resumed=True)
-    tasks.require_same_rows(task("c"), tmp_path, resumed=False)
-    tasks.require_same_rows(task("c"), tmp_path, resumed=True)
+            begin(*other, resume=True)
+    begin("c", resume=False)
+    assert "its result will be another" in capsys.readouterr().out
+    begin("c", resume=True)
+
+
+def test_the_file_beside_a_result_repeats_the_run_wherever_it_lies(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text("{}")
+    asked = Options("dpo", "rows.jsonl", "pocket", rank=8, out=Path("runs/first"))
+    recipe = recipes.Recipe(asked, profile.decide(TWO_CORES, "cpu", "pocket", "rows.jsonl", lesson="dpo"))
+    preparing._write_down(recipe, "1f")
+    text = (tmp_path / "runs" / "first" / "finetune.toml").read_text()
+    assert 'data = "../../rows.jsonl"' in text and str(tmp_path) not in text and 'out = "."' in text
+    assert {"learning_rate = 0.0005", "rank = 8", "lora_alpha = 8", "steps = 80", "beta = 5.0"} < {*text.splitlines()}
+    assert {"max_length", "batch", "model", "filled_in", "rows_sha256"} < {
+        *settings.read(Path("runs/first/finetune.toml"))
+    }
+    assert "[made_with]" in text and "trl = " in text
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "runs").rename(tmp_path / "moved" / "runs")
+    (tmp_path / "rows.jsonl").rename(tmp_path / "moved" / "rows.jsonl")
+    again = settings.asked(tmp_path / "moved" / "runs" / "first" / "finetune.toml", {})
+    assert (again.data, again.out) == (str(tmp_path / "moved" / "rows.jsonl"), tmp_path / "moved" / "runs" / "first")
+    assert settings.changed(replace(asked, data=again.data), again) == [], "what was filled in was not said"
+    other = settings.asked(tmp_path / "moved" / "runs" / "first" / "finetune.toml", {"beta": 0.5})
+    assert settings.changed(replace(asked, data=again.data), other) == ["beta"]
+    preparing._write_down(replace(recipe, options=replace(again, made_with={"trl": "0.1"})), "2e")
+    said = capsys.readouterr().out
+    assert "rows are not those of the run that is repeated" in said and "made with trl 0.1" in said
 
 
 @pytest.mark.parametrize("model", ["out/merged", "out/deep/merged"])
@@ -204,7 +238,8 @@ def test_every_method_trains_on_its_own_data(load, tmp_path, method, more, metri
     assert outcome.receipt.evidence.changed_tensors > 0
     assert all(1e-4 < change < 1 for change in outcome.receipt.layer_change.values()), "of 4-bit weights, too"
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
-    assert Options(**settings.read(tmp_path / "finetune.toml")) == options
+    written = Options(**settings.read(tmp_path / "finetune.toml"))
+    assert settings.changed(written, options) == [] and written.learning_rate and written.rows_sha256
     held_out = [json.loads(line) for line in (tmp_path / "held-out.jsonl").read_text().splitlines()]
     assert len(held_out) == 12 and all("text" in row or row["messages"] for row in held_out)
 
@@ -293,9 +328,9 @@ def test_a_cpu_takes_the_real_model_and_the_bundled_one_only_by_name(monkeypatch
         return profile.decide(TWO_CORES, *names, **how)
 
     monkeypatch.setattr(profile, "detect", detect)
-    assert preparing._machine(Options("qlora", "rows.jsonl", steps=5000, out=tmp_path)).model == "smollm2"
+    assert preparing.machine_of(Options("qlora", "rows.jsonl", steps=5000, out=tmp_path)).model == "smollm2"
     assert asked["lesson"] == "lora" and asked["updates"] == 5000
-    assert preparing._machine(Options("lora", "rows.jsonl", model="pocket", out=tmp_path)).model == "pocket"
+    assert preparing.machine_of(Options("lora", "rows.jsonl", model="pocket", out=tmp_path)).model == "pocket"
 
 
 def test_a_resumed_run_of_other_options_is_refused(load, tmp_path):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from unsloth_course.commands import options as run_options
-from unsloth_course.commands.finetune import lock, processes, stopping, tasks
+from unsloth_course.commands.finetune import lock, processes, stopping
 from unsloth_course.commands.finetune.finishing import Outcome, finish
 from unsloth_course.commands.finetune.preparing import Prepared, prepare
 from unsloth_course.commands.options import METHODS, Options, check
@@ -55,7 +55,6 @@ def run(options: Options, started: float | None = None) -> Outcome | None:
     with lock.locked(options.out), processes.together(process), known_warnings.gathered() as seen:
         options, resumed = _resumed(options)
         prepared = prepare(options, process)
-        tasks.require_same_rows(prepared.task, options.out, resumed is not None)
         trainer, before = _trained(prepared, resumed)
         return finish(prepared, trainer, before, started, seen)
 
@@ -90,7 +89,8 @@ def _resumed(options: Options) -> tuple[Options, Path | None]:
         whole.require_none(saved)
         _require_no_other(options)
         return options, None
-    differ = _differing(options)
+    before = _before(options.out)
+    differ = run_options.changed(before, options) if before else []
     if differ and whole.newest(saved):
         raise CourseError(
             f"{options.out} holds a run with other values of {', '.join(differ)}; its checkpoints would not fit. "
@@ -105,13 +105,13 @@ def _resumed(options: Options) -> tuple[Options, Path | None]:
                 "anew, or give --out another folder."
             )
     print(f"going on from {found}" if found else f"no checkpoint in {saved} yet: the run begins at its first step")
-    return replace(options, resume=not differ), found
+    return replace(options, resume=not differ, rows_sha256=before.rows_sha256 if before and found else None), found
 
 
-def _differing(options: Options) -> list[str]:
-    """The names of the options in which the run that the folder was begun for was another one."""
-    config = options.out / run_options.CONFIG
-    return run_options.changed(Options(**run_options.read(config)), options) if config.is_file() else []
+def _before(out: Path) -> Options | None:
+    """The options that the folder was begun for; None for a new one."""
+    config = out / run_options.CONFIG
+    return Options(**run_options.read(config)) if config.is_file() else None
 
 
 def _require_no_other(options: Options) -> None:
@@ -119,7 +119,8 @@ def _require_no_other(options: Options) -> None:
     if options.hand_on or options.earlier:
         return  # a stage: the folder is its chain's, which makes it anew
     learned = any((options.out / name).exists() for name in ("adapter", "model"))
-    if learned and (differ := _differing(options)):
+    before = _before(options.out) if learned else None
+    if before and (differ := run_options.changed(before, options)):
         raise CourseError(
             f"{options.out} holds what a run with other values of {', '.join(differ)} learned, and this one would "
             f"write over it. Choose another --out, or delete {options.out} if it is not needed any more."

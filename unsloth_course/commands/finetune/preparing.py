@@ -6,7 +6,8 @@ from typing import Any
 from unsloth_course.commands import options as run_options
 from unsloth_course.commands.finetune import preflight, processes, recipes, tasks
 from unsloth_course.commands.options import Options, check
-from unsloth_course.lesson import data, memory, models, profile
+from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson import data, memory, models, profile, results
 from unsloth_course.lesson.profile import POCKET, SMOLLM2
 
 
@@ -69,7 +70,7 @@ def prepare(options: Options, process: processes.Process | None = None) -> Prepa
     if process.first:
         # Not before all that a mistyped start is refused for: another run's result may lie there. Before the warm-up,
         # which a resumed run takes over if this file names its options.
-        run_options.write(options, options.out)
+        _write_down(recipe, tasks.fingerprint(task))
     warm, base, handed = recipe.warm_rows(task), machine.model, []
     earlier = [_earlier(stage, machine, options) for stage in options.earlier]
     if warm is not None and options.method == "dpo":
@@ -124,6 +125,24 @@ def _look_first(options: Options, machine: Any, recipe: recipes.Recipe, count: i
     found = preflight.look(options, machine, recipe, count)
     print(found)
     found.require()
+
+
+def _write_down(recipe: recipes.Recipe, rows: str) -> None:
+    """Writes `finetune.toml`, and says where what is repeated was made with something else.
+
+    Raises CourseError where a run is gone on with and its rows are others.
+    """
+    options, here = recipe.options, results.versions()
+    if options.rows_sha256 not in (None, rows):
+        if options.resume:
+            raise CourseError(
+                f"The rows are not those that the run in {options.out} began with, so its checkpoints do not fit them. "
+                "Bring the rows back as they were, or choose another --out."
+            )
+        print("note: the rows are not those of the run that is repeated, so its result will be another")
+    if other := [f"{name} {was}" for name, was in options.made_with.items() if here.get(name) != was]:
+        print(f"note: the run that is repeated was made with {', '.join(other)}, and here are other versions")
+    run_options.write(replace(recipe.resolved(), rows_sha256=rows, made_with=here), options.out)
 
 
 def machine_of(options: Options) -> Any:

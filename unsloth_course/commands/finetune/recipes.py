@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from unsloth_course.commands import options as run_options
 from unsloth_course.commands.finetune import tasks
 from unsloth_course.commands.options import Options
 from unsloth_course.core.errors import CourseError
@@ -102,6 +103,39 @@ class Recipe:
         rounded = self.lesson == "full" and self.machine.bfloat16
         rates = FULL_RATE_IN_BFLOAT16 if rounded else LEARNING_RATES[self.lesson]
         return self.options.learning_rate or self.for_this_model(rates)
+
+    def resolved(self) -> Options:
+        """The options with the values that this recipe takes for those that were left open."""
+        options = self.options
+        values = {
+            "model": self.machine.model,
+            "held_out": self.held_out,
+            "batch": self.rows_each,
+            "learning_rate": self.learning_rate,
+            "steps": None if options.epochs or self.lesson == "cpt" else self.default_steps,
+            "max_length": self.machine.max_length,
+            "rank": self.rank,
+            "lora_alpha": options.lora_alpha or self.rank,
+            "beta": self.beta,
+            "generations": self.generations,
+            "completion_length": self.completion,
+            "warm_up": self.warm_up,
+            "embedding_learning_rate": self.embedding_learning_rate,
+            "replay": self.replay,
+        }
+        open_still = [name for name in values if getattr(options, name) is None and values[name] is not None]
+        own = {name: values[name] for name in open_still if run_options.means_something(name, options.method)}
+        return replace(options, **own, filled_in=(*options.filled_in, *own))
+
+    @property
+    def embedding_learning_rate(self) -> float:
+        """That of the embeddings, of continued pretraining."""
+        return self.options.embedding_learning_rate or self.learning_rate / self.for_this_model((2, 5))
+
+    @property
+    def replay(self) -> float:
+        """The share of general text, of continued pretraining."""
+        return REPLAY if self.options.replay is None else self.options.replay
 
     def wanted_rows(self) -> int:
         """How many rows to learn from are asked for: all of them where epochs decide the steps."""
@@ -305,7 +339,7 @@ class Recipe:
         if self.lesson == "dpo":
             return training.preference_trainer(*lesson, beta=self.beta, **how)
         if self.lesson == "cpt":
-            rate = self.options.embedding_learning_rate or self.learning_rate / self.for_this_model((2, 5))
+            rate = self.embedding_learning_rate
             return training.continued_trainer(*lesson, embedding_learning_rate=rate, **how)
         return training.supervised_trainer(*lesson, **how)
 
@@ -317,8 +351,7 @@ class Recipe:
         # With neither a number of rows nor of epochs a run takes as much as the lesson does.
         most = len(packed.dataset) if self.options.epochs or self.options.max_samples else BLOCKS
         domain = packed.dataset.select(range(min(most, len(packed.dataset))))
-        share = REPLAY if self.options.replay is None else self.options.replay
         replay = data.corpus.blocks(task.general, tokenizer, length).dataset
-        mixed = data.corpus.mix(domain, replay, share, self.options.seed)
+        mixed = data.corpus.mix(domain, replay, self.replay, self.options.seed)
         print(f"{len(mixed):,} blocks of {length} tokens, {len(mixed) - len(domain):,} of them general text")
         return mixed, data.corpus.blocks(task.held_out["text"], tokenizer, length).dataset
