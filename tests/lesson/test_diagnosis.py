@@ -430,22 +430,23 @@ def rows_with_labels(labels):
     """A trainer of nothing, whose collator gives the labels of each row as a batch of one."""
     import torch
 
-    return SimpleNamespace(
-        train_dataset=Dataset.from_dict({"labels": labels, "other": ["x"] * len(labels)}),
-        data_collator=lambda rows: {"labels": torch.tensor([rows[0]["labels"]])} if "other" not in rows[0] else 1 / 0,
-        _signature_columns=["labels"],
-    )
+    def collate(rows):
+        assert "other" not in rows[0], "the training loop feeds no text to the collator"
+        return {name: torch.tensor([rows[0][name]]) for name in ("input_ids", "labels")}
+
+    columns = {"input_ids": labels, "labels": labels, "other": ["x"] * len(labels)}
+    return SimpleNamespace(train_dataset=Dataset.from_dict(columns), data_collator=collate, args=SimpleNamespace())
 
 
 def test_labels_are_counted_as_the_loss_counts_them():
     """The first token of a row is predicted from nothing, so its label does not count."""
-    assert watching._trained_tokens(rows_with_labels([[-100, 5, 6], [7, -100, -100], [7, 8, -100]])) == (3, 3)
+    assert watching._trained_tokens(rows_with_labels([[-100, 5, 6], [7, -100, -100], [7, 8, -100]]), "sft") == (3, 3)
 
 
 def test_rows_from_everywhere_are_looked_at():
     """The first thousand rows of a data set may be too long and the rest well."""
     labels = [[-100, -100]] * 1000 + [[-100, 5]] * 1000
-    trained, looked_at = watching._trained_tokens(rows_with_labels(labels))
+    trained, looked_at = watching._trained_tokens(rows_with_labels(labels), "sft")
     assert looked_at == watching.SAMPLED_ROWS and trained == looked_at // 2
 
 

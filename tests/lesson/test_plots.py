@@ -454,8 +454,6 @@ def test_the_picked_value_is_strong_and_on_top_of_the_others():
     faint, *strong = axes.get_lines()
     assert faint.get_color() == plots.FAINT and list(faint.get_ydata()) == [3.0]
     assert [line.get_color() for line in strong] == [plots.BLUE] * 2
-    with pytest.raises(CourseError, match="no curve for 3; choose one of 1, 2"):
-        sweep_pictures.picked(curves, 3.0, label="rate 3")
 
 
 def test_layers_are_a_table_of_percentages():
@@ -557,8 +555,6 @@ def test_formats_have_a_bar_for_the_size_and_a_dot_for_the_score():
 
 # --- what cannot be drawn --------------------------------------------------------------------------------------------
 
-XY = {"xlabel": "x", "ylabel": "y"}
-
 
 @pytest.mark.parametrize(
     ("draw", "words"),
@@ -567,15 +563,6 @@ XY = {"xlabel": "x", "ylabel": "y"}
         (lambda: plots.loss(object()), r"wants trainer\.state\.log_history, and got object"),
         (lambda: plots.loss([{"train_runtime": 1.0, "step": 3}]), "none with loss; it holds step, train_runtime"),
         (lambda: plots.traces(history([1.0]), ["kl", "reward"]), "none with kl, reward; it holds loss, step"),
-        (lambda: plots.by_skill({}, {}), "no skill"),
-        (lambda: plots.curve([0, 1], {"score": [1]}, **XY), '"score" has 1 values for 2 x values'),
-        (lambda: plots.curve([], {}, **XY), "nothing to draw"),
-        (lambda: plots.curves([0, 1], {}, xlabel="x"), "nothing to draw"),
-        (lambda: plots.curves([0, 1], {"loss": {}}, xlabel="x"), "nothing to draw"),
-        (lambda: plots.curves([0, 1], {"loss": {"a": [1.0]}}, xlabel="x"), "has 1 values for 2 x values"),
-        (lambda: plots.layers({"embed_tokens": 0.5}), r"no layer to draw.*lowrank\.moved"),
-        (lambda: plots.spectrum({}, rank=2), r"no spectrum to draw.*lowrank\.spectrum"),
-        (lambda: plots.spectrum({"full": []}, rank=2), "no spectrum to draw"),
         (lambda: picture.side_by_side([], colours={}), "no run to draw"),
         (lambda: picture.side_by_side([picture.Panel("answers", "share", {})], colours={}), "no run to draw"),
     ],

@@ -219,8 +219,6 @@ def test_only_a_run_of_the_same_model_and_data_finds_the_recording(lora, tmp_pat
         assert recordings.compare(other, log(curve(lora), "loss", 200)) == other.why
     missing = recordings.find(machine(name="gpu"), "lora", tmp_path)
     assert not missing and "No run of the lora lesson on a GPU is recorded yet" in missing.why
-    with pytest.raises(CourseError, match="the lessons are lora"):
-        recordings.read("ppo", "cpu", tmp_path)
 
 
 def on_the_hub(hub, folder, lesson="lora", answer="black"):

@@ -63,15 +63,7 @@ def assert_holds(found, wanted, where="results"):
 def built(healthy, machine):
     kept = healthy.before, healthy.after
     score = evaluation.score(healthy.before, healthy.after, kept)
-    prediction = memory.predict(
-        memory.Shape.of(healthy.model),
-        method="lora",
-        rank=16,
-        micro_batch=16,
-        length=30,
-        dtype="float32",
-        device="cpu",
-    )
+    plan = memory.plan(healthy.model, machine, "lora", longest=30)
     return results.build(
         "lora",
         machine,
@@ -79,7 +71,7 @@ def built(healthy, machine):
         healthy.watching,
         score,
         healthy.receipt,
-        prediction,
+        plan,
         12.34,
         battery={"answers": {"value": 0.9, "interval": (0.8, float("nan")), "n": 120}},
         file_bytes=77_824,
@@ -94,13 +86,8 @@ def test_a_real_run_has_the_keys_of_the_design(built, tmp_path):
     assert found["evaluation"]["measures"] == []
 
 
-def test_the_reasons_of_a_plan_are_kept(healthy, machine):
-    plan = memory.plan(healthy.model, machine, "lora", longest=30)
-    score = evaluation.score(healthy.before, healthy.after)
-    parameters = models.require_lora(healthy.model, 16)
-    found = results.build("lora", machine, parameters, healthy.watching, score, healthy.receipt, plan, 1.0)
-    assert found["training"]["predicted_memory_bytes"] == plan.prediction.total
-    assert any(reason.startswith("micro-batch 16 x 1: all of them at once") for reason in found["training"]["reasons"])
+def test_the_reasons_of_the_plan_are_kept(built):
+    assert any(reason.startswith("micro-batch 16 x 1: all of them at once") for reason in built["training"]["reasons"])
 
 
 def test_the_figures_are_those_of_the_run(built, healthy, machine):
@@ -319,9 +306,8 @@ def test_a_run_that_logged_nothing_has_results_too(machine):
     watching = SimpleNamespace(trainer=trainer, meter=SimpleNamespace(peak_bytes=0))
     score = evaluation.Score("exact_match", 1, 0.0, 0.0, (0.0, 0.0))
     receipt = SimpleNamespace(to_dict=lambda: {"verdict": "not trained", "findings": []})
-    found = results.build(
-        "lora", machine, models.Count(2, 1), watching, score, receipt, SimpleNamespace(total=0), wall_seconds=1.0
-    )
+    plan = SimpleNamespace(prediction=SimpleNamespace(total=0), reasons=())
+    found = results.build("lora", machine, models.Count(2, 1), watching, score, receipt, plan, wall_seconds=1.0)
     assert found["evaluation"]["retention"] is None
     assert (found["battery"], found["file_bytes"]) == ({}, 0)
     assert (found["training"]["steps"], found["training"]["loss"], found["training"]["seconds"]) == (0, [], 0.0)

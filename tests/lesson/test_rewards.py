@@ -169,17 +169,6 @@ def test_the_spread_within_groups_is_not_that_of_the_batch():
     )
 
 
-def test_every_group_is_compared_with_itself():
-    alone = [rewards.advantages(part) for part in ([1.0, 0.0, 0.0], [5.0, 5.0, 6.0])]
-    assert rewards.advantages([1.0, 0.0, 0.0, 5.0, 5.0, 6.0], size=3) == [*alone[0], *alone[1]]
-
-
-@pytest.mark.parametrize(("given", "size"), [([], None), ([1.0, 2.0, 3.0], 2), ([1.0], 0), ([1.0, 2.0], -1)])
-def test_rewards_that_are_no_whole_groups_are_a_sentence(given, size):
-    with pytest.raises(CourseError, match="not whole groups"):
-        rewards.advantages(given, size)
-
-
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=16))
 def test_advantages_add_up_to_nothing_and_keep_the_order(given):
     found = rewards.advantages(given)
@@ -231,7 +220,9 @@ def test_advantages_are_the_trainer_s(with_adapter, machine, tmp_path):
     assert len(paid) == 8
     texts = tokenizer.batch_decode(kept["completion_ids"], skip_special_tokens=True)
     totals = [one + 0.5 * pay(rewards.form, text) for one, text in zip(paid, texts, strict=True)]
-    assert kept["advantages"].tolist() == pytest.approx(rewards.advantages(totals, size=4), abs=1e-3)
+    assert kept["advantages"].tolist() == pytest.approx(
+        [*rewards.advantages(totals[:4]), *rewards.advantages(totals[4:])], abs=1e-3
+    )
     assert any(kept["advantages"].tolist())
 
 
@@ -291,18 +282,9 @@ def test_two_functions_of_one_name_are_both_counted():
     assert len(found.parts) == 2 and found.rewards == [3.0] * 3
 
 
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        ({"texts": ()}, "0 completions"),
-        ({"functions": ()}, "0 functions"),
-        ({"weights": [1.0]}, "2 functions, 1 weights"),
-        ({"functions": [lambda **kwargs: [1.0]]}, "gave 1 rewards for 3 completions"),
-    ],
-)
-def test_what_is_no_group_is_a_sentence(changes, sentence):
-    with pytest.raises(CourseError, match=sentence):
-        table(**changes)
+def test_a_function_that_does_not_give_one_reward_each_is_named():
+    with pytest.raises(CourseError, match="gave 1 rewards for 3 completions"):
+        table(functions=[lambda **kwargs: [1.0]])
 
 
 # Rewards side by side

@@ -94,10 +94,7 @@ def exercises(
     from unsloth_course.lesson import exercises
 
     found = exercises.progress(lesson)
-    if as_json:
-        print(found.to_json())
-    else:
-        found.draw()
+    print(found.to_json() if as_json else found)
 
 
 @app.command(rich_help_panel=TEACH)

@@ -13,6 +13,7 @@ from typing import Any
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.writing import in_columns
 
+ALL_OF_IT = 0.95  # of a gain
 PLACE = re.compile(r"layers\.(\d+)\.\w+\.(\w+)\.")
 
 
@@ -160,12 +161,10 @@ class Cut:
         """Inside the block, each matrix is what it was before plus the strongest `rank` directions of its change.
 
         Rank 0 takes all matrices back to the base. Norms stay as they were trained, since they have no rank. Afterwards
-        every weight is the trained one again, to the bit. Raises CourseError for a rank below 0.
+        every weight is the trained one again, to the bit.
         """
         import torch
 
-        if rank < 0:
-            raise CourseError(f"The rank is {rank}; give a whole number of at least 0.")
         weights = dict(self.model.named_parameters())
         kept = {name: weights[name].detach().clone() for name in self._pieces}
         try:
@@ -192,26 +191,22 @@ def kept(scores: Mapping[int, float]) -> dict[int, float]:
     """The share of a gain that is left with each change cut to a rank: 0 at the smallest, 1 at the largest.
 
     scores: by rank, more being better: a share of right answers, or minus a loss. The smallest rank's is where the gain
-    is counted from, the largest one's that of the uncut model. All zeros where nothing was gained. Raises CourseError
-    when there are fewer than two ranks.
+    is counted from, the largest one's that of the uncut model. All zeros where nothing was gained.
     """
-    if len(scores) < 2:
-        raise CourseError("One rank says nothing: give the scores of at least two, the smallest and the uncut model's.")
     start, whole = scores[min(scores)], scores[max(scores)]
     return {rank: (scores[rank] - start) / (whole - start) if whole > start else 0.0 for rank in sorted(scores)}
 
 
-def sentence(scores: Mapping[int, float], rank: int = 16, share: float = 0.95) -> str:
+def sentence(scores: Mapping[int, float], rank: int = 16) -> str:
     """What scores at several ranks say about low rank, in words.
 
-    scores: as for `kept`. rank: that of a LoRA to compare with, among the scores. share: of the gain that counts as all
-    of it. Raises CourseError as `kept` does. Taught in lesson colab1.
+    scores: as for `kept`. rank: that of a LoRA to compare with, among the scores. Taught in lesson colab1.
     """
     left = kept(scores)
     whole = max(left)
     if not left[whole]:
         return "The change gained nothing, so nothing can be said about the rank that it needs."
-    needed = next(one for one in left if left[one] >= share)
+    needed = next(one for one in left if left[one] >= ALL_OF_IT)
     text = f"Rank {needed} keeps {100 * left[needed]:.0f} % of what the whole change of rank {whole} gained"
     if rank not in left:
         return f"{text}."

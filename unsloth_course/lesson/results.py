@@ -19,7 +19,7 @@ from unsloth_course.core.writing import plain, write_text
 if TYPE_CHECKING:
     from unsloth_course.lesson.diagnosis import Receipt, Watch
     from unsloth_course.lesson.evaluation import Score
-    from unsloth_course.lesson.memory import Plan, Prediction
+    from unsloth_course.lesson.memory import Plan
     from unsloth_course.lesson.models import Count
     from unsloth_course.lesson.profile import Profile
 
@@ -166,7 +166,7 @@ def build(
     watching: "Watch",
     score: "Score",
     receipt: "Receipt",
-    plan: "Plan | Prediction",
+    plan: "Plan",
     wall_seconds: float,
     battery: Mapping[str, Any] | None = None,
     file_bytes: int = 0,
@@ -174,10 +174,9 @@ def build(
 ) -> dict[str, Any]:
     """The results of a run, as the keys of the results file.
 
-    plan: that of `memory.plan`, whose reasons are kept; or a prediction of memory alone. battery: the scores of
-    `scoreboard.battery`. file_bytes: the size of what was learned, as `models.disk_bytes` has it for the saved adapter
-    or model. The scoreboard needs both. samples: what it wrote before and after, as `samples` gives it; the first six
-    are kept.
+    plan: that of `memory.plan`, whose reasons are kept. battery: the scores of `scoreboard.battery`. file_bytes: the
+    size of what was learned, as `models.disk_bytes` has it for the saved adapter or model. The scoreboard needs both.
+    samples: what it wrote before and after, as `samples` gives it; the first six are kept.
     """
     from unsloth_course.lesson.fingerprint import fingerprint
 
@@ -187,9 +186,6 @@ def build(
     summary = next((row for row in reversed(history) if "train_runtime" in row), {})
     examples = steps * batch * accumulation
     found = versions()
-    prediction, reasons = getattr(plan, "prediction", plan), list(machine.reasons)
-    if prediction is not plan:
-        reasons += plan.reasons
     return {
         "lesson": lesson,
         "profile": machine.name,
@@ -210,10 +206,10 @@ def build(
             "loss": [float(row["loss"]) for row in history if "loss" in row],
             "curves": curves(history),
             "peak_memory_bytes": watching.meter.peak_bytes,
-            "predicted_memory_bytes": prediction.total,
+            "predicted_memory_bytes": plan.prediction.total,
             "micro_batch": batch,
             "accumulation": accumulation,
-            "reasons": [f"{choice.what} {choice.value}: {choice.why}" for choice in reasons],
+            "reasons": [f"{choice.what} {choice.value}: {choice.why}" for choice in (*machine.reasons, *plan.reasons)],
         },
         "evaluation": asdict(score),
         "receipt": receipt.to_dict(),

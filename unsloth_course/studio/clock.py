@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from nbformat import NotebookNode
@@ -185,12 +184,9 @@ def board(
     return Board(lesson, profile, pace, title, notebook, tuple(scenes), record.get("device", ""))
 
 
-def recorded_seconds(lesson: str, profile: str, path: Path = RECORDED) -> Mapping[str, Any]:
+def recorded_seconds(lesson: str, profile: str) -> Mapping[str, Any]:
     """Device, date and the seconds of each cell by its id, of a recorded run; empty where nobody has recorded one."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8")).get(lesson, {}).get(profile, {})
-    except FileNotFoundError:
-        return {}
+    return json.loads(RECORDED.read_text(encoding="utf-8")).get(lesson, {}).get(profile, {})
 
 
 def stamp(seconds: float) -> str:

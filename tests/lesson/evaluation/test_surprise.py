@@ -106,11 +106,6 @@ def test_what_stands_beside_the_domain_is_measured_too():
     assert all(one.better[0] > 0 for name, one in found.items() if name in ("perplexity", "unread_perplexity"))
 
 
-def test_an_interval_needs_the_same_texts():
-    with pytest.raises(ValueError, match="3 texts and 2"):
-        perplexity_interval(made([1.0] * 3), made([1.0] * 2))
-
-
 @pytest.mark.filterwarnings("error")
 def test_a_broken_model_is_worse_or_no_number_without_a_warning():
     well, nan, endless = made([1.0] * 9), made([math.nan] * 9), made([1e9] * 9)

@@ -26,7 +26,7 @@ def test_bars(command):
     status, out, err = command()
     assert (status, err) == (0, "")
     lines = out.splitlines()
-    assert [line.split("  ")[0] for line in lines[:6]] == [*exercises.LESSONS.values(), "all"]
+    assert [line.strip().split("  ")[0] for line in lines[:6]] == [*exercises.LESSONS.values(), "all"]
     assert lines[0].endswith("[#..]  1 of 3") and lines[5].endswith("1 of 15 solved")
 
 

@@ -11,6 +11,7 @@ from unsloth_course.lesson import evaluation, memory, rewards
 from unsloth_course.lesson.diagnosis.judging import Evidence, judge
 from unsloth_course.lesson.diagnosis.receipts import Receipt
 from unsloth_course.lesson.fingerprint import data_hash
+from unsloth_course.lesson.xray.checking import collated
 
 SAMPLED_ROWS = 256
 ROUNDING = 1e-6  # a spread of rewards below this is none
@@ -32,8 +33,8 @@ class Watch:
             for name, parameter in trainer.model.named_parameters()
             if parameter.requires_grad
         }
-        self.trained_tokens, self.sampled_rows = _trained_tokens(trainer)
         self.method = _method(trainer)
+        self.trained_tokens, self.sampled_rows = _trained_tokens(trainer, self.method)
         self.updates = _updates(trainer.optimizer) or 0  # a trainer that is started twice keeps its optimizer
 
 
@@ -167,23 +168,17 @@ def _written_tokens(trainer: Any) -> int:
     return round(sum(lengths) * args.per_device_train_batch_size)
 
 
-def _trained_tokens(trainer: Any) -> tuple[int, int]:
-    """Labels that count in rows from all over the training set, as the trainer's own collator gives them."""
+def _trained_tokens(trainer: Any, method: str) -> tuple[int, int]:
+    """Labels that count, as the collator gives them, in rows from all over the training set; and how many rows.
+
+    GRPO's rows have none: they are prompts.
+    """
     rows = len(trainer.train_dataset)
     count = min(SAMPLED_ROWS, rows)
-    sample = [rows * number // count for number in range(count)]
-    columns = trainer._signature_columns or trainer.train_dataset.column_names
-    total = 0
-    for number in sample:
-        row = {name: value for name, value in trainer.train_dataset[number].items() if name in columns}
-        batch = trainer.data_collator([row])
-        if isinstance(batch, list):  # GRPO hands prompts on as they are
-            continue
-        if "completion_mask" in batch and "labels" not in batch:  # DPO: both completions count
-            total += int(batch["completion_mask"][..., 1:].sum())
-        elif "labels" in batch:
-            total += int((batch["labels"][..., 1:] != -100).sum())
-    return total, len(sample)
+    if method == "grpo":
+        return 0, count
+    made = (collated(trainer, trainer.train_dataset, rows * number // count) for number in range(count))
+    return sum(sum(trained) for sequences in made for _, _, trained in sequences), count
 
 
 def _updates(optimizer: Any) -> int | None:

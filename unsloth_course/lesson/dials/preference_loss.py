@@ -85,12 +85,11 @@ class PreferenceDial(Dial):
     """Beta and the two log-probabilities to turn; `start` is where the dial stands at first."""
 
     start: Pair
-    betas: Sequence[float] = BETAS
 
     def picture(self) -> plots.Picture:
         """The static twin: loss and weight in the gradient against how far the pair is apart, for each beta."""
         begin = (0.0, "training begins here, with the loss at ln 2 and the weight at 0.5")
-        return _drawn(self.betas, begin, DRAWN, {"loss (nats)": "loss", "weight in the gradient": "weight"})
+        return _drawn(BETAS, begin, DRAWN, {"loss (nats)": "loss", "weight in the gradient": "weight"})
 
     def at(self, pair: Pair) -> plots.Picture:
         """The loss for one beta, with one pair pointed out."""
@@ -152,11 +151,6 @@ class PreferenceDial(Dial):
         return ipywidgets.VBox([beta, chosen, rejected, table, picture])
 
 
-def preference(
-    beta: float = 0.1, chosen: float = 0.0, rejected: float = 0.0, betas: Sequence[float] = BETAS
-) -> PreferenceDial:
-    """The DPO lesson's dial, standing at one pair; see `Pair` for the three numbers.
-
-    betas: those whose lines the picture has. Taught in lesson colab3 (DPO).
-    """
-    return PreferenceDial(Pair(beta, chosen, rejected), tuple(betas))
+def preference(beta: float = 0.1, chosen: float = 0.0, rejected: float = 0.0) -> PreferenceDial:
+    """The DPO lesson's dial, standing at one pair; see `Pair` for the three numbers. Taught in lesson colab3 (DPO)."""
+    return PreferenceDial(Pair(beta, chosen, rejected))

@@ -8,19 +8,8 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
-from unsloth_course.core.errors import CourseError
 from unsloth_course.core.history import count
-from unsloth_course.lesson.plots.style import (
-    BLUE,
-    COLOURS,
-    FAINT,
-    GREY,
-    MARKERS,
-    Picture,
-    empty,
-    score_text,
-    styled,
-)
+from unsloth_course.lesson.plots.style import BLUE, COLOURS, FAINT, GREY, MARKERS, Picture, empty, score_text, styled
 
 
 @styled
@@ -113,11 +102,7 @@ def picked(curves: Mapping[float, Sequence[Sequence[tuple[float, float]]]], valu
     """The training losses of a sweep: those of one value strong, those of all others faint behind them.
 
     curves: for each value of the knob, one curve per seed, of pairs (step, loss). label: what the value is called.
-    Raises CourseError when the value is none of the sweep.
     """
-    if value not in curves:
-        known = ", ".join(f"{known:g}" for known in curves)
-        raise CourseError(f"The sweep holds no curve for {value:g}; choose one of {known}.")
     figure, (axes,) = empty(4.4)
     for other, seeds in [*((key, found) for key, found in curves.items() if key != value), (value, curves[value])]:
         style = {"color": BLUE, "zorder": 3} if other == value else {"color": FAINT, "alpha": 0.5, "linewidth": 1.4}

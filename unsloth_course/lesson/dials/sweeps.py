@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from unsloth_course.core import markup, places, writing
-from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import plots
 from unsloth_course.lesson.dials import sweep_pictures
 from unsloth_course.lesson.dials.dial import Dial, over
@@ -87,12 +86,8 @@ class Sweep:
 
 
 def read(name: str, folder: Path = RECORDED) -> Sweep:
-    """The recorded sweep of this name. Raises CourseError when there is none."""
-    path = folder / f"{name}.json"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in folder.glob("*.json"))) or "none"
-        raise CourseError(f"There is no recorded sweep {name!r}; recorded are: {known}.")
-    found = json.loads(path.read_text(encoding="utf-8"))
+    """The recorded sweep of this name."""
+    found = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     trials = [
         Trial(**trial | {"loss": [*_numbers(dict(trial["loss"])).items()], "scores": _numbers(trial["scores"])})
         for trial in found["trials"]

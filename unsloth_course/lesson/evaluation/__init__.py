@@ -41,19 +41,10 @@ if TYPE_CHECKING:
         Retention,
         Score,
         changed,
-        luck,
         one_answer,
         score,
     )
-    from unsloth_course.lesson.evaluation.solving import (
-        Attempts,
-        accuracy_score,
-        attempt,
-        gate,
-        is_solved,
-        pass_at,
-        solve,
-    )
+    from unsloth_course.lesson.evaluation.solving import accuracy_score, attempt, gate, solve
     from unsloth_course.lesson.evaluation.surprise import (
         Surprise,
         answer_perplexity,

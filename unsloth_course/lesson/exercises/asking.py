@@ -88,12 +88,7 @@ class Given:
 
         try:
             found = None if np.iscomplexobj(self.value) else np.asarray(self.value, dtype=float)
-        except (
-            TypeError,
-            ValueError,
-            OverflowError,
-            RuntimeError,
-        ):  # the last is torch's, for a tensor with a gradient
+        except (TypeError, ValueError, OverflowError, RuntimeError):  # the last for a tensor with a gradient
             found = None
         if found is None:
             self.wrong("and an array of numbers is wanted")

@@ -125,10 +125,6 @@ class Progress(Shown):
         counts = {"solved": self.solved, "total": len(self.exercises), "file": self.file, "note": self.note}
         return json.dumps({**counts, "exercises": each}, indent=2)
 
-    def draw(self) -> None:
-        """Prints the bars in a terminal."""
-        print(*self.lines(), *filter(None, [self.note]), sep="\n")
-
 
 def bar(tries: list[Tries]) -> str:
     """`[#-.]  1 of 3`: a mark for each exercise."""

@@ -14,14 +14,6 @@ if TYPE_CHECKING:
     from unsloth_course.lesson.memory.meter import Meter, graph_bytes
     from unsloth_course.lesson.memory.planning import Plan, plan
     from unsloth_course.lesson.memory.prediction import GPUS, HEADROOM, PARTS, Prediction, fits, predict
-    from unsloth_course.lesson.memory.shape import (
-        GIB,
-        METHODS,
-        PROJECTIONS,
-        Shape,
-        lora_parameters,
-        parameters,
-        size,
-    )
+    from unsloth_course.lesson.memory.shape import GIB, METHODS, PROJECTIONS, Shape, lora_parameters, parameters, size
 
 __getattr__, __dir__, __all__ = lazy.names(__name__, __file__)

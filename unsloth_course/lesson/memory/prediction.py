@@ -142,13 +142,11 @@ def fits(prediction: Prediction, gpu: str | int) -> tuple[bool, str]:
     """Whether the predicted peak fits a GPU named in GPUS, or memory given in bytes (a CPU's available RAM).
 
     Returns the answer and a sentence with the numbers. Up to 90 % of the memory may be used; the rest is for what the
-    allocator wastes. Raises CourseError for a GPU that is not listed or a size below 1.
+    allocator wastes. Raises CourseError for a GPU that is not listed.
     """
     if isinstance(gpu, str) and gpu not in GPUS:
         raise CourseError(f"No GPU named {gpu!r} is known; choose one of {', '.join(GPUS)}, or give its bytes.")
     usable = GPUS[gpu] if isinstance(gpu, str) else gpu
-    if usable < 1:
-        raise CourseError(f"The memory is {usable} bytes; give the bytes that are available, at least 1.")
     where = f"usable on {gpu}" if isinstance(gpu, str) else "available"
     answer = prediction.total <= usable * HEADROOM
     verdict = "it fits" if answer else "it does not fit; take a smaller micro-batch, shorter rows, or checkpointing"

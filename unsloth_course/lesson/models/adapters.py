@@ -34,30 +34,17 @@ def adapter_scaled(model: Any, factor: float) -> Iterator[None]:
 def adapter_state(model: Any) -> dict[str, Any]:
     """A copy of an adapter's weights by name, to go back to with `restore_adapter`.
 
-    What is copied is every trainable tensor, so nothing of the frozen base. Raises CourseError when nothing is trained.
-    Taught in lessons colab3 (DPO) and colab4 (GRPO), which train twice from the same start.
+    What is copied is every trainable tensor, so nothing of the frozen base. Taught in lessons colab3 (DPO) and colab4
+    (GRPO), which train twice from the same start.
     """
-    state = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-    if not state:
-        raise CourseError("This model has no trainable tensor to copy. Call FastLanguageModel.get_peft_model first.")
-    return state
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def restore_adapter(model: Any, state: Mapping[str, Any]) -> None:
-    """Puts the weights of `adapter_state` back, exactly, so that the next training starts where that copy was made.
-
-    Raises CourseError when the model has not the same trainable tensors, and then changes nothing.
-    """
+    """Puts the weights of `adapter_state` back, exactly, so that the next training starts where that copy was made."""
     import torch
 
-    found = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    shapes = [{name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (found, state)]
-    if shapes[0] != shapes[1]:
-        differ = next(n for n in (*found, *state) if shapes[0].get(n) != shapes[1].get(n))
-        raise CourseError(
-            f"These weights are not of this adapter: {differ} is missing or of another shape. Restore them into the "
-            "model that they were copied from."
-        )
+    found = dict(model.named_parameters())
     with torch.no_grad():
         for name, tensor in state.items():
             found[name].copy_(tensor)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from unsloth_course.core.errors import CourseError
 from unsloth_course.core.history import count
 from unsloth_course.lesson.evaluation.scores import Measure, Score
 from unsloth_course.lesson.memory import size
@@ -119,11 +118,9 @@ def _beside(axes: Axes, measures: Sequence[Measure]) -> str:
 def by_skill(before: Mapping[str, float], after: Mapping[str, float]) -> Picture:
     """The score of each skill before and after, as shares from 0 to 1; a skill measured once has one bar.
 
-    Raises CourseError when there is no skill. Taught in lesson colab2 (LoRA).
+    Taught in lesson colab2 (LoRA).
     """
     skills = list(dict.fromkeys([*before, *after]))
-    if not skills:
-        raise CourseError("There is no skill to draw: pass the scores by skill of an evaluation.")
     figure, (axes,) = empty(1.6 + 0.62 * len(skills))
     for offset, colour, label, scores in ((-0.2, FAINT, "before", before), (0.2, BLUE, "after", after)):
         measured = [(place, scores[skill]) for place, skill in enumerate(skills) if skill in scores]

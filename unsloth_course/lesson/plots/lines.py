@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
-from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.plots.style import BLUE, COLOURS, DASHES, GREY, MARKERS, ORANGE, Picture, empty, styled
 
 
@@ -15,11 +14,8 @@ from unsloth_course.lesson.plots.style import BLUE, COLOURS, DASHES, GREY, MARKE
 def groups(advantages: Mapping[str, Sequence[tuple[float, float]]]) -> Picture:
     """The advantages of groups of completions, one panel below the other: up is made more likely, down less.
 
-    advantages: for each group, by its name, a pair (reward, advantage) per completion. Raises CourseError when there is
-    no group.
+    advantages: for each group, by its name, a pair (reward, advantage) per completion.
     """
-    if not advantages or not all(len(pairs) for pairs in advantages.values()):
-        raise CourseError("There is no group to draw: pass the rewards and advantages of at least one completion each.")
     figure, panels = empty(0.8 + 1.7 * len(advantages), rows=len(advantages))
     tallest = max(1.0, *(abs(value) for pairs in advantages.values() for _, value in pairs))
     words = []
@@ -56,10 +52,8 @@ def curve(
     ys: the values of each line by its name, as many as `xs`.
     mark: an x value to point out, drawn as a dashed upright line.
     evenly: the x values stand side by side at equal distances, as ranks of 1, 4, 16 and 64 want it.
-    Raises CourseError when a line has another length. Taught in lesson colab1 (full fine-tuning).
+    Taught in lesson colab1 (full fine-tuning).
     """
-    if not len(xs) or not ys:
-        raise CourseError("There is nothing to draw: curve() wants x values and at least one line.")
     places = range(len(xs)) if evenly else xs
     figure, (axes,) = empty(4.6)
     _draw_lines(axes, places, ys, measured=True)
@@ -90,10 +84,7 @@ def curves(
 
     panels: by the name of the quantity, the values of each line by its name, as many as `xs`. mark: an x value to point
     out, with its label. top: the largest y value that is shown; a line that goes higher leaves the picture.
-    Raises CourseError when a line has another length.
     """
-    if not len(xs) or not panels or not all(panels.values()):
-        raise CourseError("There is nothing to draw: curves() wants x values and at least one line in each panel.")
     figure, drawn = empty(0.9 + 2.9 * len(panels), rows=len(panels))
     for axes, (quantity, lines) in zip(drawn, panels.items(), strict=True):
         _draw_lines(axes, xs, lines, measured=False)
@@ -119,8 +110,6 @@ def curves(
 def _draw_lines(axes: Axes, xs: Sequence[float], ys: Mapping[str, Sequence[float]], measured: bool) -> None:
     """Each line in its colour; told apart without it by a mark at each measured value, or by a formula's dashes."""
     for position, (name, values) in enumerate(ys.items()):
-        if len(values) != len(xs):
-            raise CourseError(f'The line "{name}" has {len(values)} values for {len(xs)} x values: give one each.')
         style = {"color": COLOURS[position % len(COLOURS)], "linestyle": DASHES[position % len(DASHES)]}
         if measured:
             style |= {"linestyle": "-", "marker": MARKERS[position % len(MARKERS)]}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from unsloth_course.core.errors import CourseError
 from unsloth_course.core.history import count
 from unsloth_course.lesson.lowrank import energy, rank_for
 from unsloth_course.lesson.plots.style import COLOURS, FAINT, GREY, MARKERS, Picture, empty, styled
@@ -16,11 +15,9 @@ def layers(moved: Mapping[str, float]) -> Picture:
     """How far each projection of each layer moved, in percent of its weight: layers down, projections across.
 
     moved: shares by place, such as {"0.q_proj": 0.04}, as `lowrank.moved` gives them; other places are passed over.
-    Raises CourseError when there is no projection among them. Taught in lesson colab1 (full fine-tuning).
+    Taught in lesson colab1 (full fine-tuning).
     """
     cells = {tuple(place.split(".")): share for place, share in moved.items() if place.partition(".")[0].isdigit()}
-    if not cells:
-        raise CourseError("There is no layer to draw: pass the result of lowrank.moved.")
     rows = sorted({int(layer) for layer, _ in cells})
     columns = list(dict.fromkeys(projection for _, projection in cells))
     shares = [[100 * cells.get((str(layer), column), math.nan) for column in columns] for layer in rows]
@@ -51,13 +48,9 @@ def spectrum(spectra: Mapping[str, Sequence[float]], *, rank: int, share: float 
     """How much of a change its strongest directions hold, against their number, on a logarithmic axis.
 
     spectra: for each change its singular values, largest first, as `lowrank.spectrum` gives them. rank: to point out,
-    such as that of a LoRA adapter. share: to point out as well; where a line reaches it stands a mark.
-    Raises CourseError when there is nothing to draw. Taught in lesson colab1 (full fine-tuning).
+    such as that of a LoRA adapter. share: to point out as well; where a line reaches it stands a mark. Taught in lesson
+    colab1 (full fine-tuning).
     """
-    if not spectra or not all(len(values) for values in spectra.values()):
-        raise CourseError(
-            "There is no spectrum to draw: pass the singular values that lowrank.spectrum gives, by name."
-        )
     figure, (axes,) = empty(5.4)
     reached = []
     for position, (name, values) in enumerate(spectra.items()):

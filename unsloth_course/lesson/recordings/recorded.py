@@ -209,13 +209,18 @@ class Measured:
         return f"{100 * low:+.1f} to {100 * high:+.1f} points"
 
     @property
+    def n(self) -> str:
+        """How many rows it is of."""
+        return from_to([one["n"] for one in self.each], "{:.0f}".format)
+
+    @property
     def likelier(self) -> str:
         """How many of the rows became likelier, where the measure counts them."""
         counts = [one["likelier"] for one in self.each if one.get("likelier") is not None]
-        return f"{from_to(counts, '{:.0f}'.format)} of {self.each[0]['n']:.0f} rows likelier" if counts else ""
+        return f"{from_to(counts, '{:.0f}'.format)} of {self.n} rows likelier" if counts else ""
 
     def __str__(self) -> str:
-        parts = [f"95 % interval of the difference {self.interval}", f"n = {self.each[0]['n']:.0f}", self.likelier]
+        parts = [f"95 % interval of the difference {self.interval}", f"n = {self.n}", self.likelier]
         return f"{self.value('before')} before, {self.value('after')} after ({', '.join(filter(None, parts))})"
 
 

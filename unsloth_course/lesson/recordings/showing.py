@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unsloth_course.core import markup
-from unsloth_course.core.writing import in_columns
+from unsloth_course.core.writing import cut, in_columns
 from unsloth_course.lesson.recordings.files import RECORDED, read
 from unsloth_course.lesson.recordings.recorded import Recording, from_to
 
@@ -17,10 +17,6 @@ LONGEST = 160
 """Characters of a sample's text that are shown; slides have room for no more."""
 HELD_OUT = "held out"
 """How the name of a run's own score begins, which its measures hold too."""
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[:LONGEST].rstrip()} …"
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,11 @@ class Shown:
             kind = sample.get("kind", "")
             if kind and "count" in sample:
                 kind += f", {sample['count']} of {sample['of']}"
-            found.append(dict.fromkeys(SAMPLE, "") | {name: _cut(sample[name]) for name in SAMPLE[1:]} | {"kind": kind})
+            found.append(
+                dict.fromkeys(SAMPLE, "")
+                | {name: cut(sample[name], LONGEST, " …") for name in SAMPLE[1:]}
+                | {"kind": kind}
+            )
         return found
 
     def _repr_html_(self) -> str:
@@ -113,6 +113,6 @@ def show(lesson: str, profile: str, folder: Path = RECORDED) -> Shown:
     """The recorded run of a lesson, to look at on any machine: curve, measures, samples, memory, seconds, device.
 
     lesson: such as "lora". profile: "cpu" or "gpu". It is that of SmolLM2 where one is recorded, and else that of the
-    bundled model; where nothing is, a sentence. Raises CourseError as `read` does. Taught in all five lessons.
+    bundled model; where nothing is, a sentence. Taught in all five lessons.
     """
     return Shown(read(lesson, profile, folder, real=True) or read(lesson, profile, folder))

@@ -16,27 +16,16 @@ SPREAD = "reward_std_in_groups"  # in the log of a trainer that `diagnosis.watch
 SHOWN = 160  # characters of a completion in a table
 
 
-def advantages(rewards: Sequence[float | None], size: int | None = None) -> list[float]:
+def advantages(rewards: Sequence[float | None]) -> list[float]:
     """How much better each completion was than the others of its group, as TRL computes it.
 
-    rewards: of one group, or of several, one after the other, each of `size` completions of one prompt. Each becomes
-    (reward - mean) / (standard deviation + 0.0001), both of its own group, the deviation with n - 1 as torch has it:
-    outcome supervision of DeepSeekMath (Shao et al. 2024, section 4.1.2). A reward of None (not scored) has the
-    advantage 0 and counts in neither. Raises CourseError when the rewards are not whole groups. Taught in lesson colab4
-    (GRPO).
+    rewards: of one group, the completions of one prompt. Each becomes (reward - mean) / (standard deviation + 0.0001),
+    the deviation with n - 1 as torch has it: outcome supervision of DeepSeekMath (Shao et al. 2024, section 4.1.2). A
+    reward of None (not scored) has the advantage 0 and counts in neither. Taught in lesson colab4 (GRPO).
     """
-    size = len(rewards) if size is None else size
-    if not len(rewards) or size < 1 or len(rewards) % size:
-        raise CourseError(
-            f"{len(rewards):,} rewards are not whole groups of {size:,}. Give as many as there are tries."
-        )
-    found = []
-    for start in range(0, len(rewards), size):
-        group = rewards[start : start + size]
-        mean, deviation = _mean_and_deviation(group)
-        flat = deviation < NO_SPREAD  # what is left then is rounding
-        found += [0.0 if flat or reward is None else (reward - mean) / (deviation + EPSILON) for reward in group]
-    return found
+    mean, deviation = _mean_and_deviation(rewards)
+    flat = deviation < NO_SPREAD  # what is left then is rounding
+    return [0.0 if flat or reward is None else (reward - mean) / (deviation + EPSILON) for reward in rewards]
 
 
 def _mean_and_deviation(group: Sequence[float | None]) -> tuple[float, float]:
@@ -154,16 +143,10 @@ def group(
     """Scores the completions of one problem as the trainer would.
 
     row: a problem with a question and an answer, which is a number or a worked solution that ends in it. functions: the
-    trainer's `reward_funcs`. weights: its `reward_weights`, 1.0 each if not given. Raises CourseError when there is no
-    completion, when the weights are not as many as the functions, and when a function gives back another number of
-    rewards than there are completions. Taught in lesson colab4 (GRPO).
+    trainer's `reward_funcs`. weights: its `reward_weights`, 1.0 each if not given. Raises CourseError when a function
+    gives back another number of rewards than there are completions. Taught in lesson colab4 (GRPO).
     """
     weights = [1.0] * len(functions) if weights is None else list(weights)
-    if not completions or not functions or len(weights) != len(functions):
-        raise CourseError(
-            f"A group needs completions, reward functions and a weight for each; got {len(completions)} completions, "
-            f"{len(functions)} functions, {len(weights)} weights."
-        )
     turns = [[{"role": "assistant", "content": text}] for text in completions]
     asked = [[{"role": "user", "content": row["question"]}]] * len(turns)
     right = right_numbers([row["answer"]], 1)[0] or ""

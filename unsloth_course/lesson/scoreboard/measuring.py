@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,7 +76,7 @@ def base(machine: "Profile", out: str | Path) -> dict[str, Any]:
     """
     folder, found, drawn = models.folder(machine.model), results.versions(), _drawn(machine)
     size = models.disk_bytes(folder)
-    asked = {name: part.mark for part in drawn for name in part.kind.names}
+    asked = {name: _fingerprint(names, rows) for names, rows in drawn.items() for name in names}
     key = {
         "model": machine.model,
         "profile": machine.name,
@@ -112,54 +112,33 @@ def base(machine: "Profile", out: str | Path) -> dict[str, Any]:
     return made
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """A kind of question that gives one score or two, `names`.
-
-    `draw(machine)` gives the rows, `measure(model, tokenizer, rows)` the scores, in the order of the names.
-    """
-
-    names: tuple[str, ...]
-    draw: Callable[["Profile"], "Dataset"]
-    measure: Callable[[Any, Any, "Dataset"], list[dict[str, Any]]]
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """The rows of one kind and their fingerprint, or the reason why they cannot be had."""
-
-    kind: _Kind
-    rows: "Dataset | None"
-    mark: str | None
-    reason: str = ""
-
-
-def _drawn(machine: "Profile") -> list[_Drawn]:
-    found = []
-    for kind in _KINDS:
+def _drawn(machine: "Profile") -> dict[tuple[str, ...], "Dataset | str"]:
+    """The rows of each kind of question, by the scores that it gives; or the reason why they cannot be had."""
+    found: dict[tuple[str, ...], Dataset | str] = {}
+    for names, (draw, _) in _KINDS.items():
         try:
-            rows = kind.draw(machine)
+            found[names] = draw(machine)
         except CourseError as error:
-            found.append(_Drawn(kind, None, None, f"not measured: {error}"))
-        else:
-            found.append(_Drawn(kind, rows, _fingerprint(kind, rows)))
+            found[names] = f"not measured: {error}"
     return found
 
 
-def _fingerprint(kind: _Kind, rows: "Dataset") -> str:
-    """Twelve hexadecimal digits that change with whatever is asked or expected."""
-    text = json.dumps([VERSION, kind.names, rows.to_dict()], sort_keys=True)
+def _fingerprint(names: tuple[str, ...], rows: "Dataset | str") -> str | None:
+    """Twelve hexadecimal digits that change with whatever is asked or expected; None where nothing is."""
+    if isinstance(rows, str):
+        return None
+    text = json.dumps([VERSION, names, rows.to_dict()], sort_keys=True)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
-def _measured(model: Any, tokenizer: Any, drawn: Sequence[_Drawn]) -> dict[str, dict[str, Any]]:
+def _measured(
+    model: Any, tokenizer: Any, drawn: Mapping[tuple[str, ...], "Dataset | str"]
+) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for part in drawn:
-        if part.rows is None:
-            made = [_none(part.reason) for _ in part.kind.names]
-        else:
-            made = part.kind.measure(model, tokenizer, part.rows)
-        found |= {name: {**score, "questions": part.mark} for name, score in zip(part.kind.names, made, strict=True)}
+    for names, rows in drawn.items():
+        made = [_none(rows) for _ in names] if isinstance(rows, str) else _KINDS[names][1](model, tokenizer, rows)
+        mark = _fingerprint(names, rows)
+        found |= {name: {**score, "questions": mark} for name, score in zip(names, made, strict=True)}
     return {name: found[name] for name in SCORES}
 
 
@@ -226,31 +205,15 @@ def _fitting(model: Any, tokenizer: Any, rows: "Dataset") -> "Dataset":
     return preference.fitting(rows, tokenizer, length, evaluation.LONGEST_PREFERRED)[0] if length else rows
 
 
-_KINDS = (
-    _Kind(
-        ("answers",),
-        _marked,
-        lambda model, tokenizer, rows: [_share(evaluation.ask(model, tokenizer, rows).right)],
-    ),
-    _Kind(
-        ("retention",),
-        evaluation.probes,
-        lambda model, tokenizer, rows: [_share(evaluation.recall(model, tokenizer, rows).right)],
-    ),
-    _Kind(
-        ("preference",),
+# By the names of the scores: how the rows are drawn, and how a model is measured on them.
+_KINDS: dict[tuple[str, ...], tuple[Callable[..., "Dataset"], Callable[..., list[dict[str, Any]]]]] = {
+    ("answers",): (_marked, lambda *asked: [_share(evaluation.ask(*asked).right)]),
+    ("retention",): (evaluation.probes, lambda *asked: [_share(evaluation.recall(*asked).right)]),
+    ("preference",): (
         lambda machine: _held_out(sources.preferences, machine, "dpo", PREFERENCES),
-        lambda *lesson: [_share(evaluation.prefer(*lesson[:2], _fitting(*lesson)).preferred)],
+        lambda *asked: [_share(evaluation.prefer(*asked[:2], _fitting(*asked)).preferred)],
     ),
-    _Kind(
-        ("format", "accuracy"),
-        lambda machine: _held_out(sources.problems, machine, "grpo", PROBLEMS),
-        _solved,
-    ),
-    _Kind(
-        ("perplexity_domain",),
-        lambda machine: _held_out(sources.corpus, machine, "cpt", TEXTS),
-        _perplexity,
-    ),
-    _Kind(("perplexity_general",), lambda machine: datasets.stories(_many(machine, TEXTS), SEED), _perplexity),
-)
+    ("format", "accuracy"): (lambda machine: _held_out(sources.problems, machine, "grpo", PROBLEMS), _solved),
+    ("perplexity_domain",): (lambda machine: _held_out(sources.corpus, machine, "cpt", TEXTS), _perplexity),
+    ("perplexity_general",): (lambda machine: datasets.stories(_many(machine, TEXTS), SEED), _perplexity),
+}
