@@ -164,6 +164,7 @@ def unpack(archive: Path, results: Path, scratch: Path) -> list[list[Path]]:
     """Writes the results files of an archive, those of the real model into `results`; the files of each recording."""
     sets: dict[tuple[str, str], list[Path]] = {}
     with tarfile.open(archive) as packed:
+        names = packed.getnames()
         for member in packed.getmembers():
             found = STORED.fullmatch(member.name)
             if not (member.isfile() and found):
@@ -173,6 +174,9 @@ def unpack(archive: Path, results: Path, scratch: Path) -> list[list[Path]]:
             if found["seed"] and not found["kind"].startswith("t4"):
                 same = sets.setdefault((found["lesson"], found["kind"]), [])
                 same.insert(0 if found["seed"] == SEED else len(same), file)
+    if not any(STORED.fullmatch(name) for name in names):
+        named = "such as lora-gpu-smollm2-seed3407.json, in no folder"
+        raise CourseError(f"{archive} holds no results file under the name that real_lessons.py gives it, {named}.")
     return list(sets.values())
 
 
@@ -189,8 +193,11 @@ def main() -> int:
     failed = 0
     with tempfile.TemporaryDirectory() as scratch:
         sets = [given.results]
-        if given.results[0].name.endswith(".tar.gz"):
-            sets = unpack(given.results[0], given.results_into, Path(scratch))
+        try:
+            if given.results[0].name.endswith(".tar.gz"):
+                sets = unpack(given.results[0], given.results_into, Path(scratch))
+        except CourseError as error:
+            sys.exit(str(error))
         for files in sets:
             try:
                 made = recording(files, given.date)

@@ -101,6 +101,12 @@ def _change(score: dict[str, Any] | None, metric: str | None = None) -> str:
     return f"{_number(score['before'], metric)} → {_number(score['after'], metric)}"
 
 
+def took(runs: list[dict[str, Any]]) -> tuple[float, float]:
+    """Seconds of the training and of all cells, on average: of the runs that had the device alone, where any had."""
+    alone = [run for run in runs if run.get("beside", 1) == 1] or runs
+    return mean(run["training"]["seconds"] for run in alone), mean(run["wall_seconds"] for run in alone)
+
+
 def _minutes(seconds: float) -> str:
     whole = round(seconds)
     return f"{whole} s" if whole < 100 else f"{whole // 60} min {whole % 60:02d} s"
@@ -130,20 +136,19 @@ def lessons(runs: list[dict[str, Any]]) -> str:
     rows = []
     for lesson, (name, teaches, _) in LESSONS.items():
         notebook = notebook_path(lesson)
-        times, seconds = ([run["wall_seconds"] for run in found if run["lesson"] == lesson] for found in taken.values())
+        made = ([run for run in found if run["lesson"] == lesson] for found in taken.values())
         cells = (
             name,
             f"[{notebook.name}](../notebooks/{notebook.name})",
             teaches,
-            _minutes(mean(times)) if times else UNRECORDED,
-            _minutes(mean(seconds)) if seconds else UNRECORDED,
+            *(_minutes(took(runs)[1]) if runs else UNRECORDED for runs in made),
             str(_exercises(lesson)),
             f"[{clock.board(lesson, nbformat.read(notebook, as_version=4)).minutes:.0f} min](recording.md)",
             badge(notebook.name, address()),
         )
         rows.append(cells)
-    took = (f"on {' or '.join(found) or what}" for found, what in ((devices, "a CPU"), (gpus, "a GPU")))
-    return _table(("lesson", "notebook", "what it teaches", *took, "exercises", "storyboard", "in Colab"), rows)
+    where = (f"on {' or '.join(found) or what}" for found, what in ((devices, "a CPU"), (gpus, "a GPU")))
+    return _table(("lesson", "notebook", "what it teaches", *where, "exercises", "storyboard", "in Colab"), rows)
 
 
 def real_runs(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -174,14 +179,14 @@ def real(runs: list[dict[str, Any]]) -> str:
                 (
                     LESSONS[lesson][0],
                     ", ".join(str(run["seed"]) for run in made),
-                    f"{judge.name.replace('_', ' ')}, n = {judge.each[0]['n']}",
+                    f"{judge.name.replace('_', ' ')}, n = {judge.n}",
                     f"{judge.value('before')} → {judge.value('after')}",
                     judge.interval,
                     judge.likelier or "–",
                     f"{made[0]['parameters']['trainable']:,}",
                     size(mean(run["training"]["peak_memory_bytes"] for run in made)),
-                    f"{mean(run['training']['seconds'] for run in made):.0f} s",
-                    _minutes(mean(run["wall_seconds"] for run in made)),
+                    f"{took(made)[0]:.0f} s",
+                    _minutes(took(made)[1]),
                 )
             )
         headers = ("lesson", "seeds", "measure", "before → after", "95 % interval of the difference", "likelier")
@@ -199,13 +204,13 @@ def measures(runs: list[dict[str, Any]]) -> str:
             for name, each in _over_the_seeds(made):
                 one = Measured(name, each)
                 change = f"{one.value('before')} → {one.value('after')}"
-                rows.append((LESSONS[lesson][0], name.replace("_", " "), str(each[0]["n"]), change, one.interval))
+                rows.append((LESSONS[lesson][0], name.replace("_", " "), one.n, change, one.interval))
             for group in made[0].get("apart", {}):
                 apart = [_from_the_coin(run["apart"][group]) for run in made]
                 one = Measured("preference_accuracy", apart)
                 change = f"{one.value('before')} → {one.value('after')}"
                 what = f"preference accuracy, {group}"
-                rows.append((LESSONS[lesson][0], what, str(apart[0]["n"]), change, one.interval))
+                rows.append((LESSONS[lesson][0], what, one.n, change, one.interval))
             if kept := [run["evaluation"]["retention"] for run in made if run["evaluation"]["retention"]]:
                 one = Measured(kept[0]["metric"], kept)
                 change = f"{one.value('before')} → {one.value('after')}"
@@ -245,8 +250,13 @@ def _of_what(found: dict[str, list[dict[str, Any]]]) -> str:
     text = (
         f"Weights: {', '.join(sorted(weights))}{''.join(f', {rounded(kind)}' for kind in sorted(kinds))}. Rows: {rows}."
     )
-    beside = max(run.get("beside", 1) for made in found.values() for run in made)
-    return text + (f" {beside} runs shared the GPU, so that each took longer than alone." if beside > 1 else "")
+    beside = {run["seed"]: run.get("beside", 1) for made in found.values() for run in made}
+    alone = [str(seed) for seed, count in beside.items() if count == 1]
+    if max(beside.values()) == 1:
+        return text
+    if alone:
+        return f"{text} The seconds are those of seed {' and '.join(alone)}, which had the GPU alone."
+    return f"{text} {max(beside.values())} runs shared the GPU, so that each took longer than alone."
 
 
 def _exercises(lesson: str) -> int:
@@ -316,7 +326,7 @@ def _costs(made: list[dict[str, Any]]) -> tuple[str, str, str, str]:
         f"{trained:,} ({share:.1%})",
         _spread(files, size) if files else "–",
         size(mean(run["training"]["peak_memory_bytes"] for run in made)),
-        f"{mean(run['training']['seconds'] for run in made):.0f} s",
+        f"{took(made)[0]:.0f} s",
     )
 
 
