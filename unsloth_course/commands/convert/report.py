@@ -42,7 +42,10 @@ _SECRETS = {
     ),
 }
 _PATTERNS = [(kind, marks, re.compile(pattern)) for kind, (marks, pattern) in _SECRETS.items()]
-_MARKS = [mark for _, marks, _ in _PATTERNS for mark in marks]
+# A text is searched for a mark only when it has the mark's rarest character, which is found in no time.
+_BY_SIGN: dict[str, list[str]] = {}
+for _mark in [mark for _, marks, _ in _PATTERNS for mark in marks]:
+    _BY_SIGN.setdefault(next((sign for sign in "JKzWCA_-kx" if sign in _mark), ""), []).append(_mark)
 
 
 def secrets(text: str) -> list[dict[str, Any]]:
@@ -53,6 +56,10 @@ def secrets(text: str) -> list[dict[str, Any]]:
         if any(mark in text for mark in marks)
         for found in pattern.finditer(text)
     ]
+
+
+def _may_hold_secrets(text: str) -> bool:
+    return any([sign in text and any([mark in text for mark in marks]) for sign, marks in _BY_SIGN.items()])
 
 
 class Template:
@@ -156,8 +163,13 @@ class Report:
         for what in said:
             count, first = self.said.get(what, (0, row.number))
             self.said[what] = count + 1, first
+        kinds = (*row.values, *map(type, row.values.values()))
+        if kinds in self._layouts:
+            return
         has = held(row.values)
-        if has in self._layouts:
+        if list not in kinds and dict not in kinds:  # else rows of one layout may hold turns with other keys
+            self._layouts.add(kinds)
+        elif has in self._layouts:
             return
         self._layouts.add(has)
         self.columns |= dict.fromkeys(map(str, row.values))
@@ -175,10 +187,10 @@ class Report:
         self._questions.append(hash(key))
         if self.converted < SAMPLE:
             self._sample.append((file, number, measured))
-        elif (place := self._rng.randrange(self.converted + 1)) < SAMPLE:
+        elif (place := int(self._rng.random() * (self.converted + 1))) < SAMPLE:
             self._sample[place] = (file, number, measured)
         self.converted += 1
-        if any([mark in line for mark in _MARKS]) and (found := secrets(_plain(json.loads(line)))):
+        if _may_hold_secrets(line) and (found := secrets(_plain(json.loads(line)))):
             self.secret_rows += 1
             if len(self.secrets) < EXAMPLES:
                 self.secrets += [{"file": file, "row": number, **one} for one in found[:EXAMPLES]]

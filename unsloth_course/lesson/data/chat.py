@@ -40,6 +40,7 @@ TOOLS = ("tools", "functions")
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 BESIDE = (SYSTEM, HISTORY, TOOLS)
 """What a row may hold beside its turns; of each the first column that a row has."""
+_MEDIA, _TOOLS = frozenset(MEDIA), frozenset(TOOLS)
 _ANY_BESIDE = frozenset((*SYSTEM, *HISTORY, *TOOLS, *MEDIA))
 FIRST, LAST = "a first turn of the assistant is left out", "a last turn that nobody answers is left out"
 NOT_SHOWN = "a function is called that the row does not show ('tools')"
@@ -89,9 +90,10 @@ def beside(row: Row, turns: Turns, column: str, system: str | None = None) -> Co
     found, values = Conversation(turns), row.values
     if _ANY_BESIDE.isdisjoint(values):
         return found
-    if media := next((name for name in MEDIA if values.get(name)), None):
+    if media := next((name for name in _MEDIA.intersection(values) if values[name]), None):
         raise Aside(f"column {quoted(media)} holds what is no text, and only text can be read")
-    found.tools, before = _tools(row), _history(row)
+    found.tools = () if _TOOLS.isdisjoint(values) else _tools(row)
+    before = _history(row) if "history" in values else []
     system = text_of(row, present(row, SYSTEM)) if system is None else system
     if system and not system.isspace():
         first = next((item for item in (*before, *turns) if item["role"] == "system"), None)

@@ -113,16 +113,14 @@ def _with_prompt(row: Row, prompt: Turns, names: tuple[str, str]) -> tuple[Turns
 
 def _check_whole(row: Row, names: tuple[str, str]) -> None:
     """Raises Aside where the prompt is perhaps in a column of another name, or the answers are of two kinds."""
-    check_columns(row, PROMPTS[:4], optional=PROMPTS[:4])  # refuses what is misspelt only
     values = [row.values[name] for name in names]
-    if len(row.values) > len(names) and any(
-        len(value) < 2 if isinstance(value, list) else not isinstance(value, str) or not _begins(value)
-        for value in values
-    ):
-        raise Aside(
-            f"column 'prompt': this column is missing. It has {listed(row.values)}. Rename the column with the "
-            "prompt to 'prompt', or let 'chosen' and 'rejected' be whole conversations."
-        )
+    if len(row.values) > len(names):
+        check_columns(row, PROMPTS[:4], optional=PROMPTS[:4])  # refuses what is misspelt only
+        if not all(len(value) > 1 if isinstance(value, list) else _begins(value) for value in values):
+            raise Aside(
+                f"column 'prompt': this column is missing. It has {listed(row.values)}. Rename the column with the "
+                "prompt to 'prompt', or let 'chosen' and 'rejected' be whole conversations."
+            )
     if are_turns(values[0]) != are_turns(values[1]):
         raise Aside("of 'chosen' and 'rejected' one is text and the other a list of turns")
 
@@ -139,8 +137,8 @@ def _whole(row: Row, column: str) -> Turns:
     return turns
 
 
-def _begins(text: str) -> bool:
-    return text.lstrip().startswith("Human:") and conversation(text) is not None
+def _begins(value: object) -> bool:
+    return isinstance(value, str) and conversation(value) is not None
 
 
 def conversation(text: str) -> Turns | None:

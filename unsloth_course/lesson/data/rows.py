@@ -149,7 +149,9 @@ def check_columns(row: Row, columns: Iterable[str], optional: Iterable[str] = ()
     """
     columns = tuple(columns)
     missing = [column for column in columns if column not in row.values]
-    others = tuple(column for column in row.values if column not in columns) if missing else ()
+    if not missing:
+        return
+    others = tuple(column for column in row.values if column not in columns)
     for column in missing:
         meant = did_you_mean(column, others)
         if meant or column not in optional:

@@ -76,8 +76,9 @@ def unpacked(text: str, column: str) -> Any:
 
     Raises Aside for turns that cannot be read.
     """
-    named = any(all(f"{mark}{key}{mark}" in text for key in keys) for keys in _KEYS for mark in "\"'")
-    if not named or not _WRITTEN.match(text):
+    if not _WRITTEN.match(text) or not any(
+        all(f"{mark}{key}{mark}" in text for key in keys) for keys in _KEYS for mark in "\"'"
+    ):
         return text
     found = from_text(text)
     if not isinstance(found, list):
