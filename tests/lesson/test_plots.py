@@ -15,7 +15,7 @@ from unsloth_course import dials, plots
 from unsloth_course.commands.export.picture import formats
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.history import moving_average
-from unsloth_course.lesson.dials import sweep_pictures
+from unsloth_course.lesson.dials import Sweep, SweepDial, Trial, sweep_pictures
 from unsloth_course.lesson.evaluation import Measure, Score
 from unsloth_course.lesson.recordings import Recording, Run
 from unsloth_course.lesson.scoreboard import picture
@@ -322,7 +322,7 @@ def every_picture():
         plots.by_skill({"add": 0.1}, {"add": 0.9}),
         plots.curve([0, 1], {"score": [0, 1]}, xlabel="x", ylabel="y", mark=1.0),
         picture.side_by_side(panels(), colours=COLOURS, notes=["† dpo: no battery."]),
-        a_sweep(mark=2, about="Recorded on 2 CPU cores."),
+        a_sweep(mark=2),
         sweep_pictures.picked({1.0: [[(1, 2.0), (2, 1.0)]], 2.0: [[(1, 3.0), (2, 2.5)]]}, 1.0, label="rate 1"),
         plots.layers({"0.q_proj": 0.01, "0.k_proj": 0.02, "1.q_proj": 0.03}),
         plots.spectrum({"full": [3.0, 1.0], "none": [0.0, 0.0]}, rank=1),
@@ -426,9 +426,16 @@ def test_the_reader_s_style_changes_nothing_and_stays():
 # --- sweeps and the inside of weights ---------------------------------------------------------------------------------
 
 
-def a_sweep(**how):
-    scores = {"questions": [[0.1, 0.3], [0.9, 0.9], [math.nan, 0.5]]}
-    return sweep_pictures.sweep([1, 2, 4], scores, [[2.0, 1.0], [0.1, 0.1], [math.inf, 3.0]], xlabel="rate", **how)
+def a_sweep(values=(1, 2, 4), log=False, mark=None, metric="share"):
+    scores = dict(zip((1, 2, 4), [[0.1, 0.3], [0.9, 0.9], [math.nan, 0.5]], strict=True))
+    losses = dict(zip((1, 2, 4), [[2.0, 1.0], [0.1, 0.1], [math.inf, 3.0]], strict=True))
+    trials = [
+        Trial(value, seed, [(1, losses[value][seed])] * 5, {"questions": scores[value][seed]}, 1.0)
+        for value in values
+        for seed in (0, 1)
+    ]
+    about = {"before": {"questions": 0.0}, "device": "2 CPU cores", "model": "pocket", "versions": {}}
+    return SweepDial(Sweep("try", "rate", metric, **about, trials=trials), log, mark).picture()
 
 
 def test_a_sweep_draws_each_seed_and_the_means_of_the_finite_ones():
@@ -444,8 +451,12 @@ def test_a_sweep_draws_each_seed_and_the_means_of_the_finite_ones():
 def test_a_sweep_says_which_value_was_best():
     assert a_sweep().caption == "questions: best at 2 (90.0%)."
     assert a_sweep(metric="perplexity").caption == "questions: best at 1 (0.20)."
-    nothing = sweep_pictures.sweep([1], {"a": [[math.nan]]}, [[math.nan]], xlabel="x")
-    assert nothing.caption == "a: never a finite number." and nothing._repr_png_()
+
+
+def test_a_sweep_without_a_finite_number_says_so():
+    trial = Trial(1, 0, [(1, math.nan)], {"a": math.nan}, 1.0)
+    sweep = Sweep("try", "rate", "share", {"a": 0.0}, "2 CPU cores", "pocket", {}, trials=[trial])
+    assert SweepDial(sweep).picture().caption == "a: never a finite number."
 
 
 def test_the_picked_value_is_strong_and_on_top_of_the_others():

@@ -238,7 +238,7 @@ def test_a_group_is_scored_as_the_trainer_would():
     assert found.parts == {"exact": [1.0, 0.0, 1.0], "form": [1.0, 1.0, 1.0]}
     assert found.rewards == pytest.approx([1.2, 0.2, 1.2])
     assert found.advantages == rewards.advantages(found.rewards)
-    assert found.answer == "63" and found.spread == pytest.approx(math.sqrt(1 / 3))
+    assert found.answer == "63"
     assert found.sentence() == (
         "Mean 0.87, spread 0.58: 2 of 3 completions are above the mean and become more likely, the others less."
     )

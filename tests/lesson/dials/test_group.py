@@ -5,7 +5,7 @@ import re
 import pytest
 
 from unsloth_course import dials, plots, rewards
-from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson.dials.group import EXAMPLES
 
 
 def parts(box):
@@ -16,9 +16,8 @@ def parts(box):
 
 
 def test_the_groups_are_of_eight_and_one_kind_of_each():
-    groups = dials.advantages().groups
-    assert all(len(group) == 8 for group in groups.values())
-    flat = {name for name, group in groups.items() if len(set(group)) == 1}
+    assert all(len(group) == 8 for group in EXAMPLES.values())
+    flat = {name for name, group in EXAMPLES.items() if len(set(group)) == 1}
     assert flat == {"all 8 alike"}
 
 
@@ -26,17 +25,11 @@ def test_the_picture_has_the_advantages_of_every_group():
     dial = dials.advantages()
     picture = dial.picture()
     assert isinstance(picture, plots.Picture)
-    for axes, (name, group) in zip(picture.axes, dial.groups.items(), strict=True):
+    for axes, (name, group) in zip(picture.axes, EXAMPLES.items(), strict=True):
         assert axes.get_title(loc="left") == name
         assert [bar.get_height() for bar in axes.patches] == pytest.approx(rewards.advantages(group))
         assert [label.get_text() for label in axes.get_xticklabels()] == [f"{reward:g}" for reward in group]
     assert "all 8 alike: advantages +0.00 to +0.00." in picture.caption
-
-
-def test_no_group_is_no_picture():
-    for groups in ({}, {"empty": ()}):
-        with pytest.raises(CourseError, match="no group to draw"):
-            plots.groups(groups)
 
 
 def test_the_table_has_a_bar_on_one_side_and_says_what_is_learned():
@@ -53,7 +46,7 @@ def test_zero_spread_teaches_nothing():
 def test_a_slider_changes_the_advantages_of_all():
     dial = dials.advantages()
     _, sliders, table = parts(dial.widget())
-    assert [slider.value for slider in sliders] == pytest.approx(dial.groups["1 of 8 is right"])
+    assert [slider.value for slider in sliders] == pytest.approx(EXAMPLES["1 of 8 is right"])
     assert table.value == dial.table([slider.value for slider in sliders])
     before = table.value
     sliders[7].value = 1.25

@@ -1,7 +1,6 @@
 """The GRPO lesson's dial: the rewards of one group, edited by hand, and the advantages that follow."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from unsloth_course.core import markup
@@ -19,15 +18,12 @@ EXAMPLES = {
 """Rewards as in the lesson: 1.0 for the right number."""
 
 
-@dataclass(frozen=True)
 class GroupDial(Dial):
-    """Groups of rewards by name; the first is the one to begin with."""
-
-    groups: Mapping[str, Sequence[float]] = field(default_factory=lambda: dict(EXAMPLES))
+    """The groups of `EXAMPLES`; the first is the one to begin with."""
 
     def picture(self) -> plots.Picture:
         """The static twin: the advantages of every group."""
-        return plots.groups({name: self.pairs(group) for name, group in self.groups.items()})
+        return plots.groups({name: self.pairs(group) for name, group in EXAMPLES.items()})
 
     def pairs(self, group: Sequence[float]) -> list[tuple[float, float]]:
         """A pair (reward, advantage) for each completion."""
@@ -53,19 +49,19 @@ class GroupDial(Dial):
         """A list of groups to begin with, a slider per completion, the table."""
         import ipywidgets
 
-        first = next(iter(self.groups))
-        chosen = ipywidgets.Dropdown(options=list(self.groups), value=first, description="begin with")
+        first = next(iter(EXAMPLES))
+        chosen = ipywidgets.Dropdown(options=list(EXAMPLES), value=first, description="begin with")
         sliders = [
             ipywidgets.FloatSlider(value=reward, min=0.0, max=MOST, step=0.05, description=str(number))
-            for number, reward in enumerate(self.groups[first], 1)
+            for number, reward in enumerate(EXAMPLES[first], 1)
         ]
-        table = ipywidgets.HTML(self.table(self.groups[first]))
+        table = ipywidgets.HTML(self.table(EXAMPLES[first]))
 
         def turned(change: Any) -> None:
             table.value = self.table([slider.value for slider in sliders])
 
         def begin(change: Mapping[str, Any]) -> None:
-            for slider, reward in zip(sliders, self.groups[change["new"]], strict=True):
+            for slider, reward in zip(sliders, EXAMPLES[change["new"]], strict=True):
                 slider.value = reward
 
         for slider in sliders:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
@@ -11,50 +12,44 @@ from matplotlib.ticker import LogLocator, NullLocator
 from unsloth_course.core.history import count
 from unsloth_course.lesson.plots.style import BLUE, COLOURS, FAINT, GREY, MARKERS, Picture, empty, score_text, styled
 
+if TYPE_CHECKING:
+    from unsloth_course.lesson.dials.sweeps import SweepDial
+
 
 @styled
-def sweep(
-    values: Sequence[float],
-    scores: Mapping[str, Sequence[Sequence[float]]],
-    losses: Sequence[Sequence[float]],
-    *,
-    xlabel: str,
-    metric: str = "share",
-    log: bool = False,
-    mark: float | None = None,
-    about: str = "",
-) -> Picture:
+def sweep(dial: SweepDial) -> Picture:
     """Scores, and below them the loss at the end of training, against a knob: a dot for each seed, a line of the means.
 
-    values: of the knob, ascending. scores: for each name, and at each value, one score per seed. losses: the same.
-    metric: "share" (0 to 1) or "perplexity". mark: a value to point out. about: a sentence for below.
+    Losses stand on a logarithmic axis, and so do perplexities; the dial's mark is pointed out.
     """
+    values, share = dial.sweep.values, dial.sweep.metric == "share"
+    scores = {name: [dial.sweep.scores(name, value) for value in values] for name in dial.sweep.before}
+    losses = [[trial.last_loss for trial in dial.sweep.at(value)] for value in values]
     figure, (above, below) = empty(7.6, rows=2)
     for position, (name, found) in enumerate(scores.items()):
         _dots(above, values, found, COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)], name)
     _dots(below, values, losses, GREY, "o")
-    if metric == "share":
+    if share:
         above.set_ylim(-0.04, 1.06)
         above.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
     else:
         _log_scale(above)
-    above.set_title("Scores after training" if metric == "share" else "Perplexity after training (lower is better)")
+    above.set_title("Scores after training" if share else "Perplexity after training (lower is better)")
     _log_scale(below)
     below.set_title("Loss at the end of training (lower is better)")
     for axes in (above, below):
-        axes.set_xscale("log" if log else "linear")
-        if log:
+        axes.set_xscale("log" if dial.log else "linear")
+        if dial.log:
             axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xticks(values, [f"{value:g}" for value in values])
-        if mark is not None:
-            axes.axvline(mark, color=GREY, linestyle=(0, (4, 3)), linewidth=2, zorder=1)
-    below.set_xlabel(xlabel)
-    means = {name: [_mean(seeds) for seeds in found] for name, found in scores.items()}
+        if dial.mark is not None:
+            axes.axvline(dial.mark, color=GREY, linestyle=(0, (4, 3)), linewidth=2, zorder=1)
+    below.set_xlabel(dial.sweep.knob)
     figure.legend(loc="outside upper left", ncols=2)
-    notes = ([f"Dashed: the value of this lesson, {mark:g}."] if mark is not None else []) + ([about] if about else [])
-    if notes:
-        figure.supxlabel("\n".join(notes), fontsize=13, x=0.02, ha="left")
-    figure.caption = " ".join(_sweep_in_words(name, values, found, metric) for name, found in means.items())
+    marked = [f"Dashed: the value of this lesson, {dial.mark:g}."] if dial.mark is not None else []
+    figure.supxlabel("\n".join([*marked, dial.about()]), fontsize=13, x=0.02, ha="left")
+    means = {name: [_mean(seeds) for seeds in found] for name, found in scores.items()}
+    figure.caption = " ".join(_sweep_in_words(name, values, found, not share) for name, found in means.items())
     return figure
 
 
@@ -88,8 +83,7 @@ def _dots(
     axes.plot(values, [_mean(seeds) for seeds in found], marker=marker, color=colour, label=name)
 
 
-def _sweep_in_words(name: str, values: Sequence[float], means: Sequence[float], metric: str) -> str:
-    lower = metric == "perplexity"
+def _sweep_in_words(name: str, values: Sequence[float], means: Sequence[float], lower: bool) -> str:
     finite = [(mean, value) for mean, value in zip(means, values, strict=True) if math.isfinite(mean)]
     if not finite:
         return f"{name}: never a finite number."

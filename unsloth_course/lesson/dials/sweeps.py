@@ -113,19 +113,7 @@ class SweepDial(Dial):
 
     def picture(self) -> plots.Picture:
         """Scores, and the loss at the end, against the knob; every seed a dot, a line through the means."""
-        sweep = self.sweep
-        scores = {name: [sweep.scores(name, value) for value in sweep.values] for name in sweep.before}
-        losses = [[trial.last_loss for trial in sweep.at(value)] for value in sweep.values]
-        return sweep_pictures.sweep(
-            sweep.values,
-            scores,
-            losses,
-            xlabel=sweep.knob,
-            metric=sweep.metric,
-            log=self.log,
-            mark=self.mark,
-            about=self.about(),
-        )
+        return sweep_pictures.sweep(self)
 
     def curve(self, value: float) -> plots.Picture:
         """The loss curves at one value, before those of all others."""

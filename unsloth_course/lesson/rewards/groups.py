@@ -65,11 +65,6 @@ class Group:
     rewards: list[float | None]
     advantages: list[float]
 
-    @property
-    def spread(self) -> float:
-        """The standard deviation of the rewards."""
-        return _mean_and_deviation(self.rewards)[1]
-
     def sentence(self) -> str:
         """What this group teaches, in words."""
         return lesson_of(self.rewards)
