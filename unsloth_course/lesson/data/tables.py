@@ -333,10 +333,9 @@ def _parquet_rows(file: BinaryIO, shown: str) -> Iterator[Row | Broken]:
                         yield Row(shown, number, {**row, **lost} if lost else row)
                     return
                 except unreadable:
-                    bad = [name for name in readable if not _can_be_read(table, name, unreadable)]
-                    if not bad or len(bad) == len(readable):
+                    lost |= {name: UNREADABLE for name in readable if not _can_be_read(table, name, unreadable)}
+                    if len(lost) in (len(columns) - len(readable), len(columns)):
                         raise
-                    lost |= dict.fromkeys(bad, UNREADABLE)
     except unreadable as error:
         reason = " ".join(str(error).split())[:200]
         raise CourseError(f"{shown} is not a whole Parquet file ({reason}). Download or write it again.") from None
