@@ -220,6 +220,14 @@ def test_what_is_no_model_is_a_sentence(tmp_path):
         chat.open_model(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["adapter", "model"])
+def test_the_folder_of_a_run_is_enough(tmp_path, monkeypatch, kind):
+    (tmp_path / kind).mkdir()
+    (tmp_path / kind / f"{kind}_config.json".removeprefix("model_")).touch()
+    monkeypatch.setattr(chat, "Weights", lambda source: source)
+    assert chat.open_model(tmp_path) == chat.open_model(tmp_path / kind) == tmp_path / kind
+
+
 def test_the_command_talks(monkeypatch):
     model = Echo()
     monkeypatch.setattr(chat, "open_model", lambda source: model)

@@ -147,6 +147,17 @@ def test_a_cell_that_raises_leaves_the_part_that_ran(write_lesson, tmp_path):
     assert not (out / "lora.json").exists()
 
 
+def test_a_page_that_cannot_be_made_costs_nothing_else(write_lesson, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runner.page, "page", lambda notebook, path: 1 / 0)
+    out = tmp_path / "results"
+    write_lesson(*lesson_cells())
+    assert runner.run("lora", out=out).files == [out / "lora.json", out / lessons.LESSONS["lora"]]
+    assert "lora.html could not be made (ZeroDivisionError" in capsys.readouterr().err
+    write_lesson(*lesson_cells(new_code_cell("raise ValueError('why')")))
+    with pytest.raises(CourseError, match="ValueError: why"):
+        runner.run("lora", out=out)
+
+
 def test_a_course_error_shows_its_sentence_only(write_lesson, tmp_path):
     code = "from unsloth_course.core.errors import CourseError\nraise CourseError('data.json has no rows; add some.')"
     write_lesson(*lesson_cells(new_code_cell(code)))

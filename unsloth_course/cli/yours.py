@@ -143,7 +143,7 @@ def data(
 
 @app.command(rich_help_panel=YOURS)
 def export(
-    source: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder with an adapter or a whole model.")],
+    source: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of an adapter, a whole model or a run.")],
     to: Annotated[str, typer.Option(help="merged, gguf, ollama or onnx.")],
     quant: Annotated[str, typer.Option(help="f16, q8_0, q5_k_m, q4_k_m, several with commas, or all.")] = "q4_k_m",
     out: Annotated[Path | None, typer.Option(help="Folder for the result; without it export/ beside MODEL.")] = None,
@@ -172,7 +172,7 @@ def export(
 @app.command(rich_help_panel=YOURS)
 def chat(
     source: Annotated[
-        str, typer.Argument(metavar="MODEL", help="An adapter, a model's folder, a GGUF file or smollm2.")
+        str, typer.Argument(metavar="MODEL", help="Folder of an adapter, a model or a run; a GGUF file; or smollm2.")
     ],
     system: Annotated[str, typer.Option(help="System prompt; without it the model's own.")] = "",
     temperature: Annotated[float, typer.Option(min=0, max=5, help="0 always takes the likeliest token.")] = 0.0,

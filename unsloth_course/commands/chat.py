@@ -14,6 +14,7 @@ from typing import Any
 
 from unsloth_course.commands.export import held_out
 from unsloth_course.core.errors import CourseError
+from unsloth_course.core.model_files import in_run
 from unsloth_course.core.writing import write_text
 from unsloth_course.lesson import models, smollm2
 from unsloth_course.lesson.profile import SMOLLM2
@@ -107,11 +108,12 @@ Model = Weights | Gguf
 
 
 def open_model(source: str | Path) -> Model:
-    """What is at `source`, ready to answer: a .gguf file, a folder with an adapter or a whole model, or a model's name.
+    """What is at `source`, ready to answer: a .gguf file, the folder of an adapter, a whole model or a run,
+    or a model's name.
 
     Raises CourseError when it is none of them or damaged, and for a GGUF file when llama.cpp is not built.
     """
-    path = Path(source).expanduser()
+    path = in_run(Path(source).expanduser())
     if path.suffix.lower() == ".gguf":
         return Gguf(path)
     if path.is_dir() and not any((path / name).is_file() for name in ("adapter_config.json", "config.json")):

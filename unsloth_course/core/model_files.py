@@ -44,6 +44,13 @@ def check_model_names(names: set[str], where: str, base: str = "the model that i
         raise CourseError(f"{where} holds no tokenizer: save it there too, with tokenizer.save_pretrained(folder).")
 
 
+def in_run(folder: Path) -> Path:
+    """The adapter or model in the folder of a `finetune` run; any other folder as it is."""
+    if any((folder / name).is_file() for name in ("adapter_config.json", "config.json")):
+        return folder
+    return next((folder / name for name in ("adapter", "model") if (folder / name).is_dir()), folder)
+
+
 def base_model(folder: Path) -> str:
     adapter = folder / "adapter_config.json"
     base = read_json(adapter).get("base_model_name_or_path") if adapter.is_file() else None

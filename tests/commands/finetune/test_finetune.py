@@ -1,5 +1,6 @@
 """The command `finetune`: what it refuses, what it trains, and what it leaves behind."""
 
+import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 from unsloth_course import cli, models, profile
 from unsloth_course.commands import finetune
 from unsloth_course.commands import options as settings
-from unsloth_course.commands.finetune import Options, preparing, recipes, tasks
+from unsloth_course.commands.finetune import Options, leaving, preparing, recipes, tasks
 from unsloth_course.core import whole
 from unsloth_course.core.errors import CourseError
 
@@ -124,7 +125,7 @@ def test_a_base_in_a_folder_is_found_from_every_other_folder(tmp_path, monkeypat
 @pytest.fixture(scope="module")
 def lora(load, tmp_path_factory):
     out = tmp_path_factory.mktemp("lora")
-    options = Options("lora", "pocket", "pocket", "cpu", steps=60, batch=12, rank=8, held_out=60, merge=True, out=out)
+    options = Options("lora", "pocket", "pocket", "cpu", steps=40, batch=12, rank=8, held_out=40, merge=True, out=out)
     return finetune.run(options), out
 
 
@@ -133,12 +134,51 @@ def test_it_trains_as_the_lesson_does(lora):
     found = json.loads((out / "lora.json").read_text())
     assert outcome.trained and found["receipt"]["verdict"] == "trained", outcome
     assert found["evaluation"]["after"] > found["evaluation"]["before"]
-    assert found["training"] | {"processes": 1, "steps": 60, "examples": 720} == found["training"]
+    assert found["training"] | {"processes": 1, "steps": 40, "examples": 480} == found["training"]
     assert found["training"]["samples_per_second"] > 0
     assert found["options"]["rank"] == 8 and found["options"]["out"] == str(out)
     assert found["parameters"]["trainable"] * 2 == 311_296, "rank 16 has twice as many"
     assert json.loads(outcome.to_json()) == found
     assert str(out / "adapter") in str(outcome)
+
+
+def test_it_leaves_a_page_a_card_and_what_to_do_next(lora, monkeypatch, capsys):
+    outcome, out = lora
+    steps = [f"unsloth-course chat {out}", f"unsloth-course export {out} --to gguf"]
+    repeat = f"unsloth-course finetune --config {out / 'finetune.toml'} --out ANOTHER"
+    assert [line.split("  ")[-1].strip() for line in str(outcome).splitlines()[-3:]] == [*steps, repeat]
+    page = (out / "report.html").read_text()
+    assert all(f"<code>{step}</code>" in page for step in (*steps, repeat))
+    assert "data:image/png" in page and "Trained." in page and "newly right" in page and "default-src 'none'" in page
+    card = (out / "adapter" / "README.md").read_text()
+    assert "the bundled model of unsloth-course" in card and "| training | 60 updates, 720 rows, rate 0.001 |" in card
+    assert "| method | lora |" in card and "updates applied | 60 of 60 steps" in card and str(out) not in card
+    monkeypatch.setattr(leaving.plots, "loss", lambda history: 1 / 0)
+    assert leaving.report(out, "", outcome.receipt, []) is None
+    assert "report.html could not be made (ZeroDivisionError" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("base", "line"), [("smollm2", "base_model: HuggingFaceTB/"), ("a/b", "base_model: a/b\n")])
+def test_the_card_names_its_base_and_no_path(lora, tmp_path, base, line):
+    outcome, _ = lora
+    (tmp_path / "rows.jsonl").touch()
+    options = Options("full", str(tmp_path / "rows.jsonl"))
+    card = leaving.card(outcome.results, options, outcome.receipt, base)
+    assert line in card and "| data | rows.jsonl |" in card and "library_name: transformers" in card
+    own = leaving.card(outcome.results, options, outcome.receipt, str(tmp_path))
+    assert "a model of its owner's" in own and "base_model" not in own and str(tmp_path) not in own
+
+
+def test_an_adapter_is_gone_on_from_by_two_commands(lora, tmp_path):
+    _, out = lora
+    for named in (out, out / "adapter"):
+        with pytest.raises(CourseError, match="is an adapter") as error:
+            finetune.run(Options("dpo", "my rows.jsonl", str(named), out=tmp_path))
+        merged = out / "export" / "merged"
+        assert str(error.value).splitlines()[1:] == [
+            f"    unsloth-course export {out / 'adapter'} --to merged",
+            f"    unsloth-course finetune --method dpo --data 'my rows.jsonl' --model {merged}",
+        ]
 
 
 def test_what_it_saved_loads_again(lora):
@@ -283,20 +323,24 @@ def test_pairs_whose_prompt_fills_the_length_are_left_out_and_counted(load, caps
     assert capsys.readouterr().out.count("1 of 4 pairs are left out") == 2
 
 
-def test_early_stopping_ends_a_run_that_gets_no_better(load, tmp_path):
-    options = Options(
-        "lora", "pocket", **SHORT, steps=40, learning_rate=1e-12, eval_steps=2, early_stopping=2, out=tmp_path
-    )
-    outcome = finetune.run(options)
-    assert 4 <= outcome.results["training"]["steps"] < 40
+def test_early_stopping_ends_a_run_that_learns_nothing_which_says_so_and_still_saves(load, tmp_path):
+    how = {"steps": 40, "learning_rate": 1e-12, "eval_steps": 2, "early_stopping": 2}
+    found = finetune.run(Options("lora", "pocket", **SHORT, **how, out=tmp_path)).results
+    assert 4 <= found["training"]["steps"] < 40
+    assert found["evaluation"]["after"] == found["evaluation"]["before"]
+    assert found["receipt"]["verdict"] == "suspicious"
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
 
 
-def test_epochs_count_passes_over_the_rows(load, tmp_path):
+def test_epochs_count_passes_over_the_rows_and_curves_go_to_tensorboard_where_it_is(load, tmp_path, monkeypatch):
+    installed = importlib.util.find_spec("tensorboard") is not None
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "")  # put back after the test
     rows = [{"instruction": f"Say {n}.", "input": "", "output": str(n)} for n in range(30)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    options = Options("lora", str(tmp_path / "rows.jsonl"), **SHORT, epochs=2.0, out=tmp_path / "out")
-    found = finetune.run(options).results
+    how = {"epochs": 2.0, "report_to": "tensorboard" if installed else "none", "out": tmp_path / "out"}
+    found = finetune.run(Options("lora", str(tmp_path / "rows.jsonl"), **SHORT, **how)).results
     assert found["evaluation"]["n"] == 12 and found["training"]["steps"] == 9, "18 rows, 4 in an update, twice"
+    assert any((tmp_path / "out" / "tensorboard").glob("events*")) == installed
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -370,21 +414,6 @@ def test_hyperparameters_reach_the_trainer(load, tmp_path):
     arguments = finetune.train(prepared, test=False).args
     assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (2, 2)
     assert (arguments.lr_scheduler_type, arguments.warmup_steps, arguments.weight_decay) == ("linear", 3, 0.2)
-
-
-def test_a_run_that_learns_nothing_says_so_and_still_saves(load, tmp_path):
-    options = Options("lora", "pocket", **SHORT, steps=3, lr_scheduler_type="linear", warmup_steps=10**6, out=tmp_path)
-    outcome = finetune.run(options)  # a rate that never rises: 1e-3 * 3 / 10**6
-    assert outcome.results["evaluation"]["after"] == outcome.results["evaluation"]["before"]
-    assert outcome.results["receipt"]["verdict"] == "suspicious"
-    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
-
-
-def test_curves_go_to_tensorboard_too(load, tmp_path, monkeypatch):
-    pytest.importorskip("tensorboard", reason="pip install tensorboard")
-    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "")  # put back after the test
-    finetune.run(Options("lora", "pocket", **SHORT, steps=2, report_to="tensorboard", out=tmp_path))
-    assert list((tmp_path / "tensorboard").glob("events*"))
 
 
 def test_what_gguf_needs_is_said_before_the_training(load, tmp_path, monkeypatch):

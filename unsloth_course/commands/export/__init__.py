@@ -18,6 +18,7 @@ from unsloth_course.commands.export import files, held_out, llama, onnx, own_pro
 from unsloth_course.commands.options import QUANTS
 from unsloth_course.core import writing
 from unsloth_course.core.errors import CourseError
+from unsloth_course.core.model_files import in_run
 from unsloth_course.lesson import models, smollm2
 from unsloth_course.lesson.profile import SMOLLM2
 
@@ -79,7 +80,7 @@ def export(
     """Writes an adapter or a whole model in another form, and proves that it is the same.
 
     Args:
-        source: folder with an adapter or a whole model.
+        source: folder with an adapter or a whole model, or that of the run that made it.
         to: "merged" (16-bit weights; of an adapter), "gguf", "ollama" (GGUF and a Modelfile), or "onnx" (32 bit; needs
             the packages of `onnx.require`).
         quants: of the GGUF files: f16, q8_0, q5_k_m, q4_k_m.
@@ -92,7 +93,7 @@ def export(
     score on 200 be within 3 points (q5_k_m, q4_k_m). `formats.png` and `formats.html` show the table. Raises
     CourseError that names the first difference; what failed is then not left in `out`.
     """
-    source = Path(source).expanduser().resolve()
+    source = in_run(Path(source).expanduser().resolve())
     out = Path(out).expanduser().resolve() if out else source.parent / "export"
     return _exported(source, {to: out}, quants, out, data, say)[0]
 
@@ -111,9 +112,8 @@ def after_training(
     formats. Raises as `export` does; a merged model that was proven is kept when a GGUF file then fails.
     """
     folder = Path(folder).expanduser().resolve()
-    source = folder / ("adapter" if (folder / "adapter").is_dir() else "model")
     places = ({"merged": folder} if merge else {}) | ({"gguf": folder / "gguf"} if quants else {})
-    return _exported(source, places, quants, folder, None, say)
+    return _exported(in_run(folder), places, quants, folder, None, say)
 
 
 def _exported(

@@ -8,6 +8,7 @@ with them the loss curve, are those of one process. Taught in the five lessons.
 """
 
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,6 +22,7 @@ from unsloth_course.commands.finetune.preparing import Prepared, prepare
 from unsloth_course.commands.options import METHODS, Options, check
 from unsloth_course.core import checkpoints, whole
 from unsloth_course.core.errors import CourseError
+from unsloth_course.core.model_files import in_run
 from unsloth_course.lesson import known_warnings
 from unsloth_course.lesson.profile import POCKET, SMOLLM2
 
@@ -42,7 +44,7 @@ def run(options: Options, started: float | None = None) -> Outcome | None:
     """
     started = time.monotonic() if started is None else started
     check(options)
-    _check_model_stays(options)
+    options = _with_whole_model(options)
     process = processes.current()
     if process.several and (options.method not in IN_SEVERAL or options.resume):
         raise CourseError(
@@ -66,15 +68,27 @@ def _trained(prepared: Prepared, resumed: Path | None = None) -> tuple[Any, Any]
     return trainer, before
 
 
-def _check_model_stays(options: Options) -> None:
-    """Raises CourseError when the model lies in the folder that the run writes into, where it might be replaced."""
-    if options.model in (None, POCKET, SMOLLM2) or not os.path.isdir(model := os.path.expanduser(options.model)):
-        return
-    if options.out.resolve() in Path(model).resolve().parents:
+def _with_whole_model(options: Options) -> Options:
+    """The options, with the model that lies in a run's folder where that was named.
+
+    Raises CourseError for an adapter, and when the model lies where the run would write over it.
+    """
+    if options.model in (None, POCKET, SMOLLM2) or not os.path.isdir(named := os.path.expanduser(options.model)):
+        return options
+    model = in_run(Path(named))
+    if (model / "adapter_config.json").is_file():
+        merged = shlex.quote(str(model.parent / "export" / "merged"))
+        raise CourseError(
+            f"{options.model} is an adapter, and a training begins with a whole model. These two go on from it:\n"
+            f"    unsloth-course export {shlex.quote(str(model))} --to merged\n"
+            f"    unsloth-course finetune --method {options.method} --data {shlex.quote(options.data)} --model {merged}"
+        )
+    if options.out.resolve() in model.resolve().parents:
         raise CourseError(
             f"The model {options.model} lies in {options.out}, where this run would write over it; choose another "
             "--out, or move the model."
         )
+    return replace(options, model=str(model))
 
 
 def _resumed(options: Options) -> tuple[Options, Path | None]:

@@ -2,14 +2,16 @@
 
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unsloth_course.commands.finetune import tasks
+from unsloth_course.commands.finetune import leaving, tasks
 from unsloth_course.commands.finetune.preparing import Prepared
 from unsloth_course.core import whole
 from unsloth_course.core.errors import CourseError
+from unsloth_course.core.writing import in_columns
 from unsloth_course.lesson import diagnosis, known_warnings, models, results
 
 
@@ -22,6 +24,7 @@ class Outcome:
     receipt: Any = None
     exports: list[Any] = field(default_factory=list)
     warnings: str = ""
+    next_steps: Sequence[tuple[str, str]] = ()
 
     @property
     def trained(self) -> bool:
@@ -35,7 +38,9 @@ class Outcome:
     def __str__(self) -> str:
         exports = [line for made in self.exports for line in ("", str(made))]
         said = ["", "what the libraries said:", self.warnings] if self.warnings else []
-        return "\n".join([str(self.receipt), *exports, *said, "", *(f"file  {path}" for path in self.files)])
+        files = ["", *(f"file  {path}" for path in self.files)]
+        todo = ["", *in_columns(self.next_steps).splitlines()] if self.next_steps else []
+        return "\n".join([str(self.receipt), *exports, *said, *files, *todo])
 
 
 def finish(prepared: Prepared, trainer: Any, before: Any, started: float, seen: known_warnings.Seen) -> Outcome:
@@ -77,6 +82,10 @@ def finish(prepared: Prepared, trainer: Any, before: Any, started: float, seen: 
         for other, was, now in zip(prepared.earlier, prepared.handed or before[2], after[2], strict=True)
     ]
     found["warnings"] = seen.to_list()
+    title, history = f"{options.method} of {prepared.machine.model}", trainer.state.log_history
+    page = leaving.report(options.out, title, receipt, history)
+    card = leaving.card(found, options, receipt, prepared.base)
+    (saved[0] / leaving.CARD).write_text(card, encoding="utf-8")
     written = results.write(found, options.out)
     whole.discard(options.out / "checkpoints")  # what they were for is saved
     exports = []
@@ -85,7 +94,8 @@ def finish(prepared: Prepared, trainer: Any, before: Any, started: float, seen: 
 
         exports = export.after_training(options.out, options.merge, options.gguf, print)
     files = [*saved, *(Path(path) for made in exports for path in made.written)]
-    return Outcome(found, [*files, written], receipt, exports, str(seen))
+    files += [page] if page else []
+    return Outcome(found, [*files, written], receipt, exports, str(seen), leaving.next_steps(options.out))
 
 
 def _stands(task: tasks.Task, was: Any, now: Any) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def prepare(options: Options, process: processes.Process | None = None) -> Prepa
     # What comes from the Hub is fetched once for a host; on another one the Hub's own locks see to it.
     with processes.before_the_others(process, "the files"):
         folder = models.folder(machine.model)
-        task = recipe.task()
+        task = recipe.task(folder)
     print(task.checked)
     if not task.checked.split:
         print(f"rows to learn from: {len(task.train):,}, to test on: {len(task.held_out):,}")
@@ -72,7 +72,7 @@ def prepare(options: Options, process: processes.Process | None = None) -> Prepa
         # which a resumed run takes over if this file names its options.
         _write_down(recipe, tasks.fingerprint(task))
     warm, base, handed = recipe.warm_rows(task), machine.model, []
-    earlier = [_earlier(stage, machine, options) for stage in options.earlier]
+    earlier = [_earlier(stage, machine, options, folder) for stage in options.earlier]
     if warm is not None and options.method == "dpo":
         folder, handed = recipe.warmed_up(folder, warm, earlier)
         base = folder
@@ -152,8 +152,8 @@ def machine_of(options: Options) -> Any:
     return replace(found, max_length=options.max_length) if options.max_length else found
 
 
-def _earlier(stage: str, machine: Any, options: Options) -> tasks.Task:
+def _earlier(stage: str, machine: Any, options: Options, folder: str) -> tasks.Task:
     """The task of a stage before, for its held-out rows."""
     method, _, data = stage.partition(" ")
     other = Options(method, data, max_samples=1000, held_out=options.held_out, batch=options.batch, seed=options.seed)
-    return recipes.Recipe(other, replace(machine, data=data)).task()
+    return recipes.Recipe(other, replace(machine, data=data)).task(folder)

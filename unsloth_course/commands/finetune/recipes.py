@@ -17,7 +17,7 @@ from unsloth_course.commands.finetune import tasks
 from unsloth_course.commands.options import Options
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import data, models, training
-from unsloth_course.lesson.data import sources
+from unsloth_course.lesson.data import control, sources
 from unsloth_course.lesson.data.splits import Part
 from unsloth_course.lesson.profile import ENGLISH, POCKET
 
@@ -162,10 +162,11 @@ class Recipe:
     def warm_up_batch(self) -> int:
         return WARM_ROWS if self.lesson == "grpo" else self.machine.arguments["per_device_train_batch_size"]
 
-    def task(self) -> tasks.Task:
-        """The rows, and what is measured on them."""
+    def task(self, folder: str) -> tasks.Task:
+        """The rows, and what is measured on them. folder: of the model, whose special tokens no row may hold."""
         machine, train, held_out = self.machine, self.wanted_rows(), self.held_out
-        where = sources.Where(Part(self.options.split, self.options.config_name), self.options.test_data)
+        part = Part(self.options.split, self.options.config_name)
+        where = sources.Where(part, self.options.test_data, control.of_folder(folder))
         asked = (machine.data, train, held_out, self.options.seed, where)
         if self.lesson == "dpo":
             return tasks.Pairs(machine, *sources.preferences(*asked), beta=self.beta)

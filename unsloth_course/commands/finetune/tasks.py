@@ -64,6 +64,12 @@ class Task:
         To be called before all that measures; on rows that were fitted it changes and says nothing.
         """
 
+    def _as_shown(self, tokenizer: Any, tools_in_system: bool) -> None:
+        """Puts conversations and pairs as the template can show them, and says of the rows to learn from what it is."""
+        self.train, told = reading.fitted(self.train, tokenizer, tools_in_system)
+        self.held_out, _ = reading.fitted(self.held_out, tokenizer, tools_in_system)
+        print("\n".join(told), end="\n" * bool(told))
+
     def _leave_out_long_prompts(self, tokenizer: Any) -> None:
         """Leaves out the rows whose prompt fills the length: nothing of their answer would be read. Says how many."""
         length = self.machine.max_length
@@ -159,9 +165,7 @@ class Conversations(Surprise):
         return evaluation.perplexity_score(before, after)
 
     def fit(self, tokenizer: Any, tools_in_system: bool = False) -> None:
-        self.train, told = reading.fitted(self.train, tokenizer, tools_in_system)
-        self.held_out, _ = reading.fitted(self.held_out, tokenizer, tools_in_system)
-        print("\n".join(told), end="\n" * bool(told))
+        self._as_shown(tokenizer, tools_in_system)
         self._leave_out_long_prompts(tokenizer)
 
     def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
@@ -200,6 +204,7 @@ class Pairs(Task):
 
     def fit(self, tokenizer: Any, tools_in_system: bool = False) -> None:
         """Leaves out the pairs whose prompt fills the length, and says how many."""
+        self._as_shown(tokenizer, tools_in_system)
         for side in ("train", "held_out"):
             rows = getattr(self, side)
             left, told = preference.fitting(rows, tokenizer, self.machine.max_length, evaluation.LONGEST_PREFERRED)

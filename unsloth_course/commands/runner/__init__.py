@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -79,7 +80,7 @@ def run(
             asyncio.run(kernel.execute(notebook, path, progress))
     finally:
         write_text(copy_path, nbformat.writes(notebook) + "\n")
-        write_text(page_path, page.page(notebook, path))
+        _write_page(notebook, path, page_path)
     if _fingerprint(results_path) == before:
         raise CourseError(
             f"{path.name} ran to its end but did not write {results_path}; its last section should do that."
@@ -87,7 +88,17 @@ def run(
     found = _read_results(results_path)
     found["wall_seconds"] = round(time.perf_counter() - started, 2)
     write_text(results_path, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
-    return Outcome(lesson, found, [results_path, page_path, copy_path], notebook)
+    files = [file for file in (results_path, page_path, copy_path) if file.is_file()]
+    return Outcome(lesson, found, files, notebook)
+
+
+def _write_page(notebook: NotebookNode, path: Path, target: Path) -> None:
+    """Writes the page of a notebook. One that cannot be made costs neither the results nor what went wrong before."""
+    try:
+        write_text(target, page.page(notebook, path))
+    except Exception as error:
+        target.unlink(missing_ok=True)
+        print(f"{target} could not be made ({type(error).__name__}: {error}).", file=sys.stderr)
 
 
 def store(
