@@ -142,7 +142,7 @@ def test_a_gpu_has_no_stored_run_and_the_command_says_so():
 def test_long_cells_are_cut_into_pages():
     cell = nbformat.v4.new_code_cell("\n".join(f"x{i} = {i}" for i in range(50)))
     cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text="word " * 2000)]
-    pages = screen.pages(cell)
+    pages = screen.pages(cell, cell.outputs)
     assert "\n".join(page[0].source for page in pages if page[0].source) == cell.source
     assert all(len(shown.source.splitlines()) <= screen.CODE_LINES for page in pages for shown in page)
     texts = [output.text for page in pages for shown in page for output in shown.outputs]
@@ -152,7 +152,7 @@ def test_long_cells_are_cut_into_pages():
 
 def test_long_prose_is_cut_between_its_blocks_and_a_heading_is_never_alone():
     blocks = ["# Head", *[f"Paragraph {i} " + "word " * 60 for i in range(12)]]
-    pages = [page[0].source for page in screen.pages(nbformat.v4.new_markdown_cell("\n\n".join(blocks)))]
+    pages = [page[0].source for page in screen.pages(nbformat.v4.new_markdown_cell("\n\n".join(blocks)), ())]
     assert len(pages) > 2 and "\n\n".join(pages).split() == " ".join(blocks).split()
     assert "Paragraph 0" in pages[0]
 

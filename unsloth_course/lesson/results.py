@@ -15,6 +15,9 @@ from msgspec import Meta
 
 from unsloth_course.core.lessons import VERDICTS
 from unsloth_course.core.writing import plain, write_text
+from unsloth_course.lesson import evaluation, models
+from unsloth_course.lesson.fingerprint import fingerprint
+from unsloth_course.lesson.memory import size
 
 if TYPE_CHECKING:
     from unsloth_course.lesson.diagnosis import Receipt, Watch
@@ -178,8 +181,6 @@ def build(
     size of what was learned, as `models.disk_bytes` has it for the saved adapter or model. The scoreboard needs both.
     samples: what it wrote before and after, as `samples` gives it; the first six are kept.
     """
-    from unsloth_course.lesson.fingerprint import fingerprint
-
     trainer, history = watching.trainer, watching.trainer.state.log_history
     batch, accumulation = trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps
     steps = trainer.state.global_step
@@ -239,8 +240,6 @@ def samples(before: Any, after: Any, texts: Sequence[str] | None = None) -> list
     many answers of how many are of it: the newly right ones alone would flatter. Of text without marks instead the
     prompts, the texts before, and as `texts` those after.
     """
-    from unsloth_course.lesson import evaluation
-
     if texts is not None:
         return [_sample(*row) for row in list(zip(before, after, texts, strict=True))[:SAMPLES]]
     found = evaluation.changed(before, after, dict.fromkeys(evaluation.KINDS, SAMPLES))
@@ -265,9 +264,6 @@ def costs(watching: "Watch") -> dict[str, str]:
     alone: measuring the loss on unseen rows in between is taken off. A step's is the median, since the first ones may
     have to compile. Taught in lesson colab1 (full fine-tuning).
     """
-    from unsloth_course.lesson import models
-    from unsloth_course.lesson.memory import size
-
     trainer, meter = watching.trainer, watching.meter
     count, spent = models.count(trainer.model), seconds(trainer.state.log_history)
     return {

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unsloth_course.lesson.profile import Profile
+
 if TYPE_CHECKING:
     from datasets import Dataset
-
-    from unsloth_course.lesson.profile import Profile
 
 
 def _trainer(
@@ -26,7 +26,7 @@ def _trainer(
     model: Any,
     tokenizer: Any,
     rows: "Dataset",
-    machine: "Profile",
+    machine: Profile,
     *,
     steps: int,
     learning_rate: float,
@@ -61,7 +61,7 @@ def supervised(*lesson: Any, watched: bool = False, **how: Any) -> Any:
     return _run(supervised_trainer(*lesson, **how), watched)
 
 
-def supervised_trainer(model: Any, tokenizer: Any, rows: "Dataset", machine: "Profile", **how: Any) -> Any:
+def supervised_trainer(model: Any, tokenizer: Any, rows: "Dataset", machine: Profile, **how: Any) -> Any:
     """TRL's SFTTrainer for prompt/completion rows, as in the LoRA lesson.
 
     rows: TRL's conversational columns prompt and completion. The loss of held_out is measured at the start and at each
@@ -90,7 +90,7 @@ def continued(*lesson: Any, watched: bool = False, **how: Any) -> Any:
     return _run(continued_trainer(*lesson, **how), watched)
 
 
-def continued_trainer(model: Any, tokenizer: Any, blocks: "Dataset", machine: "Profile", **how: Any) -> Any:
+def continued_trainer(model: Any, tokenizer: Any, blocks: "Dataset", machine: Profile, **how: Any) -> Any:
     """UnslothTrainer for blocks of raw text, as in the lesson on continued pretraining.
 
     blocks: column input_ids, all rows of one length, as `corpus.blocks` and `corpus.mix` make them. The learning rate
@@ -109,7 +109,7 @@ def continued_trainer(model: Any, tokenizer: Any, blocks: "Dataset", machine: "P
     return _trainer(UnslothTrainer, UnslothTrainingArguments, recipe, *lesson, out=out, **how)
 
 
-def preference_trainer(model: Any, tokenizer: Any, pairs: "Dataset", machine: "Profile", **how: Any) -> Any:
+def preference_trainer(model: Any, tokenizer: Any, pairs: "Dataset", machine: Profile, **how: Any) -> Any:
     """TRL's DPOTrainer for pairs, as in its lesson: the model without its adapter is the reference.
 
     pairs: TRL's conversational columns prompt, chosen and rejected. beta, by name too: the price of leaving the
@@ -124,7 +124,7 @@ def preference_trainer(model: Any, tokenizer: Any, pairs: "Dataset", machine: "P
 
 
 def reward_trainer(
-    model: Any, tokenizer: Any, prompts: "Dataset", machine: "Profile", *, generations: int, completion: int, **how: Any
+    model: Any, tokenizer: Any, prompts: "Dataset", machine: Profile, *, generations: int, completion: int, **how: Any
 ) -> Any:
     """TRL's GRPOTrainer for problems with a verifiable answer, as in its lesson: the right number is paid.
 

@@ -45,11 +45,6 @@ class Scene:
     measured: float | None
 
     @property
-    def words(self) -> int:
-        """Spoken words of the notes."""
-        return sum(part.words for part in self.parts)
-
-    @property
     def running(self) -> float:
         """The running time that the take shows."""
         return min(self.measured or 0.0, REPLAY_SECONDS)
@@ -142,8 +137,8 @@ class Board:
             found.append(f"{self.lesson}: {self.minutes:.1f} minutes in all, not {TOTAL[0]} to {TOTAL[1]}")
         lengths = {segment.name: segment.minutes for segment in self.segments}
         for name, (low, high) in SEGMENTS.items():
-            if not low <= lengths.pop(name, 0.0) <= high:
-                minutes = next((s.minutes for s in self.segments if s.name == name), 0.0)
+            minutes = lengths.pop(name, 0.0)
+            if not low <= minutes <= high:
                 found.append(f"{self.lesson}: {name} takes {minutes:.1f} minutes, not {low} to {high}")
         found += [f"{self.lesson}: no segment is called {name!r}" for name in lengths]
         for scene in self.scenes:

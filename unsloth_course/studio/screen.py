@@ -25,10 +25,10 @@ BLOCKS = re.compile(r"\n[ \t]*\n")
 LINKS = re.compile(r"https?:|mailto:|#|[\w./-]+$")  # what a click may open
 
 
-def pages(cell: NotebookNode, outputs: Sequence[NotebookNode] | None = None) -> list[list[NotebookNode]]:
+def pages(cell: NotebookNode, outputs: Sequence[NotebookNode]) -> list[list[NotebookNode]]:
     """The pages of a cell; each is a list of cells that appear on it one after another (an output after its code).
 
-    outputs: what to show below a code cell; without it, what is stored in the cell.
+    outputs: what to show below a code cell.
     """
     if cell.cell_type == "markdown":
         return [[new_markdown_cell(text, metadata=cell.metadata)] for text in _prose(IMAGE.sub("", cell.source))]
@@ -36,7 +36,7 @@ def pages(cell: NotebookNode, outputs: Sequence[NotebookNode] | None = None) -> 
         return []
     found = [[_code(text)] for text in _chunks(cell.source.splitlines(), CODE_LINES)]
     left = CODE_LINES - len(found[-1][0].source.splitlines()) - 1
-    for shown in _shown(cell.get("outputs", []) if outputs is None else outputs):
+    for shown in _shown(outputs):
         need = _lines(shown)
         if need <= left:
             found[-1].append(_code("", [shown]))

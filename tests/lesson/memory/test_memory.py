@@ -16,6 +16,7 @@ from unsloth_course.lesson.memory import Meter, Shape, fits, lora_parameters, me
 SMOLLM2 = Shape(hidden=576, layers=30, heads=9, kv_heads=3, intermediate=1536, vocabulary=49152, tied=True)
 POCKET = Shape(hidden=256, layers=4, heads=4, kv_heads=2, intermediate=768, vocabulary=1024, tied=True)
 TARGETS = list(memory.PROJECTIONS)
+STEPS = 3  # the second is the first with an optimizer's memory
 
 
 def test_smollm2_has_134_515_008_parameters():
@@ -194,7 +195,7 @@ def test_a_meter_is_a_callback_that_has_measured_nothing_yet():
 
 @pytest.fixture
 def train(load, machine, tmp_path):
-    """Six steps of a training: the trainer, the tokens of its longest row, and its losses."""
+    """A few steps of a training: the trainer, the tokens of its longest row, and its losses."""
     if torch.cuda.is_available():
         pytest.skip("these runs check Unsloth's CPU backend")
     from unsloth import FastLanguageModel
@@ -209,13 +210,13 @@ def train(load, machine, tmp_path):
             model = FastLanguageModel.get_peft_model(
                 model, r=16, target_modules=TARGETS, lora_alpha=16, use_gradient_checkpointing=False
             )
-        rows = data.sources.instructions("pocket", train=6 * micro_batch * accumulation, held_out=1, seed=3407)[0]
+        rows = data.sources.instructions("pocket", train=STEPS * micro_batch * accumulation, held_out=1, seed=3407)[0]
         trainer = training.supervised_trainer(
             model,
             tokenizer,
             chat(rows),
             machine,
-            steps=6,
+            steps=STEPS,
             learning_rate=1e-3,
             seed=3407,
             out=tmp_path,
@@ -288,7 +289,7 @@ def test_the_meter_changes_no_loss_and_leaves_nothing_behind(train):
     meter = Meter()
     trainer, _, measured = train(meter, micro_batch=4)
     _, _, plain = train(micro_batch=4)
-    assert measured == plain and len(measured) == 6
+    assert measured == plain and len(measured) == STEPS
     assert not trainer.model._forward_pre_hooks
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from unsloth_course.core.callback import Callback
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson import evaluation, memory, rewards
+from unsloth_course.lesson import evaluation, memory, results, rewards
 from unsloth_course.lesson.diagnosis.judging import Evidence, judge
 from unsloth_course.lesson.diagnosis.receipts import Receipt
 from unsloth_course.lesson.fingerprint import data_hash
@@ -86,8 +86,6 @@ def receipt(
     score: the held-out score. answers: the held-out answers before and after, to count and show what became of them.
     predicted_bytes: the memory prediction. Taught in lesson colab2 (LoRA).
     """
-    from unsloth_course.lesson import results
-
     trainer = watching.trainer
     after = {name: p.detach().to("cpu") for name, p in trainer.model.named_parameters() if name in watching.before}
     history = trainer.state.log_history

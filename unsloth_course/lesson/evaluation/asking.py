@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import models
-from unsloth_course.lesson.data import instruction
+from unsloth_course.lesson.data import general, instruction
+from unsloth_course.lesson.data.turns import turn
 from unsloth_course.lesson.evaluation import surprise
 from unsloth_course.lesson.evaluation.intervals import interval
 from unsloth_course.lesson.evaluation.scores import Answers, Measure, Score, score, score_of
 from unsloth_course.lesson.evaluation.surprise import Surprise
+from unsloth_course.lesson.profile import Profile
+from unsloth_course.pocket import datasets
 from unsloth_course.pocket.english.tasks import is_short
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-    from unsloth_course.lesson.profile import Profile
 
 LONGEST_ANSWER = 24  # tokens
 READ = 60  # questions with longer answers that are asked, to be read
@@ -36,8 +37,6 @@ def ask(model: Any, tokenizer: Any, rows: "Dataset") -> Answers:
 
     The model has to stop by itself: what it writes on after the answer counts against it.
     """
-    from unsloth_course.pocket import datasets
-
     questions = [instruction.question(row["instruction"], row["input"]) for row in rows]
     given = models.answer(model, tokenizer, questions, LONGEST_ANSWER)
     expected = list(rows["output"])
@@ -100,8 +99,6 @@ def answered(model: Any, tokenizer: Any, rows: "Dataset", length: int) -> Answer
     `length` is not asked. Raises CourseError when nothing is left. Taught in lessons colab1 (full fine-tuning) and
     colab2 (LoRA).
     """
-    from unsloth_course.pocket import datasets
-
     questions = [instruction.question(row["instruction"], row["input"]) for row in rows]
     known = list(rows["output"])
     prompts = [models.chat_prompt(tokenizer, text) for text in questions]
@@ -117,40 +114,25 @@ def answered(model: Any, tokenizer: Any, rows: "Dataset", length: int) -> Answer
     skills = [datasets.skill_of(rows[number]["instruction"]) for number in asked]
     pairs = _pairs(short, known, skills)
     swapped = [(one, other) for pair in pairs for one, other in (pair, pair[::-1])]
-    turns = instruction.to_prompt_completion(
-        {
-            "instruction": [*questions, *(questions[one] for one, _ in swapped)],
-            "input": [""] * (len(questions) + len(swapped)),
-            "output": [*known, *(known[other] for _, other in swapped)],
-        }
-    )
-    each = surprise.each_answer(
-        model,
-        tokenizer,
-        [{"prompt": p, "completion": c} for p, c in zip(turns["prompt"], turns["completion"], strict=True)],
-        length,
-    )
+    texts = [*zip(questions, known, strict=True), *((questions[one], known[other]) for one, other in swapped)]
+    turns = [{"prompt": [turn("user", text)], "completion": [turn("assistant", answer)]} for text, answer in texts]
+    each = surprise.each_answer(model, tokenizer, turns, length)
+    own, crossed = each[: len(questions)], each[len(questions) :]
     ended: list[bool] = []
-    given = models.complete(
-        model,
-        tokenizer,
-        [prompts[number] for number in asked],
-        LONGEST_ANSWER if short else LONGEST_READ,
-        ended=ended,
-    )
+    longest = LONGEST_ANSWER if short else LONGEST_READ
+    given = models.complete(model, tokenizer, [prompts[number] for number in asked], longest, ended=ended)
     wanted = [known[number] for number in asked]
+    right = [*map(is_exact, given, wanted)] if short else []
     return Answered(
-        likelihood=surprise.whole(each[: len(questions)]),
-        asked=Answers(
-            [questions[n] for n in asked], wanted, given, [*map(is_exact, given, wanted)] * bool(short), skills
-        ),
+        likelihood=surprise.whole(own),
+        asked=Answers([questions[n] for n in asked], wanted, given, right, skills),
         form={
             "one_line": ["\n" not in text.strip() for text in given],
             "stops": ended,
             "length": [*map(len, given)],
         },
-        apart=_apart(pairs, each[: len(questions)], each[len(questions) :]),
-        left_out=each[: len(questions)].count(None),
+        apart=_apart(pairs, own, crossed),
+        left_out=own.count(None),
     )
 
 
@@ -202,15 +184,12 @@ def instruction_score(before: Answered, after: Answered, retained: tuple[Answers
     return score_of(replace(judge, name="perplexity"), retained, measures=tuple(measures))
 
 
-def probes(machine: "Profile") -> "Dataset":
+def probes(machine: Profile) -> "Dataset":
     """Questions that no lesson trains, with columns prompt, answer, skill: what a run should leave as it was.
 
     For the bundled model its untouched skills, 40 of each; for a model from the Hub sixty facts of general knowledge.
     """
     from datasets import Dataset
-
-    from unsloth_course.lesson.data import general
-    from unsloth_course.pocket import datasets
 
     if machine.bundled:
         return datasets.probes(PROBES_EACH, seed=1)

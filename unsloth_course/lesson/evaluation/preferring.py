@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course.lesson import models
+from unsloth_course.lesson.data.turns import turn
 from unsloth_course.lesson.evaluation import surprise
 from unsloth_course.lesson.evaluation.intervals import interval, share_above_a_coin
 from unsloth_course.lesson.evaluation.scores import Answers, Measure, Retention, Score, score_of
@@ -138,18 +139,11 @@ def pair_likelihood(model: Any, tokenizer: Any, rows: "Dataset", length: int) ->
     rows: columns prompt (a list of chat turns), chosen, rejected (text). A pair of which one answer begins beyond the
     length is left out. Raises CourseError when none is left. Taught in lesson colab3 (DPO).
     """
-    sides = [
-        surprise.each_answer(
-            model,
-            tokenizer,
-            [
-                {"prompt": turns, "completion": [{"role": "assistant", "content": text}]}
-                for turns, text in zip(rows["prompt"], rows[side], strict=True)
-            ],
-            length,
-        )
-        for side in ("chosen", "rejected")
-    ]
+    sides = []
+    for side in ("chosen", "rejected"):
+        both = zip(rows["prompt"], rows[side], strict=True)
+        turns = [{"prompt": asked, "completion": [turn("assistant", text)]} for asked, text in both]
+        sides.append(surprise.each_answer(model, tokenizer, turns, length))
     read = [all(pair) for pair in zip(*sides, strict=True)]
     return PairLikelihood(
         *(surprise.whole([one if both else None for one, both in zip(side, read, strict=True)]) for side in sides)

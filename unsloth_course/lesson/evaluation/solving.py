@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson import models
+from unsloth_course.lesson import models, rewards
+from unsloth_course.lesson.data import problems
 from unsloth_course.lesson.evaluation.intervals import apart, interval, ratio_interval
 from unsloth_course.lesson.evaluation.scores import Answers, Measure, Score, score_of
 
@@ -23,8 +24,6 @@ _MARKED = "`#### number`"
 
 def is_solved(given: str, solution: str) -> bool:
     """Whether an answer ends in the number that the worked solution ends in, both behind `####` as in GSM8K."""
-    from unsloth_course.lesson.data import problems
-
     number = problems.final(given)
     return number is not None and number == problems.final(solution)
 
@@ -89,8 +88,6 @@ class Attempts:
     def clean(self) -> "np.ndarray":
         """Which of the answers end by themselves, and with a number behind their only `####`; problems x tries."""
         import numpy as np
-
-        from unsloth_course.lesson import rewards
 
         return np.array([rewards.form(answers) for answers in self.given], bool) & (self.ended or True)
 

@@ -21,34 +21,28 @@ def start_over_smaller(trainer: Any) -> None:
     began = {name: p.detach().to("cpu", copy=True) for name, p in trainer.model.named_parameters() if p.requires_grad}
 
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return train(*args, **kwargs)
-        except torch.OutOfMemoryError:
-            micro = trainer.args.per_device_train_batch_size
-            smaller = next((n for n in divisors(micro) if n < micro), 0)
-            if not smaller:
-                raise CourseError(
-                    "The GPU ran out of memory with one row at a time. Close what else uses it (nvidia-smi lists it), "
-                    "shorten the rows (max_length), or switch gradient checkpointing on."
-                ) from None
-        # Outside the except block, so that the tensors of the failed step are let go first.
-        print(
-            f"Out of memory with {micro} rows at a time. Starting over with {smaller} x {micro // smaller} times the "
-            "accumulation: the same rows in every update, from the same weights.",
-            flush=True,
-        )
-        _shrink(trainer, smaller)
-        with torch.no_grad():
-            for name, parameter in trainer.model.named_parameters():
-                if name in began:
-                    parameter.copy_(began[name].to(parameter.device))
-        try:
-            return train(*args, **kwargs)
-        except torch.OutOfMemoryError:
-            raise CourseError(
-                f"The GPU ran out of memory again with {smaller} rows at a time. Close what else uses it (nvidia-smi "
-                "lists it), then restart the kernel; shorter rows (max_length) or gradient checkpointing need less."
-            ) from None
+        while True:
+            try:
+                return train(*args, **kwargs)
+            except torch.OutOfMemoryError:
+                micro = trainer.args.per_device_train_batch_size
+                smaller = next((n for n in divisors(micro) if n < micro), 0)
+                if not smaller:
+                    raise CourseError(
+                        "The GPU ran out of memory with one row at a time. Close what else uses it (nvidia-smi lists "
+                        "it), shorten the rows (max_length), or switch gradient checkpointing on."
+                    ) from None
+            # Outside the except block, so that the tensors of the failed step are let go first.
+            print(
+                f"Out of memory with {micro} rows at a time. Starting over with {smaller} x {micro // smaller} times "
+                "the accumulation: the same rows in every update, from the same weights.",
+                flush=True,
+            )
+            _shrink(trainer, smaller)
+            with torch.no_grad():
+                for name, parameter in trainer.model.named_parameters():
+                    if name in began:
+                        parameter.copy_(began[name].to(parameter.device))
 
     trainer.train = guarded
 

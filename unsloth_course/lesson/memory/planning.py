@@ -67,11 +67,12 @@ class Plan:
         return decisions + self.prediction._repr_html_()
 
     def guard(self, trainer: Any) -> None:
-        """Has `trainer.train()` start over once, with a smaller micro-batch, when it runs out of memory.
+        """Has `trainer.train()` start over, with a smaller micro-batch, whenever it runs out of memory.
 
         And say so when it slows down instead, as where a driver pages a full GPU (`memory.paging`).
         The effective batch, the order of the rows and the weights that the training began with stay the same, so
-        nothing is lost but the time until then. A second time it raises CourseError. Taught in lesson colab2 (LoRA).
+        nothing is lost but the time until then. With one row at a time it raises CourseError. Taught in lesson colab2
+        (LoRA).
         """
         trainer.add_callback(paging.Pace())
         start_over_smaller(trainer)

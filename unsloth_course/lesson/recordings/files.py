@@ -2,22 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from unsloth_course.core import places
 from unsloth_course.core.writing import write_text
 from unsloth_course.lesson.fingerprint import fingerprint
-from unsloth_course.lesson.profile import is_pocket
+from unsloth_course.lesson.profile import Profile, is_pocket
 from unsloth_course.lesson.recordings.recorded import SEEDS, Recording, Run
-
-if TYPE_CHECKING:
-    from unsloth_course.lesson.profile import Profile
 
 RECORDED = places.RECORDED / "runs"
 DEVICES = {"cpu": "a CPU", "gpu": "a GPU"}
 
 
-def find(machine: "Profile", lesson: str, folder: Path = RECORDED) -> Recording:
+def find(machine: Profile, lesson: str, folder: Path = RECORDED) -> Recording:
     """The recording to compare a run with: same lesson and profile, same weights and rows; or one that says why none.
 
     Taught in all five lessons.

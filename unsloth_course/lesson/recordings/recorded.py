@@ -17,6 +17,7 @@ from statistics import fmean, variance
 from typing import Any
 
 from unsloth_course.core.history import series, smoothed
+from unsloth_course.lesson.evaluation.scores import NOT_SHARES
 
 SEEDS = 3  # fewer runs have no spread to speak of
 SPREADS = 4.0  # half the band's width, in standard deviations of a new run
@@ -201,8 +202,6 @@ class Measured:
     @property
     def interval(self) -> str:
         """From the lowest to the highest end of the runs' 95 % intervals of after minus before."""
-        from unsloth_course.lesson.evaluation.scores import NOT_SHARES
-
         low, high = min(one["interval"][0] for one in self.each), max(one["interval"][1] for one in self.each)
         if self.name in NOT_SHARES:
             return f"{low:+.3g} to {high:+.3g}"
@@ -226,8 +225,6 @@ class Measured:
 
 def written(name: str, value: float) -> str:
     """A value of a measure as text: a share as a percentage, another number as it is."""
-    from unsloth_course.lesson.evaluation.scores import NOT_SHARES
-
     if name not in NOT_SHARES:
         return f"{100 * value:.1f} %"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"

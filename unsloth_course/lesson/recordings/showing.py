@@ -2,15 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from unsloth_course.core import markup
 from unsloth_course.core.writing import cut, in_columns
+from unsloth_course.lesson import plots
+from unsloth_course.lesson.memory import size
 from unsloth_course.lesson.recordings.files import RECORDED, read
 from unsloth_course.lesson.recordings.recorded import Recording, from_to
-
-if TYPE_CHECKING:
-    from unsloth_course.lesson.plots import Picture
 
 SAMPLE = ("kind", "prompt", "before", "after")
 LONGEST = 160
@@ -25,10 +23,8 @@ class Shown:
 
     recording: Recording
 
-    def picture(self) -> "Picture":
+    def picture(self) -> plots.Picture:
         """The curve of the first recorded run, over the band of all where they make one. Wants a recording."""
-        from unsloth_course.lesson import plots
-
         recording, log = self.recording, self.recording.history()
         title = f"Recorded: seed {recording.runs[0].seed} on {recording.device}"
         band = recording if recording.banded else None
@@ -40,8 +36,6 @@ class Shown:
 
     def rows(self) -> dict[str, str]:
         """What was recorded, in words, by what it is: the measures first, the one that judges before the others."""
-        from unsloth_course.lesson.memory import size
-
         recording, runs = self.recording, self.recording.runs
         rows = {name: str(found) for name, found in recording.measures().items()}
         for name in [name for name in runs[0].scores if not (rows and name.startswith(HELD_OUT))]:

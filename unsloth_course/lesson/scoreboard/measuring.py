@@ -14,14 +14,12 @@ from unsloth_course.lesson import evaluation, models, results, rewards
 from unsloth_course.lesson.data import preference, problems, sources
 from unsloth_course.lesson.evaluation.intervals import ratios_drawn, wilson
 from unsloth_course.lesson.evaluation.surprise import MOST
-from unsloth_course.lesson.profile import ENGLISH, HUB_DATA, POCKET, SMOLLM2
+from unsloth_course.lesson.profile import ENGLISH, HUB_DATA, POCKET, SMOLLM2, Profile
 from unsloth_course.pocket import datasets
 from unsloth_course.pocket.english.tasks import is_short
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-    from unsloth_course.lesson.profile import Profile
 
 VERSION = 1  # goes into every fingerprint: raise it when a change here moves a score of an unchanged model
 ANSWERS, PREFERENCES, PROBLEMS, TEXTS = 120, 96, 80, 60  # how many of each; ten, or eight, of each taught skill
@@ -52,7 +50,7 @@ SCORES = {
 }
 
 
-def battery(model: Any, tokenizer: Any, machine: "Profile") -> dict[str, dict[str, Any]]:
+def battery(model: Any, tokenizer: Any, machine: Profile) -> dict[str, dict[str, Any]]:
     """Puts a model through the battery: for each name in `SCORES` its value, interval, n and questions.
 
     `value` is a share from 0 to 1 or a perplexity; `interval` its 95 % interval, [low, high]: Wilson's (1927) for a
@@ -67,7 +65,7 @@ def battery(model: Any, tokenizer: Any, machine: "Profile") -> dict[str, dict[st
     return _measured(model, tokenizer, _drawn(machine))
 
 
-def base(machine: "Profile", out: str | Path) -> dict[str, Any]:
+def base(machine: Profile, out: str | Path) -> dict[str, Any]:
     """The untouched model's row, from `base.json` in the folder `out`, or measured now and kept there.
 
     What is kept is used again when model, profile, package versions and questions are still the same. The results
@@ -112,7 +110,7 @@ def base(machine: "Profile", out: str | Path) -> dict[str, Any]:
     return made
 
 
-def _drawn(machine: "Profile") -> dict[tuple[str, ...], "Dataset | str"]:
+def _drawn(machine: Profile) -> dict[tuple[str, ...], "Dataset | str"]:
     """The rows of each kind of question, by the scores that it gives; or the reason why they cannot be had."""
     found: dict[tuple[str, ...], Dataset | str] = {}
     for names, (draw, _) in _KINDS.items():
@@ -179,18 +177,18 @@ def _solved(model: Any, tokenizer: Any, rows: "Dataset") -> list[dict[str, Any]]
     return [_share([*map(is_worked, answers.given)]), _share(answers.right)]
 
 
-def _held_out(draw: Callable[..., tuple], machine: "Profile", lesson: str, rows: int) -> "Dataset":
+def _held_out(draw: Callable[..., tuple], machine: Profile, lesson: str, rows: int) -> "Dataset":
     """The held-out rows of a lesson's own set: the bundled one, that in English, or the Hub's."""
     source = POCKET if machine.bundled else ENGLISH if machine.model == SMOLLM2 else HUB_DATA[lesson]
     return draw(source, train=1, held_out=_many(machine, rows), seed=SEED)[1]
 
 
-def _many(machine: "Profile", rows: int) -> int:
+def _many(machine: Profile, rows: int) -> int:
     """How many rows are asked: a quarter where a real model runs on a CPU, which would need minutes for all."""
     return machine.pick(bundled=rows, gpu=rows, cpu=rows // 4)
 
 
-def _marked(machine: "Profile") -> "Dataset":
+def _marked(machine: Profile) -> "Dataset":
     """Held-out questions whose answer exact match can mark: all of the bundled model's, half of the others'."""
     rows = _held_out(sources.instructions, machine, "lora", ANSWERS if machine.bundled else 2 * ANSWERS)
     short = [number for number, answer in enumerate(rows["output"]) if is_short(answer)][:ANSWERS]
