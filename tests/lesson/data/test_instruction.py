@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import instruction
+from unsloth_course.lesson.data.rows import CONTROL_TOKENS
 
 from .test_files import written
 
@@ -51,7 +52,7 @@ def test_three_text_columns_come_out(input):
 
 texts = st.text(st.characters(exclude_categories=["Cs"])).filter(
     # Hypothesis tries the constants of the code under test, the control tokens among them.
-    lambda text: text.strip() and not any(token in text for token in instruction.CONTROL_TOKENS)
+    lambda text: text.strip() and not any(token in text for token in CONTROL_TOKENS)
 )
 texts = texts | st.sampled_from(
     ["日本語 – naïve", "a\r\nb\rc", "\x00\x07\x1b[31m", "<script>", "{{ 1 }} {% if %}", "\ufeff"]

@@ -8,6 +8,7 @@ import json
 import random
 import shutil
 from collections import Counter
+from types import SimpleNamespace
 
 import pyarrow
 import pytest
@@ -16,6 +17,7 @@ from pyarrow import parquet
 from unsloth_course.commands.convert import convert
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import reading
+from unsloth_course.lesson.data.control import CHATML
 
 from .test_command import READY, accounted
 
@@ -225,7 +227,7 @@ def outcome(path, known, folder):
 def test_a_thousand_malformed_inputs(tmp_path, monkeypatch, part):
     """Some turn out to be harmless, such as a flipped bit in a word: these are checked as well, and not counted."""
     monkeypatch.setattr(convert.Report, "measure", lambda report, template: None)
-    monkeypatch.setattr(convert, "Template", lambda model: None)
+    monkeypatch.setattr(convert, "Template", lambda model: SimpleNamespace(control=CHATML))
     found = Counter()
     for number in itertools.count(part, 4):
         folder = tmp_path / str(number)

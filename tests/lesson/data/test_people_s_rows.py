@@ -271,22 +271,26 @@ PLAIN = "{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}"
 
 
 def rendering(text):
+    from jinja2 import TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+    def refuse(reason):
+        raise TemplateError(reason)
+
     template = ImmutableSandboxedEnvironment().from_string(text)
-    return lambda turns, tools: template.render(messages=turns, tools=tools)
+    return lambda turns, tools: template.render(messages=turns, tools=tools, raise_exception=refuse)
 
 
 class Tokenizer:
     def __init__(self, text):
-        self.render = rendering(text)
+        self.render, self.chat_template = rendering(text), text
 
     def apply_chat_template(self, turns, tools=None, tokenize=False):
         return self.render(turns, tools)
 
 
 def test_tools_reach_a_template_that_shows_them_and_else_the_system_turn_when_asked(tmp_path):
-    assert templates.shown_by(rendering(SHOWS)) == (True, True, False)
+    assert templates.shown_by(rendering(SHOWS)) == (True, True, False, True)
     assert templates.shown_by(rendering(PLAIN)) == templates.NOTHING
     rows = [{"messages": [said("user", f"Rome {n}?"), *CALLED[1:]], "tools": [SHOWN]} for n in range(6)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -17,6 +17,7 @@ from unsloth_course.commands.convert.report import Report, Template
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import chat, detect, documents, files, pairs, reading
 from unsloth_course.lesson.data.batches import BATCH_ROWS
+from unsloth_course.lesson.data.control import Control
 from unsloth_course.lesson.data.rows import Aside, Broken, Row, SetAside, key_of, listed
 from unsloth_course.lesson.data.splits import WHOLE, Part
 from unsloth_course.lesson.data.turns import Turns, in_words, question
@@ -111,7 +112,7 @@ def run(
             report.per_file[row.file] += 1
             if bar and not report.rows % BATCH_ROWS:
                 bar(report.rows)
-            _one(row, form, convert, report, output)
+            _one(row, form, convert, report, output, template.control)
         if output:
             output.finish(keep=bool(report.converted))
     if path:
@@ -121,11 +122,18 @@ def run(
     return report
 
 
-def _one(row: Row | Broken, form: detect.Form, convert: Convert, report: Report, output: "_Output | None") -> None:
+def _one(
+    row: Row | Broken,
+    form: detect.Form,
+    convert: Convert,
+    report: Report,
+    output: "_Output | None",
+    control: Control,
+) -> None:
     """Converts one row, or sets it aside."""
     try:
-        values, told = reading.read(row, form)
-        made = convert(values)
+        found = reading.read(row, form, control)
+        made = convert(found.values)
     except Aside as reason:
         aside = SetAside(row.file, row.number, str(reason))
         report.set_aside.append(aside)
@@ -133,10 +141,10 @@ def _one(row: Row | Broken, form: detect.Form, convert: Convert, report: Report,
             output.set_aside(aside, row.values)
         return
     line = dumps(made)
-    report.note(told, form, made, getattr(values, "said", ()))
+    report.note(found.row, form, made, found.said)
     if output:
         output.write(line)
-    report.add(row.file, row.number, line, *_asked(form, values))
+    report.add(row.file, row.number, line, *_asked(form, found.values))
 
 
 def _asked(form: detect.Form, values: Any) -> tuple[str, str | Turns]:
@@ -155,7 +163,7 @@ def _held_out(source: str | None) -> dict[str, int] | None:
     found: dict[str, int] = {}
     for row in rows:
         with contextlib.suppress(Aside):  # what cannot be read asks nothing
-            asked, _ = _asked(form, reading.read(row, form)[0])
+            asked, _ = _asked(form, reading.read(row, form).values)
             found.setdefault(key_of(asked), row.number)
     return found
 

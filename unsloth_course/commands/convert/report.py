@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import templates
+from unsloth_course.lesson.data import control, templates
 from unsloth_course.lesson.data.chat import Conversation
 from unsloth_course.lesson.data.detect import Form, held, unused
 from unsloth_course.lesson.data.pairs import SAME
@@ -74,32 +74,38 @@ class Template:
             from tokenizers import Tokenizer
 
             folder = Path(models.folder(model))
+            self.control = control.of_folder(folder)
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
             self._render = _template((folder / "chat_template.jinja").read_text(encoding="utf-8"))
             self._count = lambda texts: [len(row) for row in tokenizer.encode_batch(texts, add_special_tokens=False)]
         else:
             tokenizer = _tokenizer(model)
+            self.control = control.of_tokenizer(tokenizer)
             self._render = lambda turns, tools: tokenizer.apply_chat_template(turns, tools=tools, tokenize=False)
             self._count = lambda texts: [
                 len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
             ]
 
-    def lengths(self, rows: list[str | Conversation]) -> tuple[list[int], list[str]]:
-        """Tokens of each row, and what of the rows the template cannot show. Raises CourseError where it refuses."""
-        from jinja2 import TemplateError
+    def lengths(self, rows: list[str | Conversation]) -> tuple[dict[int, int], list[str]]:
+        """Tokens of each row by its number, but of those that the template refuses; and what it cannot show of them.
 
+        Raises CourseError where it refuses all.
+        """
         lacking: dict[str, None] = {}
         shows = templates.shown_by(self._render)
-        try:
-            texts = []
-            for row in rows:
+        texts: dict[int, str] = {}
+        reason: Any = None
+        for number, row in enumerate(rows):
+            try:
                 if not isinstance(row, str):
-                    lacking.update(dict.fromkeys(shows.lacking(row, row.tools)))
+                    lacking |= dict.fromkeys(shows.lacking(row, row.tools))
                     row = self._render(*templates.as_shown(row, row.tools, shows))
-                texts.append(row)
-        except (TemplateError, ValueError) as error:
-            raise CourseError(f"the chat template of {self.name} refuses a row: {error}") from None
-        return self._count(texts) if texts else [], list(lacking)
+                texts[number] = row
+            except Exception as error:  # templates are anybody's, and raise what they like
+                lacking["turns"], reason = None, error
+        if rows and not texts:
+            raise CourseError(f"the chat template of {self.name} refuses a row: {reason}")
+        return dict(zip(texts, self._count([*texts.values()]) if texts else (), strict=True)), list(lacking)
 
 
 def _template(text: str) -> Any:
@@ -206,8 +212,8 @@ class Report:
         except CourseError as error:
             self.lengths = {"model": template.name, "measured": 0, "reason": str(error)}
             return
-        places = [(file, row) for file, row, _ in self._sample]
-        cut = [(*place, count) for place, count in zip(places, counts, strict=True) if count > self.max_length]
+        cut = [(*self._sample[n][:2], count) for n, count in counts.items() if count > self.max_length]
+        counts = counts.values()
         self.lengths = {
             "model": template.name,
             "not_shown": lacking,

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import reading, shapes
+from unsloth_course.lesson.data.control import CHATML, Control
 from unsloth_course.lesson.data.files import Source
-from unsloth_course.lesson.data.rows import CONTROL_TOKENS, Checked, column_of
+from unsloth_course.lesson.data.rows import Checked, column_of
 from unsloth_course.lesson.data.shapes import question
 from unsloth_course.lesson.data.turns import turn
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 COLUMNS = shapes.INSTRUCTION
 
 
-def load(source: Source, name: str | None = None, control_tokens: Iterable[str] = CONTROL_TOKENS) -> Checked:
+def load(source: Source, name: str | None = None, control_tokens: Control | Iterable[str] = CHATML) -> Checked:
     """Instructions from anywhere, checked: `reading.load` in the shape "instruction".
 
     `dataset` has exactly the columns instruction, input and output, all text ("" where a row has no input). A row is

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import reading
+from unsloth_course.lesson.data.control import CHATML, Control
 from unsloth_course.lesson.data.files import Source
 from unsloth_course.lesson.data.pairs import ANSWERS
-from unsloth_course.lesson.data.rows import CONTROL_TOKENS, Checked, column_of
+from unsloth_course.lesson.data.rows import Checked, column_of
 from unsloth_course.lesson.data.turns import turn
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def load(source: Source, name: str | None = None, control_tokens: Iterable[str] = CONTROL_TOKENS) -> Checked:
+def load(source: Source, name: str | None = None, control_tokens: Control | Iterable[str] = CHATML) -> Checked:
     """Preferences from anywhere, checked: `reading.load` in the shape "preference".
 
     Each row has a prompt in one of the forms of `pairs`, as text or as turns, with what belongs to it (`system`,

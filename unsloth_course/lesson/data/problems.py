@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course.lesson.data import reading
+from unsloth_course.lesson.data.control import CHATML, Control
 from unsloth_course.lesson.data.files import Source
-from unsloth_course.lesson.data.rows import CONTROL_TOKENS, Checked, column_of
+from unsloth_course.lesson.data.rows import Checked, column_of
 from unsloth_course.lesson.data.shapes import MARK, final
 from unsloth_course.lesson.data.turns import turn
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def load(source: Source, name: str | None = None, control_tokens: Iterable[str] = CONTROL_TOKENS) -> Checked:
+def load(source: Source, name: str | None = None, control_tokens: Control | Iterable[str] = CHATML) -> Checked:
     """Problems from anywhere, checked: `reading.load` in the shape "problems".
 
     `dataset` has exactly the columns question and answer, both text. A row is set aside for what `instruction.load`

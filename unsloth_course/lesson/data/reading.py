@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import chat, detect, documents, pairs, shapes, splits, tables, templates
 from unsloth_course.lesson.data.batches import TURN, in_batches
+from unsloth_course.lesson.data.control import CHATML, HELD, TAKEN_OFF, Control, without_end
 from unsloth_course.lesson.data.files import Source, rows_in_memory
 from unsloth_course.lesson.data.rows import (
-    CONTROL_TOKENS,
     Aside,
     Broken,
     Checked,
@@ -133,13 +133,31 @@ def _form_of_files(folder: str, shape: str | None, files: list[str] | None) -> d
     return None if form.shape == "text" else form
 
 
-def read(row: Row | Broken, form: detect.Form, tokens: Iterable[str] = CONTROL_TOKENS) -> tuple[Any, Row]:
-    """What stands in a row of this form, checked, in the form's shape; and the row with its columns as they are called
-    here. Raises Aside where it cannot be used."""
+class Found(NamedTuple):
+    """What stands in a row, in the shape of its form; the row with its columns as they are called here; and what there
+    is to say of it, such as a turn that is left out."""
+
+    values: Any
+    row: Row
+    said: tuple[str, ...]
+
+
+def read(row: Row | Broken, form: detect.Form, control: Control = CHATML) -> Found:
+    """A row of this form, checked. One end of sequence behind a text, which the template writes again, is taken off.
+
+    Raises Aside where it cannot be used.
+    """
     if isinstance(row, Broken):
         raise Aside(row.reason)
-    row = detect.prepared(row, form.renames)
-    return form.read(row, tokens), row
+    row, said = detect.prepared(row, form.renames), ()
+    try:
+        values = form.read(row, control.tokens)
+    except Aside as aside:
+        if not control.end or HELD not in str(aside):
+            raise
+        bare = row._replace(values=without_end(row.values, control.end))
+        values, said = form.read(bare, control.tokens), (TAKEN_OFF,)
+    return Found(values, row, (*getattr(values, "said", ()), *said))
 
 
 # From one shape to another
@@ -222,7 +240,7 @@ def load(
     source: Source,
     shape: str,
     name: str | None = None,
-    control_tokens: Iterable[str] = CONTROL_TOKENS,
+    control_tokens: Control | Iterable[str] = CHATML,
     column: str | None = None,
     part: Part = WHOLE,
 ) -> Checked:
@@ -237,7 +255,7 @@ def load(
         name: what messages call data that comes from memory, for example "yahma/alpaca-cleaned".
         control_tokens: a row with one of these in its text is set aside, except in raw text. A tokenizer turns the
             words `<|im_end|>` in a question into the token that ends the turn, so the row could write turns that
-            nobody wrote.
+            nobody wrote. With a `Control` one end of sequence behind a text is no reason: it is taken off.
         column: of raw text, where rows keep it.
         part: which of the splits, where there are such.
 
@@ -253,7 +271,9 @@ def load(
             f"It can be read as {' or '.join(to for was, to in SHAPED if was == form.shape)}."
         )
     columns = _COLUMNS.get(shape, _as_it_is)
-    tokens = tuple(filter(None, control_tokens))
+    control = control_tokens
+    if not isinstance(control, Control):
+        control = Control(tuple(filter(None, control_tokens)))
     set_aside: list[SetAside] = []
     layouts: dict[tuple, None] = {}
     said: Counter[str] = Counter()
@@ -261,13 +281,13 @@ def load(
     def ready() -> Iterator[dict[str, Any]]:
         for row in rows:
             try:
-                found, row = read(row, form, tokens)
-                values = shaped(found)
+                found = read(row, form, control)
+                values = shaped(found.values)
             except Aside as aside:
                 set_aside.append(SetAside(row.file, row.number, str(aside)))
                 continue
-            layouts[detect.held(row.values)] = None
-            said.update(getattr(values, "said", ()))
+            layouts[detect.held(found.row.values)] = None
+            said.update(found.said)
             if shape == "preference":
                 said.update(templates.NOTHING.lacking([*values.prompt, values.chosen, values.rejected], values.tools))
             yield columns(values)
@@ -281,28 +301,51 @@ def load(
 
 
 def fitted(rows: "Dataset", tokenizer: Any, in_system: bool = False) -> tuple["Dataset", list[str]]:
-    """Rows with the columns prompt and completion as the tokenizer's template shows them, and what there is to say.
+    """Rows with prompt and completion, or with prompt, chosen and rejected, as the tokenizer's template shows them, and
+    what there is to say.
 
+    A system text that it cannot show goes into the first question, and a row whose turns it refuses is left out.
     in_system: functions that the template cannot show are written into the system turn. Raises CourseError where that
-    was not asked for and would be needed.
+    was not asked for and would be needed, and where all rows are refused.
     """
-    if "tools" not in rows.column_names and isinstance(rows.features["prompt"].feature, dict):
+
+    def render(turns: Turns, tools: list[Any] | None) -> str:
+        return tokenizer.apply_chat_template(turns, tools=tools, tokenize=False)
+
+    shows, refuses = templates.shown_by(render), "raise_exception" in str(tokenizer.chat_template)
+    if shows.system and not refuses and isinstance(rows.features["prompt"].feature, dict):
         return rows, []
-    shows = templates.shown_by(lambda turns, tools: tokenizer.apply_chat_template(turns, tools=tools, tokenize=False))
     lacking: dict[str, None] = {}
+    refused: list[str] = []
 
     def ready() -> Iterator[dict[str, Any]]:
         for row in rows:
-            turns, tools = [*row["prompt"], *row["completion"]], row.get("tools")
+            answers = {name: [turn("assistant", row[name])] for name in pairs.ANSWERS if name in row}
+            turns, tools = [*row["prompt"], *(answers.get("chosen") or row["completion"])], row.get("tools")
             lacking.update(dict.fromkeys(shows.lacking(turns, tools)))
             turns, tools = templates.as_shown(turns, tools, shows)
-            yield {"prompt": turns[:-1], "completion": turns[-1:], "tools": tools}
+            try:
+                refuses and render(turns, tools)
+            except Exception as error:  # templates are anybody's
+                refused.append(f"turns of {', '.join(said['role'] for said in turns[:6])}: {error}")
+                continue
+            last = {name: row[name] for name in answers} or {"completion": turns[-1:], "tools": tools}
+            yield {"prompt": turns[:-1], **last}
 
-    made = in_batches(ready(), {"prompt": TURN, "completion": TURN})
+    columns = dict.fromkeys(pairs.ANSWERS, "string") if "chosen" in rows.column_names else {"completion": TURN}
+    made = in_batches(ready(), {"prompt": TURN, **columns})
     if "tools" in lacking and not in_system:
         raise CourseError(
             "Rows have functions to call (tools), and the chat template of this model cannot show them: it would learn "
             "calls to functions that it never saw. Add --tools-in-system, which writes them into the system turn, or "
             "take a --model whose template shows them."
         )
-    return made, [f"What the chat template cannot show: {templates.TOLD[name]}." for name in lacking]
+    told = [f"What the chat template cannot show: {templates.TOLD[name]}." for name in lacking]
+    if refused:
+        told.append(
+            f"{len(refused):,} of {len(rows):,} rows are left out: the chat template refuses them, the first with "
+            f"{refused[0].rstrip('.')}."
+        )
+        if not len(made):
+            raise CourseError(f"{told[-1]} Nothing is left; bring other rows, or take another --model.")
+    return made, told

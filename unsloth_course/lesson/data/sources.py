@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unsloth_course.lesson.data import dividing, instruction, reading, tables
+from unsloth_course.lesson.data.control import CHATML, Control
 from unsloth_course.lesson.data.corpus import passages
 from unsloth_course.lesson.data.rows import Checked
 from unsloth_course.lesson.data.splits import WHOLE, Part
@@ -40,10 +41,11 @@ PROSE_CHARACTERS = 300
 
 class Where(NamedTuple):
     """Which rows to learn from, of a set with splits, and a source of rows to test on; without it a test that the set
-    has of its own, or rows of its own."""
+    has of its own, or rows of its own. control: what no row may hold, as the model's tokenizer has it."""
 
     part: Part = WHOLE
     test_data: str | None = None
+    control: Control = CHATML
 
 
 AS_IT_IS = Where()
@@ -122,10 +124,10 @@ def _questions(
 
 def _checked(source: str, shape: str, where: Where) -> tuple[Checked, "Dataset | None"]:
     """The rows of a source, checked; and those of the test that is its own or was named, shuffled, or None."""
-    checked = reading.load(source, shape, part=where.part)
+    checked = reading.load(source, shape, control_tokens=where.control, part=where.part)
     tests = None if where.test_data else reading.tests_beside(source, where.part, shape)
     if where.test_data or tests:
-        own = reading.load(where.test_data or source, shape, part=tests or WHOLE)
+        own = reading.load(where.test_data or source, shape, control_tokens=where.control, part=tests or WHOLE)
         print(f"to test on, {where.test_data or f'the split of {source}'}: {own}")
         return checked, own.dataset.shuffle(seed=HELD_OUT_SEED)
     return checked, None
