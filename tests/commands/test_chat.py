@@ -182,6 +182,7 @@ def test_half_a_character_is_a_sentence(monkeypatch, tmp_path):
         ('{"question": "x"}', "neither"),
         ('{"messages": [{"role": "robot", "content": "x"}]}', "neither"),
         ("[1]", "neither"),
+        ('{"messages": [{"role": "assistant", "content": "x"}]}', "line 2 asks nothing"),
     ],
 )
 def test_a_line_that_is_no_prompt_is_named(tmp_path, line, word):
@@ -196,6 +197,26 @@ def test_prompts_may_have_turns_of_a_tool(tmp_path):
     turns = [{"role": role, "content": role} for role in ("system", "user", "assistant", "tool")]
     file.write_text(json.dumps({"messages": turns}))
     assert chat.read_prompts(file, system="given") == [turns]
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}, "Ho"),
+        ({"messages": [{"role": "user", "content": "Hi"}], "answer": "Ho"}, "Ho"),
+        ({"prompt": "Hi", "completion": "Ho"}, "Ho"),
+        ({"prompt": [{"role": "user", "content": "Hi"}], "completion": [{"role": "assistant", "content": "Ho"}]}, "Ho"),
+        ({"prompt": "Hi"}, None),
+        ({"prompt": "Hi", "answer": 3}, None),
+    ],
+)
+def test_an_answer_that_a_row_holds_is_not_shown_and_kept_as_expected(tmp_path, row, expected):
+    (tmp_path / "p.jsonl").write_text(json.dumps(row))
+    [asked] = chat.read_prompts(tmp_path / "p.jsonl")
+    assert asked == [{"role": "user", "content": "Hi"}]
+    chat.answer_file(Echo(), [asked], tmp_path / "out.jsonl")
+    answered = json.loads((tmp_path / "out.jsonl").read_text())
+    assert answered["messages"] == asked and answered["answer"] and answered.get("expected") == expected
 
 
 def test_messages_keep_their_own_system_prompt(tmp_path):

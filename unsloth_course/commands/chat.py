@@ -17,6 +17,8 @@ from unsloth_course.core.errors import CourseError
 from unsloth_course.core.model_files import in_run
 from unsloth_course.core.writing import write_text
 from unsloth_course.lesson import models, smollm2
+from unsloth_course.lesson.data.chat import ANSWER_COLUMNS
+from unsloth_course.lesson.data.turns import turn, words
 from unsloth_course.lesson.profile import SMOLLM2
 
 Message = Mapping[str, str]
@@ -146,10 +148,17 @@ class Conversation:
         self.history += [asked, {"role": "assistant", "content": "".join(pieces)}]
 
 
-def read_prompts(file: str | Path, system: str = "") -> list[list[Message]]:
-    """The conversations in a JSONL file: each line an object with `prompt` (a text) or `messages`.
+class Asked(list):
+    """The turns of a conversation up to the answer, and the answer that its row holds, or None."""
 
-    Raises CourseError that names file and line when a line is not one.
+    expected: str | None = None
+
+
+def read_prompts(file: str | Path, system: str = "") -> list[Asked]:
+    """The conversations in a JSONL file: each line an object with `prompt` (a text, or turns) or `messages`.
+
+    An answer that a row holds, as its last turn or under one of `ANSWER_COLUMNS`, is not shown to the model: it is what
+    is `expected`. Raises CourseError that names file and line when a line is not one.
     """
     start = [{"role": "system", "content": system}] if system else []
     chats = [_messages(row, where, start) for row, where in held_out.json_lines(file, "prompts")]
@@ -158,12 +167,21 @@ def read_prompts(file: str | Path, system: str = "") -> list[list[Message]]:
     return chats
 
 
-def _messages(row: Mapping[str, Any], where: str, start: list[Message]) -> list[Message]:
-    if isinstance(row.get("prompt"), str):
-        return [*start, {"role": "user", "content": row["prompt"]}]
-    if turns := held_out.turns(row):
-        return turns if turns[0]["role"] == "system" else [*start, *turns]
-    raise CourseError(f'{where} has neither "prompt" (a text) nor "messages" (a list of role and content).')
+def _messages(row: Mapping[str, Any], where: str, start: list[Message]) -> Asked:
+    prompt = row.get("prompt")
+    turns = [turn("user", prompt)] if isinstance(prompt, str) else held_out.turns({"messages": prompt, **row})
+    if not turns:
+        raise CourseError(f'{where} has neither "prompt" (a text) nor "messages" (a list of role and content).')
+    expected = next((row[name] for name in ANSWER_COLUMNS if row.get(name)), None)
+    if isinstance(expected, list):
+        expected = words(held_out.turns({"messages": expected})[-1:])
+    if turns[-1]["role"] == "assistant":
+        expected = turns.pop()["content"]
+    if not turns or turns[-1]["role"] not in ("user", "tool"):
+        raise CourseError(f"{where} asks nothing: a turn of the user before the answer is missing.")
+    asked = Asked(turns if turns[0]["role"] == "system" else [*start, *turns])
+    asked.expected = expected if isinstance(expected, str) else None
+    return asked
 
 
 def _answered(out: Path, about: Path, chats: Sequence[Sequence[Message]], told: Mapping[str, Any]) -> int:
@@ -213,9 +231,10 @@ def answer_file(
 ) -> int:
     """Answers conversations into a JSONL file, in their order; returns how many were answered now.
 
-    Each line holds `messages` and `answer`. A file with the first answers is gone on with: a stopped run loses at
-    most one batch. batch: conversations side by side. source: the name of the model. It is noted with the sampling in
-    `<out>.about.json`, and answers of another model or sampling are not gone on with: that raises CourseError.
+    Each line holds `messages` and `answer`, and `expected` where that is known. A file with the first answers is gone
+    on with: a stopped run loses at most one batch. batch: conversations side by side. source: the name of the model. It
+    is noted with the sampling in `<out>.about.json`, and answers of another model or sampling are not gone on with:
+    that raises CourseError.
     """
     out = Path(out)
     sampling = sampling or Sampling()
@@ -231,7 +250,9 @@ def answer_file(
             for start in range(done, len(chats), batch):
                 rows = chats[start : start + batch]
                 for messages, answer in zip(rows, model.answer_all(rows, sampling), strict=True):
-                    file.write(json.dumps({"messages": list(map(dict, messages)), "answer": answer}) + "\n")
+                    expected = getattr(messages, "expected", None)
+                    row = {"messages": list(map(dict, messages)), "answer": answer}
+                    file.write(json.dumps(row if expected is None else row | {"expected": expected}) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
                 say(f"{start + len(rows)} of {len(chats)} prompts answered")
