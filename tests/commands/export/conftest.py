@@ -29,7 +29,7 @@ def in_forks():
 def adapter(healthy, tmp_path_factory):
     """A folder with an adapter that was trained a little, as `finetune` leaves it, with 50 held-out prompts."""
     place = tmp_path_factory.mktemp("trained")
-    (place / "lora.json").write_text('{"options": {"data": "pocket", "seed": 3407}}')
+    (place / "finetune.toml").write_text('data = "pocket"\nseed = 3407\n')
     write_rows(place, export.held_out.read(place / "adapter")[:50])
     return models.save_adapter(healthy.model, healthy.tokenizer, place / "adapter", base="pocket")
 

@@ -1,9 +1,11 @@
 """What the converter is given, the scores of the merges, and the Modelfile."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+from families import FAMILIES, as_family
 
 from unsloth_course import models
 from unsloth_course.commands.export import files
@@ -64,6 +66,38 @@ def test_a_template_without_tools_makes_a_modelfile_only_for_a_training_without_
     assert '"tool"' not in files.modelfile(tokenizer, "m.gguf", roles={"user", "assistant"})
     with pytest.raises(CourseError, match="turns of the role tool"):
         files.modelfile(tokenizer, "m.gguf", roles={"user", "assistant", "tool"})
+
+
+def as_ollama(modelfile, messages):
+    """A conversation as the TEMPLATE of a Modelfile writes it: of Go's language what our Modelfiles use."""
+    text = modelfile.split('TEMPLATE """')[1].split('"""')[0]
+    head, _, rest = text.partition("{{ range $i, $_ := .Messages }}")
+    cases, end = rest.rsplit("{{ end }}{{ end }}", 1)
+    written = re.findall(r'\{\{ (?:else )?if eq \.Role "(\w+)" \}\}(.*?)(?=\{\{ else if eq|\Z)', cases, re.DOTALL)
+    begin = head.removeprefix('{{ if ne (index .Messages 0).Role "system" }}').removesuffix("{{ end }}")
+    made = "" if messages[0]["role"] == "system" else begin
+    for number, turn in enumerate(messages):
+        before_it = r"\1" if number else ""
+        case = re.sub(r"\{\{ if \$i \}\}(.*?)\{\{ end \}\}", before_it, dict(written)[turn["role"]])
+        made += case.replace("{{ .Content }}", turn["content"])
+    return made + end
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_beginning_of_sequence_stands_once(tokenizer, family):
+    """Ollama puts it before the text where the file says so, as llama.cpp does."""
+    made = as_family(tokenizer, family)
+    text = files.modelfile(made, "m.gguf")
+    own = made.bos_token if made("")["input_ids"] else ""
+    assert bool(own) == (family != "Qwen")
+    turns = [{"role": role, "content": f"Say {role}."} for role in ("user", "assistant", "user")]
+    for messages in (turns, turns[:1], [{"role": "system", "content": "Be kind."}, *turns]):
+        if messages[0]["role"] == "system" and '"system"' not in text:
+            with pytest.raises(CourseError, match="turns of the role system"):
+                files.modelfile(made, "m.gguf", roles={"system", "user"})
+            continue
+        wanted = made.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        assert own + as_ollama(text, messages) == wanted
 
 
 @pytest.mark.parametrize(

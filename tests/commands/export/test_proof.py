@@ -46,6 +46,13 @@ def test_the_same_reading_has_no_difference():
         require(kind, reading(), reading())
 
 
+def test_a_beginning_that_llama_cpp_adds_itself_is_compared_by_its_token():
+    ours = reading() | {"prompts": [f"<s>{text}" for text in reading()["prompts"]], "bos": "<s>"}
+    assert proof.first_difference(ours, reading()) == ""
+    twice = reading() | {"prompt_tokens": [[5, *ids] for ids in reading()["prompt_tokens"]]}
+    assert "prompt 1 is split otherwise: token 2, 0 became 5" in proof.first_difference(ours, twice)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

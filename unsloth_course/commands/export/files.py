@@ -95,6 +95,8 @@ def modelfile(tokenizer: Any, gguf: str, system: str = "", roles: Collection[str
     otherwise than the training did.
     """
     turns, default, end = chat_parts(tokenizer)
+    if tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]:
+        turns, default = _begun_once(turns, default, tokenizer.bos_token)
     if silent := sorted({*roles} - {*turns}):
         raise CourseError(
             f"The chat template of this tokenizer does not write turns of the role {silent[0]} in one form, and the "
@@ -107,7 +109,7 @@ def modelfile(tokenizer: Any, gguf: str, system: str = "", roles: Collection[str
         for number, (role, (before, after)) in enumerate(turns.items())
     )
     first = f'{{{{ if ne (index .Messages 0).Role "system" }}}}{default}{{{{ end }}}}' if default else ""
-    template = f"{first}{{{{ range .Messages }}}}{cases}{{{{ end }}}}{{{{ end }}}}{end}"
+    template = f"{first}{{{{ range $i, $_ := .Messages }}}}{cases}{{{{ end }}}}{{{{ end }}}}{end}"
     return (
         f"FROM ./{gguf}\n"
         f'TEMPLATE """{template}"""\n'
@@ -117,12 +119,36 @@ def modelfile(tokenizer: Any, gguf: str, system: str = "", roles: Collection[str
     )
 
 
+def _begun_once(turns: dict[str, tuple[str, str]], default: str, bos: str) -> tuple[dict[str, tuple[str, str]], str]:
+    """The parts without the beginning of sequence, which Ollama puts before a conversation by itself, as llama.cpp."""
+    begun = dict(turns)
+    if "system" in turns:
+        begun["system"] = turns["system"][0].removeprefix(bos), turns["system"][1]
+    before, after = turns["user"]
+    if not default and before.startswith(bos):  # Llama 2 writes one before each question
+        begun["user"] = f"{{{{ if $i }}}}{bos}{{{{ end }}}}{before.removeprefix(bos)}", after
+    return begun, default.removeprefix(bos)
+
+
 def chat_parts(tokenizer: Any) -> tuple[dict[str, tuple[str, str]], str, str]:
     """A chat template taken apart: before and after a turn by role, the text before a conversation without a system
-    prompt, and what begins an answer. Turns of a tool are among them where the template writes them in one form.
+    prompt, and what begins an answer. Turns of a tool, and the system prompt, are among them where the template writes
+    them in one form.
 
     Raises CourseError as `modelfile` does.
     """
+    for first in (("system",), ()):
+        # A template is a program, and may refuse a conversation in any way.
+        with contextlib.suppress(Exception):
+            parts, default, end = _parts(tokenizer, first)
+            pieces = [*(piece for pair in parts.values() for piece in pair), default, end]
+            if not any(re.search(r'\{\{|\}\}|"""|7391', piece) for piece in pieces):
+                return parts, default, end
+    raise CourseError(_UNSAYABLE)
+
+
+def _parts(tokenizer: Any, first: tuple[str, ...]) -> tuple[dict[str, tuple[str, str]], str, str]:
+    """`chat_parts` of conversations that may begin with these roles. Raises ValueError where they do not fit."""
     marks = {role: f"{role[:3].upper()}-7391" for role in ("system", "user", "assistant", "tool")}
 
     def render(*roles: str, prompt: bool = False) -> str:
@@ -132,34 +158,27 @@ def chat_parts(tokenizer: Any) -> tuple[dict[str, tuple[str, str]], str, str]:
     def part(role: str, *before: str) -> tuple[str, str]:
         left, mark, right = render(*before, role).removeprefix(render(*before) if before else "").partition(marks[role])
         if not mark:
-            raise CourseError(_UNSAYABLE)
+            raise ValueError(role)
         return left, right
 
     def together(parts: Mapping[str, tuple[str, str]], *roles: str) -> str:
         made = "".join(f"{parts[role][0]}{marks[role]}{parts[role][1]}" for role in roles)
         return made if roles[0] == "system" else default + made
 
-    try:
-        end = render("system", "user", prompt=True).removeprefix(render("system", "user"))
-        parts = {"system": part("system"), "user": part("user", "system")}
-        parts["assistant"] = part("assistant", "system", "user")
-        default = render("user").removesuffix("".join((parts["user"][0], marks["user"], parts["user"][1])))
-        for roles in (("system", "user"), ("user", "assistant", "user"), ("system", "user", "assistant", "user")):
-            if together(parts, *roles) + end != render(*roles, prompt=True):
-                raise CourseError(_UNSAYABLE)
-        whole = ("system", "user", "assistant")
-        if render(*whole) != together(parts, *whole):
-            raise CourseError(_UNSAYABLE)
-    except CourseError:
-        raise
-    except Exception as error:  # a template is a program, and may refuse a conversation in any way
-        raise CourseError(_UNSAYABLE) from error
+    end = render(*first, "user", prompt=True).removeprefix(render(*first, "user"))
+    parts = {"system": part("system")} if first else {}
+    parts["user"] = part("user", *first, "user", "assistant")  # a later one: what begins a conversation is not its own
+    parts["assistant"] = part("assistant", *first, "user")
+    default = render("user").removesuffix("".join((parts["user"][0], marks["user"], parts["user"][1])))
+    whole = (*first, "user", "assistant")
+    asked = [(*first, "user"), ("user", "assistant", "user"), (*whole, "user")]
+    if render(*whole) != together(parts, *whole) or any(
+        together(parts, *roles) + end != render(*roles, prompt=True) for roles in asked
+    ):
+        raise ValueError(first)
     with contextlib.suppress(Exception):
         more = parts | {"tool": part("tool", "user", "assistant")}
         called = ("user", "assistant", "tool", "assistant", "user", "assistant", "tool")
         if render(*called, prompt=True) == together(more, *called) + end:
             parts = more
-    pieces = [*(piece for pair in parts.values() for piece in pair), default, end]
-    if any(re.search(r'\{\{|\}\}|"""|7391', piece) for piece in pieces):
-        raise CourseError(_UNSAYABLE)
     return parts, default, end

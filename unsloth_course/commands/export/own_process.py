@@ -136,11 +136,12 @@ def reading(model: Any, rows: Sequence[Mapping[str, Any]], dtype: str) -> dict[s
 
     model: a `Weights` or an `onnx.OnnxModel`. dtype: in which it computes.
 
-    prompts, prompt_tokens: each prompt in the model's chat form (raw text as it is), and its token ids. stop: the token
-    that ends an answer. left_out: numbers of the rows whose prompt and answer are longer than the model can read; they
-    are in nothing else. wanted: the first 64 tokens of each row's own answer, with the stop token behind it. next: the
-    likeliest token at each place of that, given what stands before it. answers: what the model writes greedily, to all
-    prompts where answers are short, else to the first 50. most: the longest that an answer may get (tokens).
+    prompts, prompt_tokens: each prompt in the model's chat form (raw text as it is), and its token ids. bos, stop: the
+    tokens that begin a sequence and end an answer. left_out: numbers of the rows whose prompt and answer are longer
+    than the model can read; they are in nothing else. wanted: the first 64 tokens of each row's own answer, with the
+    stop token behind it. next: the likeliest token at each place of that, given what stands before it. answers: what
+    the model writes greedily, to all prompts where answers are short, else to the first 50. most: the longest that an
+    answer may get (tokens).
 
     Raises CourseError when no row is short enough.
     """
@@ -160,6 +161,7 @@ def reading(model: Any, rows: Sequence[Mapping[str, Any]], dtype: str) -> dict[s
     return {
         "prompts": [asked[number][0] for number in kept],
         "prompt_tokens": ids,
+        "bos": tokenizer.bos_token or "",
         "stop": {"id": tokenizer.eos_token_id, "text": tokenizer.eos_token},
         "left_out": sorted({*range(len(rows))} - {*kept}),
         "wanted": wanted,

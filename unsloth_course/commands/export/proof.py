@@ -101,10 +101,13 @@ def first_difference(
     """The first way in which a reading differs from the reference, as a sentence; "" when there is none.
 
     Looked at in this order: the chat form, the prompt's token ids, the stop token, and (if `answers`) the answers to
-    the first 50 prompts, token by token. tie: a difference is passed over where the reference's token led by less, as
-    a difference of logits.
+    the first 50 prompts, token by token. A beginning of sequence that one writes into the chat form and the other puts
+    before it is compared by its token ids alone. tie: a difference is passed over where the reference's token led by
+    less, as a difference of logits.
     """
-    for number, (ours, theirs) in enumerate(zip(reference["prompts"], found["prompts"], strict=True), 1):
+    bos = reference.get("bos", "")
+    prompts = ([text.removeprefix(bos) for text in made["prompts"]] for made in (reference, found))
+    for number, (ours, theirs) in enumerate(zip(*prompts, strict=True), 1):
         if ours != theirs:
             place = _first(ours, theirs)
             return (
