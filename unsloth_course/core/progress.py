@@ -115,27 +115,19 @@ class Line(_Shown):
         if self._handle is None:
             print(text, flush=True)
         else:
-            self._handle.update(_Text(text))
+            from IPython.display import Pretty  # text as it is, without the quotes of a string
 
-
-class _Text:
-    """Text that a notebook shows as it is, without the quotes of a string."""
-
-    def __init__(self, text: str):
-        self.text = text
-
-    def __repr__(self) -> str:
-        return self.text
+            self._handle.update(Pretty(text))
 
 
 def _display() -> Any:
     """A handle of the running notebook whose output can be replaced, or None outside a notebook."""
     try:
         from IPython import get_ipython
-        from IPython.display import display
+        from IPython.display import Pretty, display
     except ImportError:
         return None
     shell = get_ipython()
     if shell is None or getattr(shell, "kernel", None) is None:
         return None
-    return display(_Text("training: starting"), display_id=True)
+    return display(Pretty("training: starting"), display_id=True)
