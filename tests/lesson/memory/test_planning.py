@@ -81,6 +81,14 @@ def test_static_shapes_are_for_gpus_that_were_measured():
     assert "padding_free" not in plan("dpo").arguments and plan("dpo").arguments["precompute_ref_log_probs"] is True
 
 
+def test_on_a_cpu_rows_of_a_real_model_go_by_length():
+    for model, method, on in (("smollm2", "lora", True), ("pocket", "lora", False), ("smollm2", "dpo", False)):
+        machine = profile.decide(CPU, model=model)
+        made = memory.plan(SMOLLM2, machine, method, longest=100, completion=50)
+        assert (made.arguments.get("train_sampling_strategy") == "group_by_length") is on, (model, method)
+        assert ("order of rows" in str(made)) is on
+
+
 def test_without_bfloat16_all_weights_are_trained_in_32_bits():
     made = {machine: plan("full", machine).prediction.parts["weights"] for machine in (H200, T4)}
     assert made == {H200: 2 * memory.parameters(SMOLLM2), T4: 4 * memory.parameters(SMOLLM2)}

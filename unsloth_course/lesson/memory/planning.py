@@ -191,7 +191,10 @@ def _padding(
 ) -> tuple[dict[str, Any], list[Choice]]:
     """Trainer arguments on padding, and why. A CPU pads every batch to its longest row, as TRL does."""
     if machine.name != "gpu":
-        return {}, []
+        if machine.bundled or method not in ("full", "lora", "qlora"):
+            return {}, []
+        why = "a step on a CPU takes as long as its rows, padding included, so rows of about one length go together"
+        return {"train_sampling_strategy": "group_by_length"}, [Choice("order of rows", "by length", why)]
     fused = {"optim": "adamw_torch_fused"}
     if method == "grpo":
         return fused, []
