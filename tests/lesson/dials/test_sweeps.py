@@ -104,7 +104,7 @@ def test_the_table_escapes_what_the_file_says(sweep):
 
 
 def test_turning_the_widget_changes_curve_and_table(sweep):
-    slider, curve, table = SweepDial(sweep, mark=0.1).widget().children
+    slider, table, curve = SweepDial(sweep, mark=0.1).widget().children
     assert slider.value == 0.1 and [label for label, _ in slider.options] == ["0.01", "0.1", "1"]
     assert bytes(curve.value).startswith(b"\x89PNG")
     was, said = bytes(curve.value), table.value

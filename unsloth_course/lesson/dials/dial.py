@@ -29,8 +29,8 @@ def over(
     written: str,
     table: Callable[[float], str],
     draw: Callable[[float], plots.Picture],
-) -> tuple[Any, Any, Any]:
-    """A slider over some values, and the table (HTML) and the picture of the value at which it stands.
+) -> Any:
+    """A widget: a slider over some values, and the table (HTML) and the picture of the value at which it stands.
 
     written: how a value is formatted, such as "{:g}".
     """
@@ -48,4 +48,4 @@ def over(
         said.value, drawn.value = table(change["new"]), draw(change["new"])._repr_png_()
 
     slider.observe(turned, names="value")
-    return slider, said, drawn
+    return ipywidgets.VBox([slider, said, drawn])

@@ -61,11 +61,9 @@ class AdapterDial(Dial):
 
     def widget(self) -> Any:
         """A slider, what the model answers there, the picture."""
-        import ipywidgets
-
         factors = [setting.factor for setting in self.settings]
         start = min(factors, key=lambda factor: abs(factor - 1))
-        return ipywidgets.VBox(over(factors, start, "scale", "{:.2f}", self.table, self.picture))
+        return over(factors, start, "scale", "{:.2f}", self.table, self.picture)
 
 
 def adapter(

@@ -148,13 +148,10 @@ class SweepDial(Dial):
         return mean if low == high else f"{mean} ({low} to {high})"
 
     def widget(self) -> Any:
-        """A slider over the recorded values, the curve, the scores."""
-        import ipywidgets
-
+        """A slider over the recorded values, the scores, the curve."""
         values = self.sweep.values
         start = self.mark if self.mark in values else values[len(values) // 2]
-        slider, table, curve = over(values, start, self.sweep.knob, "{:g}", self.table, self.curve)
-        return ipywidgets.VBox([slider, curve, table])
+        return over(values, start, self.sweep.knob, "{:g}", self.table, self.curve)
 
 
 def learning_rate(mark: float | None = None) -> SweepDial:

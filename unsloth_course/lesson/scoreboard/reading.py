@@ -39,11 +39,9 @@ def read(out: str | Path) -> Scoreboard:
             continue
         try:
             rows.append(_row(lesson, path))
-            continue
         except ValueError as error:
-            reason = str(error)
-        again = "Any lesson measures the base again." if lesson == "base" else "Run that lesson again."
-        left_out.append(f"{path.name} is left out: {reason}. {again}")
+            again = "Any lesson measures the base again." if lesson == "base" else "Run that lesson again."
+            left_out.append(f"{path.name} is left out: {error}. {again}")
     return Scoreboard(_compared(rows), missing, left_out)
 
 

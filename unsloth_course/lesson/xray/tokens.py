@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -48,15 +49,10 @@ class PieceReader:
         # The table by which byte-level BPE (GPT-2) writes each byte as one printable character, turned round.
         table = {character: byte for byte, character in bytes_to_unicode().items()}
         self.bytes = table if b"ByteLevel" in bytes(parts) else None
-        self.known: dict[int, str] = {}
+        self.text = cache(self._read)  # rows are full of the same tokens
 
     def token(self, token_id: int, state: str, trained: bool) -> Token:
         return Token(self.text(token_id), token_id, state, trained)
-
-    def text(self, token_id: int) -> str:
-        if token_id not in self.known:
-            self.known[token_id] = self._read(token_id)
-        return self.known[token_id]
 
     def _read(self, token_id: int) -> str:
         if token_id in self.added:
