@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import pytest
 
 from unsloth_course import data, diagnosis, evaluation, models, profile, training
 from unsloth_course.commands import runner
+from unsloth_course.core import lessons
 from unsloth_course.core.places import REPOSITORY
 
 # The processes of `pytest -n` share the cores, and so do the lessons that they start; threads that wait for one
@@ -35,16 +37,25 @@ TWO_CORES = profile.Machine(
 )
 
 
-def twice(run: Callable[[], None]) -> Callable[[], None]:
-    """Once more where a kernel died before its first word: two that begin at once may have chosen the same port."""
+def lesson_that_learns(item: Any) -> Callable[[], None]:
+    """Runs nbmake's notebook, and looks at what a lesson wrote.
+
+    Once more where a kernel died before its first word: two that begin at once may have chosen the same port.
+    """
+    run, lesson = item.runtest, next((name for name, file in lessons.LESSONS.items() if file == item.path.name), None)
 
     def tried() -> None:
+        from lesson_runs import require_learned
+
+        begun = time.time()
         try:
             run()
         except RuntimeError as error:
             if not runner.kernel.died_at_start(error):
                 raise
             run()
+        if lesson:
+            require_learned(lesson, item.path.with_name("results"), begun)
 
     return tried
 
@@ -70,7 +81,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         file = _file(item.nodeid)
         if type(item).__name__ == "NotebookItem":  # nbmake's
-            item.runtest = twice(item.runtest)
+            item.runtest = lesson_that_learns(item)
         marks = {mark for mark, ending in WHERE.items() if re.search(ending, file)}
         if "load" in getattr(item, "fixturenames", ()):
             marks.add("trains")
@@ -206,7 +217,7 @@ def chat(rows: Any) -> Any:
 def run_pocket(machine, with_adapter, tmp_path_factory) -> Callable[..., Run]:
     """Trains a fresh adapter as the LoRA lesson does, only shorter.
 
-    steps: of 16 rows. change(rows) may replace the rows, and spoil(trainer) do anything before the training begins.
+    steps: of `rows` rows each. change(rows) may replace them, and spoil(trainer) do anything before the training.
     `made` is a model with its tokenizer to train in place of a fresh adapter. Other arguments go to
     `training.supervised_trainer`.
     """
@@ -214,6 +225,7 @@ def run_pocket(machine, with_adapter, tmp_path_factory) -> Callable[..., Run]:
 
     def run(
         steps: int = 8,
+        rows: int = 4,
         change: Callable[[Any], Any] = chat,
         spoil: Callable[[Any], None] = lambda trainer: None,
         made: tuple[Any, Any] | None = None,
@@ -221,14 +233,14 @@ def run_pocket(machine, with_adapter, tmp_path_factory) -> Callable[..., Run]:
         **settings: Any,
     ) -> Run:
         model, tokenizer = made or with_adapter()
-        train, questions, _ = data.sources.instructions("pocket", train=16 * steps, held_out=held_out, seed=3407)
+        train, questions, _ = data.sources.instructions("pocket", train=rows * steps, held_out=held_out, seed=3407)
         before = None if made else asked.get(held_out)  # a fresh adapter changes nothing
         before = before or evaluation.answered(model, tokenizer, questions, machine.max_length)
         if not made:
             asked[held_out] = before
         how = {"learning_rate": 1e-3, "warmup_steps": 3, "weight_decay": 0, "logging_steps": 2, "seed": 3407} | settings
-        place = {"steps": steps, "out": tmp_path_factory.mktemp("checkpoints")}
-        trainer = training.supervised_trainer(model, tokenizer, change(train), machine, **place, **how)
+        how |= {"steps": steps, "out": tmp_path_factory.mktemp("checkpoints"), "per_device_train_batch_size": rows}
+        trainer = training.supervised_trainer(model, tokenizer, change(train), machine, **how)
         spoil(trainer)
         watching = diagnosis.watch(trainer)
         trainer.train()
@@ -243,7 +255,7 @@ def run_pocket(machine, with_adapter, tmp_path_factory) -> Callable[..., Run]:
 @pytest.fixture(scope="session")
 def healthy(run_pocket) -> Run:
     """A short run that learns, and whose answers end. Leave it as you found it: many tests read it."""
-    return run_pocket(steps=90, held_out=48)
+    return run_pocket(steps=90, rows=16, held_out=48)
 
 
 @pytest.fixture(scope="session")

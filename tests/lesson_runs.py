@@ -1,4 +1,4 @@
-"""Whole lessons in processes of their own, with other knobs: for the tests of each lesson."""
+"""Whole lessons in processes of their own: what nbmake's have to have learned, and others with other knobs."""
 
 import json
 import re
@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import nbformat
+import pytest
 from conftest import ENVIRONMENT
 from shortened import COMMAND
 
@@ -24,6 +25,22 @@ def with_base(folder):
     shutil.copy2(BASE, folder / "base.json")
 
 
+def require_learned(lesson, results, since):
+    """What nbmake cannot see: the lesson wrote its results, and the untouched model scores as recorded.
+
+    So other runs may find these scores measured already. A few steps of DPO and of continued pretraining have to be
+    enough; those of the others are too few to tell, and test_documented_commands.py, test_sick_runs.py and
+    test_sick_grpo.py show that they train.
+    """
+    assert (results / f"{lesson}.json").stat().st_mtime >= since
+    receipt = json.loads((results / f"{lesson}.json").read_text())["receipt"]
+    assert receipt["verdict"] in ("trained", "trained" if lesson in ("dpo", "cpt") else "suspicious"), receipt
+    measured = json.loads((results / "base.json").read_text())["battery"]
+    for name, score in json.loads(BASE.read_text())["battery"].items():
+        assert measured[name]["questions"] == score["questions"]
+        assert measured[name]["value"] == pytest.approx(score["value"], rel=1e-3, abs=0.03), name
+
+
 def with_knobs(lesson, knobs, **parameters):
     """The lesson with other values in its knobs cell, and the first cell's variables injected as the runner does."""
     notebook = runner.parameters.with_parameters(nbformat.read(lessons.notebook_path(lesson), as_version=4), parameters)
@@ -37,39 +54,19 @@ def with_knobs(lesson, knobs, **parameters):
 class Finished:
     """A finished run of a lesson: exit status, what it said, and what it left behind."""
 
-    def __init__(self, lesson, folder, notebook, environment=None, base=True):
-        """base: the untouched model's scores lie there already; without it the lesson measures them."""
-        self.lesson, notebooks, self.out = lesson, folder / "notebooks", folder / "out"
+    def __init__(self, lesson, folder, notebook, environment=None):
+        notebooks, self.out = folder / "notebooks", folder / "out"
         notebooks.mkdir()
-        if base:
-            with_base(self.out)
+        with_base(self.out)
         nbformat.write(notebook, notebooks / lessons.LESSONS[lesson])
         command = [sys.executable, "-c", COMMAND, str(notebooks), "run", lesson, "--out", str(self.out)]
         environment = ENVIRONMENT | (environment or {})
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1200, check=False)
         self.status, self.said, self.complained = done.returncode, done.stdout, done.stderr
-
-    @property
-    def results(self):
-        return json.loads((self.out / f"{self.lesson}.json").read_text())
-
-    @property
-    def page(self):
-        return (self.out / f"{self.lesson}.html").read_text()
-
-    @property
-    def code(self):
-        """The code cells of the executed notebook."""
-        cells = nbformat.read(self.out / lessons.LESSONS[self.lesson], as_version=4).cells
-        return [cell for cell in cells if cell.cell_type == "code"]
-
-    @property
-    def outputs(self):
-        """All text that the executed notebook shows."""
-        outputs = [output for cell in self.code for output in cell.outputs]
-        return "".join(output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs)
+        cells = nbformat.read(self.out / lessons.LESSONS[lesson], as_version=4).cells
+        self.outputs = [(cell, output) for cell in cells for output in cell.get("outputs", [])]
 
     @property
     def errors(self):
         """(cell, output) of the cells that raised."""
-        return [(cell, o) for cell in self.code for o in cell.outputs if o.output_type == "error"]
+        return [(cell, output) for cell, output in self.outputs if output.output_type == "error"]

@@ -6,15 +6,6 @@ COMMAND = (
     "lessons.NOTEBOOKS = pathlib.Path(sys.argv.pop(1)); cli.main()"
 )
 
-# Knobs of a lesson for where the way through its cells counts, and nbmake's run has shown that they learn.
-SHORTER = {
-    "full": {"STEPS": 16, "HELD_OUT": 16},
-    "lora": {"STEPS": 16, "HELD_OUT": 16},
-    "dpo": {"STEPS": 8, "HELD_OUT": 16, "WARM_UP": 30, "DEEP_STEPS": 2},
-    "grpo": {"STEPS": 2, "HELD_OUT": 12, "WARM_UP": 10, "AGAIN": 2},
-    "cpt": {"BLOCKS": 64, "HELD_OUT": 16},
-}
-
 
 def shorten(notebook, **other):
     """The notebook with the knobs of `metadata.nbmake.mock` set, as nbmake does it; `other` values take precedence."""

@@ -1,8 +1,4 @@
-"""What the full fine-tuning lesson relies on in Unsloth.
-
-That the unchanged lesson trains on the bundled model is what nbmake runs; that it says so where it cannot learn,
-lesson/colab/test_rehearsal.py.
-"""
+"""What the full fine-tuning lesson relies on in Unsloth."""
 
 from unsloth_course import memory, models
 

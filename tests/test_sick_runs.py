@@ -182,7 +182,7 @@ def shuffled(within_skills):
 @pytest.mark.parametrize("within_skills", [False, True], ids=["any answer", "an answer of the skill"])
 def test_shuffled_answers_teach_the_form_and_nothing_else(run_pocket, within_skills):
     """Some of the answers are right by luck, so the score alone rises: 0 to 9 % of 200 in the lesson's length."""
-    run = run_pocket(steps=40, change=shuffled(within_skills), held_out=120)
+    run = run_pocket(steps=40, rows=16, change=shuffled(within_skills), held_out=96)
     assert run.receipt.verdict == "suspicious", str(run.receipt)
     assert run.findings & {"no better than chance", "no held-out effect"}
     assert run.receipt.evidence.losses[-1] < run.receipt.evidence.losses[0]
@@ -192,7 +192,7 @@ def test_shuffled_answers_teach_the_form_and_nothing_else(run_pocket, within_ski
 
 
 def test_an_optimizer_that_does_not_count_its_updates_is_believed_by_the_weights(run_pocket):
-    run = run_pocket(steps=24, held_out=48, optim="sgd", learning_rate=1.0)
+    run = run_pocket(steps=24, rows=16, held_out=48, optim="sgd", learning_rate=1.0)
     assert run.receipt.evidence.updates == 24
     assert run.receipt.verdict == "trained", str(run.receipt)
     idle = run_pocket(optim="sgd", learning_rate=0)
@@ -206,7 +206,7 @@ def test_full_fine_tuning_with_a_learning_rate_of_0(run_pocket, load):
 
 
 def test_full_fine_tuning_is_seen_too(run_pocket, load):
-    run = run_pocket(steps=30, held_out=48, made=load(full_finetuning=True))
+    run = run_pocket(steps=24, rows=16, held_out=48, made=load(full_finetuning=True))
     assert run.receipt.verdict == "trained", str(run.receipt)
     assert run.receipt.evidence.trainable_tensors == len(list(run.model.parameters()))
     assert all(0.001 < share < 0.5 for share in run.receipt.layer_change.values())

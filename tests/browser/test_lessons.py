@@ -1,15 +1,17 @@
 """The LoRA lesson in JupyterLab, in a real browser: run all cells, turn the dial, answer an exercise.
 
-It runs with few steps; with the variable FULL_LESSONS all five run, as a reader has them. The dials of the others are
-turned in test_dials.py, and their exercises answered here, in a notebook that trains nothing.
+It runs with few steps and a learning rate of 0, and has to say that it did not train; with the variable FULL_LESSONS
+all five run, as a reader has them. The dials of the others are turned in test_dials.py, and their exercises answered
+here, in a notebook that trains nothing.
 """
 
+import json
 import os
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
-from shortened import SHORTER, shorten
+from shortened import shorten
 
 from browser import lab
 from unsloth_course import exercises
@@ -25,7 +27,7 @@ def copy_of(lesson):
     notebook = runner.parameters.with_parameters(
         nbformat.read(lessons.notebook_path(lesson), as_version=4), {"PROFILE": "cpu"}
     )
-    return notebook if FULL else shorten(notebook, **SHORTER[lesson])
+    return notebook if FULL else shorten(notebook, LEARNING_RATE=0)
 
 
 @pytest.fixture(params=list(exercises.LESSONS) if FULL else ["lora"])
@@ -39,11 +41,13 @@ def lesson(request, browser, server, pictures):
     opened.close()
 
 
-def test_a_lesson_in_the_browser(lesson):
+def test_a_lesson_in_the_browser(lesson, server):
     name, notebook = lesson
     assert notebook.errors() == []
     assert all(cell["execution_count"] for cell in notebook.cells if cell["cell_type"] == "code" and cell["source"])
     notebook.picture(f"{name}-end")
+    if not FULL:
+        it_says_that_it_did_not_learn(notebook, json.loads((server.folder / "results" / "lora.json").read_text()))
 
     dial = notebook.dial(notebook.find(".show()"))
     before = notebook.drawn(dial)
@@ -53,6 +57,23 @@ def test_a_lesson_in_the_browser(lesson):
 
     answer_first(notebook, name)
     assert notebook.complaints == []
+
+
+def it_says_that_it_did_not_learn(notebook, found):
+    said = json.dumps([cell["outputs"] for cell in notebook.cells])
+    for words in ("NOT TRAINED: This run did not train.", "Not trained.", "lora.json written: This run did not train."):
+        assert words in said
+    assert found["receipt"]["verdict"] == "not trained"
+    assert {"learning rate 0", "weights unchanged"} <= {finding["name"] for finding in found["receipt"]["findings"]}
+    assert (found["training"]["steps"], found["training"]["examples"]) == (16, 256)
+    score = found["evaluation"]
+    assert (score["n"], score["before"], score["after"]) == (16, 0.0, 0.0)
+    low, high = score["interval"]
+    assert low < 0 < high  # 0 of 16 is not known to be 0
+    judge = score["measures"][0]
+    assert (judge["name"], judge["judges"], judge["n"], judge["likelier"]) == ("answer_perplexity", True, 16, 0)
+    assert judge["before"] == judge["after"] and judge["interval"] == [0.0, 0.0]
+    assert score["retention"]["before"] == score["retention"]["after"]
 
 
 def answer_first(notebook, lesson):

@@ -1,28 +1,32 @@
 """The notebooks for upload, from the first cell to the last, in what Colab has; rehearsal.py says how.
 
-The LoRA, GRPO and continued-pretraining lessons get their model from the Hub's stand-in, as in Colab; the others, which
-would take minutes each with the knobs of a larger model, from the folder of the bundled one. LoRA's has to train; the
-others run with a learning rate of 0, and have to come to their end and to say that they did not train.
+One session opens one after the other: the first installs, the others find all there. The LoRA, GRPO and
+continued-pretraining lessons get their model from the Hub's stand-in, as in Colab; the others, which would take minutes
+each with the knobs of a larger model, from the folder of the bundled one. LoRA's has to train; the others run with a
+learning rate of 0, and have to come to their end and to say that they did not train.
 UNSLOTH_COURSE_REHEARSAL=full takes all knobs as they are, the rate too.
 """
 
 import collections
 import json
 import os
+import random
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import nbformat
 import pytest
 from hub_server import HubServer
-from shortened import SHORTER
 
 from unsloth_course import models
 from unsloth_course.commands.colab import address, upload
 from unsloth_course.core import lessons
 from unsloth_course.core.places import REPOSITORY
+from unsloth_course.lesson.data import sources
 from unsloth_course.lesson.profile import HUB_DATA, HUB_MODEL
+from unsloth_course.pocket import library
 
 from . import rehearsal
 
@@ -30,23 +34,13 @@ FULL = os.environ.get("UNSLOTH_COURSE_REHEARSAL") == "full"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Colab runs on Linux, and so does its rehearsal.")
 
 
-def fresh(folder):
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    """A fresh session of Colab."""
     try:
-        return rehearsal.environment(folder)
+        return rehearsal.environment(tmp_path_factory.mktemp("session"))
     except rehearsal.Unreachable as error:
         pytest.skip(f"Colab's versions are not here and cannot be fetched: {error}")
-
-
-@pytest.fixture
-def session(tmp_path):
-    """A fresh session of Colab."""
-    return fresh(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def one_session(tmp_path_factory):
-    """A session in which one lesson is opened after the other: the first one installs, the others find all there."""
-    return fresh(tmp_path_factory.mktemp("session"))
 
 
 @pytest.fixture(scope="module")
@@ -65,16 +59,16 @@ def uploads(tmp_path_factory):
 
 # The GRPO lesson's model learns too little in so short a warm-up for its gate, and the stand-in's answers are too short
 # for the share that continued pretraining would replay.
+STEPS = 60  # of the LoRA lesson, which has to train
 KNOBS = {
     "cpt": {"EMBEDDING_RATE": 0, "BLOCKS": 32, "REPLAY": 0.2},
-    "grpo": {"STEPS": 3, "PROMPTS": 2, "AGAIN": 2, "FASTER": 1, "WARM_UP": 10, "WARM_UP_RATE": 1e-3, "GATE": False},
+    "grpo": {"PROMPTS": 2, "FASTER": 1, "WARM_UP_RATE": 1e-3},
 }
 
 
 def lesson_of(uploads, lesson, model=str(rehearsal.POCKET), shorter=None, **settings):
     notebook = nbformat.read(uploads / lessons.LESSONS[lesson], as_version=4)
-    knobs = SHORTER[lesson] | KNOBS.get(lesson, {}) | (shorter or {})
-    return rehearsal.prepared(notebook, FULL, MODEL=model, shorter=knobs, **settings)
+    return rehearsal.prepared(notebook, FULL, MODEL=model, shorter=KNOBS.get(lesson, {}) | (shorter or {}), **settings)
 
 
 def assert_ran(notebook, session, lesson):
@@ -94,73 +88,7 @@ def fetched_since(hub, begun):
     return fetched
 
 
-# A lesson that cannot learn
-
-
-def unlearned(lesson, session, uploads, environment, model=str(rehearsal.POCKET)):
-    """(results, what was shown) of an uploaded lesson with a learning rate of 0, which has to say so."""
-    done = rehearsal.run(lesson_of(uploads, lesson, model, {"LEARNING_RATE": 0}), session, environment)
-    results, said = assert_ran(done, session, lesson), rehearsal.texts(done)
-    if FULL:
-        pytest.skip("With its own rate the lesson learns.")
-    found = {finding["name"] for finding in results["receipt"]["findings"]}
-    assert results["receipt"]["verdict"] == "not trained" and {"learning rate 0", "weights unchanged"} <= found
-    assert f"{lesson}.json written: This run did not train." in said
-    score = results["evaluation"]
-    assert score["before"] == score["after"]
-    assert (score["retention"] or {}).get("before") == (score["retention"] or {}).get("after")
-    return results, said
-
-
-def test_full_fine_tuning_that_cannot_learn(one_session, uploads):
-    results, said = unlearned("full", one_session, uploads, {})
-    assert "The change gained nothing, so nothing can be said about the rank that it needs." in said
-    assert "embeddings moved by 0.00%" in said and re.search(r"q_proj +0 to +0 of 256", said)
-    assert "low rank suffices" not in said
-    # The learning rate of the whole model is not that of the adapter, which moved.
-    assert results["parameters"] == {"total": 3_410_176, "trainable": 3_410_176}
-    assert results["file_bytes"] > 12 * 2**20 and "311,296 (8.4%)" in said and "3,410,176 (100.0%)" in said
-
-
-def test_continued_pretraining_that_cannot_learn_on_text_from_the_hub(one_session, uploads, hub, tmp_path):
-    """Of the large set one file is fetched, and of the answers all: their prose is replayed."""
-    begun = len(hub.requests)
-    results, said = unlearned("cpt", one_session, uploads, hub.environment(tmp_path / "cache"), HUB_MODEL)
-    assert (results["model"], results["data"], results["profile"]) == (HUB_MODEL, HUB_DATA["cpt"], "cpu")
-    fetched = fetched_since(hub, begun)
-    assert {file for file in fetched if file.endswith(".parquet")} == {"python/validation-00000-of-00001.parquet"}
-    assert {"model.safetensors", "alpaca_data_cleaned.json"} <= set(fetched)
-    assert re.search(rf"{HUB_DATA['cpt']}: [\d.]+ MB to download, 0 of 1 files", said)
-    assert "no held-out effect" in {finding["name"] for finding in results["receipt"]["findings"]}
-    score = results["evaluation"]
-    assert score["metric"] == "perplexity" and score["before"] > 1000 and score["interval"] == [0.0, 0.0]
-    assert set(results["battery"]) >= {"perplexity_domain", "perplexity_general"}
-    assert "0 parameters at a rate" not in said
-
-
-def test_dpo_that_cannot_learn(one_session, uploads):
-    results, _ = unlearned("dpo", one_session, uploads, {})
-    assert "loss stays at ln 2" in {finding["name"] for finding in results["receipt"]["findings"]}
-    assert all(abs(loss - 0.6931) < 1e-3 for loss in results["training"]["loss"])
-    score = results["evaluation"]
-    (judge,) = [measure for measure in score["measures"] if measure["judges"]]
-    assert (judge["name"], judge["before"], judge["after"]) == ("preference_accuracy", 0.5, 0.5)
-    assert score["metric"] == "preference_rate" and score["correctness"]["before"] == score["correctness"]["after"]
-
-
-def test_grpo_that_cannot_learn_on_a_model_from_the_hub(one_session, uploads, hub, tmp_path):
-    results, said = unlearned("grpo", one_session, uploads, hub.environment(tmp_path / "cache"), HUB_MODEL)
-    assert (results["training"]["steps"], results["training"]["micro_batch"]) == (3, 16)
-    assert "form + brevity: the reward " in said
-    assert said.count("no loophole was found.") == 2 and ": a loophole was found" not in said
-    assert (results["model"], results["data"]) == (HUB_MODEL, HUB_DATA["grpo"]) == (HUB_MODEL, "english")
-    assert re.search(r"data +english +plain English, generated here", said)
-    settings = json.loads((one_session.content / "results" / "grpo-adapter" / "adapter_config.json").read_text())
-    assert settings["base_model_name_or_path"] == HUB_MODEL
-    assert re.search(r"(\d+) of \1 answers are the same as before saving", said)
-
-
-# A session that is lost, and the repository's own notebook
+# A session that is lost
 
 
 def test_a_session_that_is_lost_goes_on_from_the_drive(session, hub, uploads, tmp_path):
@@ -173,7 +101,7 @@ def test_a_session_that_is_lost_goes_on_from_the_drive(session, hub, uploads, tm
         return bool(list(kept.glob("checkpoint-*/manifest.json")))
 
     # The pocket model wants its own learning rate, whatever name it goes by.
-    knobs = {"STEPS": 110, "LEARNING_RATE": 1e-3, "HELD_OUT": 60}
+    knobs = {"STEPS": STEPS, "LEARNING_RATE": 1e-3, "HELD_OUT": 40}
     begun = len(hub.requests)
     first = lesson_of(uploads, "lora", HUB_MODEL, knobs, drive=drive)
     with pytest.raises(rehearsal.Lost):
@@ -197,7 +125,7 @@ def test_a_session_that_is_lost_goes_on_from_the_drive(session, hub, uploads, tm
     found = assert_ran(second, session, "lora")
     assert found["receipt"]["verdict"] == "trained" or FULL, found["receipt"]
     assert (found["model"], found["data"], found["profile"]) == (HUB_MODEL, HUB_DATA["lora"], "cpu")
-    assert (found["training"]["steps"], found["training"]["micro_batch"]) == (110, 8) or FULL
+    assert (found["training"]["steps"], found["training"]["micro_batch"]) == (STEPS, 8) or FULL
     # Rows of the data set are checked, and general knowledge takes the place of the pocket model's skills.
     assert "rows ready: 12,000, set aside: 0" in said and re.search(r"untouched skills: \d+ of 60 right", said)
     settings = json.loads((session.content / "results" / "lora-adapter" / "adapter_config.json").read_text())
@@ -205,8 +133,115 @@ def test_a_session_that_is_lost_goes_on_from_the_drive(session, hub, uploads, tm
     assert re.search(r"(\d+) of \1 answers are the same as before saving", said)
 
 
+# A lesson that cannot learn
+
+
+def unlearned(lesson, session, uploads, environment, model=str(rehearsal.POCKET), **settings):
+    """(results, what was shown) of an uploaded lesson with a learning rate of 0, which has to say so."""
+    done = rehearsal.run(lesson_of(uploads, lesson, model, {"LEARNING_RATE": 0}, **settings), session, environment)
+    results, said = assert_ran(done, session, lesson), rehearsal.texts(done)
+    if FULL:
+        pytest.skip("With its own rate the lesson learns.")
+    found = {finding["name"] for finding in results["receipt"]["findings"]}
+    assert results["receipt"]["verdict"] == "not trained" and {"learning rate 0", "weights unchanged"} <= found
+    assert f"{lesson}.json written: This run did not train." in said
+    score = results["evaluation"]
+    assert score["before"] == score["after"]
+    assert (score["retention"] or {}).get("before") == (score["retention"] or {}).get("after")
+    return results, said
+
+
+@pytest.fixture(scope="module")
+def own_folder(tmp_path_factory):
+    """Functions in all four kinds of file and in folders, and whatever else lies in a folder."""
+    folder, rng = tmp_path_factory.mktemp("own") / "manuals", random.Random("own")
+    texts = iter([library.function(rng, False).text for _ in range(400)])
+    (folder / "deep" / "er").mkdir(parents=True)
+    for number in range(60):
+        (folder / f"{number}.py").write_text("\n\n".join(next(texts) for _ in range(2)), encoding="utf-8")
+    for number in range(40):
+        text = "\n".join(next(texts) for _ in range(2))
+        (folder / "deep" / f"{number}.md").write_text(text, encoding="utf-16" if number % 2 else "utf-8-sig")
+    rows = "\n".join(json.dumps({"text": text}) for text in texts)
+    (folder / "deep" / "er" / "rows.jsonl").write_text(rows)
+    (folder / "latin.txt").write_bytes("# Messgerät\n".encode("latin-1"))
+    (folder / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
+    (folder / "binary.txt").write_bytes(b"ab\0cd")
+    (folder / "empty.md").write_text(" \n")
+    (folder / "broken.jsonl").write_text('{"text": "half')
+    (folder / "out.txt").symlink_to(tmp_path_factory.mktemp("elsewhere"))
+    (folder / ".secret").mkdir()
+    return folder
+
+
+def test_continued_pretraining_that_cannot_learn_on_a_folder_of_text(session, uploads, hub, tmp_path, own_folder):
+    """Every file that was not read is named with the reason; prose of the Hub's answers is replayed.
+
+    That of the Hub's own large set one file is fetched, test_sources.py and test_hub.py show.
+    """
+    begun, data = len(hub.requests), str(own_folder)
+    results, said = unlearned("cpt", session, uploads, hub.environment(tmp_path / "cache"), HUB_MODEL, DATA=data)
+    assert (results["model"], results["data"], results["profile"]) == (HUB_MODEL, data, "cpu")
+    assert set(fetched_since(hub, begun)) >= {"model.safetensors", "alpaca_data_cleaned.json"}
+    assert "set aside: 6" in said
+    for file, reason in {
+        "latin.txt": "byte 9 (from 0) is not UTF-8",
+        "photo.png": "it has none of the endings .txt, .md, .py, .jsonl",
+        "binary.txt": "byte 2 (from 0) is zero, so it is binary",
+        "empty.md": "it is empty",
+        "broken.jsonl": "the JSON is broken",
+    }.items():
+        assert re.search(rf"{file}, row 1: [^\n]*{re.escape(reason)}", said), file
+    assert "no held-out effect" in {finding["name"] for finding in results["receipt"]["findings"]}
+    score = results["evaluation"]
+    assert score["metric"] == "perplexity" and score["before"] > 1000 and score["interval"] == [0.0, 0.0]
+    assert score["n"] == 16 and results["training"]["micro_batch"] == 8
+    assert set(results["battery"]) >= {"perplexity_domain", "perplexity_general"}
+    assert "0 parameters at a rate" not in said
+
+
+def test_no_held_out_text_of_the_folder_was_trained_on(own_folder):
+    train, held_out, _ = sources.corpus(str(own_folder), train=10_000, held_out=24, seed=3407)
+    assert len(held_out) == 24 and not set(train["text"]) & set(held_out["text"])
+
+
+def test_grpo_that_cannot_learn_on_a_model_from_the_hub(session, uploads, hub, tmp_path):
+    results, said = unlearned("grpo", session, uploads, hub.environment(tmp_path / "cache"), HUB_MODEL)
+    assert (results["training"]["steps"], results["training"]["micro_batch"]) == (2, 16)
+    assert "form + brevity: the reward " in said
+    assert said.count("no loophole was found.") == 2 and ": a loophole was found" not in said
+    assert (results["model"], results["data"]) == (HUB_MODEL, HUB_DATA["grpo"]) == (HUB_MODEL, "english")
+    assert re.search(r"data +english +plain English, generated here", said)
+    settings = json.loads((session.content / "results" / "grpo-adapter" / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == HUB_MODEL
+    assert re.search(r"(\d+) of \1 answers are the same as before saving", said)
+
+
+def test_full_fine_tuning_that_cannot_learn(session, uploads):
+    results, said = unlearned("full", session, uploads, {})
+    assert "The change gained nothing, so nothing can be said about the rank that it needs." in said
+    assert "embeddings moved by 0.00%" in said and re.search(r"q_proj +0 to +0 of 256", said)
+    assert "low rank suffices" not in said
+    # The learning rate of the whole model is not that of the adapter, which moved.
+    assert results["parameters"] == {"total": 3_410_176, "trainable": 3_410_176}
+    assert results["file_bytes"] > 12 * 2**20 and "311,296 (8.4%)" in said and "3,410,176 (100.0%)" in said
+
+
+def test_dpo_that_cannot_learn(session, uploads):
+    results, _ = unlearned("dpo", session, uploads, {})
+    assert "loss stays at ln 2" in {finding["name"] for finding in results["receipt"]["findings"]}
+    assert all(abs(loss - 0.6931) < 1e-3 for loss in results["training"]["loss"])
+    score = results["evaluation"]
+    (judge,) = [measure for measure in score["measures"] if measure["judges"]]
+    assert (judge["name"], judge["before"], judge["after"]) == ("preference_accuracy", 0.5, 0.5)
+    assert score["metric"] == "preference_rate" and score["correctness"]["before"] == score["correctness"]["after"]
+
+
+# The repository's own notebook
+
+
 def test_the_cell_of_a_notebook_from_the_repository_brings_the_course_with_weights(session, tmp_path):
-    """The badge's way, with a copy of this checkout in the place of GitHub."""
+    """The badge's way, with a copy of this checkout in the place of GitHub; what there is to install, is there."""
     copy = tmp_path / "copy"
     copy.mkdir()
     listed = subprocess.run(
@@ -229,9 +264,11 @@ def test_the_cell_of_a_notebook_from_the_repository_brings_the_course_with_weigh
     (cell,) = [cell for cell in notebook.cells if lessons.has_tag(cell, "install")]
     look = "from unsloth_course import models\nimport pathlib\nassert pathlib.Path(models.folder('pocket')).is_dir()"
     cells = [nbformat.v4.new_code_cell(source) for source in (cell.source, cell.source, look)]
-    done = rehearsal.run(nbformat.v4.new_notebook(cells=cells), session, instead)
-    said = rehearsal.texts(done)
-    assert "Done in" in said and "nothing is installed" in said
+    content = tmp_path / "content"
+    content.mkdir()
+    done = rehearsal.run(nbformat.v4.new_notebook(cells=cells), replace(session, content=content), instead)
+    assert rehearsal.texts(done).count("nothing is installed") == 2
+    assert (content / "course" / "unsloth_course").is_dir()
 
 
 def test_without_an_index_and_a_cache_it_is_skipped_with_a_sentence(tmp_path, monkeypatch):
