@@ -45,19 +45,18 @@ def test_a_list_of_texts():
 
 
 @pytest.mark.parametrize(
-    ("row", "column", "unused"),
+    ("row", "unused"),
     [
-        ({"text": "a"}, None, []),
-        ({"whole_func_string": "a", "func_name": "f"}, None, ["func_name"]),
-        ({"code": "b", "original_string": "a", "docstring": "d"}, None, ["code", "docstring"]),
-        ({"code": "a", "docstring": "d"}, None, ["docstring"]),
-        ({"whole_func_string": "b", "text": "a"}, None, ["whole_func_string"]),
-        ({"text": "b", "body": "a"}, "body", ["text"]),
+        ({"text": "a"}, []),
+        ({"whole_func_string": "a", "func_name": "f"}, ["func_name"]),
+        ({"code": "b", "original_string": "a", "docstring": "d"}, ["code", "docstring"]),
+        ({"code": "a", "docstring": "d"}, ["docstring"]),
+        ({"whole_func_string": "b", "text": "a"}, ["whole_func_string"]),
     ],
 )
 @pytest.mark.parametrize("make", [lambda row: [row], lambda row: Dataset.from_list([row])], ids=["list", "dataset"])
-def test_where_the_text_is(make, row, column, unused):
-    checked = corpus.load(make(row), column=column)
+def test_where_the_text_is(make, row, unused):
+    checked = corpus.load(make(row))
     assert list(checked.dataset["text"]) == ["a"] and checked.unused_columns == unused
 
 
@@ -86,17 +85,16 @@ def test_the_costliest_words_save_most_tokens(tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("source", "column", "sentence"),
+    ("source", "sentence"),
     [
-        ([], None, "the list is empty"),
-        ([{"text": "a"}], "body", "nothing is left .* column 'body': this column is missing"),
-        (["", " "], None, "nothing is left to train on"),
-        (7, None, "The data is of type int"),
+        ([], "the list is empty"),
+        (["", " "], "nothing is left to train on"),
+        (7, "The data is of type int"),
     ],
 )
-def test_bad_data_in_memory_is_a_sentence(source, column, sentence):
+def test_bad_data_in_memory_is_a_sentence(source, sentence):
     with pytest.raises(CourseError, match=sentence):
-        corpus.load(source, column=column)
+        corpus.load(source)
 
 
 # One file

@@ -14,10 +14,6 @@ from unsloth_course.lesson.data import sources, tables
 
 NAME = "somebody/rows"
 ALPACA = [{"instruction": f"Say {n}.", "input": "", "output": str(n)} for n in range(40)]
-TALK = [
-    {"conversations": [{"from": "human", "value": f"{n}?"}, {"from": "gpt", "value": f"{n} " * 2000}]}
-    for n in range(3000)
-]
 
 
 @pytest.fixture
@@ -79,22 +75,6 @@ def test_each_source_reads_a_set_in_another_form(repository):
         assert (len(train), len(held_out), len(checked.dataset)) == (30, 10, 40)
     with pytest.raises(CourseError, match="cannot be read as preference"):
         sources.preferences(NAME, train=9, held_out=5, seed=1)
-
-
-@pytest.mark.parametrize("name", ["train.jsonl", "rows.json", "train.parquet"])
-def test_the_kind_of_a_large_set_costs_its_first_rows(repository, server, tmp_path, name):
-    repository(TALK, name)
-    whole = (tmp_path / "repository" / name).stat().st_size
-    assert sources.kind(NAME) == "chat"
-    assert not (tmp_path / "cache").exists()
-    if name != "train.parquet":  # which compresses these
-        assert whole > 10e6 and fetched(server) < 4e6
-
-
-def test_the_kind_of_rows_a_line_in_a_file_named_json(repository, tmp_path):
-    repository(ALPACA)
-    (tmp_path / "repository" / "train.jsonl").rename(tmp_path / "repository" / "train.json")
-    assert sources.kind(NAME) == "instruction"
 
 
 def test_what_is_in_the_cache_is_not_asked_for_again(repository, server):

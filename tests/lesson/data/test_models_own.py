@@ -151,7 +151,9 @@ def test_the_report_measures_what_a_template_takes_and_says_what_it_refuses(tmp_
     path.write_text("\n".join(json.dumps({"messages": [*turns, said("assistant", "Ho")]}) for turns in asked))
     report = convert.run(str(path), model=str(tmp_path / "strict"))
     assert (report.converted, report.lengths["measured"]) == (2, 1)
-    assert report.lengths["not_shown"] == ["system", "turns"] and "it refuses the turns of some rows" in str(report)
+    assert report.lengths["not_shown"] == ["system", "turns"] and "cannot show all: the turns of some rows" in str(
+        report
+    )
 
 
 def test_pairs_of_a_file_reach_a_strict_template(tmp_path):

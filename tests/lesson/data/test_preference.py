@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import dividing, pairs, preference
+from unsloth_course.lesson.data import dividing, pairs, preference, reading
+from unsloth_course.lesson.data.control import Control
 from unsloth_course.lesson.data.pairs import conversation
 from unsloth_course.lesson.data.preference import load
 
@@ -178,7 +179,7 @@ def test_a_nested_row_is_what_it_was_made_of(turns, other):
     *history, answer = turns
     row = {"chosen": joined(turns), "rejected": joined([*history, said("assistant", other)])}
     try:
-        (loaded,) = load([row], control_tokens=()).dataset
+        (loaded,) = reading.load([row], "preference", control_tokens=Control(())).dataset
     except CourseError as error:
         assert answer["content"] == other and "'chosen' and 'rejected' are the same" in str(error)
     else:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import detect, instruction, preference, problems, reading
+from unsloth_course.lesson.data.control import Control
 from unsloth_course.lesson.data.rows import CONTROL_TOKENS
 from unsloth_course.lesson.data.turns import ROLES
 
@@ -49,7 +50,7 @@ def test_text_that_a_model_must_not_learn_is_set_aside(shape, column):
     for token in CONTROL_TOKENS if shape != "text" else ():
         row = good | {column: f"a{token} {good[column]}"}
         assert reason(shape, row) == f"column '{column}' contains the control token {token}"
-        assert len(reading.load([row], shape, control_tokens=["", "</s>"]).dataset) == 1
+        assert len(reading.load([row], shape, control_tokens=Control(("</s>",))).dataset) == 1
 
 
 @pytest.mark.parametrize(("shape", "column"), TEXTS)

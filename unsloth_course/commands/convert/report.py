@@ -314,7 +314,7 @@ class Report:
         found = self.lengths
         if not found.get("measured"):
             return f"lengths: not measured, {found.get('reason', 'there are no rows')}"
-        rows = f"{found['measured']:,} rows" + (" drawn at random" if found["measured"] < self.converted else "")
+        rows = f"{found['measured']:,} rows" + (" drawn at random" if self.converted > SAMPLE else "")
         return (
             f"tokens of {found['model']} in {rows}: {found['shortest']:,} to {found['longest']:,}, median "
             f"{found['median']:,.10g}; longer than {self.max_length:,} and cut: {found['cut']:,} "

@@ -26,20 +26,20 @@ PASSAGE = 1000
 """Characters of a passage, about: a paragraph or a function or two."""
 
 
-def load(source: Source, name: str | None = None, column: str | None = None) -> Checked:
+def load(source: Source, name: str | None = None) -> Checked:
     """Raw text from anywhere, checked: `reading.load` in the shape "text".
 
     A folder is read with all folders in it, in the order of the names: its .txt, .md, .py and .jsonl files. Hidden
     files and folders (their name begins with a dot) are left out. A document is one text, in UTF-8, or UTF-16 with a
-    byte order mark. Control tokens written out in a text stay in it: `blocks` reads them as characters. column: where
-    rows keep their text; without it the first of `shapes.TEXT` that is there.
+    byte order mark. Rows keep their text in the first of `shapes.TEXT` that is there. Control tokens written out in a
+    text stay in it: `blocks` reads them as characters.
 
     `dataset` has exactly the columns text and file. Set aside is text that is empty or no valid Unicode, and in a
     folder, by name, every file that cannot be used: one of another kind, a link, a binary file, one that is too large,
     broken, or in another encoding (with the position of the byte). Raises CourseError as `reading.load` does. Taught in
     lesson colab5 (continued pretraining).
     """
-    return reading.load(source, "text", name, column=column)
+    return reading.load(source, "text", name)
 
 
 def passages(text: str, characters: int = PASSAGE) -> list[str]:

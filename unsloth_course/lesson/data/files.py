@@ -42,16 +42,15 @@ def read_rows(stream: BinaryIO, file: str) -> Iterator[Row | Broken]:
 
     A file is read line by line or piece by piece, so it may be larger than the memory; blank lines count as lines, not
     as rows. Text is UTF-8, or UTF-16 with a byte order mark. NaN and Infinity, which Python writes into JSON, are read
-    as floats. A file of another name, on the Hub, is what it begins with.
+    as floats.
 
     stream: of the bytes, unpacked. file: its name, for messages too. Raises UnicodeDecodeError for broken UTF-16, and
     while iterating CourseError with file, line and column (characters, from 1) as far as they apply, where no further
     row can be found: a list in bytes that are not UTF-8 (offset in bytes) or with broken JSON, no list at the top of a
     .json file, a line above the limit.
     """
-    name, begins = file.lower(), stream.peek(1024).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
-    whole = name.endswith(".json") or (begins == b"[" and not name.endswith(ENDINGS))
-    return (_json_rows if whole else _jsonl_rows)(_Recoded(stream) if is_utf16(stream) else stream, file)
+    read = _json_rows if file.lower().endswith(".json") else _jsonl_rows
+    return read(_Recoded(stream) if is_utf16(stream) else stream, file)
 
 
 def is_utf16(stream: BinaryIO) -> bool:

@@ -6,13 +6,12 @@ handed to the trainer follow TRL's "Dataset formats and types".
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import reading, shapes
-from unsloth_course.lesson.data.control import CHATML, Control
 from unsloth_course.lesson.data.files import Source
 from unsloth_course.lesson.data.rows import Checked, column_of
 from unsloth_course.lesson.data.shapes import question
@@ -25,14 +24,14 @@ if TYPE_CHECKING:
 COLUMNS = shapes.INSTRUCTION
 
 
-def load(source: Source, name: str | None = None, control_tokens: Control | Iterable[str] = CHATML) -> Checked:
+def load(source: Source, name: str | None = None) -> Checked:
     """Instructions from anywhere, checked: `reading.load` in the shape "instruction".
 
     `dataset` has exactly the columns instruction, input and output, all text ("" where a row has no input). A row is
     set aside whose instruction or output is empty, that holds a control token, that is no valid Unicode, or in which a
     column is missing, misspelt or no text. Raises CourseError as `reading.load` does.
     """
-    return reading.load(source, "instruction", name, control_tokens)
+    return reading.load(source, "instruction", name)
 
 
 def to_prompt_completion(batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:

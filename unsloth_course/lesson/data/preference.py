@@ -6,12 +6,11 @@ of Anthropic/hh-rlhf (Bai et al. 2022, arxiv.org/abs/2204.05862), where the prom
 else `pairs` names.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import reading
-from unsloth_course.lesson.data.control import CHATML, Control
 from unsloth_course.lesson.data.files import Source
 from unsloth_course.lesson.data.pairs import ANSWERS
 from unsloth_course.lesson.data.rows import Checked, column_of
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def load(source: Source, name: str | None = None, control_tokens: Control | Iterable[str] = CHATML) -> Checked:
+def load(source: Source, name: str | None = None) -> Checked:
     """Preferences from anywhere, checked: `reading.load` in the shape "preference".
 
     Each row has a prompt in one of the forms of `pairs`, as text or as turns, with what belongs to it (`system`,
@@ -34,7 +33,7 @@ def load(source: Source, name: str | None = None, control_tokens: Control | Iter
     are no prompt with one answer, and in the nested form for two histories that differ. Raises CourseError as
     `reading.load` does. Taught in lesson colab3 (DPO).
     """
-    return reading.load(source, "preference", name, control_tokens)
+    return reading.load(source, "preference", name)
 
 
 def to_chat(batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:

@@ -4,11 +4,10 @@ Taught in the GRPO lesson. GSM8K: Cobbe et al. 2021, github.com/openai/grade-sch
 a program makes the answer verifiable: a reward needs no judge and no second model.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course.lesson.data import reading
-from unsloth_course.lesson.data.control import CHATML, Control
 from unsloth_course.lesson.data.files import Source
 from unsloth_course.lesson.data.rows import Checked, column_of
 from unsloth_course.lesson.data.shapes import MARK, final
@@ -19,14 +18,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def load(source: Source, name: str | None = None, control_tokens: Control | Iterable[str] = CHATML) -> Checked:
+def load(source: Source, name: str | None = None) -> Checked:
     """Problems from anywhere, checked: `reading.load` in the shape "problems".
 
     `dataset` has exactly the columns question and answer, both text. A row is set aside for what `instruction.load`
     sets one aside for, and where its answer ends in no number, which no reward could verify. Raises CourseError as
     `reading.load` does.
     """
-    return reading.load(source, "problems", name, control_tokens)
+    return reading.load(source, "problems", name)
 
 
 def to_grpo(batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:

@@ -4,11 +4,10 @@ A row is read in the form that it is written in (`detect`), checked, and put int
 without guessing. What cannot be used is set aside with a reason.
 """
 
-import functools
 import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -44,40 +43,29 @@ class Opened(NamedTuple):
     note: str = ""
 
 
-def opened(
-    source: Source,
-    shape: str | None = None,
-    name: str | None = None,
-    column: str | None = None,
-    part: Part = WHOLE,
-) -> Opened:
+def opened(source: Source, shape: str | None = None, name: str | None = None, part: Part = WHOLE) -> Opened:
     """Tells the form of a data set from its first 200 rows; nothing more is read yet.
 
     source: a file, a folder or a name on the Hub; or rows in memory, which messages call `name`. shape: what the rows
     are wanted for, which decides where they could be read in more than one way. A folder is one of raw text, unless it
-    has files of rows (JSON, JSON lines, CSV, Parquet) in another form: then these are read. column: the rows are raw
-    text, which stands in this one. part: of a folder or a Hub data set with splits, those to read.
+    has files of rows (JSON, JSON lines, CSV, Parquet) in another form: then these are read. part: of a folder or a Hub
+    data set with splits, those to read.
 
     Raises CourseError as `tables.stream` and `rows_in_memory` do, for an empty name, and for rows in no form that is
     known.
     """
-    form = None
-    if column:
-        form = detect.FORMS["text"]._replace(
-            columns=(column, "file"), read=functools.partial(shapes.text, column=column)
-        )
     if not isinstance(source, str | os.PathLike):
-        return _told(rows_in_memory(source, name), name or "The data", shape, form)
+        return _told(rows_in_memory(source, name), name or "The data", shape)
     source = os.fspath(source)
     if not source.strip():
         raise CourseError("The name of the data is empty (a variable that is not set?); name a file or a folder.")
     files, note = _files(source, part, shape)
     if not documents.is_folder(Path(os.path.expanduser(source))):
-        return _told(tables.stream(source, files=files), source, shape, form)._replace(note=note)
+        return _told(tables.stream(source, files=files), source, shape)._replace(note=note)
     found = _form_of_files(source, shape, files) if shape != "text" else None
     if found is not None:
         return Opened(found, tables.stream(source, tables.ROWS, files), note)
-    return Opened(form or detect.FORMS["text"], tables.stream(source, files=files), note)
+    return Opened(detect.FORMS["text"], tables.stream(source, files=files), note)
 
 
 def _files(source: str, part: Part, shape: str | None) -> tuple[list[str] | None, str]:
@@ -98,29 +86,15 @@ def tests_beside(source: str, part: Part, shape: str) -> Part | None:
     return tests if found and splits.chosen(found, tests, shape, source)[0] else None
 
 
-def _told(rows: Iterator[Row | Broken], source: str, shape: str | None, form: detect.Form | None) -> Opened:
+def _told(rows: Iterator[Row | Broken], source: str, shape: str | None) -> Opened:
     first = list(itertools.islice(rows, LOOKED_AT))
-    return Opened(form or _form(first, source, shape), itertools.chain(first, rows))
-
-
-def _form(first: list[Row | Broken], source: str, shape: str | None = None) -> detect.Form:
     whole = [row for row in first if isinstance(row, Row)]
     if not whole and first:
         raise CourseError(
             f"{first[0].file}: none of its first {len(first):,} rows can be read, so its form is not known. "
             f"Row {first[0].number}: {first[0].reason.rstrip('.')}. Mend it, or name another file."
         )
-    return detect.form(whole, source, shape)
-
-
-def form(source: str, part: Part = WHOLE) -> detect.Form:
-    """The form of a file, a folder or a data set on the Hub, of which only the first rows are fetched.
-
-    Raises CourseError as `opened` does.
-    """
-    if tables.on_the_hub(source) and part == WHOLE:
-        return _form(tables.first_rows(source, LOOKED_AT), source)
-    return opened(source, part=part).form
+    return Opened(detect.form(whole, source, shape), itertools.chain(first, rows))
 
 
 def _form_of_files(folder: str, shape: str | None, files: list[str] | None) -> detect.Form | None:
@@ -240,8 +214,7 @@ def load(
     source: Source,
     shape: str,
     name: str | None = None,
-    control_tokens: Control | Iterable[str] = CHATML,
-    column: str | None = None,
+    control_tokens: Control = CHATML,
     part: Part = WHOLE,
 ) -> Checked:
     """All rows of a data set in the shape that is wanted, in their order, and what was set aside.
@@ -255,15 +228,14 @@ def load(
         name: what messages call data that comes from memory, for example "yahma/alpaca-cleaned".
         control_tokens: a row with one of these in its text is set aside, except in raw text. A tokenizer turns the
             words `<|im_end|>` in a question into the token that ends the turn, so the row could write turns that
-            nobody wrote. With a `Control` one end of sequence behind a text is no reason: it is taken off.
-        column: of raw text, where rows keep it.
+            nobody wrote.
         part: which of the splits, where there are such.
 
     Rows are held in memory as Arrow has them, about as many bytes as in the file.
 
     Raises CourseError as `opened` does; for rows that cannot be put into that shape; and when nothing is left.
     """
-    form, rows, note = opened(source, shape, name, column, part)
+    form, rows, note = opened(source, shape, name, part)
     shaped = SHAPED.get((form.shape, shape))
     if shaped is None:
         raise CourseError(
@@ -271,9 +243,6 @@ def load(
             f"It can be read as {' or '.join(to for was, to in SHAPED if was == form.shape)}."
         )
     columns = _COLUMNS.get(shape, _as_it_is)
-    control = control_tokens
-    if not isinstance(control, Control):
-        control = Control(tuple(filter(None, control_tokens)))
     set_aside: list[SetAside] = []
     layouts: dict[tuple, None] = {}
     said: Counter[str] = Counter()
@@ -281,7 +250,7 @@ def load(
     def ready() -> Iterator[dict[str, Any]]:
         for row in rows:
             try:
-                found = read(row, form, control)
+                found = read(row, form, control_tokens)
                 values = shaped(found.values)
             except Aside as aside:
                 set_aside.append(SetAside(row.file, row.number, str(aside)))

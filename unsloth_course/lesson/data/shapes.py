@@ -54,13 +54,12 @@ def _texts(
     return texts
 
 
-def text(row: Row, tokens: Iterable[str] = (), column: str | None = None) -> dict[str, str]:
+def text(row: Row, tokens: Iterable[str] = ()) -> dict[str, str]:
     """The text of a row, and the file that it is from: the one that the row names, as this course's own output does.
 
-    column: where the text is; without it the first of TEXT. A control token is read as the characters that it is made
-    of, so that `tokens` are not looked for.
+    A control token is read as the characters that it is made of, so that `tokens` are not looked for.
     """
-    column = column or present(row, TEXT)
+    column = present(row, TEXT)
     found = _texts(row, (column,), ())[column]
     named = row.values.get("file")
     named = row.file if named is None else str(named)

@@ -176,12 +176,11 @@ def _turns(rows: "Dataset") -> "Dataset":
 def kind(source: str, part: Part = WHOLE) -> str:
     """What rows these are, one of `convert.TARGETS`, told from the first of them; "pocket" and "english" are all kinds.
 
-    source: "pocket", "english", a file, a folder or a Hub name. Of a set on the Hub that is not in the cache only the
-    first rows are fetched. Raises CourseError as `reading.form` does.
+    source: "pocket", "english", a file, a folder or a Hub name. Raises CourseError as `reading.opened` does.
     """
     if _maker(source):
         return source
-    return HUB_KINDS.get(source) or reading.form(source, part).target
+    return HUB_KINDS.get(source) or reading.opened(source, part=part).form.target
 
 
 def corpus(

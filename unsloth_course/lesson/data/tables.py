@@ -41,7 +41,6 @@ IN_FOLDERS = (*DOCUMENTS[:3], ".jsonl", *DOCUMENTS[3:])
 DELIMITERS = (",", ";", "\t")
 """What may stand between the fields of a CSV file; the first of them that is in its first line does. In .tsv: a tab."""
 PARQUET_BYTES = 2**16  # of a column are read at once
-HEAD_BYTES = 2**20  # are fetched at once of a file on the Hub, to look at its first rows
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -167,37 +166,6 @@ def _reader(name: str) -> Callable[[BinaryIO, str], Iterator[Row | Broken]]:
     if name.endswith(DOCUMENTS):
         return documents.read
     return _csv_rows if name.endswith(SEPARATED) else _parquet_rows if name.endswith(".parquet") else read_rows
-
-
-def first_rows(name: str, count: int) -> list[Row | Broken]:
-    """The first rows of a data set on the Hub, without fetching the rest of it where it is not in the cache.
-
-    Raises CourseError as `hub.fetch_dataset` does.
-    """
-    from unsloth_course.core import hub
-
-    found = hub.look_up(name, "dataset")
-    if found.missing and not found.reason:
-        try:
-            return _head(name, _first_file(found.sizes), count)
-        except Exception:  # one file alone may be what the library reads otherwise; the whole of it has the last word
-            pass
-    return list(itertools.islice(rows_in_memory(hub.fetch_dataset(name), name), count))
-
-
-def _first_file(names: Iterable[str]) -> str:
-    rows = sorted(name for name in names if name.lower().endswith(ROWS))
-    return next((name for name in rows if "train" in name), rows[0])
-
-
-def _head(name: str, file: str, count: int) -> list[Row | Broken]:
-    from huggingface_hub import HfFileSystem, constants
-
-    system = HfFileSystem(endpoint=constants.ENDPOINT, skip_instance_cache=True)
-    with system.open(f"datasets/{name}/{file}", "rb", block_size=HEAD_BYTES) as remote:
-        stream = io.BufferedReader(remote)  # which can read a line of at most so many bytes
-        rows = _parquet_rows if file.lower().endswith(".parquet") else read_rows
-        return list(itertools.islice(rows(stream, name), count))
 
 
 def on_the_hub(source: str) -> bool:

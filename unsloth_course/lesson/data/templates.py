@@ -18,7 +18,7 @@ TOLD = {
     "tools": "functions (tools) are written into the system turn",
     "calls": f"calls of functions are written as {CALL} with JSON",
     "reasoning": "reasoning (reasoning_content) is left out",
-    "turns": "it refuses the turns of some rows, which a training leaves out",
+    "turns": "the turns of some rows, which it refuses and a training leaves out",
 }
 """What is done with what is not shown."""
 
