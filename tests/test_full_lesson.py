@@ -1,6 +1,7 @@
 """What the full fine-tuning lesson relies on in Unsloth."""
 
 from unsloth_course import memory, models
+from unsloth_course.lesson import smollm2
 
 
 def checkpointing(model):
@@ -18,17 +19,8 @@ def test_smollm2_has_the_counts_that_the_lesson_names():
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig(
-        hidden_size=576,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        intermediate_size=1536,
-        vocab_size=49_152,
-        tie_word_embeddings=True,
-    )
     with torch.device("meta"):
-        model = LlamaForCausalLM(config)
+        model = LlamaForCausalLM(LlamaConfig(**smollm2.CONFIG))
     assert models.require_full(model) == models.Count(134_515_008, 134_515_008)
     assert memory.parameters(memory.Shape.of(model)) == 134_515_008
     model.get_input_embeddings().weight.requires_grad_(False)
