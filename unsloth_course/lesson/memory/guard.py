@@ -39,10 +39,10 @@ def start_over_smaller(trainer: Any) -> None:
                 flush=True,
             )
             _shrink(trainer, smaller)
+            named = dict(trainer.model.named_parameters())
             with torch.no_grad():
-                for name, parameter in trainer.model.named_parameters():
-                    if name in began:
-                        parameter.copy_(began[name].to(parameter.device))
+                for name, values in began.items():
+                    named[name].copy_(values)
 
     trainer.train = guarded
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unsloth_course.core.errors import CourseError
+from unsloth_course.core.model_files import read_json
 from unsloth_course.lesson.models.counting import folder
 from unsloth_course.lesson.profile import POCKET, SMOLLM2
 
@@ -94,10 +95,7 @@ def load_adapter(source: str | Path, *, max_length: int = 512, dtype: Any = None
             f"{source} holds no adapter: adapter_config.json and adapter_model.safetensors are needed. "
             "If it is a whole model, load it with FastLanguageModel.from_pretrained."
         )
-    try:
-        base = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (ValueError, AttributeError):
-        raise CourseError(f"{config} does not hold a JSON object. Save the adapter again.") from None
+    base = read_json(config).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise CourseError(f"{config} names no base model. Set base_model_name_or_path to the model it was trained on.")
 
