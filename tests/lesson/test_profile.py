@@ -255,6 +255,13 @@ def test_what_the_learner_sets_later_is_not_taken_back(kernel):
     assert prepared() == {"UNSLOTH_FORCE_CPU": "1"}
 
 
+def test_without_unsloth_it_is_said_how_it_gets_here(kernel, monkeypatch):
+    """As for whoever installed requirements.txt with pip alone."""
+    monkeypatch.setattr(profile.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(CourseError, match=r"setup_venv\.sh .*--no-deps unsloth==[\d.]+ unsloth_zoo==[\d.]+$"):
+        profile.detect()
+
+
 def test_what_the_learner_set_is_not_taken_back(kernel, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     profile.detect()

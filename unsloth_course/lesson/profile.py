@@ -3,6 +3,7 @@
 Every lesson begins here, before `import unsloth`: some of what is decided must be in the environment by then.
 """
 
+import importlib.util
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ from unsloth_course.core.places import BUNDLED_MODEL
 from unsloth_course.core.writing import in_columns
 from unsloth_course.lesson import smollm2
 from unsloth_course.lesson.machine import Machine, facts, keep_freed_memory, quiet
+from unsloth_course.setup.pins import tested
 
 POCKET = "pocket"
 """The name of the bundled model, and of the data that is generated for it."""
@@ -272,10 +274,17 @@ def detect(
     profile: "cpu", "gpu" or None to look. model: "pocket", "smollm2", a folder or a Hub name. data: "pocket",
     "english", a file or a Hub name. updates, on_cpu: as for `decide`.
 
-    A second call takes back what the first one put into the environment. Raises CourseError as `decide` does, and when
-    it is too late for that: Unsloth chooses its device once, at import, and so does the Hub client whether to go
+    A second call takes back what the first one put into the environment. Raises CourseError as `decide` does, where
+    Unsloth is not installed, and when it is too late for that: Unsloth chooses its device once, at import, and so does the Hub client whether to go
     online. Taught in lesson colab2 (LoRA).
     """
+    if "unsloth" not in sys.modules and importlib.util.find_spec("unsloth") is None:
+        pins = " ".join(tested().no_deps)
+        raise CourseError(
+            f"Unsloth is not installed for {sys.executable}: pip does not take it from requirements.txt, as its own "
+            "requirements would bring an older one. Run ./setup_venv.sh (Windows: .\\setup_venv.ps1) and take the "
+            f"kernel that it makes, or install it here: python -m pip install --no-deps {pins}"
+        )
     quiet()
     # Must be set before torch is loaded. GNU's threads wait for each other by spinning, which takes the processor from
     # those that work as soon as another program runs beside. Measured on 2 cores, 40 steps of the LoRA lesson: alone

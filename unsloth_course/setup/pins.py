@@ -44,7 +44,7 @@ def read_pins(text: str) -> Pins:
             section = heading[1].strip()
         elif tagged:
             special[tagged[1]].append(tagged[2])
-        elif line and not line.startswith("#"):
+        elif line and not line.startswith(("#", "-")):  # -e is for pip alone
             sections.setdefault(section, []).append(line)
     return Pins({name: tuple(lines) for name, lines in sections.items()}, *map(tuple, special.values()))
 
