@@ -275,8 +275,8 @@ def detect(
     "english", a file or a Hub name. updates, on_cpu: as for `decide`.
 
     A second call takes back what the first one put into the environment. Raises CourseError as `decide` does, where
-    Unsloth is not installed, and when it is too late for that: Unsloth chooses its device once, at import, and so does the Hub client whether to go
-    online. Taught in lesson colab2 (LoRA).
+    Unsloth is not installed, and when it is too late for that: Unsloth chooses its device once, at import, and so does
+    the Hub client whether to go online. Taught in lesson colab2 (LoRA).
     """
     if "unsloth" not in sys.modules and importlib.util.find_spec("unsloth") is None:
         pins = " ".join(tested().no_deps)
