@@ -17,7 +17,7 @@ from unsloth_course.setup.looking import GB
 
 
 def run_python(name: str, code: str, **more) -> Step:
-    return Step(name, ((sys.executable, "-c", code),), "because", **more)
+    return Step(name, ((sys.executable, "-c", code),), **more)
 
 
 def test_steps_run_in_order_with_a_line_each(tmp_path):
@@ -71,7 +71,7 @@ def test_the_seconds_stay_on_one_line(columns, monkeypatch):
 
 def test_a_command_that_does_not_exist_is_a_sentence(tmp_path):
     with pytest.raises(SetupError, match="Step 1 of 1"):
-        doing.carry_out([Step("odd", ((str(tmp_path / "absent"),),), "")], tmp_path, lambda line: None)
+        doing.carry_out([Step("odd", ((str(tmp_path / "absent"),),))], tmp_path, lambda line: None)
 
 
 @pytest.mark.parametrize(

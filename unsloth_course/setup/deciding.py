@@ -1,4 +1,4 @@
-"""What is to be done: what was found goes in, steps with their reasons come out.
+"""What is to be done: what was found goes in, steps come out.
 
 All functions are pure, so that each platform is tested on any platform.
 """
@@ -31,11 +31,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Step:
-    """Commands that run one after the other, the reason for them, and what is tried if one of them fails."""
+    """Commands that run one after the other, and what is tried if one of them fails. reason: why it is tried then."""
 
     name: str
     commands: tuple[tuple[str, ...], ...]
-    reason: str
+    reason: str = ""
     otherwise: Step | None = None
     needs_bytes: int = 0
     into: str = ""  # the folder that fills, where it is not the course's own
@@ -130,38 +130,23 @@ def plan(
     # --isolated leaves pip's settings and environment out too.
     source = ("--isolated", "--no-index", "--find-links", str(wheels)) if wheels else ()
     packages, torch = pins.around_torch(machine.torch_flavour)
+    prepared = Step(f"PyTorch {torch[0]}", (_pip(python, *source, *torch),))
     steps = [
-        Step(
-            "the pinned packages",
-            (_pip(python, *source, "--no-deps", *packages),),
-            "requirements.txt lists all that is needed, so pip looks nothing else up",
-        ),
-        Step(f"PyTorch {torch[0]}", (_pip(python, *source, *torch),), "as prepared")
-        if wheels
-        else _torch(machine, pins, python),
-        Step(
-            "Unsloth",
-            (_pip(python, *source, "--no-deps", *pins.no_deps),),
-            "without its dependencies, which are all there: it asks for a certifi that not every index has",
-        ),
-        Step(
-            "this course's package",
-            (_pip(python, *source, "--no-deps", "--no-build-isolation", "-e", "."),),
-            "editable: a change in unsloth_course/ takes effect at once",
-        ),
-        Step(
-            f"Jupyter kernel {KERNEL_TITLE!r}",
-            (kernel_command(python, venv),),
-            "inside venv, so that nothing outside it is touched",
-        ),
-        Step("PyTorch loads", ((python, "-c", "import torch"),), "a missing system library shows now, not in a lesson"),
+        # requirements.txt lists all that is needed, so pip looks nothing else up. So it is for Unsloth, which also asks
+        # for a certifi that not every index has.
+        Step("the pinned packages", (_pip(python, *source, "--no-deps", *packages),)),
+        prepared if wheels else _torch(machine, pins, python),
+        Step("Unsloth", (_pip(python, *source, "--no-deps", *pins.no_deps),)),
+        # Editable: a change in unsloth_course/ takes effect at once.
+        Step("this course's package", (_pip(python, *source, "--no-deps", "--no-build-isolation", "-e", "."),)),
+        Step(f"Jupyter kernel {KERNEL_TITLE!r}", (kernel_command(python, venv),)),
+        Step("PyTorch loads", ((python, "-c", "import torch"),)),  # a missing system library shows now, not in a lesson
     ]
     if verdict.action != "finish":
         base = getattr(sys, "_base_executable", sys.executable)
-        steps.insert(0, Step("virtual environment", ((base, "-m", "venv", venv),), verdict.reason))
-    if wheels and pins.model:
-        make = (python, "-m", "unsloth_course.lesson.smollm2", str(wheels))
-        steps.append(Step("SmolLM2-135M-Instruct", (make,), "the model smollm2, into the user's cache"))
+        steps.insert(0, Step("virtual environment", ((base, "-m", "venv", venv),)))
+    if wheels and pins.model:  # into the user's cache
+        steps.append(Step("SmolLM2-135M-Instruct", ((python, "-m", "unsloth_course.lesson.smollm2", str(wheels)),)))
     return steps
 
 
@@ -187,7 +172,7 @@ def _torch(machine: Machine, pins: Pins, python: str) -> Step:
     if machine.torch_flavour == "cuda":
         return _cuda_torch(machine, pins, python, pin)
     if machine.system != "Linux":
-        return Step(f"PyTorch {pin}", (_pip(python, "--no-deps", pin),), "the index's own build is the right one here")
+        return Step(f"PyTorch {pin}", (_pip(python, "--no-deps", pin),))  # the index's own build is the right one
     whole = Step(
         f"PyTorch {pin} with CUDA libraries this machine has no use for (about 3 GB)",
         (_pip(python, pin),),
@@ -200,12 +185,8 @@ def _torch(machine: Machine, pins: Pins, python: str) -> Step:
         "pip's index has no CPU build; uv knows PyTorch's own index",
         otherwise=whole,
     )
-    return Step(
-        f"PyTorch {pin} for the CPU",
-        (_pip(python, "--no-deps", f"{pin}+cpu"),),
-        "no NVIDIA driver was found, and the CPU build is ten times smaller",
-        otherwise=through_uv,
-    )
+    # The CPU build is ten times smaller.
+    return Step(f"PyTorch {pin} for the CPU", (_pip(python, "--no-deps", f"{pin}+cpu"),), otherwise=through_uv)
 
 
 def _cuda_torch(machine: Machine, pins: Pins, python: str, cpu: str) -> Step:
@@ -217,12 +198,9 @@ def _cuda_torch(machine: Machine, pins: Pins, python: str, cpu: str) -> Step:
         last = Step(
             "PyTorch for CUDA, from pip's index", (_pip(python, *pins.cuda),), "the index's Linux build is for CUDA"
         )
-    return Step(
-        "PyTorch for CUDA, through uv (about 3 GB)",
-        _uv(python, pins, "auto", *pins.cuda),
-        "an NVIDIA driver was found; uv picks the build that fits it from PyTorch's own index",
-        otherwise=last,
-    )
+    # uv picks the build that fits the driver from PyTorch's own index.
+    name = "PyTorch for CUDA, through uv (about 3 GB)"
+    return Step(name, _uv(python, pins, "auto", *pins.cuda), otherwise=last)
 
 
 def driver_notice(torch_version: str, pins: Pins, python: str) -> str:

@@ -9,7 +9,7 @@ Only the standard library, and no room of the course but `setup`, is imported he
 
     pins        the tested versions
     looking     what is there
-    deciding    what is to be done, in steps with their reasons
+    deciding    what is to be done, in steps
     doing       carries the steps out
     offline     a folder of packages for a set-up without network
     llama_cpp   for the export to GGUF

@@ -48,14 +48,10 @@ def steps(folder: Path, cmake: str, processes: int) -> list[Step]:
     off = ("BUILD_SHARED_LIBS", "LLAMA_BUILD_TESTS", "LLAMA_BUILD_EXAMPLES", "LLAMA_BUILD_APP", "LLAMA_BUILD_UI")
     off += ("LLAMA_USE_PREBUILT_UI", "LLAMA_OPENSSL", "GGML_NATIVE")
     options = ("-DCMAKE_BUILD_TYPE=Release", *(f"-D{name}=OFF" for name in off))
-    targets = ("--target", *PROGRAMS)
+    parallel, targets = ("--config", "Release", "--parallel", str(processes)), ("--target", *PROGRAMS)
     return [
-        Step("llama.cpp is configured", ((cmake, "-S", str(folder), "-B", into, *options),), "CMake"),
-        Step(
-            "llama.cpp is built (about 7 minutes on two cores)",
-            ((cmake, "--build", into, "--config", "Release", "--parallel", str(processes), *targets),),
-            "the programs that quantise a model and run it",
-        ),
+        Step("llama.cpp is configured", ((cmake, "-S", str(folder), "-B", into, *options),)),
+        Step("llama.cpp is built (about 7 minutes on two cores)", ((cmake, "--build", into, *parallel, *targets),)),
     ]
 
 
@@ -100,7 +96,7 @@ def _fetch(python: str, folder: Path, say: Callable[[str], None]) -> None:
         fetch = (python, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps")
         command = (*fetch, "--no-binary", PACKAGE, "--dest", place, pin)
         name = f"the source archive of {pin} (77 MB)"
-        step = Step(name, (command,), "llama.cpp", needs_bytes=BYTES, into=place)
+        step = Step(name, (command,), needs_bytes=BYTES, into=place)
         doing.carry_out([step], folder.parent, say)
         archive = next(Path(place).glob("*.tar.gz"), None)
         if archive is None or hashlib.sha256(archive.read_bytes()).hexdigest() != SHA256:

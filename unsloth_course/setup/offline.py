@@ -46,10 +46,10 @@ def prepare_steps(python: str, machine: Machine, pins: Pins, folder: str) -> lis
         into=folder,
     )
     if machine.system != "Linux":
-        whole = Step(name, ((*pip, "--no-deps", *torch),), "the index's own build is the right one here")
+        whole = Step(name, ((*pip, "--no-deps", *torch),))
     elif machine.torch_flavour == "cpu":
-        whole = Step(f"{name} for the CPU", ((*pip, "--no-deps", f"{torch[0]}+cpu"),), "small", otherwise=whole)
-    return [Step("the pinned packages", ((*pip, "--no-deps", *packages),), "requirements.txt lists all"), whole]
+        whole = Step(f"{name} for the CPU", ((*pip, "--no-deps", f"{torch[0]}+cpu"),), otherwise=whole)
+    return [Step("the pinned packages", ((*pip, "--no-deps", *packages),)), whole]
 
 
 def prepare(root: Path, folder: Path, machine: Machine, say: Callable[[str], None] = say_now) -> None:
@@ -69,7 +69,7 @@ def prepare(root: Path, folder: Path, machine: Machine, say: Callable[[str], Non
         if (looking.working_python(python) or ())[:2] != machine.python[:2]:
             base, python = getattr(sys, "_base_executable", sys.executable), looking.venv_python(Path(place, "venv"))
             made = ((base, "-m", "venv", str(Path(place, "venv"))),)
-            steps = [Step("a virtual environment, for its pip", made, "thrown away afterwards")]
+            steps = [Step("a virtual environment, for its pip", made)]
         doing.carry_out([*steps, *prepare_steps(str(python), machine, pins, str(folder))], root, say)
     files = sorted(folder.glob("*.whl"))
     if (machine.system, machine.torch_flavour) == ("Windows", "cuda") and not any(folder.glob("torch-*+cu*.whl")):
