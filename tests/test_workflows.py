@@ -1,6 +1,12 @@
 """The workflows: they parse, pin what they use, may do little, and run the commands that exist."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
 
 import pytest
 import yaml
@@ -21,15 +27,16 @@ def steps(workflow):
     return [step for job in workflow["jobs"].values() for step in job["steps"]]
 
 
-def test_there_are_three():
-    assert [path.stem for path in FILES] == ["canary", "ci", "links"]
+def test_there_are_four():
+    assert [path.stem for path in FILES] == ["canary", "ci", "links", "release"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 class TestEach:
     def test_may_only_read_and_keeps_no_token(self, path):
         workflow = read(path)
-        assert workflow["permissions"] == {"contents": "read"}
+        wanted = "write" if path.stem == "release" else "read"  # a release is written into the repository
+        assert workflow["permissions"] == {"contents": wanted}
         assert not any("permissions" in job for job in workflow["jobs"].values())
         for step in steps(workflow):
             if "checkout" in step.get("uses", ""):
@@ -73,6 +80,30 @@ def test_these_run_weekly_and_not_for_a_pull_request(name):
     assert set(begins) == {"schedule", "workflow_dispatch"}
     (when,) = begins["schedule"]
     assert re.fullmatch(r"\d+ \d+ \* \* [0-6]", when["cron"])
+
+
+def test_a_release_is_made_of_a_tag_that_is_the_version(tmp_path):
+    """And the wheel in it has the data that lessons read, and the tested versions, which a checkout keeps beside it."""
+    workflow = read(FOLDER / "release.yml")
+    assert workflow["on"] == {"push": {"tags": ["v*"]}}
+    commands = [step["run"] for step in steps(workflow) if "run" in step]
+    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    for tag, status in ((f"v{version}", 0), ("v9.9.9", 1)):
+        check = ["bash", "-c", commands[0]]
+        assert subprocess.run(check, cwd=REPOSITORY, env=os.environ | {"GITHUB_REF_NAME": tag}).returncode == status
+    parts = ["unsloth_course", "pyproject.toml", "README.md", "LICENSE", "requirements.txt"]
+    for name in parts:
+        source = REPOSITORY / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    build = next(command for command in commands if "pip wheel" in command).replace("venv/bin/python", sys.executable)
+    build = build.replace("pip wheel", "pip wheel -q --no-build-isolation")
+    subprocess.run(["bash", "-c", build], cwd=tmp_path, check=True)
+    (wheel,) = (tmp_path / "dist").glob(f"unsloth_course-{version}-*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {
+        f"unsloth_course/{name}" for name in ("requirements.txt", "pocket/base/config.json", "recorded/needs.json")
+    } < {*names}
+    assert not [name for name in names if "__pycache__" in name or name.startswith("tests")]
 
 
 # --- the links ------------------------------------------------------------------------------------------------------
