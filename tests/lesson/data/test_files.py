@@ -9,7 +9,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from unsloth_course.commands.convert import convert
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import files, rows, tables
 from unsloth_course.lesson.data.rows import Broken, Checked, SetAside
@@ -261,8 +260,8 @@ ODD += ["9" * 5000, "[" * 2000 + "]" * 2000, "\ufeff1", " \n[]\t", '"\t"', "'a'"
 @pytest.mark.parametrize("text", ODD, ids=range(len(ODD)))
 def test_the_quick_reader_reads_what_json_reads(text, monkeypatch):
     found = []
-    for quick in (files.quick_json, None):
-        monkeypatch.setattr(files, "quick_json", quick)
+    for quick in (files.msgspec, None):
+        monkeypatch.setattr(files, "msgspec", quick)
         try:
             found.append(repr(files._parsed(text.encode(), first=False)))
         except (ValueError, RecursionError) as error:
@@ -275,20 +274,6 @@ def test_the_quick_reader_reads_what_json_reads(text, monkeypatch):
 def test_what_is_written_is_read_again(value):
     text = json.dumps(value)
     assert repr(files._parsed(text.encode(), first=False)) == repr(json.loads(text))
-
-
-@given(text=st.text(st.characters(exclude_categories=["Cs"])))
-def test_rows_of_text_are_written_so_that_json_reads_them(text):
-    row = {"messages": [{"role": "user", "content": text}], text: None}
-    line = convert.dumps(row)
-    assert json.loads(line) == row and "\n" not in line and "\r" not in line
-
-
-def test_without_the_quick_reader_all_is_the_same(tmp_path, monkeypatch):
-    path = written(tmp_path, "a.jsonl", '{"x": "é"}\n{"x": }\n')
-    with_it = refusal(path), convert.dumps({"x": ["é", 1, None]})
-    monkeypatch.setattr(files, "quick_json", None)
-    assert (refusal(path), convert.dumps({"x": ["é", 1, None]})) == with_it == (with_it[0], '{"x":["é",1,null]}')
 
 
 def test_rows_in_memory():

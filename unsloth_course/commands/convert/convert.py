@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import msgspec
+
 from unsloth_course.commands.convert.report import Report, Template
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import chat, detect, documents, files, pairs, reading
+from unsloth_course.lesson.data import chat, detect, documents, pairs, reading
 from unsloth_course.lesson.data.batches import BATCH_ROWS
 from unsloth_course.lesson.data.control import Control
 from unsloth_course.lesson.data.rows import Aside, Broken, Row, SetAside, key_of, listed
@@ -28,7 +30,6 @@ SHAPES = {"function-calling": "chat"}
 """The shape of a target, where it is called otherwise."""
 OUT_ENDINGS = (".json", ".jsonl", ".jsonl.gz", ".parquet")
 MAX_LENGTH = 512  # tokens
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 Convert = Callable[[Any], dict[str, Any]]
 
@@ -140,7 +141,7 @@ def _one(
         if output:
             output.set_aside(aside, row.values)
         return
-    line = dumps(made)
+    line = msgspec.json.encode(made)  # one line, with the letters of all scripts as they are
     report.note(found.row, form, made, found.said)
     if output:
         output.write(line)
@@ -166,11 +167,6 @@ def _held_out(source: str | None) -> dict[str, int] | None:
             asked, _ = _asked(form, reading.read(row, form).values)
             found.setdefault(key_of(asked), row.number)
     return found
-
-
-def dumps(value: object) -> str:
-    """A row of texts as JSON on one line, with the letters of all scripts as they are."""
-    return _ENCODER.encode(value) if files.quick_json is None else files.quick_json.encode(value).decode()
 
 
 # Writing
@@ -206,7 +202,7 @@ class _Output:
         self.out, self.side = out, side_file(out)
         self._unfinished = [path.with_name(f"{path.name}.{os.getpid()}.unfinished") for path in (out, self.side)]
         self._stack = contextlib.ExitStack()
-        self._batch: list[str] = []
+        self._batch: list[bytes] = []
         self._aside: IO[str] | None = None
         self._parquet: Any = None
         self._first = True
@@ -220,9 +216,9 @@ class _Output:
                 path.touch()
                 self._stream = None
             elif name.endswith(".gz"):
-                self._stream = gzip.open(path, "wt", encoding="utf-8", newline="\n", compresslevel=6)
+                self._stream = gzip.open(path, "wb", compresslevel=6)
             else:
-                self._stream = open(path, "w", encoding="utf-8", newline="\n")
+                self._stream = open(path, "wb")
             if self._stream:
                 self._stack.callback(self._stream.close)
         self._list = name.endswith(".json")
@@ -244,7 +240,7 @@ class _Output:
                 f"{self.out} cannot be written: {error.strerror or error}. Nothing was kept; choose another place."
             ) from None
 
-    def write(self, line: str) -> None:
+    def write(self, line: bytes) -> None:
         """Takes a converted row, as JSON on one line."""
         self._batch.append(line)
         if len(self._batch) >= BATCH_ROWS:
@@ -256,19 +252,19 @@ class _Output:
             if self._stream is None:
                 self._write_parquet(lines)
             elif not self._list:
-                self._stream.write("".join([line + "\n" for line in lines]))
+                self._stream.write(b"\n".join([*lines, b""]))
             elif lines:
-                self._stream.write(("[\n" if self._first else ",\n") + ",\n".join(lines))
+                self._stream.write((b"[\n" if self._first else b",\n") + b",\n".join(lines))
                 self._first = False
 
-    def _write_parquet(self, lines: list[str]) -> None:
+    def _write_parquet(self, lines: list[bytes]) -> None:
         import pyarrow
         from pyarrow import parquet
 
         if not lines:
             return
         try:
-            table = pyarrow.Table.from_pylist([json.loads(line) for line in lines])
+            table = pyarrow.Table.from_pylist([*map(msgspec.json.decode, lines)])
             if self._parquet is None:
                 self._parquet = parquet.ParquetWriter(self._unfinished[0], table.schema)
                 self._stack.callback(self._parquet.close)
@@ -302,7 +298,7 @@ class _Output:
         self._flush()
         with self._sentence():
             if self._list and not self._first:
-                self._stream.write("\n]\n")
+                self._stream.write(b"\n]\n")
             self._stack.close()
             if keep:
                 os.replace(self._unfinished[0], self.out)

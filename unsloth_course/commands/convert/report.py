@@ -43,9 +43,9 @@ _SECRETS = {
 }
 _PATTERNS = [(kind, marks, re.compile(pattern)) for kind, (marks, pattern) in _SECRETS.items()]
 # A text is searched for a mark only when it has the mark's rarest character, which is found in no time.
-_BY_SIGN: dict[str, list[str]] = {}
-for _mark in [mark for _, marks, _ in _PATTERNS for mark in marks]:
-    _BY_SIGN.setdefault(next((sign for sign in "JKzWCA_-kx" if sign in _mark), ""), []).append(_mark)
+_BY_SIGN: dict[bytes, list[bytes]] = {}
+for _mark in [mark.encode() for _, marks, _ in _PATTERNS for mark in marks]:
+    _BY_SIGN.setdefault(next((bytes([sign]) for sign in b"JKzWCA_-kx" if sign in _mark), b""), []).append(_mark)
 
 
 def secrets(text: str) -> list[dict[str, Any]]:
@@ -58,8 +58,8 @@ def secrets(text: str) -> list[dict[str, Any]]:
     ]
 
 
-def _may_hold_secrets(text: str) -> bool:
-    return any([sign in text and any([mark in text for mark in marks]) for sign, marks in _BY_SIGN.items()])
+def _may_hold_secrets(line: bytes) -> bool:
+    return any([sign in line and any([mark in line for mark in marks]) for sign, marks in _BY_SIGN.items()])
 
 
 class Template:
@@ -186,7 +186,7 @@ class Report:
         """The sentence for data of which every row was set aside."""
         return nothing_left(self.set_aside) + (f" They are in {self.files[0]}." if self.files else "")
 
-    def add(self, file: str, number: int, line: str, question: str, measured: Any) -> None:
+    def add(self, file: str, number: int, line: bytes, question: str, measured: Any) -> None:
         """Takes note of a converted row: as it is written, the question in it, and what is to be measured in tokens."""
         self._lines.append(hash(line))
         key = key_of(question)
