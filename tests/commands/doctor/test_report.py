@@ -10,8 +10,9 @@ from unsloth_course.setup.pins import ROOT
 from .made import HEALTHY, TESTED
 
 
-def test_the_report_takes_the_given_profile_and_its_json_has_the_agreed_keys():
-    report = doctor.examine("cpu", "no accelerator", HEALTHY)
+def test_the_report_has_the_profile_and_its_json_the_agreed_keys(monkeypatch):
+    monkeypatch.setattr(doctor, "_detected", lambda: ("cpu", "no accelerator"))
+    report = doctor.examine(HEALTHY)
     found = json.loads(report.to_json())
     assert list(found) == ["profile", "reason", "checks"]
     assert (found["profile"], found["reason"]) == ("cpu", "no accelerator")
@@ -20,17 +21,12 @@ def test_the_report_takes_the_given_profile_and_its_json_has_the_agreed_keys():
     assert report.ok
 
 
-def test_the_profile_is_asked_for_when_it_is_not_given(monkeypatch):
-    monkeypatch.setattr(doctor, "_detected", lambda profile: ("gpu", f"asked for {profile}"))
-    assert doctor.examine("gpu", facts=HEALTHY).reason == "asked for gpu"
-
-
 def test_a_profile_that_cannot_be_found_out_is_a_failed_check(monkeypatch):
-    def broken(profile):
+    def broken():
         raise OSError("libtorch.so: cannot open shared object file\nmore")
 
     monkeypatch.setattr(doctor, "_detected", broken)
-    report = doctor.examine(facts=HEALTHY)
+    report = doctor.examine(HEALTHY)
     assert not report.ok
     assert report.checks[0].name == "profile"
     assert "libtorch.so" in report.checks[0].found

@@ -37,28 +37,27 @@ class Report:
         return json.dumps(asdict(self), indent=2)
 
 
-def examine(profile: str | None = None, reason: str | None = None, facts: Facts | None = None) -> Report:
-    """The report for this machine. `profile` and `reason` come from `unsloth_course.lesson.profile` unless given."""
+def examine(facts: Facts | None = None) -> Report:
+    """The report for this machine, or for other facts."""
     here, facts = facts is None, facts or gather()
     failed = []
-    if reason is None:
-        try:
-            profile, reason = _detected(profile)
-            facts = replace(facts, **tried()) if here else facts
-        except Exception as error:  # a doctor that falls ill over a broken torch would be of no use
-            advice = "torch does not load; mend the failed checks below first"
-            if all(check.ok for check in run_checks(facts, profile or "cpu")):
-                advice = repair(facts, "torch does not load: ", "torch", facts.installed.get("torch", ""))
-            failed = [Check("profile", "cpu or gpu", one_line(error), False, advice)]
-            profile, reason = profile or "cpu", "the machine could not be examined"
-    profile = profile or "cpu"
+    try:
+        profile, reason = _detected()
+        facts = replace(facts, **tried()) if here else facts
+    except Exception as error:  # a doctor that falls ill over a broken torch would be of no use
+        advice = "torch does not load; mend the failed checks below first"
+        if all(check.ok for check in run_checks(facts, "cpu")):
+            advice = repair(facts, "torch does not load: ", "torch", facts.installed.get("torch", ""))
+        failed = [Check("profile", "cpu or gpu", one_line(error), False, advice)]
+        profile, reason = "cpu", "the machine could not be examined"
     return Report(profile, reason, failed + run_checks(facts, profile))
 
 
-def _detected(profile: str | None) -> tuple[str, str]:
+def _detected() -> tuple[str, str]:
+    """The profile, and why."""
     from unsloth_course.lesson import profile as profiles
 
-    found = profiles.detect(profile)
+    found = profiles.detect()
     reasons = [choice for choice in found.reasons if choice.what == "profile"] or list(found.reasons)
     return found.name, "; ".join(f"{choice.what} {choice.value}: {choice.why}" for choice in reasons)
 
