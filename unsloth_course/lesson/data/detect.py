@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import chat, function_calling, pairs, shapes
 from unsloth_course.lesson.data.rows import Aside, Row, did_you_mean, listed
-from unsloth_course.lesson.data.turns import OF_RESULTS, REASONING, TURN_KEYS, role_of, turn, unpacked
+from unsloth_course.lesson.data.turns import OF_RESULTS, REASONING, TURN_KEYS, role_of, unpacked
 
 Read = Callable[[Row, Iterable[str]], Any]
 Columns = tuple[str | tuple[str, ...], ...]
@@ -238,9 +238,7 @@ def _alone(found: Form, row: Row, tokens: Iterable[str]) -> Any:
 
 def _told(found: Form, row: Row, tokens: Iterable[str]) -> chat.Conversation:
     """A question with its answer, and what stands beside them, as a conversation."""
-    texts = [*found.read(row, tokens).values()]
-    said = [turn("user", shapes.question(*texts[:-1])), turn("assistant", texts[-1])]
-    return chat.whole(row, said, tokens, found.name)
+    return chat.whole(row, shapes.turns(found.read(row, tokens)), tokens, found.name)
 
 
 def label_of(row: Row) -> bool | None:

@@ -138,17 +138,12 @@ def read(row: Row | Broken, form: detect.Form, control: Control = CHATML) -> Fou
 
 
 def _asked(texts: dict[str, str]) -> chat.Conversation:
-    user = turn("user", shapes.question(texts["instruction"], texts["input"]))
-    return chat.Conversation([user, turn("assistant", texts["output"])])
-
-
-def _solved(texts: dict[str, str]) -> chat.Conversation:
-    return chat.Conversation([turn("user", texts["question"]), turn("assistant", texts["answer"])])
+    return chat.Conversation(shapes.turns(texts))
 
 
 def _preferred(pair: pairs.Pair) -> chat.Conversation:
     found = chat.Conversation([*pair.prompt, pair.chosen])
-    found.tools, found.said = pair.tools, pair.said
+    found.tools = pair.tools
     return found
 
 
@@ -164,7 +159,7 @@ def _as_it_is(values: Any) -> Any:
 TURNS: dict[str, Callable[[Any], chat.Conversation]] = {
     "chat": _as_it_is,
     "instruction": _asked,
-    "problems": _solved,
+    "problems": _asked,
     "preference": _preferred,
 }
 """How a row of each shape is a conversation; of a pair, the one with the chosen answer."""

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 
 from unsloth_course.lesson.data.rows import Aside, Row, check_columns, is_unicode, present, quoted, text_of, useless
+from unsloth_course.lesson.data.turns import Turns, turn
 
 INSTRUCTION = ("instruction", "input", "output")
 INSTRUCTION_NAMES = (("input", "context"), ("output", "response", "answer", "completion"))
@@ -69,6 +70,12 @@ def text(row: Row, tokens: Iterable[str] = ()) -> dict[str, str]:
 def question(instruction: str, input: str | None = "") -> str:
     """What the user says: the instruction and, where there is an input, the input after a blank line."""
     return f"{instruction}\n\n{input}" if input and not input.isspace() else instruction
+
+
+def turns(texts: dict[str, str]) -> Turns:
+    """An instruction or a problem as a question and its answer."""
+    *asked, answer = texts.values()
+    return [turn("user", question(*asked)), turn("assistant", answer)]
 
 
 def final(text: str | None) -> str | None:
