@@ -1,6 +1,9 @@
 """One address, in pyproject.toml; badges and install cells follow from it, and one command changes all of them."""
 
+import os
 import shutil
+import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -9,6 +12,9 @@ from unsloth_course.commands.colab import address
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.lessons import LESSONS, has_tag
 from unsloth_course.core.places import REPOSITORY
+
+# A session that sees no course.
+ALONE = "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f)]"
 
 
 @pytest.fixture
@@ -34,6 +40,21 @@ def assert_all_name(root, repository):
 
 def test_badges_and_install_cells_name_the_address():
     assert_all_name(REPOSITORY, address.address())
+
+
+def test_an_address_that_cannot_be_cloned_is_two_lines_and_no_traceback(tmp_path):
+    """As with the placeholder, in a notebook that somebody uploaded by itself. Here git is out of reach."""
+    cell = address.install_cell(address.address())
+    script = f"import sys, types; sys.modules['google.colab'] = types.ModuleType('google.colab')\n{ALONE}\n"
+    script += f"get_ipython().run_cell({cell!r})"
+    (tmp_path / "cell.ipy").write_text(script, encoding="utf-8")
+    command = [sys.executable, "-m", "IPython", "--no-banner", "--colors=NoColor", "cell.ipy"]
+    environment = os.environ | {"PATH": "/usr/bin/nothing", "IPYTHONDIR": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    said = done.stdout + done.stderr
+    assert f"SystemExit: https://github.com/{address.address()} could not be cloned" in said
+    assert "notebook that brings the course along: see docs/colab.md" in said
+    assert "Traceback (most recent call last)" not in said
 
 
 def test_one_command_changes_it_everywhere(copy):

@@ -68,7 +68,8 @@ def test_weights_stay_out_and_all_modules_are_in(archive):
     assert not [name for name in inside if name.endswith((".safetensors", ".pyc")) or "tokenizer.json" in name]
     package = REPOSITORY / "unsloth_course"
     modules = {f"unsloth_course/{path.relative_to(package).as_posix()}" for path in package.rglob("*.py")}
-    assert {name for name in modules if "/studio/" not in name} == {name for name in inside if name.endswith(".py")}
+    no_lesson = re.compile("unsloth_course/(studio/|commands/|cli/|__main__)")
+    assert {name for name in modules if not no_lesson.match(name)} == {name for name in inside if name.endswith(".py")}
     assert {"unsloth_course/requirements.txt", "unsloth_course/recorded/needs.json"} <= set(inside)
     assert [name for name in inside if "recorded/runs/" in name]
 

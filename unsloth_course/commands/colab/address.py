@@ -39,8 +39,13 @@ if "google.colab" in sys.modules:
     REPOSITORY = "https://github.com/{repository}"
     !test -d course || git clone -q --depth 1 $REPOSITORY course
     sys.path.insert(0, "course")
-    from unsloth_course import colab
-
+    try:
+        from unsloth_course import colab
+    except ModuleNotFoundError:
+        sys.exit(
+            f"{{REPOSITORY}} could not be cloned. Upload a\\n"
+            "notebook that brings the course along: see docs/colab.md."
+        )
     colab.install()"""
 
 

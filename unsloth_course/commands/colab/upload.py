@@ -19,8 +19,9 @@ INSTALL = "install"
 """The tag of the cell that the package travels in."""
 LIMIT = 1_500_000
 """Bytes that no notebook for upload may exceed."""
-LEFT_OUT = ("__pycache__", "pocket/base/model.safetensors", "pocket/base/tokenizer", "studio/", "recorded/cell_")
-"""What no lesson on Colab needs: the bundled model, and what makes the videos."""
+LEFT_OUT = ("__pycache__", "pocket/base/model.safetensors", "pocket/base/tokenizer", "recorded/cell_")
+LEFT_OUT += ("unsloth_course/studio/", "unsloth_course/commands/", "unsloth_course/cli/", "unsloth_course/__main__")
+"""What no lesson on Colab needs: the bundled model, the commands, and what makes the videos."""
 KINDS = (".py", ".json", ".md", ".typed")
 UNPACK = '''\
 # @title Run this cell first: it brings the course {{"display-mode": "form"}}
