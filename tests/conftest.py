@@ -63,6 +63,8 @@ def lesson_that_learns(item: Any) -> Callable[[], None]:
 # How long each file of tests took when it was recorded, in seconds: `pytest --record-seconds` writes it.
 SECONDS = Path(__file__).with_name("seconds.json")
 WHERE = {"lesson": r"_lesson\.py$|\.ipynb$", "browser": "browser", "colab": "rehearsal"}  # marks, by the file
+# Files that read the `healthy` run.
+HEALTHY = r"/test_(sick_runs|export|evaluation|diagnosis|measuring|models|results|lowrank|scale)\.py$"
 SLOW = 0.1  # seconds that a test of the quick loop may take, on the mean of its file
 
 
@@ -90,6 +92,20 @@ def pytest_collection_modifyitems(items):
         for mark in marks:
             item.add_marker(mark)
     items.sort(key=lambda item: -recorded.get(_file(item.nodeid), 0))
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """With --dist loadfile the files that read the one `healthy` run go to the same process, which trains it once."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Together(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "healthy" if re.search(HEALTHY, file) else file
+
+    return Together(config, log)
 
 
 TAKEN: Counter[str] = Counter()
