@@ -90,7 +90,8 @@ class Torchrun:
 
     def stop(self) -> None:
         if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            for one in (*psutil.Process(self.process.pid).children(recursive=True), self.process):
+                one.kill()
             self.process.wait()
 
 
