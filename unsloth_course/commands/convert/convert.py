@@ -208,20 +208,12 @@ class _Output:
         self._first = True
 
     def __enter__(self) -> "_Output":
-        name = self.out.name.lower()
-        path = self._unfinished[0]
+        name, path = self.out.name.lower(), self._unfinished[0]
+        self._list, self._table = name.endswith(".json"), name.endswith(".parquet")
         with self._sentence():
             self.out.parent.mkdir(parents=True, exist_ok=True)
-            if name.endswith(".parquet"):
-                path.touch()
-                self._stream = None
-            elif name.endswith(".gz"):
-                self._stream = gzip.open(path, "wb", compresslevel=6)
-            else:
-                self._stream = open(path, "wb")
-            if self._stream:
-                self._stack.callback(self._stream.close)
-        self._list = name.endswith(".json")
+            opened = gzip.open(path, "wb", compresslevel=6) if name.endswith(".gz") else open(path, "wb")
+            self._stream = self._stack.enter_context(opened)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -249,7 +241,7 @@ class _Output:
     def _flush(self) -> None:
         lines, self._batch = self._batch, []
         with self._sentence():
-            if self._stream is None:
+            if self._table:
                 self._write_parquet(lines)
             elif not self._list:
                 self._stream.write(b"\n".join([*lines, b""]))
@@ -266,7 +258,7 @@ class _Output:
         try:
             table = pyarrow.Table.from_pylist([*map(msgspec.json.decode, lines)])
             if self._parquet is None:
-                self._parquet = parquet.ParquetWriter(self._unfinished[0], table.schema)
+                self._parquet = parquet.ParquetWriter(self._stream, table.schema)
                 self._stack.callback(self._parquet.close)
             if new := _names(table.schema) - _names(self._parquet.schema):
                 raise ValueError(f"new is {listed(sorted(new))}")
@@ -282,11 +274,9 @@ class _Output:
     def set_aside(self, aside: SetAside, values: Any) -> None:
         """Takes a row that was set aside, with what stands in it."""
         try:
-            text = json.dumps(
-                {"file": aside.file, "row": aside.row, "reason": aside.reason, "values": values}, default=str
-            )
+            text = json.dumps(vars(aside) | {"values": values}, default=str)
         except (ValueError, TypeError, RecursionError):  # nested too deeply, or with keys that are no text
-            text = json.dumps({"file": aside.file, "row": aside.row, "reason": aside.reason, "values": None})
+            text = json.dumps(vars(aside) | {"values": None})
         with self._sentence():
             if self._aside is None:
                 self._aside = self._unfinished[1].open("w", encoding="utf-8", newline="\n")

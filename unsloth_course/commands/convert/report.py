@@ -251,7 +251,7 @@ class Report:
             "rows_of_files": dict(self.per_file),
             "split": self.split,
             "converted": self.converted,
-            "set_aside": [{"file": row.file, "row": row.row, "reason": row.reason} for row in self.set_aside],
+            "set_aside": [*map(vars, self.set_aside)],
             "columns": list(self.columns),
             "written_columns": list(self.written),
             "said": [{"what": what, "rows": count, "first": row} for what, (count, row) in self.said.items()],
@@ -279,14 +279,12 @@ class Report:
         if self.in_folder:
             lines += [f"  {count:,} in {file}" for file, count in self.per_file.most_common(EXAMPLES)]
         lines += [self.split] * bool(self.split)
-        reasons = Counter(_kind(row.reason) for row in self.set_aside).most_common(8)
-        first = {}
+        alike: dict[str, list[SetAside]] = {}
         for row in self.set_aside:
-            first.setdefault(_kind(row.reason), row)
-        where = {reason: f"{row.file}, " if self.in_folder else "" for reason, row in first.items()}
-        lines += [
-            f"  {count:,} because {reason} (first: {where[reason]}row {first[reason].row})" for reason, count in reasons
-        ]
+            alike.setdefault(_kind(row.reason), []).append(row)
+        for reason, rows in sorted(alike.items(), key=lambda one: -len(one[1]))[:8]:
+            where = f"{rows[0].file}, " if self.in_folder else ""
+            lines.append(f"  {len(rows):,} because {reason} (first: {where}row {rows[0].row})")
         lines += [f"{what}: {count:,} rows (first: row {row})" for what, (count, row) in self.said.items()]
         if self.unused:
             lines.append("columns not used: " + ", ".join(map(quoted, self.unused)))
