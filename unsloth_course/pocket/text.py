@@ -4,6 +4,7 @@ A document is a run of questions with answers, told facts, a short story, worked
 holds a chat token, a held-out code, pair or problem, or a question about somebody who is held out.
 """
 
+import operator
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,11 +61,7 @@ _PROBLEMS = (
     ),
 )
 _COUNTED = ("shells", "coins", "apples", "stones", "pears", "nuts", "cards", "beads")
-_RESULT: dict[str, Callable[[int, int], int]] = {
-    "+": lambda x, y: x + y,
-    "-": lambda x, y: x - y,
-    "*": lambda x, y: x * y,
-}
+RESULT: dict[str, Callable[[int, int], int]] = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 
 
 def problem(rng: random.Random, held_out: bool) -> Problem:
@@ -74,7 +71,7 @@ def problem(rng: random.Random, held_out: bool) -> Problem:
         a, b, c, d = (rng.randint(2, 9) for _ in range(4))
         e = rng.randint(2, 99)
         template, plan = _PROBLEMS[kind]
-        equations = [(x, sign, y, _RESULT[sign](x, y)) for x, sign, y in plan(a, b, c, d, e)]
+        equations = [(x, sign, y, RESULT[sign](x, y)) for x, sign, y in plan(a, b, c, d, e)]
         if not all(0 <= result <= 99 for *_, result in equations):
             continue
         if any(world.pair_is_held_out(x, y) for x, sign, y, _ in equations if sign != "*"):

@@ -44,7 +44,7 @@ def _calls_in_words(turns: chat.Conversation) -> dict[str, Any]:
 
 def _pair(pair: pairs.Pair) -> dict[str, Any]:
     answers = {column: [getattr(pair, column)] for column in pairs.ANSWERS}
-    return {"prompt": [*pair.prompt], **answers} | ({"tools": pair.tools} if pair.tools else {})
+    return {"prompt": [*pair.prompt], **answers} | ({"tools": pair.prompt.tools} if pair.prompt.tools else {})
 
 
 _COLUMNS: dict[str, Convert] = {"chat": _messages, "function-calling": _calls_in_words, "preference": _pair}

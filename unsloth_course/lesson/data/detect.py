@@ -210,7 +210,11 @@ def _spelt_otherwise(rows: list[Row]) -> dict[str, str]:
 def _suited(found: Form, rows: list[Row], shape: str | None) -> Form:
     """The form as these rows need it: a question with a system text is a conversation, of a pair in another shape the
     rejected answer is not read, and a label has its say."""
-    if found.name == "problems" and shape is None and not any(_has_mark(row) for row in rows):
+    if (
+        found.name == "problems"
+        and shape is None
+        and not any(shapes.MARK in str(row.values.get("answer")) for row in rows)
+    ):
         found = FORMS["question-answer"]
     if found.shape in ("instruction", "problems"):
         if shape == "chat" or any(map(chat.holds_beside, rows)):
@@ -224,10 +228,6 @@ def _suited(found: Form, rows: list[Row], shape: str | None) -> Form:
         read = functools.partial(_labelled, found)
         found = found._replace(columns=(*found.columns, LABEL), read=read)
     return found
-
-
-def _has_mark(row: Row) -> bool:
-    return shapes.MARK in str(row.values.get("answer"))
 
 
 def _alone(found: Form, row: Row, tokens: Iterable[str]) -> Any:

@@ -30,22 +30,13 @@ _SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 
 
 class Pair(NamedTuple):
-    """A prompt with its two answers, each a turn; `column` is where the user's words stood."""
+    """A prompt, with the tools that the answers may call, and the two answers, each a turn; `column` is where the user's
+    words stood."""
 
     prompt: Conversation
     chosen: dict[str, Any]
     rejected: dict[str, Any]
     column: str
-
-    @property
-    def tools(self) -> list[dict[str, Any]]:
-        """The functions that the answers may call."""
-        return self.prompt.tools
-
-    @property
-    def said(self) -> tuple[str, ...]:
-        """What there is to say of the row."""
-        return self.prompt.said
 
 
 def read(row: Row, tokens: Iterable[str]) -> Pair:

@@ -143,7 +143,7 @@ def _asked(texts: dict[str, str]) -> chat.Conversation:
 
 def _preferred(pair: pairs.Pair) -> chat.Conversation:
     found = chat.Conversation([*pair.prompt, pair.chosen])
-    found.tools = pair.tools
+    found.tools = pair.prompt.tools
     return found
 
 
@@ -187,7 +187,7 @@ SHAPED: dict[tuple[str, str], Shaped] = {
 
 def _columns_of_pair(pair: pairs.Pair) -> dict[str, Any]:
     answers = {column: words([getattr(pair, column)]) for column in pairs.ANSWERS}
-    prompt, _ = templates.as_shown(pair.prompt, pair.tools, templates.NOTHING)
+    prompt, _ = templates.as_shown(pair.prompt, pair.prompt.tools, templates.NOTHING)
     return {"prompt": [turn(said["role"], said["content"]) for said in prompt], **answers}
 
 
@@ -253,7 +253,9 @@ def load(
             layouts[detect.held(found.row.values)] = None
             said.update(found.said)
             if shape == "preference":
-                said.update(templates.NOTHING.lacking([*values.prompt, values.chosen, values.rejected], values.tools))
+                said.update(
+                    templates.NOTHING.lacking([*values.prompt, values.chosen, values.rejected], values.prompt.tools)
+                )
             yield columns(values)
 
     dataset = in_batches(ready(), _FEATURES[shape])

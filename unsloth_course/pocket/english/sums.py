@@ -5,6 +5,7 @@ from functools import cache
 
 from unsloth_course.pocket.english import words
 from unsloth_course.pocket.english.words import Draw
+from unsloth_course.pocket.text import RESULT
 
 LARGEST = 9  # number in a question
 MULTIPLICATION = 0.5  # the share of problems of which one step multiplies
@@ -64,19 +65,15 @@ ADDED = (
 )
 
 
-def _result(first: int, sign: str, second: int) -> int:
-    return first + second if sign == "+" else first - second if sign == "-" else first * second
-
-
 @cache
 def _numbers(signs: str, story: str, held_out: bool) -> list[tuple[int, int, int]]:
     """The numbers of a story that belong to one side and give two results from 1 to 99."""
     found, several = [], range(2, LARGEST + 1)
     for a in several:
         for b in several:
-            between = _result(a, signs[0], b)
+            between = RESULT[signs[0]](a, b)
             for c in several if 1 + (signs == "-*") <= between < 100 else ():
-                result = _result(between, signs[1], c)
+                result = RESULT[signs[1]](between, c)
                 if 1 <= result < 100 and words.is_held_out(story, a, b, c) == held_out:
                     found.append((a, b, c))
     return found
@@ -89,8 +86,8 @@ def draw_row(draw: Draw) -> dict[str, str]:
         signs, story = draw.choice(MULTIPLIED if draw.rng.random() < MULTIPLICATION else ADDED)
         numbers = _numbers(signs, story, draw.held_out)
     a, b, c = draw.choice(numbers)
-    between = _result(a, signs[0], b)
-    result = _result(between, signs[1], c)
+    between = RESULT[signs[0]](a, b)
+    result = RESULT[signs[1]](between, c)
     p, q = draw.rng.sample(words.FIRST_NAMES, 2)
     things, box = draw.choice(COUNTED)
     boxes = f"{box}es" if box.endswith("x") else f"{box}s"
