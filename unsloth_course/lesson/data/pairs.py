@@ -30,7 +30,7 @@ _SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 
 
 class Pair(NamedTuple):
-    """A prompt, with the tools that the answers may call, and the two answers, each a turn; `column` is where the user's
+    """A prompt, with the tools that its answers may call, and the answers, each a turn; `column` is where the user's
     words stood."""
 
     prompt: Conversation
