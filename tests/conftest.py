@@ -37,27 +37,33 @@ TWO_CORES = profile.Machine(
 )
 
 
-def lesson_that_learns(item: Any) -> Callable[[], None]:
-    """Runs nbmake's notebook, and looks at what a lesson wrote.
-
-    Once more where a kernel died before its first word: two that begin at once may have chosen the same port.
-    """
-    run, lesson = item.runtest, next((name for name, file in lessons.LESSONS.items() if file == item.path.name), None)
+def twice(run: Callable[[], None]) -> Callable[[], None]:
+    """Once more where a kernel died before its first word: two that begin at once may have chosen the same port."""
 
     def tried() -> None:
-        from lesson_runs import require_learned
-
-        begun = time.time()
         try:
             run()
         except RuntimeError as error:
             if not runner.kernel.died_at_start(error):
                 raise
             run()
-        if lesson:
-            require_learned(lesson, item.path.with_name("results"), begun)
 
     return tried
+
+
+def looked_at(path: Path, run: Callable[[], None]) -> Callable[[], None]:
+    """Runs nbmake's notebook, and looks at what a lesson wrote."""
+    lesson = next((name for name, file in lessons.LESSONS.items() if file == path.name), None)
+
+    def looking() -> None:
+        from lesson_runs import require_learned
+
+        begun = time.time()
+        run()
+        if lesson:
+            require_learned(lesson, path.with_name("results"), begun)
+
+    return looking
 
 
 # How long each file of tests took when it was recorded, in seconds: `pytest --record-seconds` writes it.
@@ -83,7 +89,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         file = _file(item.nodeid)
         if type(item).__name__ == "NotebookItem":  # nbmake's
-            item.runtest = lesson_that_learns(item)
+            item.runtest = looked_at(item.path, twice(item.runtest))
         marks = {mark for mark, ending in WHERE.items() if re.search(ending, file)}
         if "load" in getattr(item, "fixturenames", ()):
             marks.add("trains")
