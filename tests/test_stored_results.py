@@ -102,8 +102,8 @@ def read(run, measures):
         assert measures[name]["after"] <= at_most * measures[name]["before"], name
 
 
-# Seconds of all cells on an H200 that runs nothing else. Four minutes were the aim, and six for GRPO: three lessons take
-# longer, as docs/results.md says.
+# Seconds of all cells on an H200 that runs nothing else. Four minutes were the aim, and six for GRPO: three lessons
+# take longer, as docs/results.md says.
 ALONE = {"lora": 240, "cpt": 240, "full": 360, "dpo": 340, "grpo": 450}
 REAL_BARS = {"lora": likelier, "full": likelier, "dpo": preferred, "grpo": solved, "cpt": read}
 
