@@ -17,12 +17,12 @@ import msgspec
 
 from unsloth_course.commands.convert.report import Report, Template
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import chat, detect, documents, pairs, reading
+from unsloth_course.lesson.data import chat, detect, documents, pairs, reading, shapes
 from unsloth_course.lesson.data.batches import BATCH_ROWS
 from unsloth_course.lesson.data.control import Control
 from unsloth_course.lesson.data.rows import Aside, Broken, Row, SetAside, key_of, listed
 from unsloth_course.lesson.data.splits import WHOLE, Part
-from unsloth_course.lesson.data.turns import Turns, in_words, question
+from unsloth_course.lesson.data.turns import in_words, question, words
 from unsloth_course.lesson.profile import POCKET
 
 TARGETS = ("instruction", "chat", "preference", "function-calling", "problems", "text")
@@ -49,6 +49,16 @@ def _pair(pair: pairs.Pair) -> dict[str, Any]:
 
 _COLUMNS: dict[str, Convert] = {"chat": _messages, "function-calling": _calls_in_words, "preference": _pair}
 """What is written of a shape, where that is not what it is."""
+
+
+ASKED: dict[str, Callable[[Any], str]] = {
+    "instruction": lambda texts: shapes.question(texts["instruction"], texts["input"]),
+    "problems": lambda texts: texts["question"],
+    "chat": question,
+    "preference": lambda pair: words(pair.prompt),
+    "text": lambda texts: texts["text"],
+}
+"""The question in what a form of each shape reads; of raw text all of it."""
 
 
 def conversion(form: detect.Form, target: str) -> Convert | None:
@@ -145,15 +155,8 @@ def _one(
     report.note(found.row, form, made, found.said)
     if output:
         output.write(line)
-    report.add(row.file, row.number, line, *_asked(form, found.values))
-
-
-def _asked(form: detect.Form, values: Any) -> tuple[str, str | Turns]:
-    """The question in a row, and all of it as text or turns."""
-    if form.shape == "text":
-        return values["text"], values["text"]
-    turns = reading.TURNS[form.shape](values)
-    return question(turns), turns
+    turns = reading.TURNS[form.shape]
+    report.add(row.file, row.number, line, ASKED[form.shape](found.values), lambda: turns(found.values))
 
 
 def _held_out(source: str | None) -> dict[str, int] | None:
@@ -164,7 +167,7 @@ def _held_out(source: str | None) -> dict[str, int] | None:
     found: dict[str, int] = {}
     for row in rows:
         with contextlib.suppress(Aside):  # what cannot be read asks nothing
-            asked, _ = _asked(form, reading.read(row, form).values)
+            asked = ASKED[form.shape](reading.read(row, form).values)
             found.setdefault(key_of(asked), row.number)
     return found
 

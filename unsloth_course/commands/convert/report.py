@@ -6,7 +6,7 @@ import re
 import statistics
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -186,15 +186,15 @@ class Report:
         """The sentence for data of which every row was set aside."""
         return nothing_left(self.set_aside) + (f" They are in {self.files[0]}." if self.files else "")
 
-    def add(self, file: str, number: int, line: bytes, question: str, measured: Any) -> None:
+    def add(self, file: str, number: int, line: bytes, question: str, measured: Callable[[], Any]) -> None:
         """Takes note of a converted row: as it is written, the question in it, and what is to be measured in tokens."""
         self._lines.append(hash(line))
         key = key_of(question)
         self._questions.append(hash(key))
         if self.converted < SAMPLE:
-            self._sample.append((file, number, measured))
+            self._sample.append((file, number, measured()))
         elif (place := int(self._rng.random() * (self.converted + 1))) < SAMPLE:
-            self._sample[place] = (file, number, measured)
+            self._sample[place] = (file, number, measured())
         self.converted += 1
         if _may_hold_secrets(line) and (found := secrets(_plain(json.loads(line)))):
             self.secret_rows += 1

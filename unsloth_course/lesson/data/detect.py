@@ -115,16 +115,12 @@ def held(values: Mapping[str, Any]) -> tuple[tuple[str, str | None], ...]:
             found |= {(column, key): None for key in value if inside and key not in ("messages", "tools")}
             place, value = ("messages: ", value["messages"]) if inside else ("", [value])
         for item in value if type(value) is list else ():
-            if type(item) is dict and not _is_plain(item):
+            if type(item) is not dict:
+                continue
+            plain = item.get("content" if "role" in item else "value" if "from" in item else "")
+            if len(item) != 2 or type(plain) is not str:  # else it holds who speaks and a text, as most do
                 found |= {(column, place + key): None for key in _unread(item, TURN_KEYS)}
     return tuple(found)
-
-
-def _is_plain(item: Mapping[str, Any]) -> bool:
-    """Whether a turn holds who speaks and a text, as most do, and nothing else."""
-    if len(item) != 2:
-        return False
-    return type(item.get("content" if "role" in item else "value" if "from" in item else "")) is str
 
 
 _INSIDE = {

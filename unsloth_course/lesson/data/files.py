@@ -226,7 +226,7 @@ def _parsed(line: bytes, first: bool) -> object:
 
 
 def _row_or_broken(file: str, number: int, values: object, hint: str = "") -> Row | Broken:
-    if isinstance(values, Mapping):
+    if type(values) is dict or isinstance(values, Mapping):
         return Row(file, number, values)
     reason = f"it is {kind(values)}, not an object of columns and values"
     return Broken(file, number, f"{reason}.{hint}" if hint else reason, values)

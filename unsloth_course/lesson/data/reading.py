@@ -161,8 +161,9 @@ TURNS: dict[str, Callable[[Any], chat.Conversation]] = {
     "instruction": _asked,
     "problems": _asked,
     "preference": _preferred,
+    "text": lambda texts: texts["text"],
 }
-"""How a row of each shape is a conversation; of a pair, the one with the chosen answer."""
+"""How a row of each shape is a conversation; of a pair, the one with the chosen answer, and raw text as it is."""
 
 
 def _through(shape: str, last: Shaped) -> Shaped:
@@ -175,7 +176,7 @@ SHAPED: dict[tuple[str, str], Shaped] = {
     ("problems", "problems"): shapes.verifiable,
     ("preference", "preference"): _as_it_is,
     ("text", "text"): _as_it_is,
-    **{(shape, "chat"): turns for shape, turns in TURNS.items()},
+    **{(shape, "chat"): turns for shape, turns in TURNS.items() if shape != "text"},
     **{(shape, "instruction"): _through(shape, chat.to_instruction) for shape in ("chat", "problems", "preference")},
     **{(shape, "problems"): _through(shape, _problem) for shape in ("chat", "instruction")},
 }

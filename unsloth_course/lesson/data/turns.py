@@ -106,7 +106,8 @@ def are_turns(value: Any) -> bool:
 
 def turns_of(value: Any, column: str) -> Turns:
     """The turns in a column, each with role and content; one may stand alone. Raises Aside for what is none."""
-    value = [value] if isinstance(value, Mapping) else value
+    if isinstance(value, dict):
+        value = [value]
     if not isinstance(value, list):
         raise Aside(f"column {quoted(column)} is {kind(value)}, not a list of turns")
     return [turn_of(column, number, item) for number, item in enumerate(value, 1)]
