@@ -57,7 +57,7 @@ def _detected() -> tuple[str, str]:
     """The profile, and why."""
     from unsloth_course.lesson import profile as profiles
 
-    found = profiles.detect()
+    found = profiles.decide(profiles.facts())  # not `detect`: that asks for Unsloth, which the checks tell apart
     reasons = [choice for choice in found.reasons if choice.what == "profile"] or list(found.reasons)
     return found.name, "; ".join(f"{choice.what} {choice.value}: {choice.why}" for choice in reasons)
 
