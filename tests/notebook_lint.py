@@ -10,6 +10,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
 
 from unsloth_course.commands.runner.cleaning import ABSOLUTE_PATH, BAR, WIDGET_VIEW, absolute_path_in_outputs
+from unsloth_course.core.lessons import has_tag
 
 CELL_LINES = 25
 LINE_WIDTH = 76
