@@ -3,7 +3,6 @@
 import json
 import random
 import statistics
-from pathlib import Path
 
 import pytest
 from datasets import Dataset
@@ -21,7 +20,6 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 ROW = {"instruction": "Add.", "input": "2 3", "output": "5"}
-SAMPLE = Path(__file__).parents[4] / "shared" / "data" / "gsm8k_alpaca.json"
 
 
 @pytest.fixture(scope="module")
@@ -159,16 +157,3 @@ def test_the_largest_batch_of_a_training_is_about_as_long_as_said():
 def test_lengths_of_nothing(tokenizer):
     with pytest.raises(CourseError, match="empty"):
         instruction.lengths(instruction.load([ROW]).dataset.select([]), tokenizer, 8)
-
-
-@pytest.mark.skipif(not SAMPLE.exists(), reason="the sample lies beside the repository on the author's machine only")
-def test_the_real_sample(tokenizer):
-    checked = instruction.load(SAMPLE)
-    written_rows = json.loads(SAMPLE.read_text(encoding="utf-8"))
-    assert checked.dataset.to_list() == written_rows and checked.set_aside == []
-    texts = instruction.in_chat_form(checked.dataset, tokenizer)
-    for row, text in zip(written_rows, texts, strict=True):
-        assert text.startswith("<|im_start|>user\n" + row["instruction"]) and text.endswith(
-            row["output"] + "<|im_end|>\n"
-        )
-    assert 0 < instruction.lengths(checked.dataset, tokenizer, 512).share_over < 1

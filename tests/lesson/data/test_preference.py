@@ -74,12 +74,6 @@ def test_an_empty_system_turn_stays_because_it_silences_the_template_s_own():
     assert load([CHAT | {"prompt": prompt}]).dataset["prompt"][0] == prompt
 
 
-def test_answers_may_repeat_the_prompt_before_them():
-    """As in trl-lib/ultrafeedback_binarized and its source, where the prompt is text and each answer a conversation."""
-    for prompt in (USER["content"], [USER]):
-        assert load([WHOLE | {"prompt": prompt}]).dataset.to_list() == [MADE]
-
-
 def test_what_was_not_read_is_named():
     row = ORCA | {"id": 7, "generations": ["a"]}
     assert load([row]).unused_columns == ["id", "generations"]
@@ -302,12 +296,6 @@ def test_whole_conversations_may_have_other_columns_beside_them():
 )
 def test_a_row_that_cannot_be_read_is_set_aside(row, words):
     assert words in reason(row)
-
-
-def test_turns_are_read_as_in_a_chat():
-    """In ShareGPT's words too."""
-    told = {"prompt": [{"from": "human", "value": USER["content"]}], "chosen": [{"from": "gpt", "value": "It is 7."}]}
-    assert load([TEXT | told]).dataset.to_list() == [MADE]
 
 
 # For the trainer

@@ -3,7 +3,6 @@
 import json
 import re
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 from datasets import Dataset
@@ -18,7 +17,6 @@ from unsloth_course.pocket import datasets
 from .test_files import written
 
 ROW = {"question": "What is 3 times 4?", "answer": "3 * 4 = 12\n#### 12"}
-SAMPLE = Path(__file__).parents[4] / "shared" / "data" / "gsm8k_problems.jsonl"
 
 
 # The final number
@@ -117,14 +115,6 @@ def test_two_text_columns_come_out():
     checked = problems.load(rows)
     assert checked.dataset.to_list() == [ROW, rows[1]]
     assert checked.set_aside == [] and checked.unused_columns == ["id"]
-
-
-@pytest.mark.skipif(not SAMPLE.exists(), reason="the sample lies beside the repository on the author's machine only")
-def test_real_rows_all_end_in_a_number():
-    checked = problems.load(SAMPLE)
-    assert len(checked.dataset) == 300 and checked.set_aside == []
-    shown = [row["answer"].rpartition("####")[2].strip().replace(",", "") for row in checked.dataset]
-    assert [final(row["answer"]) for row in checked.dataset] == shown
 
 
 # For the trainer

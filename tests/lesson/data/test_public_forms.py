@@ -2,7 +2,6 @@
 
 import gzip
 import json
-from pathlib import Path
 
 import pytest
 
@@ -11,7 +10,6 @@ from unsloth_course.lesson.data import sources
 
 from . import public_forms
 
-SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 READ = {
     "anthropic": sources.preferences,
     "orca": sources.preferences,
@@ -57,23 +55,3 @@ def test_the_rows_to_train_on_are_the_same(public):
         left_out = [row for row in made.become if row["messages"][1]["content"] in kept_back]
         answers = sum(turn["role"] == "assistant" for row in left_out for turn in row["messages"])
         assert len(train) == len(wanted) - answers
-
-
-def test_the_shared_alpaca_file_is_ready():
-    if not (SHARED / "gsm8k_alpaca.json").is_file():
-        pytest.skip("the shared data is not here")
-    report = convert.run(str(SHARED / "gsm8k_alpaca.json"))
-    assert (report.format, report.set_aside) == ("alpaca", []) and report.rows == report.converted > 100
-    for read in (sources.instructions, sources.conversations):
-        train, held_out, _ = read(str(SHARED / "gsm8k_alpaca.json"), train=10**9, held_out=50, seed=1)
-        assert len(train) + len(held_out) == report.rows
-
-
-def test_the_shared_problems_are_ready():
-    if not (SHARED / "gsm8k_problems.jsonl").is_file():
-        pytest.skip("the shared data is not here")
-    report = convert.run(str(SHARED / "gsm8k_problems.jsonl"))
-    assert (report.format, report.set_aside) == ("problems", []) and report.rows == report.converted > 100
-    for read in (sources.problems, sources.conversations):
-        train, held_out, _ = read(str(SHARED / "gsm8k_problems.jsonl"), train=10**9, held_out=50, seed=1)
-        assert len(train) + len(held_out) == report.rows
