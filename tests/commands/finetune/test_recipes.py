@@ -18,7 +18,7 @@ CARD = profile.Machine(
 
 def rate(method, name="gpu", model="pocket", **options):
     machine = profile.decide(CARD, name, model, "pocket")
-    return recipes.Recipe(Options(method=method, data="pocket", **options), machine).learning_rate
+    return recipes.Recipe(Options(method=method, data="pocket", **options), machine).taken.learning_rate
 
 
 def test_all_weights_in_bfloat16_take_a_larger_step():

@@ -218,7 +218,7 @@ def _check_comparable(before: Stage, options: Options, where: str) -> None:
     The two scores would not be the same model's, and a larger test would hold rows that were trained on.
     """
     first = before.options
-    asked = [recipes.Recipe(replace(first, held_out=each.held_out), None).held_out for each in (first, options)]
+    asked = [each.held_out or recipes.HELD_OUT.get(first.lesson, 200) for each in (first, options)]
     # Exact matches and preferences are not cut, raw text is always cut at one length, and GRPO takes no max_length.
     cut = first.lesson in ("full", "lora") and first.data != POCKET and options.method != "grpo"
     differ = ["held_out"] if asked[0] != asked[1] else []

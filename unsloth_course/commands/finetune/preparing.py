@@ -84,7 +84,7 @@ def prepare(options: Options, process: processes.Process | None = None) -> Prepa
         machine,
         options.method,
         rows=recipe.batch,
-        rank=recipe.rank,
+        rank=recipe.taken.rank or 16,
         processes=process.count,
         micro_batch=options.micro_batch,
         **task.sizes(tokenizer),
@@ -142,7 +142,7 @@ def _write_down(recipe: recipes.Recipe, rows: str) -> None:
         print("note: the rows are not those of the run that is repeated, so its result will be another")
     if other := [f"{name} {was}" for name, was in options.made_with.items() if here.get(name) != was]:
         print(f"note: the run that is repeated was made with {', '.join(other)}, and here are other versions")
-    run_options.write(replace(recipe.resolved(), rows_sha256=rows, made_with=here), options.out)
+    run_options.write(replace(recipe.taken, rows_sha256=rows, made_with=here), options.out)
 
 
 def machine_of(options: Options) -> Any:

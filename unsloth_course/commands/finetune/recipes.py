@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -61,81 +62,44 @@ class Recipe:
         bundled, other = pair
         return bundled if self.machine.bundled else other
 
-    @property
-    def batch(self) -> int:
-        """Rows of one update; of GRPO completions."""
-        if self.lesson == "grpo":
-            return (self.options.batch or self.for_this_model(PROMPTS)) * self.generations
-        return self.options.batch or self.machine.arguments["per_device_train_batch_size"]
-
-    @property
-    def generations(self) -> int:
-        """Completions of a prompt, of GRPO."""
-        return self.options.generations or GENERATIONS
-
-    @property
-    def completion(self) -> int | None:
-        """Tokens of the longest completion, of GRPO."""
-        return self.options.completion_length or self.for_this_model(COMPLETION)
-
-    @property
-    def beta(self) -> float:
-        """The price of leaving the reference, of DPO."""
-        return self.for_this_model(BETA) if self.options.beta is None else self.options.beta
-
-    @property
-    def rank(self) -> int:
-        return self.options.rank or RANKS.get(self.lesson, 16)
-
-    @property
-    def held_out(self) -> int:
-        """Rows kept for testing."""
-        return self.options.held_out or HELD_OUT.get(self.lesson, 200)
-
-    @property
-    def warm_up(self) -> int:
-        """Supervised steps before the method itself."""
-        asked = self.options.warm_up
-        return self.for_this_model(WARM_UP.get(self.lesson, (0, 0))) if asked is None else asked
-
-    @property
-    def learning_rate(self) -> float:
-        rounded = self.lesson == "full" and self.machine.bfloat16
-        rates = FULL_RATE_IN_BFLOAT16 if rounded else LEARNING_RATES[self.lesson]
-        return self.options.learning_rate or self.for_this_model(rates)
-
-    def resolved(self) -> Options:
-        """The options with the values that this recipe takes for those that were left open."""
-        options = self.options
+    @cached_property
+    def taken(self) -> Options:
+        """The options with the values that this recipe takes for those that were left open, and their names."""
+        options, machine = self.options, self.machine
+        rounded = self.lesson == "full" and machine.bfloat16
+        rates = self.for_this_model(FULL_RATE_IN_BFLOAT16 if rounded else LEARNING_RATES[self.lesson])
+        rank, rate = options.rank or RANKS.get(self.lesson, 16), options.learning_rate or rates
+        steps = None if options.epochs or self.lesson == "cpt" else self.for_this_model(STEPS[self.lesson])
+        rows = machine.arguments["per_device_train_batch_size"]
         values = {
-            "model": self.machine.model,
-            "held_out": self.held_out,
-            "batch": self.rows_each,
-            "learning_rate": self.learning_rate,
-            "steps": None if options.epochs or self.lesson == "cpt" else self.default_steps,
-            "max_length": self.machine.max_length,
-            "rank": self.rank,
-            "lora_alpha": options.lora_alpha or self.rank,
-            "beta": self.beta,
-            "generations": self.generations,
-            "completion_length": self.completion,
-            "warm_up": self.warm_up,
-            "embedding_learning_rate": self.embedding_learning_rate,
-            "replay": self.replay,
+            "model": machine.model,
+            "held_out": HELD_OUT.get(self.lesson, 200),
+            "batch": self.for_this_model(PROMPTS) if self.lesson == "grpo" else rows,
+            "learning_rate": rate,
+            "steps": steps,
+            "max_length": machine.max_length,
+            "rank": rank,
+            "lora_alpha": rank,
+            "beta": self.for_this_model(BETA),
+            "generations": GENERATIONS,
+            "completion_length": self.for_this_model(COMPLETION),
+            "warm_up": self.for_this_model(WARM_UP.get(self.lesson, (0, 0))),
+            "embedding_learning_rate": rate / self.for_this_model((2, 5)),
+            "replay": REPLAY,
         }
         open_still = [name for name in values if getattr(options, name) is None and values[name] is not None]
         own = {name: values[name] for name in open_still if run_options.means_something(name, options.method)}
         return replace(options, **own, filled_in=(*options.filled_in, *own))
 
     @property
-    def embedding_learning_rate(self) -> float:
-        """That of the embeddings, of continued pretraining."""
-        return self.options.embedding_learning_rate or self.learning_rate / self.for_this_model((2, 5))
+    def batch(self) -> int:
+        """Rows of one update; of GRPO completions, of which each prompt has several."""
+        return self.taken.batch * (self.taken.generations or 1)
 
     @property
-    def replay(self) -> float:
-        """The share of general text, of continued pretraining."""
-        return REPLAY if self.options.replay is None else self.options.replay
+    def warm_up(self) -> int:
+        """Supervised steps before the method itself."""
+        return self.taken.warm_up or 0
 
     def wanted_rows(self) -> int:
         """How many rows to learn from are asked for: all of them where epochs decide the steps."""
@@ -145,13 +109,8 @@ class Recipe:
             return options.max_samples or (tasks.ALL if every else 2 * BLOCKS)
         if every:
             return options.max_samples or tasks.ALL
-        most = self.warm_up * self.warm_up_batch + self.default_steps * self.rows_each
+        most = self.warm_up * self.warm_up_batch + self.default_steps * self.taken.batch
         return min(options.max_samples or most, most)
-
-    @property
-    def rows_each(self) -> int:
-        """Rows of the data in one update; of GRPO prompts, each with its group of completions."""
-        return self.batch // self.generations if self.lesson == "grpo" else self.batch
 
     @property
     def default_steps(self) -> int:
@@ -164,14 +123,14 @@ class Recipe:
 
     def task(self, folder: str) -> tasks.Task:
         """The rows, and what is measured on them. folder: of the model, whose special tokens no row may hold."""
-        machine, train, held_out = self.machine, self.wanted_rows(), self.held_out
+        machine, train, held_out = self.machine, self.wanted_rows(), self.taken.held_out
         part = Part(self.options.split, self.options.config_name)
         where = sources.Where(part, self.options.test_data, control.of_folder(folder))
         asked = (machine.data, train, held_out, self.options.seed, where)
         if self.lesson == "dpo":
-            return tasks.Pairs(machine, *sources.preferences(*asked), beta=self.beta)
+            return tasks.Pairs(machine, *sources.preferences(*asked), beta=self.taken.beta)
         if self.lesson == "grpo":
-            return tasks.Problems(machine, *sources.problems(*asked), completion=self.completion)
+            return tasks.Problems(machine, *sources.problems(*asked), completion=self.taken.completion_length)
         if self.lesson == "cpt":
             found = sources.corpus(*asked)
             model = POCKET if machine.bundled else machine.model  # whose general text is the small world's
@@ -185,7 +144,7 @@ class Recipe:
         """Updates of the run, of so many rows to learn from."""
         options = self.options
         if options.steps is None and (options.epochs or self.lesson == "cpt"):
-            return max(1, math.ceil((options.epochs or 1) * rows / self.rows_each))
+            return max(1, math.ceil((options.epochs or 1) * rows / self.taken.batch))
         return self.default_steps
 
     # The model
@@ -225,8 +184,8 @@ class Recipe:
         cpt = {"use_rslora": True, "ensure_weight_tying": True} if self.lesson == "cpt" else {}
         model = FastLanguageModel.get_peft_model(
             model,
-            r=self.rank,
-            lora_alpha=self.options.lora_alpha or self.rank,
+            r=self.taken.rank,
+            lora_alpha=self.taken.lora_alpha,
             lora_dropout=self.options.lora_dropout,
             target_modules=self.target_modules,
             use_gradient_checkpointing=checkpointing,
@@ -235,7 +194,7 @@ class Recipe:
         )
         if self.options.target_modules:
             return model, models.count(model)
-        return model, (models.require_cpt if cpt else models.require_lora)(model, self.rank)
+        return model, (models.require_cpt if cpt else models.require_lora)(model, self.taken.rank)
 
     def warmed_up(self, folder: str, warm: Any, earlier: list[tasks.Task]) -> tuple[str, list[Any]]:
         """The folder of a model that was taught to answer first, before DPO: the adapter is merged into it.
@@ -286,7 +245,7 @@ class Recipe:
         wanted = self.warm_up * self.warm_up_batch
         if not wanted:
             return None
-        whole, all_wanted = len(task.train), wanted + self.default_steps * self.rows_each
+        whole, all_wanted = len(task.train), wanted + self.default_steps * self.taken.batch
         if whole < 2:
             raise CourseError(
                 f"{self.machine.data} has {whole} rows to learn from, and the warm-up needs some of its own."
@@ -302,7 +261,7 @@ class Recipe:
         """Training arguments that the options set, in place of the recipe's own."""
         options = self.options
         found: dict[str, Any] = {
-            "learning_rate": self.learning_rate,
+            "learning_rate": self.taken.learning_rate,
             "weight_decay": options.weight_decay,
             "report_to": options.report_to,
             "run_name": options.out.name,
@@ -332,16 +291,16 @@ class Recipe:
 
         how: callbacks and training arguments.
         """
-        lesson = (prepared.model, prepared.tokenizer, prepared.train, self.machine)
+        lesson, taken = (prepared.model, prepared.tokenizer, prepared.train, self.machine), self.taken
         how |= {"steps": prepared.steps, "seed": self.options.seed, "out": self.options.out / "checkpoints"}
         if self.lesson == "grpo":
-            return training.reward_trainer(*lesson, generations=self.generations, completion=self.completion, **how)
+            how |= {"generations": taken.generations, "completion": taken.completion_length}
+            return training.reward_trainer(*lesson, **how)
         how["held_out"] = held_out
         if self.lesson == "dpo":
-            return training.preference_trainer(*lesson, beta=self.beta, **how)
+            return training.preference_trainer(*lesson, beta=taken.beta, **how)
         if self.lesson == "cpt":
-            rate = self.embedding_learning_rate
-            return training.continued_trainer(*lesson, embedding_learning_rate=rate, **how)
+            return training.continued_trainer(*lesson, embedding_learning_rate=taken.embedding_learning_rate, **how)
         return training.supervised_trainer(*lesson, **how)
 
     def blocks(self, task: tasks.Task, tokenizer: Any) -> tuple[Any, Any]:
@@ -353,6 +312,6 @@ class Recipe:
         most = len(packed.dataset) if self.options.epochs or self.options.max_samples else BLOCKS
         domain = packed.dataset.select(range(min(most, len(packed.dataset))))
         replay = data.corpus.blocks(task.general, tokenizer, length).dataset
-        mixed = data.corpus.mix(domain, replay, self.replay, self.options.seed)
+        mixed = data.corpus.mix(domain, replay, self.taken.replay, self.options.seed)
         print(f"{len(mixed):,} blocks of {length} tokens, {len(mixed) - len(domain):,} of them general text")
         return mixed, data.corpus.blocks(task.held_out["text"], tokenizer, length).dataset

@@ -64,8 +64,8 @@ def look(options: Options, machine: Profile, recipe: Any, processes: int = 1) ->
     rows_of = sources.data_of(machine.data, method)
     config, unread = ({}, "") if base.problem else sources.config_of(machine.model)
     quantised = sources.quantised(machine.model, config)
-    sizes = {"rows": recipe.batch, "rank": recipe.rank, "processes": processes}
-    sizes["completion"] = recipe.completion if method == "grpo" else None
+    sizes = {"rows": recipe.batch, "rank": recipe.taken.rank or 16, "processes": processes}
+    sizes["completion"] = recipe.taken.completion_length
     plan, unplanned = needs.plan_of(config, machine, method, sizes)
     disks = needs.disks_of(base, rows_of, options.out, needs.written(config, plan, method, merge, options.gguf))
     loading = needs.loading_of(base, plan, machine) if method == "qlora" and not quantised else 0
