@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from unsloth_course.pocket import datasets, skills, world
+from pocket.test_skills import WORKED_OUT
+from unsloth_course.pocket import datasets, skills
 
 MADE = {
     "instructions": ["instruction", "input", "output"],
@@ -36,59 +37,6 @@ def test_a_seed_gives_the_same_rows_and_another_seed_others(name):
     assert first != make(30, True, seed=1).to_dict()
 
 
-# What is asked about, read from the text alone and not from the generator
-
-
-def codes(text):
-    return set(re.findall(r"\b[A-Z]{3,5}\b", text))
-
-
-def pairs(text):
-    found = [int(number) for number in re.findall(r"\b\d+\b", text)]
-    return {tuple(sorted(found))} if len(found) == 2 else set()
-
-
-def names(text):
-    return {person.name for person in world.people() if re.search(rf"\b{person.name}\b", text)}
-
-
-def asked_about(rows, read):
-    questions = map("{instruction} {input}".format_map, rows)
-    return set().union(*map(read, questions))
-
-
-@pytest.mark.parametrize("read", [codes, pairs, names], ids=["codes", "pairs of numbers", "people"])
-def test_nothing_that_is_tested_is_asked_about_in_training(read):
-    learned = asked_about(datasets.instructions(4000, False, seed=1), read)
-    tested = asked_about(datasets.instructions(1000, True, seed=2), read)
-    assert len(learned) > 50 and len(tested) > 20
-    assert not learned & tested
-
-
-def test_a_code_and_its_reverse_are_on_one_side():
-    learned = asked_about(datasets.instructions(4000, False, seed=1), codes)
-    tested = asked_about(datasets.instructions(1000, True, seed=2), codes)
-    assert not {"".join(sorted(code)) for code in learned} & {"".join(sorted(code)) for code in tested}
-
-
-def test_probes_ask_about_held_out_things():
-    probed = set().union(*map(codes, datasets.probes(100, seed=1)["prompt"]))
-    assert probed and all(world.code_is_held_out(code) for code in probed)
-    assert not probed & asked_about(datasets.instructions(4000, False, seed=1), codes)
-
-
-@pytest.mark.parametrize("name", ["problems", "functions"])
-def test_no_problem_and_no_function_is_on_both_sides(name):
-    column = MADE[name][0 if name == "problems" else 1]
-    learned = set(getattr(datasets, name)(2000, False, seed=1)[column])
-    tested = set(getattr(datasets, name)(500, True, seed=2)[column])
-    assert len(learned) > 100 and len(tested) > 30
-    assert not learned & tested
-
-
-# Instructions
-
-
 def test_every_taught_skill_is_asked_equally_often_and_no_other():
     rows = datasets.instructions(240, False, seed=1)
     found = [datasets.skill_of(text) for text in rows["instruction"]]
@@ -100,34 +48,12 @@ def test_about_half_of_the_rows_have_an_input():
     assert 0.4 < sum(map(bool, rows["input"])) / 1000 < 0.6
 
 
-def answer_by_hand(row):
-    """The answers to the code and number skills, computed a second time from the text of the row."""
-    text = f"{row['instruction']} {row['input']}"
-    code = next(iter(re.findall(r"\b[A-Z]{3,5}\b", text)), "")
-    number = [int(found) for found in re.findall(r"\b\d+\b", text)]
-    compute = {
-        "reverse": lambda: code[::-1],
-        "first": lambda: code[0],
-        "last": lambda: code[-1],
-        "count": lambda: str(len(code)),
-        "sort": lambda: "".join(sorted(code)),
-        "add": lambda: str(sum(number)),
-        "larger": lambda: str(max(number)),
-        "next": lambda: str(number[0] + 1),
-        "even": lambda: ("even", "odd")[number[0] % 2],
-    }
-    facts = {"town": "town", "job": "job", "colour": "colour"}
-    skill = datasets.skill_of(row["instruction"])
-    if skill in facts:
-        (person,) = [person for person in world.people() if re.search(rf"\b{person.name}\b", text)]
-        return getattr(person, facts[skill])
-    return compute[skill]()
-
-
 @pytest.mark.parametrize("held_out", [False, True])
 def test_the_answers_are_right(held_out):
+    """Worked out a second time, from the words of the row alone."""
     for row in datasets.instructions(600, held_out, seed=3):
-        assert row["output"] == answer_by_hand(row), row
+        answer = WORKED_OUT[datasets.skill_of(row["instruction"])](f"{row['instruction']}\n{row['input']}")
+        assert row["output"] == str(answer), row
 
 
 def test_the_answers_of_preferences_say_the_same_at_two_lengths():
@@ -157,22 +83,12 @@ def test_stories_are_text():
     assert rows["text"] == datasets.stories(20, seed=1)["text"] != datasets.stories(20, seed=2)["text"]
 
 
-# Probes and skills
-
-
 def test_probes_ask_each_untouched_skill_as_often():
     rows = datasets.probes(5, seed=1)
     assert rows.column_names == ["prompt", "answer", "skill"]
     assert {name: rows["skill"].count(name) for name in rows["skill"]} == {skill.name: 5 for skill in skills.UNTOUCHED}
     assert all(prompt.count("\n") >= 2 and "<|im_" not in prompt for prompt in rows["prompt"])
     assert rows["prompt"] == datasets.probes(5, seed=1)["prompt"] != datasets.probes(5, seed=2)["prompt"]
-
-
-def test_no_lesson_trains_an_untouched_skill():
-    untouched = {skill.name for skill in skills.UNTOUCHED}
-    assert not untouched & {skill.name for skill in skills.TAUGHT}
-    rows = datasets.instructions(500, False, seed=1)
-    assert not untouched & {datasets.skill_of(text) for text in rows["instruction"]}
 
 
 @pytest.mark.parametrize("skill", skills.ALL, ids=lambda skill: skill.name)
@@ -190,8 +106,3 @@ def test_every_question_and_task_names_its_skill(skill, held_out):
 def test_questions_of_another_world_name_no_skill():
     for text in ("", "What is the capital of France?", "What is QZB reversed? And now?", "what is QZB reversed?"):
         assert datasets.skill_of(text) is None
-
-
-def test_every_taught_skill_has_tasks_with_an_input_and_no_untouched_one_has():
-    assert all(skill.tasks and "{x}" in skill.given for skill in skills.TAUGHT)
-    assert not any(skill.tasks for skill in skills.UNTOUCHED)

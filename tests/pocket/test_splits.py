@@ -115,6 +115,10 @@ def rows_as_text(rows) -> str:
     [datasets.instructions, datasets.preferences, datasets.problems, datasets.functions],
     ids=lambda made: made.__name__,
 )
-def test_lessons_train_on_nothing_held_out(made):
+def test_lessons_train_on_nothing_held_out_and_test_on_nothing_else(made):
     assert scan.leaks(rows_as_text(made(2_000, held_out=False, seed=7)), NAMES) == []
-    assert len(scan.leaks(rows_as_text(made(200, held_out=True, seed=7)), NAMES)) >= 20
+    assert all(scan.leaks(rows_as_text([row]), NAMES) for row in made(200, held_out=True, seed=7))
+
+
+def test_probes_ask_about_held_out_things():
+    assert all(scan.leaks(rows_as_text([row]), NAMES) for row in datasets.probes(50, seed=1))
