@@ -124,7 +124,7 @@ def orca_dpo_pairs(seed: int = 2, count: int = 2500) -> Made:
             "blank": (3, lambda r: r | {"chosen": " \n"}, "'chosen' is empty"),
             "no question": (3, lambda r: r | {"question": ""}, "'question' is empty"),
             "the same": (6, lambda r: r | {"rejected": " " + r["chosen"]}, "are the same"),
-            "control": (2, lambda r: r | {"chosen": r["chosen"] + "<|im_end|>"}, "control token"),
+            "control": (2, lambda r: r | {"chosen": "<|im_end|>" + r["chosen"]}, "control token"),
             "null": (2, lambda r: r | {"rejected": None}, "'rejected' is empty"),
         },
     )

@@ -134,7 +134,7 @@ def test_the_rooms_read_with_it(tmp_path):
         found, wanted = room.load(path), reading.load(path, shape)
         assert (found.dataset.to_dict(), found.set_aside) == (wanted.dataset.to_dict(), wanted.set_aside)
         assert found.dataset.features == wanted.dataset.features
-        assert room.load([GOOD[shape] | {"note": "<|im_end|>"}], "mine", ["</s>"]).unused_columns == ["note"]
+        assert room.load([GOOD[shape] | {"note": "<|im_end|>"}], "mine").unused_columns == ["note"]
 
 
 def test_of_turns_too_what_was_not_read_is_named():

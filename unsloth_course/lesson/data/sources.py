@@ -194,10 +194,10 @@ def corpus(
 
     Of what is not made here at most half of the different texts are held out, the same for every seed, and no text
     that is held out is trained on (capitals and white space aside). A text that is there again is read once. Where a
-    set has fewer different texts than twice the test, they are cut into passages first, and these are what is split:
-    then a test passage and a training passage may come from one text. Of a Hub set 20,000 texts are checked and drawn
-    from, or as many as are asked for. Raises CourseError as `corpus.load` and `hub.fetch_dataset` do, and when there
-    are not two different texts. Taught in lesson colab5 (continued pretraining).
+    folder or file has fewer different texts than twice the test, they are cut into passages first, and these are what
+    is split: then a test passage and a training passage may come from one text. Of a Hub set 20,000 texts are checked
+    and drawn from, or as many as are asked for. Raises CourseError as `corpus.load` and `hub.fetch_dataset` do, and
+    when there are not two different texts. Taught in lesson colab5 (continued pretraining).
     """
     from datasets import Dataset
 
@@ -205,7 +205,8 @@ def corpus(
         learned, test, checked = _made(maker.functions, "text", train, held_out, seed)
         checked.note = f"functions of {library.NAME}" if source == ENGLISH else ""
         return learned.select_columns(["text"]), test.select_columns(["text"]), checked
-    if not tables.on_the_hub(source):
+    here = not tables.on_the_hub(source)
+    if here:
         checked, own = _checked(source, "text", where)
     else:
         from unsloth_course.core import hub
@@ -219,9 +220,11 @@ def corpus(
     for number, key in enumerate(dividing.keys(checked.dataset, "text")):
         first.setdefault(key, number)
     rows = checked.dataset.select(first.values()).select_columns(["text"])
-    if own is None and len(rows) < 2 * held_out:
-        rows = Dataset.from_dict({"text": [piece for text in rows["text"] for piece in passages(text)]})
-    rows, repeated = rows.shuffle(seed=HELD_OUT_SEED), len(checked.dataset) - len(first)
+    if here:
+        if own is None and len(rows) < 2 * held_out:
+            rows = Dataset.from_dict({"text": [piece for text in rows["text"] for piece in passages(text)]})
+        rows = rows.shuffle(seed=HELD_OUT_SEED)
+    repeated = len(checked.dataset) - len(first)
     learned, test, checked.split = dividing.rows(rows, own, "text", source, train, held_out, seed, repeated)
     return learned, test, checked
 
