@@ -12,6 +12,7 @@ import pytest
 import yaml
 from conftest import script
 
+import unsloth_course
 from unsloth_course.core.places import REPOSITORY
 
 FOLDER = REPOSITORY / ".github" / "workflows"
@@ -27,16 +28,19 @@ def steps(workflow):
     return [step for job in workflow["jobs"].values() for step in job["steps"]]
 
 
-def test_there_are_four():
-    assert [path.stem for path in FILES] == ["canary", "ci", "links", "release"]
+# What some may write: a release into the repository, and the site.
+MAY = {"release": {"contents": "write"}, "site": {"contents": "read", "pages": "write", "id-token": "write"}}
+
+
+def test_there_are_five():
+    assert [path.stem for path in FILES] == ["canary", "ci", "links", "release", "site"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 class TestEach:
     def test_may_only_read_and_keeps_no_token(self, path):
         workflow = read(path)
-        wanted = "write" if path.stem == "release" else "read"  # a release is written into the repository
-        assert workflow["permissions"] == {"contents": wanted}
+        assert workflow["permissions"] == MAY.get(path.stem, {"contents": "read"})
         assert not any("permissions" in job for job in workflow["jobs"].values())
         for step in steps(workflow):
             if "checkout" in step.get("uses", ""):
@@ -104,6 +108,19 @@ def test_a_release_is_made_of_a_tag_that_is_the_version(tmp_path):
         f"unsloth_course/{name}" for name in ("requirements.txt", "pocket/base/config.json", "recorded/needs.json")
     } < {*names}
     assert not [name for name in names if "__pycache__" in name or name.startswith("tests")]
+
+
+def test_the_site_is_made_as_its_configuration_says():
+    """And every page of docs/ and every notebook stands in its index."""
+    commands = [step["run"] for step in steps(read(FOLDER / "site.yml")) if "run" in step]
+    configuration = (REPOSITORY / "docs" / "site" / "conf.py").read_text(encoding="utf-8")
+    assert commands == re.findall(r"^    ((?:pip|sphinx-build) .+)$", configuration, flags=re.M)
+    index = (REPOSITORY / "docs" / "index.md").read_text(encoding="utf-8")
+    pages = [path.stem for path in (REPOSITORY / "docs").glob("*.md") if path.stem != "index"]
+    notebooks = [path.name for path in (REPOSITORY / "notebooks").rglob("*.ipynb")]
+    assert not [name for name in pages + notebooks if not re.search(rf"^(.*/)?{re.escape(name)}$", index, flags=re.M)]
+    reference = (REPOSITORY / "docs" / "reference.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (\w+)$", reference, flags=re.M) == list(unsloth_course.ROOMS)
 
 
 # --- the links ------------------------------------------------------------------------------------------------------
