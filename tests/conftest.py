@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from unsloth_course import data, diagnosis, evaluation, models, profile, training
+from unsloth_course import cli, data, diagnosis, evaluation, models, profile, training
 from unsloth_course.commands import runner
 from unsloth_course.core import lessons
 from unsloth_course.core.places import REPOSITORY
@@ -291,6 +291,20 @@ def chromium() -> str:
             "Edge), or name the program in the variable CHROMIUM."
         )
     return found
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs the command line: `status, out, err = command("run", "lora")`."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["unsloth-course", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return ended.value.code or 0, said.out, said.err
+
+    return call
 
 
 @pytest.fixture

@@ -17,18 +17,6 @@ from unsloth_course.core.errors import CourseError
 from unsloth_course.core.places import REPOSITORY
 
 
-@pytest.fixture
-def command(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["unsloth-course", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = capsys.readouterr()
-        return ended.value.code, printed.out, printed.err
-
-    return call
-
-
 def outcome(lesson, verdict):
     results = {"receipt": {"verdict": verdict, "findings": []}, "wall_seconds": 1.0}
     return runner.Outcome(lesson, results, ["a.json", "a.html", "a.ipynb"], None)
@@ -110,14 +98,6 @@ def test_store_is_an_option(command, monkeypatch):
     assert command("run", "lora", "--store")[0] == 0
 
 
-@pytest.mark.parametrize("verdict", ["not trained", "suspicious"])
-def test_a_verdict_other_than_trained_fails(command, monkeypatch, verdict):
-    monkeypatch.setattr(runner, "run", lambda lesson, **_: outcome(lesson, verdict))
-    status, out, err = command("run", "lora")
-    assert status == 1
-    assert verdict in out and len(err.splitlines()) == 1 and repr(verdict) in err
-
-
 def test_all_goes_on_after_a_failure(command, monkeypatch):
     def run(lesson, **_):
         if lesson == "full":
@@ -141,15 +121,6 @@ def test_a_zero_beside_a_chain_is_not_ignored(command, tmp_path, said, name):
     path.write_text('[[stage]]\nmethod = "lora"\ndata = "pocket"\n')
     status, _, err = command("finetune", "--config", str(path), *said)
     assert status == 1 and f"holds stages; write {name} into it" in err
-
-
-def test_ctrl_c_is_130(command, monkeypatch):
-    def run(lesson, **_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(runner, "run", run)
-    status, _, err = command("run", "lora")
-    assert status == 130 and err.startswith("Stopped by Ctrl-C") and len(err.splitlines()) == 1
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):
@@ -196,10 +167,3 @@ def test_scoreboard_of_nothing_fails_in_a_sentence(command, tmp_path):
     assert command("scoreboard", "--out", str(tmp_path))[0] == 1
     status, out, err = command("scoreboard", "--out", str(tmp_path / "nowhere"))
     assert (status, out) == (1, "") and err.startswith("There is no results folder ")
-
-
-def test_scoreboard_names_a_damaged_file(command, tmp_path):
-    (tmp_path / "lora.json").write_text("{")
-    status, out, err = command("scoreboard", "--out", str(tmp_path))
-    assert status == 1 and "lora.json is left out: it is not valid JSON." in out
-    assert err.startswith("No run left results")

@@ -112,11 +112,6 @@ def test_progress_as_json(file):
     assert {row["lesson"] for row in found["exercises"]} == {"full"}
 
 
-def test_an_unknown_lesson_is_a_sentence():
-    with pytest.raises(CourseError, match=r"There is no lesson named 'qlora'; .* are lora, full, cpt, dpo, grpo"):
-        exercises.progress("qlora")
-
-
 # Shown in a notebook
 
 
