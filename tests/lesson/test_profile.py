@@ -60,7 +60,7 @@ def test_what_a_machine_gets(machine, how, decided, offline):
 
 def test_on_a_cpu_numbers_are_the_same_everywhere():
     found = profile.decide(CPU)
-    assert found.dtype == "float32" and found.arguments["use_cpu"] is True
+    assert found.dtype == "float32" and str(found.torch_dtype) == "torch.float32" and found.arguments["use_cpu"] is True
     assert found.arguments["bf16"] is False and found.arguments["fp16"] is False
 
 
@@ -190,12 +190,6 @@ def test_names_are_escaped_in_the_table_of_a_notebook():
     assert page.count("<tr>") == 1 + len(profile.decide(CPU).reasons)
 
 
-def test_the_number_type_as_torch_knows_it():
-    import torch
-
-    assert profile.decide(CPU).torch_dtype is torch.float32
-
-
 def test_the_training_arguments_are_ones_that_the_trainer_knows(load):
     from trl import SFTConfig
 
@@ -269,18 +263,14 @@ def test_what_the_learner_set_is_not_taken_back(kernel, monkeypatch):
     assert prepared() == {"UNSLOTH_FORCE_CPU": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def test_a_hub_model_after_the_hub_client_was_loaded_offline_is_a_sentence(kernel, monkeypatch):
+def test_after_the_hub_client_was_loaded_offline_a_hub_model_is_a_sentence_and_a_file_is_well(
+    kernel, monkeypatch, tmp_path
+):
     profile.detect()
     offline = SimpleNamespace(constants=SimpleNamespace(HF_HUB_OFFLINE=True))
     monkeypatch.setitem(sys.modules, "huggingface_hub", offline)
     with pytest.raises(CourseError, match=r"do without the network.*SmolLM2.*Restart the kernel"):
         profile.detect(model=HUB_MODEL)
-
-
-def test_a_file_after_the_hub_client_was_loaded_offline_is_well(kernel, monkeypatch, tmp_path):
-    profile.detect()
-    offline = SimpleNamespace(constants=SimpleNamespace(HF_HUB_OFFLINE=True))
-    monkeypatch.setitem(sys.modules, "huggingface_hub", offline)
     data = tmp_path / "mine.json"
     data.write_text("[]")
     assert profile.detect(data=str(data)).data == str(data)

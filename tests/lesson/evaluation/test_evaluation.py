@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import TWO_CORES
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -159,23 +160,17 @@ def test_it_is_around_the_mean_and_within_bounds(pairs):
 # Chance
 
 
-def test_luck_is_the_share_of_the_other_questions_that_an_answer_fits():
-    found = answers(["odd", "odd", "odd", "7"], ["odd", "odd", "even", "even"])
-    assert luck(found) == [1 / 3, 1 / 3, 2 / 3, 0.0]
-
-
-def test_luck_stays_within_a_skill():
-    found = answers(["odd", "odd", "red", "red"], ["odd", "even", "red", "odd"], ["even", "even", "colour", "colour"])
-    assert luck(found) == [0.0, 1.0, 0.0, 1.0]
-
-
-def test_a_skill_with_one_question_is_compared_with_all():
-    found = answers(["red", "odd", "odd"], ["red", "odd", "red"], ["colour", "even", "even"])
-    assert luck(found) == [1 / 2, 0.0, 1.0]
-
-
-def test_one_question_alone_has_no_luck():
-    assert luck(answers(["red"], ["red"])) == [0.0]
+@pytest.mark.parametrize(
+    ("given", "expected", "skills", "shares"),
+    [
+        (["odd", "odd", "odd", "7"], ["odd", "odd", "even", "even"], [], [1 / 3, 1 / 3, 2 / 3, 0.0]),
+        (["odd", "odd", "red", "red"], ["odd", "even", "red", "odd"], [*"eecc"], [0.0, 1.0, 0.0, 1.0]),
+        (["red", "odd", "odd"], ["red", "odd", "red"], [*"cee"], [1 / 2, 0.0, 1.0]),  # one of a skill: with all
+        (["red"], ["red"], [], [0.0]),
+    ],
+)
+def test_luck_is_the_share_of_the_other_questions_of_the_skill_that_an_answer_fits(given, expected, skills, shares):
+    assert luck(answers(given, expected, skills)) == shares
 
 
 def test_answers_dealt_out_at_random_are_right_as_often_as_luck_says():
@@ -246,20 +241,17 @@ def test_no_text_breaks_it(text, answer):
 # Probes
 
 
-def test_the_bundled_model_is_probed_on_skills_that_no_lesson_trains():
-    found = evaluation.probes(profile.decide(CPU))
+def test_the_bundled_model_is_probed_on_skills_that_no_lesson_trains(machine):
+    found = evaluation.probes(machine)
     assert set(found["skill"]) == {skill.name for skill in skills.UNTOUCHED}
     assert all(found["skill"].count(skill.name) == evaluation.PROBES_EACH for skill in skills.UNTOUCHED)
-    assert found["prompt"] == evaluation.probes(profile.decide(CPU))["prompt"]
+    assert found["prompt"] == evaluation.probes(machine)["prompt"]
 
 
 def test_a_hub_model_is_probed_on_general_knowledge():
-    found = evaluation.probes(profile.decide(CPU, model=profile.HUB_MODEL))
+    found = evaluation.probes(profile.decide(TWO_CORES, model=profile.HUB_MODEL))
     assert list(zip(found["prompt"], found["answer"], strict=True)) == list(general.FACTS)
     assert set(found["skill"]) == {"general"}
-
-
-CPU = profile.Machine(None, 0, False, 2, 8 * 1024**3, False)
 
 
 def test_the_general_facts_are_sixty_plain_ones():
@@ -381,6 +373,7 @@ def test_the_score_of_a_healthy_run_has_all_measures(healthy, load):
     assert made.judge is found["answer_perplexity"] and made.judge.likelier > 40 and made.judge.better[0] > 0
     assert found["told_apart"].after > 0.9 and found["stops"].before == 0 and found["stops"].after > 0.8
     assert replace(made, measures=()) == evaluation.score(before.asked, after.asked, (before.asked, after.asked))
+    assert made.after > 0.7 and made.chance < 0.25 and made.above_chance[0] > 0.4
     text = str(made)
     assert text.startswith("answer perplexity, n = 48") and f"{made.judge.likelier} of 48 became likelier" in text
     assert text.splitlines()[-1] == evaluation.smallest_change(48)
@@ -399,9 +392,3 @@ def test_answers_likelier_where_they_belong_are_told_apart():
     assert asking._apart([(0, 1)], own, swapped[:2]) == [True]
     assert asking._apart([(0, 1)], own, [(8.0, 1, 1), (1.0, 1, 1)]) == [False]
     assert asking._apart([(0, 1), (2, 3)], own, swapped) == [True]
-
-
-def test_a_short_run_is_better_than_chance(healthy):
-    score = evaluation.score(healthy.before, healthy.after)
-    assert score.after > 0.7
-    assert score.chance < 0.25 and score.above_chance[0] > 0.4

@@ -30,51 +30,32 @@ PUBLISHED = {
     "HuggingFaceTB/SmolLM2-360M": 361_821_120,
     "HuggingFaceTB/SmolLM2-1.7B-Instruct": 1_711_376_384,
 }
-MIXTRAL = LLAMA | {
-    "model_type": "mixtral",
-    "hidden_size": 4096,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "intermediate_size": 14336,
-    "vocab_size": 32000,
-    "num_local_experts": 8,
-    "num_experts_per_tok": 2,
-    "tie_word_embeddings": False,
-}
-QWEN3_MOE = MIXTRAL | {
-    "model_type": "qwen3_moe",
-    "hidden_size": 2048,
-    "num_hidden_layers": 48,
-    "num_key_value_heads": 4,
-    "head_dim": 128,
-    "intermediate_size": 6144,
-    "moe_intermediate_size": 768,
-    "num_experts": 128,
-    "num_experts_per_tok": 8,
-    "vocab_size": 151936,
-}
-del QWEN3_MOE["num_local_experts"]
 
 
-def gemma(**sizes):
-    """As its config.json has it: nested, with what is as usual left out."""
-    return {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text", **sizes}}
+def sizes(hidden, intermediate, layers, heads=None, kv_heads=None, **more):
+    """The sizes of a config.json, with what is as usual left out."""
+    found = {"hidden_size": hidden, "intermediate_size": intermediate, "num_hidden_layers": layers}
+    found |= {"num_attention_heads": heads, "num_key_value_heads": kv_heads} if heads else {}
+    return found | more
 
 
+def of_experts(kind, vocabulary, *shape, **more):
+    about = {"model_type": kind, "vocab_size": vocabulary, "tie_word_embeddings": False}
+    return about | sizes(*shape, **more)
+
+
+def gemma(*shape, **more):
+    """As its config.json has it: nested."""
+    return {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text", **sizes(*shape, **more)}}
+
+
+MIXTRAL = of_experts("mixtral", 32000, 4096, 14336, 32, 32, 8, num_local_experts=8, num_experts_per_tok=2)
+ROUTED = {"moe_intermediate_size": 768, "num_experts": 128, "num_experts_per_tok": 8}
+QWEN3_MOE = of_experts("qwen3_moe", 151936, 2048, 6144, 48, 32, 4, head_dim=128, **ROUTED)
 # The text part of Gemma 3 as its report counts it: embeddings and the rest.
-GEMMA_4B = gemma(hidden_size=2560, intermediate_size=10240, num_hidden_layers=34)
-GEMMA_12B = gemma(
-    hidden_size=3840, intermediate_size=15360, num_hidden_layers=48, num_attention_heads=16, num_key_value_heads=8
-)
-GEMMA_27B = gemma(
-    hidden_size=5376,
-    intermediate_size=21504,
-    num_hidden_layers=62,
-    num_attention_heads=32,
-    num_key_value_heads=16,
-    head_dim=128,
-)
+GEMMA_4B = gemma(2560, 10240, 34)
+GEMMA_12B = gemma(3840, 15360, 48, 16, 8)
+GEMMA_27B = gemma(5376, 21504, 62, 32, 16, head_dim=128)
 
 
 @pytest.mark.parametrize(("name", "count"), PUBLISHED.items())

@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+from conftest import TWO_CORES
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,12 +103,9 @@ def test_a_set_that_cannot_be_had_is_said_and_the_rest_is_measured(small, scores
 
     monkeypatch.setattr(sources, "problems", gone)
     found = scoreboard.battery(*pocket, machine)
-    for name in ("format", "accuracy"):
-        reason = "not measured: The Hub cannot be reached."
-        assert found[name] == {"value": None, "interval": None, "n": 0, "reason": reason, "questions": None}
-    assert {name: found[name] for name in SCORES if name not in ("format", "accuracy")} == {
-        name: scores[name] for name in SCORES if name not in ("format", "accuracy")
-    }
+    reason = "not measured: The Hub cannot be reached."
+    unknown = {"value": None, "interval": None, "n": 0, "reason": reason, "questions": None}
+    assert found == scores | {"format": unknown, "accuracy": unknown}
 
 
 def test_a_model_whose_loss_is_not_a_number_has_no_perplexity(pocket, monkeypatch):
@@ -150,20 +148,18 @@ def test_each_model_is_asked_the_questions_that_suit_it(monkeypatch, model, data
 
     for shape in ("instructions", "preferences", "problems", "corpus"):
         monkeypatch.setattr(sources, shape, draw(shape))
-    look = profile.Machine(None, 0, False, 2, 2**33, False)
-    measuring._drawn(profile.decide(look, model=model, data=data))
+    measuring._drawn(profile.decide(TWO_CORES, model=model, data=data))
     lessons = {"instructions": "lora", "preferences": "dpo", "problems": "grpo", "corpus": "cpt"}
     assert asked == {shape: own or profile.HUB_DATA[lesson] for shape, lesson in lessons.items()}
 
 
 def test_only_questions_that_exact_match_can_mark_are_asked(monkeypatch):
-    look = profile.Machine(None, 0, False, 2, 2**33, False)
     for model, asked in ((profile.POCKET, measuring.ANSWERS), (profile.SMOLLM2, measuring.ANSWERS // 4)):
-        rows = measuring._marked(profile.decide(look, model=model))
+        rows = measuring._marked(profile.decide(TWO_CORES, model=model))
         assert len(rows) == asked and max(map(len, rows["output"])) <= 24
     monkeypatch.setattr(measuring, "is_short", lambda answer: False)
     with pytest.raises(CourseError, match="No held-out question"):
-        measuring._marked(profile.decide(look))
+        measuring._marked(profile.decide(TWO_CORES))
 
 
 # Marks and intervals
