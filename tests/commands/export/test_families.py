@@ -25,7 +25,9 @@ def random_model(folder, family):
     torch.manual_seed(3407)
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    config = LlamaConfig(vocab_size=len(tokenizer), initializer_range=0.3, max_position_embeddings=512, **sizes, **ends)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), initializer_range=0.05, max_position_embeddings=512, **sizes, **ends
+    )
     LlamaForCausalLM(config).to(torch.float16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return tokenizer
