@@ -128,8 +128,8 @@ BY_HAND = {"*+": 35, "*-": 29, "+*": 36, "-*": 12, "++": 15, "+-": 9, "-+": 7, "
 
 @pytest.mark.parametrize(("signs", "story"), [*sums.MULTIPLIED, *sums.ADDED])
 def test_a_story_is_told_of_its_three_numbers_and_multiplies_where_it_says_each(signs, story):
-    first = sums._result(8, signs[0], 4)
-    assert sums._result(first, signs[1], 3) == BY_HAND[signs]
+    first = sums.RESULT[signs[0]](8, 4)
+    assert sums.RESULT[signs[1]](first, 3) == BY_HAND[signs]
     assert sorted(re.findall(r"\{([abc])\}", story)) == ["a", "b", "c"]
     assert ("*" in signs) == bool(re.search(r"[eE]ach|boxes\} of", story))
 
