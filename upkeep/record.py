@@ -2,11 +2,13 @@
 
     python upkeep/record.py results-1/lora.json results-2/lora.json results-3/lora.json
     python upkeep/record.py records.tar.gz
+    python upkeep/record.py lora.json            # what somebody sent in from a T4
 
 Writes `unsloth_course/recorded/runs/<lesson>-<profile>[-smollm2].json`. The samples are those of the first file, so
 name the run with the lesson's own seed first. Refuses runs that differ in what must be equal, and a run whose verdict
 is not "trained". The second form makes a recording of each lesson that `real_lessons.py` packed, and puts the results
-files of the real model into `benchmarks/recorded`, which the README's tables are made of.
+files of the real model into `benchmarks/recorded`, which the README's tables are made of. The third puts the one run
+of a real T4 there, in the place of the one that stood for it.
 """
 
 import argparse
@@ -180,6 +182,19 @@ def unpack(archive: Path, results: Path, scratch: Path) -> list[list[Path]]:
     return list(sets.values())
 
 
+def from_a_t4(file: Path, results: Path) -> Path:
+    """Keeps the results of one run on a T4. Raises CourseError where it is none of the real model that trained."""
+    run = _read(file)
+    lesson, device, model, seed = (_at(run, key, str(file)) for key in ("lesson", "device", "model", "seed"))
+    if "T4" not in device or is_pocket(model):
+        raise CourseError(f"{file} is a run of {model} on {device}; by itself only one of SmolLM2 on a T4 is kept.")
+    if (verdict := _at(run, "receipt.verdict", str(file))) != "trained":
+        raise CourseError(f"{file}: the verdict is {verdict!r}; only a run that trained is kept.")
+    kept = results / f"{lesson}-t4-smollm2-seed{seed}.json"
+    kept.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    return kept
+
+
 def main() -> int:
     """Writes the recordings, or says in a sentence why not; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -196,6 +211,9 @@ def main() -> int:
         try:
             if given.results[0].name.endswith(".tar.gz"):
                 sets = unpack(given.results[0], given.results_into, Path(scratch))
+            elif len(given.results) == 1:
+                print(f"{from_a_t4(given.results[0], given.results_into)}: now python upkeep/table.py --write")
+                return 0
         except CourseError as error:
             sys.exit(str(error))
         for files in sets:

@@ -477,6 +477,24 @@ def test_an_archive_of_the_gpu_machine_fills_records_and_results(record, tmp_pat
     assert kept["apart"]["rewrites"]["n"] == 100
 
 
+def test_the_results_of_one_t4_are_kept_by_one_command(record, tmp_path, capsys, monkeypatch):
+    run = next(iter(results_of("lora"))) | {"model": HUB, "profile": "gpu", "device": "Tesla T4, 15 GiB"}
+    for change, said in (
+        ({}, ""),
+        ({"device": "NVIDIA L4, 22 GiB"}, "only one of SmolLM2 on a T4"),
+        ({"model": "pocket"}, "only one of SmolLM2 on a T4"),
+        ({"receipt": {"verdict": "suspicious"}}, "only a run that trained is kept"),
+    ):
+        (tmp_path / "lora.json").write_text(json.dumps(run | change))
+        monkeypatch.setattr("sys.argv", ["record.py", str(tmp_path / "lora.json"), "--results-into", str(tmp_path)])
+        if said:
+            with pytest.raises(SystemExit, match=said):
+                record.main()
+        else:
+            assert record.main() == 0 and "table.py --write" in capsys.readouterr().out
+    assert json.loads((tmp_path / f"lora-t4-smollm2-seed{run['seed']}.json").read_text()) == run
+
+
 def test_every_notebook_compares_its_curve_and_shows_the_recorded_gpu_run():
     import nbformat
 
