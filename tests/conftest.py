@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from unsloth_course import cli, data, diagnosis, evaluation, models, profile, training
@@ -32,6 +33,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # What pytest makes of a file of tests is kept for the next run and the other processes, also where the variable
 # PYTHONDONTWRITEBYTECODE is set: making it takes longer than anything else before the first test.
 sys.dont_write_bytecode = False
+# A test run shares its machine with other programs, and no example has to be done in 200 ms.
+hypothesis.settings.register_profile("course", deadline=None)
+hypothesis.settings.load_profile("course")
 TWO_CORES = profile.Machine(
     cuda_name=None, cuda_bytes=0, bfloat16=False, cores=2, memory_bytes=8 * 1024**3, apple_silicon=False
 )

@@ -96,7 +96,7 @@ def test_damaged_settings_are_a_sentence(folder, content):
 
 
 @given(keep=st.integers(0, 400), more=st.binary(max_size=20))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_cut_weights_are_a_sentence(folder, keep, more):
     path = folder / saved.ADAPTER
     whole = path.read_bytes()

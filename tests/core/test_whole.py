@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from unsloth_course.core import whole
@@ -96,7 +96,6 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(manifest=st.binary(max_size=40) | json_values.map(lambda value: json.dumps({"files": value}).encode()))
 def test_no_manifest_gives_a_traceback_or_passes_for_another(manifest, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")

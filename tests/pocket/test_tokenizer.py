@@ -38,7 +38,7 @@ def test_the_bundled_template_is_the_one_in_the_code():
     assert (BASE / "chat_template.jinja").read_text("utf-8") == tokenizer.CHAT_TEMPLATE
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=st.text().filter(lambda text: "▁" not in text))
 @example(text="  two  spaces\n\n\ttab\r\n")
 @example(text="naïve 中文 🦙 \x00 <0x41> <|im_end|><|endoftext|> <|im_start|")

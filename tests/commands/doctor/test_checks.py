@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from unsloth_course.commands import doctor
@@ -186,7 +186,6 @@ def test_without_a_requirements_file_unsloths_limits_still_hold():
     assert doctor.run_checks(replace(HEALTHY, pins=Pins({})), "cpu")
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(TESTED)), st.text(max_size=12)), st.sampled_from(["cpu", "gpu"]))
 def test_any_versions_are_checked(installed, profile):
     for check in doctor.run_checks(sick(installed=installed), profile):

@@ -330,7 +330,7 @@ ANYTHING = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max
         min_size=1,
     )
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_config_is_planned_for_or_a_sentence(tmp_path, spoilt):
     config = json.loads((BUNDLED_MODEL / "config.json").read_text())
     folder = tmp_path / "spoilt"

@@ -271,7 +271,6 @@ def stream(items, tokenizer):
     return joined
 
 
-@settings(deadline=None)
 @given(
     items=st.lists(st.text(max_size=20) | st.sampled_from(["<|endoftext|>", "a<|im_end|>\n", "def f():"]), max_size=9),
     length=st.integers(2, 12),
@@ -338,7 +337,7 @@ def numbered(count, start=0, length=3):
     return Dataset.from_dict({"input_ids": [[n] * length for n in range(start, start + count)]})
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(domain=st.integers(1, 40), share=st.floats(0, 0.9), seed=st.integers(0, 9))
 def test_a_mix_holds_all_of_the_domain_and_the_share_asked_for(domain, share, seed):
     made = corpus.mix(numbered(domain), numbered(400, 1000), share, seed)

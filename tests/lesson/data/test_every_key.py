@@ -110,7 +110,7 @@ def is_named(path, unused):
 
 
 @pytest.mark.parametrize("name", detect.FORMS)
-@settings(deadline=None, max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_every_key_is_used_or_named(name, data):
     row = copy.deepcopy(data.draw(st.sampled_from(BASE[name])))

@@ -18,7 +18,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
-any_file = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+any_file = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def written(folder, name, content):

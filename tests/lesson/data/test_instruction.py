@@ -57,7 +57,7 @@ texts = texts | st.sampled_from(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked=texts, input=texts | st.just(""), answer=texts)
 def test_any_text_comes_through_unchanged(tmp_path, tokenizer, asked, input, answer):
     row = {"instruction": asked, "input": input, "output": answer}

@@ -160,14 +160,13 @@ conversations = st.lists(contents, min_size=2, max_size=8).map(
 )
 
 
-@settings(deadline=None)
 @given(conversations)
 def test_split_and_join_is_the_identity(turns):
     assert conversation(joined(turns)) == turns
     assert joined(conversation(joined(turns))) == joined(turns)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(conversations.filter(lambda turns: len(turns) % 2 == 0), contents)
 def test_a_nested_row_is_what_it_was_made_of(turns, other):
     *history, answer = turns

@@ -209,7 +209,7 @@ values = st.text() | turns | told | json_values | st.binary() | st.tuples(st.tex
 
 
 @pytest.mark.parametrize("form", detect.FORMS.values(), ids=detect.FORMS)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_row_is_kept_set_aside_or_refused(form, data):
     columns = [one if isinstance(one, str) else one[0] for one in form.columns]

@@ -4,7 +4,7 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from unsloth_course import dials, plots
@@ -14,7 +14,6 @@ from unsloth_course.lesson.dials import Pair
 moved = st.floats(-50, 50)
 
 
-@settings(deadline=None)  # the first example imports torch
 @given(st.floats(0.01, 2), moved, moved)
 def test_its_numbers_are_those_of_torch(beta, chosen, rejected):
     import torch
