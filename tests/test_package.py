@@ -27,11 +27,7 @@ def loaded_after(code: str) -> list[str]:
     return json.loads(done.stdout)
 
 
-def test_the_import_is_light():
-    assert loaded_after("import unsloth_course") == []
-
-
-def test_looking_at_the_rooms_is_light_too():
+def test_the_import_is_light_and_looking_at_the_rooms_too():
     assert loaded_after("import unsloth_course\ndir(unsloth_course)\nunsloth_course.profile\nunsloth_course.data") == []
 
 

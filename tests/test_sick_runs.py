@@ -28,9 +28,6 @@ def test_a_healthy_run_is_trained(healthy):
     assert {kind for kind, *_ in answers.shown} == {kind for kind, count in answers.counts.items() if count}
 
 
-# The bar: three of three
-
-
 def test_a_learning_rate_of_0(run_pocket):
     run = run_pocket(learning_rate=0)
     assert_sick(run, "learning rate 0", "weights unchanged")
@@ -95,9 +92,6 @@ def test_a_training_that_is_stopped_at_once(run_pocket):
     assert run.receipt.evidence.steps <= 1
 
 
-# What the libraries refuse themselves
-
-
 def test_rows_that_are_masked_from_the_start_are_a_sentence(run_pocket, load):
     """TRL leaves such rows out; without the sentence the trainer would fail with one about samplers."""
     _, tokenizer = load()
@@ -134,9 +128,6 @@ def test_a_response_marker_that_never_occurs_is_refused_by_unsloth(run_pocket):
 def test_a_learning_rate_that_is_no_number_is_refused_by_torch(run_pocket):
     with pytest.raises(ValueError, match="Invalid learning rate"):
         run_pocket(learning_rate=float("nan"))
-
-
-# Runs that move and do not learn
 
 
 def test_gradients_that_are_no_numbers(run_pocket):
@@ -186,9 +177,6 @@ def test_shuffled_answers_teach_the_form_and_nothing_else(run_pocket, within_ski
     assert run.receipt.verdict == "suspicious", str(run.receipt)
     assert run.findings & {"no better than chance", "no held-out effect"}
     assert run.receipt.evidence.losses[-1] < run.receipt.evidence.losses[0]
-
-
-# Other ways to train that are well
 
 
 def test_an_optimizer_that_does_not_count_its_updates_is_believed_by_the_weights(run_pocket):

@@ -66,9 +66,6 @@ def test_the_dpo_notebook_shows_what_over_optimisation_looks_like():
     assert rows["right"][0] <= rows["right"][-1] - 0.1
 
 
-# The real model, where it is recorded
-
-
 def real(lesson, seed, kind="gpu"):
     path = RECORDED / f"{lesson}-{kind}-smollm2-seed{seed}.json"
     if not path.exists():

@@ -8,31 +8,12 @@ import pytest
 from unsloth_course.core import progress
 
 
-class Clock:
-    """Time that passes when it is told to."""
-
-    def __init__(self):
-        self.now = 100.0
-
-    def monotonic(self):
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch):
-    made = Clock()
+    """Time that passes when it is told to."""
+    made = SimpleNamespace(now=100.0, monotonic=lambda: made.now)
     monkeypatch.setattr(progress, "time", made)
     return made
-
-
-class Screen:
-    """What a notebook shows: one text, and how often it was rewritten."""
-
-    def __init__(self):
-        self.texts = []
-
-    def update(self, shown):
-        self.texts.append(shown.data)
 
 
 def run(line, clock, steps, losses=(), seconds=1.0):
@@ -45,14 +26,6 @@ def run(line, clock, steps, losses=(), seconds=1.0):
             line.on_log(None, state, None, logs={"loss": losses[step - 1]})
         line.on_step_end(None, state, None)
     line.on_train_end(None, state, None)
-
-
-@pytest.mark.slow
-def test_it_is_a_callback_of_the_trainer():
-    from transformers import TrainerCallback
-
-    line = progress.Line()
-    assert isinstance(line, TrainerCallback) and isinstance(line, progress.Line)
 
 
 def test_the_module_itself_does_not_load_transformers():
@@ -81,13 +54,14 @@ def test_a_run_shorter_than_ten_steps_gets_every_step(clock, capsys):
 
 
 def test_a_notebook_gets_one_line_that_is_rewritten_twice_a_second_at_most(clock, capsys, monkeypatch):
-    screen = Screen()
+    texts = []
+    screen = SimpleNamespace(update=lambda shown: texts.append(shown.data))
     monkeypatch.setattr(progress, "_display", lambda: screen)
     run(progress.Line(), clock, steps=100, losses=[2.0], seconds=0.1)
     assert capsys.readouterr().out == ""
-    assert screen.texts[0] == "training: step 0 of 100"
-    assert screen.texts[-1] == "trained for 100 steps in 10 s, loss 2.000"
-    assert 15 <= len(screen.texts) <= 25
+    assert texts[0] == "training: step 0 of 100"
+    assert texts[-1] == "trained for 100 steps in 10 s, loss 2.000"
+    assert 15 <= len(texts) <= 25
 
 
 def test_other_logs_leave_the_loss_alone(clock, capsys):
@@ -112,16 +86,10 @@ def test_a_second_run_with_the_same_line_starts_anew(clock, capsys):
 
 
 @pytest.mark.parametrize("shell", [None, SimpleNamespace(kernel=None), SimpleNamespace()])
-def test_without_a_kernel_there_is_nothing_to_rewrite(monkeypatch, shell):
-    import IPython
-
-    monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
-    assert progress._display() is None
-
-
-def test_without_ipython_there_is_nothing_to_rewrite(monkeypatch):
-    monkeypatch.setitem(sys.modules, "IPython", None)
-    assert progress._display() is None
+def test_without_a_kernel_or_without_ipython_there_is_nothing_to_rewrite(monkeypatch, shell):
+    for ipython in (SimpleNamespace(get_ipython=lambda: shell), None):
+        monkeypatch.setitem(sys.modules, "IPython", ipython)
+        assert progress._display() is None
 
 
 def test_where_a_reward_is_logged_it_is_shown_in_place_of_the_loss(clock, capsys):
@@ -148,20 +116,9 @@ def test_a_resumed_run_counts_its_own_steps(clock, capsys):
     ]
 
 
-class Terminal:
-    def __init__(self, text, is_terminal):
-        self.text, self.isatty = text, lambda: is_terminal
-
-    def write(self, text):
-        return self.text.write(text)
-
-    def flush(self):
-        pass
-
-
 @pytest.mark.parametrize(("is_terminal", "kind"), [(True, progress.Bar), (False, progress.Line)])
 def test_a_terminal_gets_a_bar_and_a_pipe_lines(monkeypatch, is_terminal, kind):
-    monkeypatch.setattr(sys, "stdout", Terminal(None, is_terminal))
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(isatty=lambda: is_terminal, flush=lambda: None))
     assert isinstance(progress.shown(), kind)
 
 

@@ -45,10 +45,6 @@ def scored(**changes):
     return replace(SCORE, **changes)
 
 
-def test_a_run_without_a_fault_is_trained():
-    assert judge(WELL) == (TRAINED, [])
-
-
 @pytest.mark.parametrize(
     ("verdict", "name", "changes"),
     [
@@ -171,15 +167,10 @@ def receipt(evidence=WELL, **changes):
     return replace(made, **changes)
 
 
-def test_a_trained_run_says_what_it_was_seen_to_do():
-    assert receipt().sentence() == (
-        "This run trained: the weights moved, the loss fell, and held-out questions are answered better."
-    )
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({}, "This run trained: the weights moved, the loss fell, and held-out questions are answered better."),
         ({"score": None}, "the weights moved and the loss fell."),
         ({"losses": []}, "the weights moved and held-out questions are answered better."),
         ({"losses": [2.0, 3.0], "score": None, "unseen": []}, "This run trained: the weights moved."),
@@ -247,11 +238,7 @@ def test_the_page_says_the_verdict_and_every_finding():
     assert "<td style=" in page and "newly right: 'q': 'b' -> 'a' (expected 'a')" in text
     assert dict(made.rows())["answers"] == "newly right 1, still wrong 7" and "newly right 1, still wrong 7" in page
     assert repr(made) == text
-
-
-def test_the_page_needs_no_script_and_no_style_sheet():
-    page = receipt(answers=ANSWERS)._repr_html_()
-    assert "<style" not in page and "class=" not in page and "http" not in page
+    assert "<style" not in page and "class=" not in page and "http" not in page, "it needs no style sheet"
 
 
 def test_the_part_of_the_results_file():
@@ -279,6 +266,10 @@ def with_measure(score, name, **changes):
     return replace(score, measures=changed)
 
 
+def likelihood(**changes):
+    return with_measure(measured(), "answer_perplexity", **changes)
+
+
 FORM_ONLY = measured(after=0.06, interval=(-0.05, 0.07), above_chance=(-0.05, 0.02))
 
 
@@ -287,17 +278,9 @@ FORM_ONLY = measured(after=0.06, interval=(-0.05, 0.07), above_chance=(-0.05, 0.
     [
         (measured(), TRAINED, None),
         (FORM_ONLY, TRAINED, "form only"),
-        (with_measure(measured(), "answer_perplexity", interval=(-0.2, 0.1)), SUSPICIOUS, "no held-out effect"),
-        (
-            with_measure(measured(), "answer_perplexity", after=6.45, interval=(-0.06, -0.04)),
-            SUSPICIOUS,
-            "no held-out effect",
-        ),
-        (
-            with_measure(measured(), "answer_perplexity", after=7.0, interval=(0.2, 0.7)),
-            SUSPICIOUS,
-            "held-out score worse",
-        ),
+        (likelihood(interval=(-0.2, 0.1)), SUSPICIOUS, "no held-out effect"),
+        (likelihood(after=6.45, interval=(-0.06, -0.04)), SUSPICIOUS, "no held-out effect"),
+        (likelihood(after=7.0, interval=(0.2, 0.7)), SUSPICIOUS, "held-out score worse"),
         (measured(before=0.3, after=0.1, interval=(-0.3, -0.1)), SUSPICIOUS, "held-out score worse"),
         (measured(above_chance=(-0.05, 0.1)), SUSPICIOUS, "no better than chance"),
         (with_measure(measured(), "told_apart", after=0.54), SUSPICIOUS, "no better than chance"),
@@ -480,7 +463,7 @@ CPT = replace(
 )
 
 
-@pytest.mark.parametrize("well", [DPO, GRPO, CPT], ids=lambda e: e.method)
+@pytest.mark.parametrize("well", [WELL, DPO, GRPO, CPT], ids=lambda e: e.method)
 def test_a_run_of_each_method_without_a_fault_is_trained(well):
     assert judge(well) == (TRAINED, [])
 

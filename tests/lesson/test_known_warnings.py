@@ -133,9 +133,6 @@ def test_the_tested_versions_still_say_so(file, words):
     assert explain(words) is not None
 
 
-# --- the watch
-
-
 @pytest.fixture
 def shown():
     """What a library's own logger, with a handler of its own, has shown."""

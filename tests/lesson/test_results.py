@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -106,11 +107,8 @@ def test_the_figures_are_those_of_the_run(built, healthy, machine):
         "micro-batch 16 x 1",
         "checkpointing off",
     ]
+    assert str(REPOSITORY) not in json.dumps(built), "nothing of this machine is in it but its device"
     assert built["backend"] == f"unsloth {metadata.version('unsloth')}"
-
-
-def test_nothing_of_this_machine_is_in_it_but_its_device(built):
-    assert str(REPOSITORY) not in json.dumps(built)
 
 
 def test_versions_of_what_is_installed_and_what_is_not():
@@ -119,9 +117,6 @@ def test_versions_of_what_is_installed_and_what_is_not():
         "no-such-package": "not installed",
     }
     assert set(results.versions()) >= {"unsloth", "torch", "trl", "peft", "transformers"}
-
-
-# What a run cost
 
 
 def test_what_a_run_cost_in_words(healthy):
@@ -149,9 +144,6 @@ def test_seconds_are_those_of_the_last_training_without_its_evaluations():
     assert results.seconds(first) == 50.0
     assert results.seconds([*first, {"eval_runtime": 1.5}, {"train_runtime": 10.0}, {"eval_runtime": 7.0}]) == 8.5
     assert results.seconds([{"loss": 1.0}]) == 0.0
-
-
-# Curves and samples
 
 
 def test_a_run_keeps_its_curves_with_their_steps(built, healthy):
@@ -195,30 +187,12 @@ def test_samples_of_marked_answers_are_of_each_kind_and_say_how_many():
     assert results.samples(unmarked, unmarked) == results.samples(given, given, given)
 
 
-# Tokens
-
-
-class Rows:
-    def __init__(self, **columns):
-        self.columns = columns
-        self.column_names = list(columns)
-
-    def __len__(self):
-        return len(next(iter(self.columns.values()), []))
-
-    def __getitem__(self, name):
-        return self.columns[name]
-
-
 def test_tokens_are_counted_by_the_trainer_or_from_the_rows():
-    rows = Rows(input_ids=[[1] * 10, [1] * 20])
+    rows = Dataset.from_dict({"input_ids": [[1] * 10, [1] * 20]})
     assert results._tokens([{"num_tokens": 100.0}, {"loss": 1}, {"num_tokens": 250.0}], rows, 4) == 250
     assert results._tokens([{"loss": 1}], rows, 4) == 60
-    assert results._tokens([], Rows(prompt=["a"]), 4) == 0
-    assert results._tokens([], Rows(input_ids=[]), 4) == 0
-
-
-# Writing
+    assert results._tokens([], Dataset.from_dict({"prompt": ["a"]}), 4) == 0
+    assert results._tokens([], Dataset.from_dict({"input_ids": []}), 4) == 0
 
 
 def test_numbers_that_json_does_not_know_become_null(tmp_path):
@@ -301,7 +275,7 @@ def test_a_run_that_logged_nothing_has_results_too(machine):
     trainer = SimpleNamespace(
         state=SimpleNamespace(log_history=[], global_step=0),
         args=SimpleNamespace(per_device_train_batch_size=16, gradient_accumulation_steps=1, seed=1, learning_rate=1e-3),
-        train_dataset=Rows(input_ids=[]),
+        train_dataset=Dataset.from_dict({"input_ids": []}),
     )
     watching = SimpleNamespace(trainer=trainer, meter=SimpleNamespace(peak_bytes=0))
     score = evaluation.Score("exact_match", 1, 0.0, 0.0, (0.0, 0.0))

@@ -18,7 +18,7 @@ CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-relaxed = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+relaxed = settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +77,8 @@ def collate(rows):
     def padded(name, filler):
         return torch.tensor([list(row[name]) + [filler] * (length - len(row[name])) for row in rows])
 
-    masks = [{"mask": [1] * len(row["input_ids"])} for row in rows]
-    mask = torch.tensor([row["mask"] + [0] * (length - len(row["mask"])) for row in masks])
+    sizes = [len(row["input_ids"]) for row in rows]
+    mask = torch.tensor([[1] * size + [0] * (length - size) for size in sizes])
     return {"input_ids": padded("input_ids", PAD), "labels": padded("labels", -100), "attention_mask": mask}
 
 
@@ -104,7 +104,7 @@ def text_of(tokens, state=None, trained=None):
     )
 
 
-# --- the text of a token ---------------------------------------------------------------------------------------------
+# the text of a token
 
 
 def joined(tokenizer, ids):
@@ -156,7 +156,7 @@ def test_decoding_bytes_loses_none(data):
     assert back == data
 
 
-# --- states ----------------------------------------------------------------------------------------------------------
+# states
 
 PROMPT = "<|im_start|>user\nthe<|im_end|>\n<|im_start|>assistant\n"
 
@@ -179,21 +179,18 @@ def test_the_first_token_is_never_trained(tokenizer):
     assert [t.trained for t in tokens] == [False, True, True, True]
 
 
-def test_padding_on_the_left_is_left_out_too(tokenizer):
-    def left(rows):
-        return {
-            name: tensor.flip(1) for name, tensor in collate([{k: v[::-1] for k, v in r.items()} for r in rows]).items()
-        }
-
-    (tokens,) = look(trainer_of(tokenizer, [row_of(tokenizer, "the user<|im_end|>")], left)).rows
-    assert text_of(tokens) == "the user<|im_end|>"
+def left(rows):
+    reversed_rows = [{name: values[::-1] for name, values in row.items()} for row in rows]
+    return {name: tensor.flip(1) for name, tensor in collate(reversed_rows).items()}
 
 
-def test_a_padding_free_batch_has_no_mask(tokenizer):
-    def flat(rows):
-        return {name: tensor for name, tensor in collate(rows).items() if name != "attention_mask"}
+def flat(rows):
+    return {name: tensor for name, tensor in collate(rows).items() if name != "attention_mask"}
 
-    (tokens,) = look(trainer_of(tokenizer, [row_of(tokenizer, "the user<|im_end|>")], flat)).rows
+
+@pytest.mark.parametrize("collator", [left, flat])
+def test_rows_padded_on_the_left_or_without_a_mask_are_read_too(tokenizer, collator):
+    (tokens,) = look(trainer_of(tokenizer, [row_of(tokenizer, "the user<|im_end|>")], collator)).rows
     assert text_of(tokens) == "the user<|im_end|>"
 
 
@@ -220,7 +217,7 @@ def test_a_collator_that_masks_the_end_because_it_pads_with_it_is_caught(tokeniz
         tokenizer.pad_token = "<|endoftext|>"
 
 
-# --- warnings --------------------------------------------------------------------------------------------------------
+# warnings
 
 
 def test_rows_in_which_nothing_is_trained_are_named(tokenizer):
@@ -257,7 +254,7 @@ def test_a_large_dataset_is_sampled_and_says_so(tokenizer):
     assert len(calls) == 2_001
 
 
-# --- what max_length cut off -----------------------------------------------------------------------------------------
+# what max_length cut off
 
 
 def cut_rows(tokenizer, texts, length, part=slice(0, None)):
@@ -336,7 +333,7 @@ def test_a_source_without_text_is_a_sentence(tokenizer):
         look(trainer_of(tokenizer, [row_of(tokenizer, "a")]), source=[])
 
 
-# --- prompts alone ---------------------------------------------------------------------------------------------------
+# prompts alone
 
 
 def test_grpo_has_prompts_and_trains_none_of_their_tokens(tokenizer):
@@ -352,7 +349,7 @@ def test_grpo_has_prompts_and_trains_none_of_their_tokens(tokenizer):
     assert found.summary in str(found) and "<ins" not in found._repr_html_().partition("prompt 0")[2]
 
 
-# --- what cannot be looked at ----------------------------------------------------------------------------------------
+# what cannot be looked at
 
 
 def test_what_cannot_be_looked_at_is_a_sentence(tokenizer):
@@ -369,7 +366,7 @@ def test_what_cannot_be_looked_at_is_a_sentence(tokenizer):
             look(trainer_of(tokenizer, [row_of(tokenizer, "a")]), rows=[number])
 
 
-# --- showing it ------------------------------------------------------------------------------------------------------
+# showing it
 
 
 @pytest.fixture
@@ -437,7 +434,7 @@ def test_long_runs_are_shortened(tokenizer):
     assert str(xray).count("z") == 239
 
 
-# --- real trainers ---------------------------------------------------------------------------------------------------
+# real trainers
 
 PAIRS = [("the user", "use it\nthen"), ("é <script>", "the user " * 20)]
 
@@ -484,16 +481,14 @@ def real(unsloth, tokenizer, tmp_path_factory):
 
 
 def test_prompt_and_completion_train_the_answer_and_its_end(real):
-    short, long = look(real["pairs"]).rows
+    xray = look(real["pairs"])
+    short, long = xray.rows
     assert text_of(short, trained=True) == "use it\nthen<|im_end|>\n"
     assert [t.trained for t in short if t.state == "end"] == [False, True]
     assert text_of(short, trained=False) == "<|im_start|>user\nthe user<|im_end|>\n<|im_start|>assistant\n"
     assert sum(t.state != "cut" for t in long) == 64
     assert text_of(long, state="cut").endswith("user <|im_end|>\n")  # found from the columns that the trainer kept
-
-
-def test_the_warnings_of_prompt_and_completion(real):
-    unending, cut = look(real["pairs"]).warnings
+    unending, cut = xray.warnings
     assert "No trained end of sequence (<|im_end|>) in 1 of the 2 rows checked (first: row 1)" in unending
     assert cut.startswith("50.0% of the rows are cut at max_length = 64 tokens")
 

@@ -47,9 +47,6 @@ def test_supported_pythons_enough_disk_and_the_finishing_on_a_full_one_are_accep
     assert deciding.refusal(Machine(free_bytes=3 * GB), fresh=False) is None
 
 
-# --- what is to be done with venv
-
-
 @pytest.mark.parametrize(
     ("changes", "action", "word"),
     [
@@ -86,9 +83,6 @@ def test_new_pins_another_python_or_a_driver_that_was_installed_later_finish_the
     assert first == deciding.fingerprint("a", (3, 12, 9), "cpu")
     others = [("b", (3, 12, 1), "cpu"), ("a", (3, 13, 1), "cpu"), ("a", (3, 12, 1), "cuda")]
     assert first not in [deciding.fingerprint(*other) for other in others]
-
-
-# --- the steps
 
 
 def test_a_venv_to_be_finished_is_not_made_again():

@@ -117,9 +117,6 @@ def test_the_windows_shim_without_any_python_is_a_sentence(powershell):
     assert done.returncode == 1 and "No Python 3.11, 3.12 or 3.13 was found" in done.stdout
 
 
-# --- the dev container
-
-
 def test_the_dev_container_is_a_supported_python_that_runs_the_set_up():
     text = (ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8")
     container = json.loads(text)

@@ -14,17 +14,9 @@ from unsloth_course.studio import clock, deck, executed, recording_copy, screen,
 from . import made
 
 PAGES = ("script.html", "slides.html", "teleprompter.html")
-LOADING = {  # what loads something, and the attribute that says what
-    "img": "src",
-    "script": "src",
-    "iframe": "src",
-    "link": "href",
-    "object": "data",
-    "embed": "src",
-    "video": "src",
-    "audio": "src",
-    "source": "src",
-}
+# What loads something, and the attribute that says what.
+LOADING = dict.fromkeys(("img", "script", "iframe", "embed", "video", "audio", "source"), "src")
+LOADING |= {"link": "href", "object": "data"}
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +81,8 @@ def test_the_take_knows_every_cell_that_runs(written):
 
 def test_chapter_marks_have_the_form_of_video_sites(written):
     lines = (written / "chapters.txt").read_text(encoding="utf-8").splitlines()
-    assert lines[0].startswith("00:00 ") and all(re.fullmatch(r"\d\d:\d\d \S.*", line) for line in lines)
+    assert len(lines) >= 3 and lines[0].startswith("00:00 ")
+    assert all(re.fullmatch(r"\d\d:\d\d \S.*", line) for line in lines)
 
 
 def test_the_checklist_names_every_segment_and_the_notebook(written):

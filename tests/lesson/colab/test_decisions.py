@@ -142,9 +142,6 @@ def test_whatever_is_there_the_decision_holds_together(changes):
     assert len({row.name for row in found.rows}) == len(found.rows)
 
 
-# --- the record -----------------------------------------------------------------------------------------------------
-
-
 def test_the_record_is_what_the_pinned_packages_ask_for():
     recorded, here = needs.recorded(), script("needs").gathered()
     if sys.platform == "linux":  # elsewhere other packages are pulled in

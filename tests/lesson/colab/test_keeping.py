@@ -160,9 +160,6 @@ def test_every_lesson_shows_how_it_goes_on(lesson):
     assert line.rstrip(";") == "trainer.train(resume_from_checkpoint=checkpoints.last(trainer))"
 
 
-# --- where ----------------------------------------------------------------------------------------------------------
-
-
 def test_drive_is_mounted_when_it_is_asked_for(monkeypatch, tmp_path):
     mounted = []
     drive = types.SimpleNamespace(mount=mounted.append)

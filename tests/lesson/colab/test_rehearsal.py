@@ -88,9 +88,6 @@ def fetched_since(hub, begun):
     return fetched
 
 
-# A session that is lost
-
-
 def test_a_session_that_is_lost_goes_on_from_the_drive(session, hub, uploads, tmp_path):
     """Also the first look at the install cell, and at model and data over HTTP: what is found, done, and said."""
     drive = tmp_path / "drive"
@@ -131,9 +128,6 @@ def test_a_session_that_is_lost_goes_on_from_the_drive(session, hub, uploads, tm
     settings = json.loads((session.content / "results" / "lora-adapter" / "adapter_config.json").read_text())
     assert settings["base_model_name_or_path"] == HUB_MODEL
     assert re.search(r"(\d+) of \1 answers are the same as before saving", said)
-
-
-# A lesson that cannot learn
 
 
 def unlearned(lesson, session, uploads, environment, model=str(rehearsal.POCKET), **settings):
@@ -235,9 +229,6 @@ def test_dpo_that_cannot_learn(session, uploads):
     (judge,) = [measure for measure in score["measures"] if measure["judges"]]
     assert (judge["name"], judge["before"], judge["after"]) == ("preference_accuracy", 0.5, 0.5)
     assert score["metric"] == "preference_rate" and score["correctness"]["before"] == score["correctness"]["after"]
-
-
-# The repository's own notebook
 
 
 def test_the_cell_of_a_notebook_from_the_repository_brings_the_course_with_weights(session, tmp_path):

@@ -32,9 +32,6 @@ def sweep():
     )
 
 
-# The record
-
-
 def test_a_sweep_comes_back_as_it_was_written(sweep, tmp_path):
     assert sweep.write(tmp_path) == tmp_path / "try.json"
     assert sweeps.read("try", tmp_path) == sweep
@@ -59,9 +56,6 @@ def test_a_loss_that_became_infinite_is_kept_as_such(sweep, tmp_path):
     dial = SweepDial(sweeps.read("try", tmp_path))
     assert "not a number" in dial.table(9.0)
     assert dial.picture()._repr_png_() and dial.curve(9.0)._repr_png_()
-
-
-# The dial
 
 
 def test_the_picture_has_a_line_of_means_for_each_score_and_for_the_loss(sweep):
@@ -114,9 +108,6 @@ def test_turning_the_widget_changes_curve_and_table(sweep):
 
 def test_a_mark_that_was_not_recorded_starts_the_widget_in_the_middle(sweep):
     assert SweepDial(sweep, mark=0.5).widget().children[0].value == 0.1
-
-
-# The records of the lessons
 
 
 def test_the_record_of_learning_rates_says_what_the_lesson_says():

@@ -38,7 +38,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(value=values)
 def test_whatever_a_function_returns_is_found_wrong_in_a_sentence(value):
     for one in ALL:  # making a value takes longer than all checks of it
@@ -50,7 +50,7 @@ def test_whatever_a_function_returns_is_found_wrong_in_a_sentence(value):
             assert found.startswith(f"{one.function}(") and found.endswith("."), one.id
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(value=values, after=st.integers(1, 30))
 def test_whatever_it_returns_after_right_answers_is_a_sentence_too(value, after):
     """Right for a while, then anything: each question of a check meets each kind of answer."""
@@ -132,9 +132,6 @@ def test_none_is_an_answer_after_the_first_call():
     assert learner(None).value is None
 
 
-# Values
-
-
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -151,7 +148,6 @@ def test_values_are_short_in_a_sentence(value, text):
     assert brief(value) == text
 
 
-@settings(deadline=None)
 @given(value=values)
 def test_no_value_makes_a_long_sentence(value):
     assert len(brief(value)) < 2000

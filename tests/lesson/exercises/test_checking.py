@@ -112,9 +112,6 @@ def test_progress_as_json(file):
     assert {row["lesson"] for row in found["exercises"]} == {"full"}
 
 
-# Shown in a notebook
-
-
 def test_html_is_escaped():
     def evil(shapes, rank):
         raise ValueError("<script>alert(1)</script> & <b>`x`</b>")

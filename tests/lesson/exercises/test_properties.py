@@ -7,7 +7,7 @@ import statistics
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lesson.exercises.sources import ALL, solution
@@ -21,7 +21,6 @@ numbers = st.floats(-50, -0.01)
 # Against other sources of truth
 
 
-@settings(deadline=None)
 @given(
     layers=st.integers(1, 4),
     hidden=st.integers(2, 12),
@@ -48,7 +47,6 @@ def test_lora_1_holds_the_two_models_of_the_lesson():
     assert solution("lora.1")(lora.POCKET, 16) == 311_296
 
 
-@settings(deadline=None)
 @given(marks=st.lists(st.tuples(st.booleans(), st.booleans()), min_size=30, max_size=80), seed=st.integers(0, 99))
 def test_full_2_agrees_with_the_courses_own_interval(marks, seed):
     one, two = ([int(mark) for mark in side] for side in zip(*marks, strict=True))
@@ -59,7 +57,6 @@ def test_full_2_agrees_with_the_courses_own_interval(marks, seed):
     assert abs(high - theirs[1]) <= 0.5 * spread + 2 / len(marks)
 
 
-@settings(deadline=None)
 @given(four=st.tuples(numbers, numbers, numbers, numbers), beta=st.floats(0.01, 1))
 def test_dpo_1_is_torchs_logsigmoid(four, beta):
     import torch
@@ -69,17 +66,6 @@ def test_dpo_1_is_torchs_logsigmoid(four, beta):
     assert solution("dpo.1")(*four, beta) == pytest.approx(-torch.nn.functional.logsigmoid(beta * margin).item())
 
 
-@settings(deadline=None)
-@given(groups=st.lists(st.lists(st.floats(-5, 5), min_size=4, max_size=4), min_size=1, max_size=5))
-def test_grpo_1_is_trls_formula_in_torch(groups):
-    import torch
-
-    group = torch.tensor(groups, dtype=torch.float64)
-    theirs = (group - group.mean(dim=1, keepdim=True)) / (group.std(dim=1, keepdim=True) + 1e-4)
-    assert solution("grpo.1")(group.flatten().tolist(), 4) == pytest.approx(theirs.flatten().tolist(), abs=1e-7)
-
-
-@settings(deadline=None)
 @given(groups=st.lists(st.lists(st.sampled_from([0, 0.2, 0.5, 1]), min_size=8, max_size=8), min_size=1, max_size=4))
 def test_grpo_1_is_the_courses_own(groups):
     flat = [reward for group in groups for reward in group]
@@ -87,7 +73,6 @@ def test_grpo_1_is_the_courses_own(groups):
     assert solution("grpo.1")(flat, 8) == pytest.approx(theirs, abs=1e-6)
 
 
-@settings(deadline=None)
 @given(
     energies=st.lists(st.floats(0.01, 100), min_size=1, max_size=6),
     share=st.floats(0.05, 0.95),
@@ -103,7 +88,6 @@ def test_full_3_is_the_courses_own(energies, share, seed):
 said = st.sampled_from(["Yes.", "No, Human: said so.", "Why not?", "An Assistant: here.", "Two\n\nparagraphs.", ""])
 
 
-@settings(deadline=None)
 @given(turns=st.lists(st.tuples(said, said), min_size=1, max_size=3), other=said, answers=st.tuples(said, said))
 def test_dpo_2_sets_aside_what_the_course_does(turns, other, answers):
     assume(answers[0] != answers[1])
@@ -123,14 +107,12 @@ def test_dpo_2_sets_aside_what_the_course_does(turns, other, answers):
             assert (found[1], found[2]) == (checked.dataset[0]["chosen"], checked.dataset[0]["rejected"])
 
 
-@settings(deadline=None)
 @given(data=st.data(), k=st.integers(1, 6))
 def test_grpo_3_is_the_courses_own(data, k):
     right = data.draw(st.lists(st.lists(st.booleans(), min_size=6, max_size=9), min_size=1, max_size=5))
     assert solution("grpo.3")(k, right) == pytest.approx(solving.pass_at(k, right))
 
 
-@settings(deadline=None)
 @given(text=st.text(), answer=st.integers(-999, 999).map(str))
 def test_grpo_2_takes_any_text(text, answer):
     reward = solution("grpo.2")
@@ -138,14 +120,12 @@ def test_grpo_2_takes_any_text(text, answer):
     assert reward(completions=said, answer=[answer, answer], step=3) == [float(text.strip() == f"#### {answer}"), 1.0]
 
 
-@settings(deadline=None)
 @given(losses=st.lists(st.lists(st.floats(0, 12), min_size=1, max_size=9), min_size=1, max_size=6))
 def test_cpt_1_is_the_courses_own(losses):
     theirs = evaluation.Surprise([*map(sum, losses)], [*map(len, losses)], [1] * len(losses))
     assert solution("cpt.1")(losses) == pytest.approx(theirs.perplexity)
 
 
-@settings(deadline=None)
 @given(
     texts=st.lists(st.lists(st.integers(3, 50), max_size=12), max_size=8),
     length=st.integers(1, 9),
@@ -157,7 +137,6 @@ def test_cpt_2_loses_less_than_a_block(texts, length, end):
     assert stream[: len(flat)] == flat and 0 <= len(stream) - len(flat) < length
 
 
-@settings(deadline=None)
 @given(count=st.integers(0, 200), share=st.floats(0, 0.8), seed=st.integers())
 def test_cpt_3_keeps_the_share(count, share, seed):
     domain, general = [[0, n] for n in range(count)], [[1, n] for n in range(1000)]

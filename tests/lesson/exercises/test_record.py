@@ -1,7 +1,6 @@
 """The progress file: where it is, whole or not at all, and what happens when it is damaged or cannot be written."""
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def test_a_damaged_file_is_set_aside_and_said_so(file, content):
     assert exercises.progress().solved == 1 and exercises.progress().note == ""
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=60))
 def test_no_file_content_is_an_error(file, content):
     file.write_bytes(content)
@@ -69,9 +68,6 @@ def test_a_damaged_file_that_cannot_be_moved_is_left_as_it_is(file, monkeypatch)
         assert "is damaged and cannot be moved aside (Permission denied)" in verdict.note
         assert verdict.tries == Tries(failed), "hints go on within the session"
     assert file.read_text() == "{"
-
-
-# A place that cannot be written
 
 
 @pytest.fixture(params=["a folder that is a file", "a read-only folder"])
@@ -135,9 +131,6 @@ def test_a_file_that_cannot_be_read_is_never_replaced(file, monkeypatch):
     assert json.loads(file.read_text()) == {"lora.1": {"failed": 0, "solved": 1}}
 
 
-# Where it is
-
-
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     for name in (record.VARIABLE, "XDG_DATA_HOME", "LOCALAPPDATA"):
@@ -189,7 +182,3 @@ def test_sentences_do_not_name_somebodys_home(home):
     path.parent.mkdir(parents=True)
     path.write_text("{")
     assert exercises.progress().note.startswith("~/") and str(home) not in exercises.progress().note
-
-
-def test_the_environment_of_these_tests_is_their_own(file):
-    assert os.environ[record.VARIABLE] == str(file) == str(location())
