@@ -202,7 +202,10 @@ def _padding(
         why = "Unsloth strings the rows of a batch together where it compiles no blocks; predicted for a large batch"
         return fused, [Choice("padding", "none", why)]
     if not machine.graphs:
-        why = "not measured on this kind of GPU; where Unsloth strings rows together, the peak is below the predicted"
+        why = (
+            "not measured on this kind of GPU (benchmarks/speed.py does it; send its speed.json in); where Unsloth "
+            "strings rows together, the peak is below the predicted"
+        )
         return fused, [Choice("padding", "Unsloth's choice", why)]
     padded = -(-length // STEP) * STEP
     why = (
