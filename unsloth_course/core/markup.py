@@ -62,4 +62,7 @@ def page(title: str, body: str, png: bytes, alt: str) -> str:
     """A whole page: title, HTML, and a picture below it with its description."""
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     picture = f'<img style="max-width:100%" alt="{html.escape(alt)}" src="{source}">'
-    return document(title, f'<body style="font-family:sans-serif"><h1>{html.escape(title)}</h1>{body}{picture}</body>')
+    # On a phone a wide table breaks its words and keeps its last column in sight.
+    style = "body{font-family:sans-serif;max-width:70rem;margin:1rem auto;padding:0 .5rem}"
+    style += "td:not(:first-child){overflow-wrap:anywhere}"
+    return document(title, f"<body><h1>{html.escape(title)}</h1>{body}{picture}</body>", style)
