@@ -11,6 +11,7 @@ from unsloth_course.commands import runner
 from unsloth_course.core import lessons
 from unsloth_course.core.places import REPOSITORY
 
+table = script("table")
 PAGES = sorted(path for folder in (".", "benchmarks", "docs", "upkeep") for path in (REPOSITORY / folder).glob("*.md"))
 
 
@@ -21,12 +22,7 @@ def test_every_link_into_the_repository_leads_somewhere(page):
     assert missing == []
 
 
-@pytest.fixture(scope="module")
-def table():
-    return script("table")
-
-
-def test_the_tables_are_those_of_the_recorded_files(table):
+def test_the_tables_are_those_of_the_recorded_files():
     pages = [page.read_text(encoding="utf-8") for page in table.PAGES]
     assert set(re.findall(r"<!-- table: (\w+) -->", "".join(pages))) == set(table.TABLES)
     for page in pages:
@@ -39,7 +35,7 @@ def test_the_readme_is_read_in_a_minute():
     assert max(line.count("|") for line in readme.splitlines()) <= 4, "no table is wider than three columns"
 
 
-def test_what_the_pages_say_in_words_is_what_their_tables_say(table):
+def test_what_the_pages_say_in_words_is_what_their_tables_say():
     readme, results = (" ".join(page.read_text(encoding="utf-8").split()) for page in table.PAGES)
     runs = [run for run in table.recorded() if run["model"] == "pocket"]
     taken = [run["wall_seconds"] for run in runs if run["lesson"] != "base"]
@@ -49,7 +45,7 @@ def test_what_the_pages_say_in_words_is_what_their_tables_say(table):
     assert f"(preference {100 * preferred['base']:.1f} % → 0.0 %)" in results
 
 
-def test_recorded_runs_trained_with_three_seeds_or_the_page_says_so(table):
+def test_recorded_runs_trained_with_three_seeds_or_the_page_says_so():
     seeds = {}
     for run in table.recorded():
         if run["lesson"] != "base":

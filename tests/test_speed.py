@@ -9,20 +9,7 @@ from conftest import script
 
 from unsloth_course import memory, models, profile
 
-
-@pytest.fixture(scope="module")
-def leg():
-    return script("leg")
-
-
-@pytest.fixture(scope="module")
-def speed(leg):
-    return script("speed")
-
-
-@pytest.fixture(scope="module")
-def page():
-    return script("page")
+leg, speed, page = map(script, ("leg", "speed", "page"))
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +19,7 @@ def tokenizer():
     return AutoTokenizer.from_pretrained(models.folder("pocket"))
 
 
-def test_every_method_is_compared_with_the_copied_setting_and_with_plain_trl(speed):
+def test_every_method_is_compared_with_the_copied_setting_and_with_plain_trl():
     found = speed.compared()
     for method in ("lora", "full", "dpo", "cpt"):
         ways = [one.way for one in found if one.method == method]
@@ -41,21 +28,21 @@ def test_every_method_is_compared_with_the_copied_setting_and_with_plain_trl(spe
     assert len({(one.method, one.name) for one in found}) == len(found)
 
 
-def test_memory_is_weighed_at_fifteen_points(speed):
+def test_memory_is_weighed_at_fifteen_points():
     assert {(one.method, one.length) for one in speed.weighed()} == {
         (method, length) for method in ("lora", "full", "dpo", "cpt", "grpo") for length in (512, 1024, 2048)
     }
 
 
 @pytest.mark.parametrize("method", ["lora", "full", "dpo", "cpt", "grpo"])
-def test_legs_of_a_method_train_on_the_same_rows(leg, tokenizer, method):
+def test_legs_of_a_method_train_on_the_same_rows(tokenizer, method):
     ours, plain = leg.Leg("a", method, "plan"), leg.Leg("b", method, "plain", micro=32)
     rows = leg.rows(ours, tokenizer, 12, held_out=False)
     assert rows == leg.rows(plain, tokenizer, 12, held_out=False) and len(rows) == 12
     assert rows != leg.rows(ours, tokenizer, 12, held_out=True)
 
 
-def test_rows_have_the_lengths_that_are_said(leg, tokenizer):
+def test_rows_have_the_lengths_that_are_said(tokenizer):
     def tokens(turns):
         return len(tokenizer.apply_chat_template(turns, tokenize=True)["input_ids"])
 
@@ -74,33 +61,18 @@ def test_rows_have_the_lengths_that_are_said(leg, tokenizer):
     assert all(tokens(pair["prompt"] + pair[name]) >= 512 for name in ("chosen", "rejected"))
 
 
-def test_the_copied_setting_is_two_rows_four_times(leg):
+def test_the_copied_setting_is_two_rows_four_times():
     one = leg.Leg("a", "lora", "seeds")
     leg.set_up(one, None, None)
     assert (one.micro, one.accumulation, one.arguments) == (2, 4, {"optim": "adamw_8bit"})
 
 
 def measured(name, method, way, micro, accumulation, milliseconds, **more):
-    found = {
-        "name": name,
-        "method": method,
-        "way": way,
-        "micro": micro,
-        "accumulation": accumulation,
-        "ms_per_update": milliseconds,
-        "ms_median": milliseconds,
-        "evaluate_every": 0,
-        "updates_done": 10,
-        "seconds": milliseconds / 100,
-        "tokens_per_row": 100,
-        "peak_bytes": 2**30,
-        "predicted_bytes": 2**30,
-        "prepare_seconds": 1.0,
-        "loss_before": 2.0,
-        "curve": [],
-        "length": 512,
-    }
-    return found | more
+    found = {"name": name, "method": method, "way": way, "micro": micro, "accumulation": accumulation}
+    found |= {"ms_per_update": milliseconds, "ms_median": milliseconds, "seconds": milliseconds / 100}
+    found |= {"evaluate_every": 0, "updates_done": 10, "tokens_per_row": 100, "length": 512}
+    found |= {"peak_bytes": 2**30, "predicted_bytes": 2**30}
+    return found | {"prepare_seconds": 1.0, "loss_before": 2.0, "curve": []} | more
 
 
 @pytest.fixture
@@ -117,18 +89,11 @@ def record():
     legs += [measured("8 x 1", "grpo", "set", 8, 1, 1000.0), measured("plan, free", "grpo", "free", 64, 1, 2000.0)]
     weighed = [measured("512 tokens", "lora", "plan", 8, 1, 1.0, peak_bytes=10, predicted_bytes=11)]
     scaled = [measured("32 rows", "lora", "plan", 32, 1, 50.0)]
-    return {
-        "device": "NVIDIA H200",
-        "date": "2026-11-21",
-        "versions": {"torch": "2"},
-        "model": "a stand-in",
-        "compared": legs,
-        "scaled": scaled,
-        "memory": weighed,
-    }
+    about = {"device": "NVIDIA H200", "date": "2026-11-21", "versions": {"torch": "2"}, "model": "a stand-in"}
+    return about | {"compared": legs, "scaled": scaled, "memory": weighed}
 
 
-def test_ratios_are_what_the_legs_say(page, record):
+def test_ratios_are_what_the_legs_say(record):
     found = page.ratios(record)["lora"]
     assert found["update"] == 10  # 1,000 ms against 100
     assert found["quality"] == 10  # 10 s against 1 s
@@ -137,7 +102,7 @@ def test_ratios_are_what_the_legs_say(page, record):
     assert page.misses(record) == [pytest.approx(0.1)]
 
 
-def test_one_slow_update_does_not_move_the_time_of_a_leg(page, record):
+def test_one_slow_update_does_not_move_the_time_of_a_leg(record):
     before = page.ratios(record)["lora"]
     for one in record["compared"]:
         if one["way"] in ("seeds", "plan", "free"):  # evaluated on the way, which their median would count
@@ -149,7 +114,7 @@ def test_one_slow_update_does_not_move_the_time_of_a_leg(page, record):
     assert "| 400 | 2.5x |" in row and "9999" not in page.speed(record) + page.completions(record)
 
 
-def test_the_time_before_a_dpo_plan_counts(page, record):
+def test_the_time_before_a_dpo_plan_counts(record):
     for one in record["compared"]:
         if (one["method"], one["name"]) == ("dpo", "plan, free"):
             one["prepare_seconds"] = 2.0
@@ -157,7 +122,7 @@ def test_the_time_before_a_dpo_plan_counts(page, record):
     assert "1.0 s + 1.0 s for the reference" in page.quality(record)
 
 
-def test_a_leg_that_failed_is_said_and_nothing_is_made_up(page, record):
+def test_a_leg_that_failed_is_said_and_nothing_is_made_up(record):
     spoiled = copy.deepcopy(record)
     for one in spoiled["compared"]:
         if one["method"] == "cpt" and one["name"] != "seeds":
@@ -171,13 +136,13 @@ def test_a_leg_that_failed_is_said_and_nothing_is_made_up(page, record):
     assert page.ratios(never)["full"]["quality"] is None and "not within 10 updates" in page.quality(never)
 
 
-def test_the_page_is_that_of_the_record(page):
+def test_the_page_is_that_of_the_record():
     text = page.PAGE.read_text(encoding="utf-8")
     assert set(re.findall(r"<!-- table: (\w+) -->", text)) == set(page.tables())
     assert page.filled(text, page.tables()) == text, "run python upkeep/page.py --write"
 
 
-def test_the_prose_of_the_page_is_that_of_the_record(page):
+def test_the_prose_of_the_page_is_that_of_the_record():
     text = " ".join(page.PAGE.read_text(encoding="utf-8").split())
     record = page.read("gpu-speed.json")
     whole, shared = (size / memory.GIB for size in record["grpo_1024_tokens"].values())
@@ -187,12 +152,12 @@ def test_the_prose_of_the_page_is_that_of_the_record(page):
     assert "*The copied setting* is 2 rows, 4 times (2 x 4)" in text and "seeds' default" not in text
 
 
-def test_a_picture_is_drawn(page, record, tmp_path):
+def test_a_picture_is_drawn(record, tmp_path):
     page.draw(record, tmp_path / "speed.png")
     assert (tmp_path / "speed.png").stat().st_size > 5000
 
 
-def test_what_is_claimed_of_the_recorded_figures_holds(page):
+def test_what_is_claimed_of_the_recorded_figures_holds():
     """The bars of the page, for every leg that is in the record."""
     record = page.read("gpu-speed.json")
     for method, found in page.ratios(record).items():
@@ -210,7 +175,7 @@ def test_what_is_claimed_of_the_recorded_figures_holds(page):
     assert all(found["ratio"] >= 1.7 and found["inside"] for found in two["methods"].values())
 
 
-def test_the_formula_of_today_meets_the_recorded_peaks(page, leg):
+def test_the_formula_of_today_meets_the_recorded_peaks():
     """A prediction is a formula: when it changes, the record is met again or is made anew."""
     shape = memory.Shape(hidden=576, layers=30, heads=9, kv_heads=3, intermediate=1536, vocabulary=49152, tied=True)
     h200 = profile.Machine("NVIDIA H200", 140 * memory.GIB, True, 16, 128 * memory.GIB, False, capability=(9, 0))

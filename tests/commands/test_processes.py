@@ -110,12 +110,13 @@ def test_a_process_that_died_is_named(tmp_path, dead):
     assert said.startswith("Process 1 of 2 on host ") and f"(pid {dead}) died without a word" in said
 
 
-def test_one_that_said_why_is_not_spoken_for(tmp_path, dead):
-    assert leaving(tmp_path, LEAVE, n1_pid=dead, n1_error_json="{}") == (143, "")
-
-
-def test_only_one_survivor_speaks(tmp_path, dead):
-    assert leaving(tmp_path, LEAVE, here=2, number=2, count=3, n0_pid=os.getpid(), n1_pid=dead) == (143, "")
+@pytest.mark.parametrize(
+    "noted",
+    [{"n1_error_json": "{}"}, {"here": 2, "number": 2, "count": 3, "n0_pid": os.getpid()}],
+    ids=["the dead one said why", "another survivor speaks"],
+)
+def test_what_is_said_already_is_not_said_again(tmp_path, dead, noted):
+    assert leaving(tmp_path, LEAVE, n1_pid=dead, **noted) == (143, "")
 
 
 def test_one_that_was_told_to_end_did_not_die(tmp_path, dead):

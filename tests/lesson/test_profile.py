@@ -1,6 +1,5 @@
 """The profile, decided from made facts about machines, and the environment that it prepares."""
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -188,13 +187,6 @@ def test_names_are_escaped_in_the_table_of_a_notebook():
     page = profile.decide(CPU, model="<script>alert(1)</script>", data="a&b")._repr_html_()
     assert "<script>" not in page and "&lt;script&gt;" in page and "a&amp;b" in page
     assert page.count("<tr>") == 1 + len(profile.decide(CPU).reasons)
-
-
-def test_the_training_arguments_are_ones_that_the_trainer_knows(load):
-    from trl import SFTConfig
-
-    known = {field.name for field in dataclasses.fields(SFTConfig)}
-    assert profile.decide(CPU).arguments.keys() | profile.decide(L4).arguments.keys() <= known
 
 
 @pytest.fixture

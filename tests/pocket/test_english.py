@@ -95,7 +95,7 @@ def shortened(told):
     return told.replace("was there too and ", "")
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(SEEDS, SIDES)
 def test_every_instruction_is_answered_right_and_every_other_answer_is_short(seed, held_out):
     rows = english.instructions(140, held_out, seed)
@@ -105,7 +105,7 @@ def test_every_instruction_is_answered_right_and_every_other_answer_is_short(see
     assert max(sum(map(len, row.values())) for row in rows) < MOST_CHARACTERS
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(SEEDS, SIDES)
 def test_every_problem_is_worked_right_in_two_steps(seed, held_out):
     rows = english.problems(50, held_out, seed)
@@ -134,7 +134,7 @@ def test_a_story_is_told_of_its_three_numbers_and_multiplies_where_it_says_each(
     assert ("*" in signs) == bool(re.search(r"[eE]ach|boxes\} of", story))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(SEEDS, SIDES)
 def test_pairs_are_a_plain_answer_and_another_and_length_alone_does_not_tell_them_apart(seed, held_out):
     rows = english.preferences(200, held_out, seed)
@@ -148,7 +148,7 @@ def test_pairs_are_a_plain_answer_and_another_and_length_alone_does_not_tell_the
     assert 0.45 * len(rows) < longer < 0.8 * len(rows)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(SEEDS, SEEDS)
 def test_the_two_sides_share_no_name_amount_numbers_or_advice(one, other):
     learned, tested = (english.instructions(300, side, seed) for side, seed in ((False, one), (True, other)))

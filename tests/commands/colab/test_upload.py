@@ -24,20 +24,9 @@ def written(tmp_path_factory):
     return upload.write(tmp_path_factory.mktemp("upload"))
 
 
-@pytest.fixture(scope="module")
-def archive():
-    return upload.packed()
-
-
 def install_cell(path):
-    cells = [cell for cell in nbformat.read(path, as_version=4).cells if lessons.has_tag(cell, "install")]
-    (cell,) = cells
+    (cell,) = [cell for cell in nbformat.read(path, as_version=4).cells if lessons.has_tag(cell, "install")]
     return cell
-
-
-def names(archive):
-    with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
-        return packed.getnames()
 
 
 def test_all_five_are_written_and_small(written):
@@ -63,8 +52,9 @@ def test_all_other_cells_are_those_of_the_lesson(written):
         assert len(differ) == 1
 
 
-def test_weights_stay_out_and_all_modules_are_in(archive):
-    inside = names(archive)
+def test_weights_stay_out_and_all_modules_are_in():
+    with tarfile.open(fileobj=io.BytesIO(upload.packed())) as packed:
+        inside = packed.getnames()
     assert not [name for name in inside if name.endswith((".safetensors", ".pyc")) or "tokenizer.json" in name]
     package = REPOSITORY / "unsloth_course"
     modules = {f"unsloth_course/{path.relative_to(package).as_posix()}" for path in package.rglob("*.py")}
@@ -74,24 +64,13 @@ def test_weights_stay_out_and_all_modules_are_in(archive):
     assert [name for name in inside if "recorded/runs/" in name]
 
 
-def test_the_same_files_give_the_same_bytes(archive):
-    assert upload.packed() == archive
-
-
 def execute(source, folder, colab=True, before=""):
     """Runs a cell in a Python of its own, which sees no course; with an empty stand-in for Colab's package."""
     stand_in = f"import sys, types\nif {colab}:\n    sys.modules['google.colab'] = types.ModuleType('google.colab')\n"
     no_site = "sys.path[:] = [p for p in sys.path if p and 'site-packages' not in p]\n"
     no_site += "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f)]\n"
-    done = subprocess.run(
-        [sys.executable, "-I", "-"],
-        input=stand_in + no_site + before + source,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done
+    how = {"cwd": folder, "capture_output": True, "text": True, "check": False}
+    return subprocess.run([sys.executable, "-I", "-"], input=stand_in + no_site + before + source, **how)
 
 
 SITE = next(path for path in sys.path if path.endswith("site-packages"))
@@ -153,7 +132,7 @@ def test_the_code_is_hidden_behind_a_form_and_is_base64(written):
     cell = install_cell(next(iter(written)))
     assert cell.metadata.cellView == "form" and "skip-execution" not in cell.metadata.tags
     packed = re.search(r'PACKED = """\n(.+?)\n"""', cell.source, re.DOTALL)[1]
-    assert base64.b64decode(packed) == upload.packed()
+    assert base64.b64decode(packed) == upload.packed(), "the same files give the same bytes"
     assert max(map(len, cell.source.splitlines())) <= 100
 
 

@@ -97,10 +97,6 @@ def test_a_missing_package_fails(name):
     assert failed[name].found == "missing"
 
 
-def test_tools_may_be_missing_where_the_course_did_not_set_up():
-    assert failures(without("nbmake", "ruff", course_venv=False)) == {}
-
-
 def test_outside_the_course_venv_the_advice_is_a_pip_command():
     failed = failures(with_version("datasets", "4.0.0", course_venv=False, executable="/usr/bin/python3"))
     assert f"/usr/bin/python3 -m pip install --no-deps datasets=={TESTED['datasets']}" in failed["datasets"].advice
@@ -112,19 +108,17 @@ def test_an_unsupported_python_fails(python):
     assert "3.11-3.13" in failed["Python"].advice
 
 
-def test_who_asked_for_the_cpu_is_not_scolded():
-    assert failures(sick(nvidia_driver=True, environment={"UNSLOTH_FORCE_CPU": "1"})) == {}
-
-
 @pytest.mark.parametrize(
     "facts",
     [
+        without("nbmake", "ruff", course_venv=False),  # tools, where the course did not set up
+        sick(nvidia_driver=True, environment={"UNSLOTH_FORCE_CPU": "1"}),  # the CPU was asked for
         with_version("torchvision", "0.28.0+cpu"),
         with_version("torchvision", "0.28.0", system="Darwin"),
         with_version("torchvision", "0.26.0", cuda_of_torch="13.0", nvidia_driver=True),
     ],
 )
-def test_a_torchvision_that_fits_is_fine(facts):
+def test_what_fits_or_was_asked_for_is_fine(facts):
     assert failures(facts) == {}
 
 

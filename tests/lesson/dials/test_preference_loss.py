@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unsloth_course import dials, plots
+from unsloth_course import dials
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.dials import Pair
 
@@ -57,7 +57,6 @@ def test_the_comment_says_what_the_setting_means(chosen, rejected, words):
 
 def test_the_picture_has_loss_and_weight_with_a_line_for_each_beta():
     picture = dials.preference().picture()
-    assert isinstance(picture, plots.Picture)
     assert [axes.get_title("left") for axes in picture.axes] == ["loss (nats)", "weight in the gradient"]
     for axes, at_start in zip(picture.axes, (math.log(2), 0.5), strict=True):
         lines = [line for line in axes.lines if line.get_label().startswith("beta")]

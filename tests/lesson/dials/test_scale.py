@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from unsloth_course import dials, evaluation, models, plots
+from unsloth_course import dials, evaluation, models
 from unsloth_course.lesson.dials import AdapterDial, Setting
 from unsloth_course.pocket import datasets
 
@@ -30,7 +30,6 @@ def test_text_of_the_data_and_of_the_model_is_escaped():
 
 def test_the_picture_has_all_lines_and_every_position():
     picture = dial().picture()
-    assert isinstance(picture, plots.Picture)
     lines = [[0.0, 0.5, 1.0, 1.0], [0.0, 0.25, 0.5, 1.0], [1.0, 0.875, 0.75, 0.5]]
     assert drawn(picture) == lines
     # No answer is short: nothing can be marked, and the line is left away.

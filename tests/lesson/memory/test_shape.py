@@ -6,16 +6,6 @@ from unsloth_course import memory
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.memory.shape import known
 
-LLAMA = {
-    "model_type": "llama",
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 128,
-    "vocab_size": 100,
-    "tie_word_embeddings": True,
-}
 PUBLISHED = {
     "meta-llama/Llama-3.2-1B-Instruct": 1_235_814_400,
     "unsloth/Llama-3.2-3B": 3_212_749_824,
@@ -49,6 +39,7 @@ def gemma(*shape, **more):
     return {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text", **sizes(*shape, **more)}}
 
 
+LLAMA = {"model_type": "llama", "vocab_size": 100, "tie_word_embeddings": True} | sizes(64, 128, 2, 4, 2)
 MIXTRAL = of_experts("mixtral", 32000, 4096, 14336, 32, 32, 8, num_local_experts=8, num_experts_per_tok=2)
 ROUTED = {"moe_intermediate_size": 768, "num_experts": 128, "num_experts_per_tok": 8}
 QWEN3_MOE = of_experts("qwen3_moe", 151936, 2048, 6144, 48, 32, 4, head_dim=128, **ROUTED)
