@@ -82,10 +82,8 @@ class _Repository:
         return _digest(path, "sha256" if path.suffix in LARGE else "sha1", stat.st_size, stat.st_mtime_ns)
 
     def info(self, gated: bool, with_sizes: bool) -> dict:
-        siblings = [{"rfilename": name} for name in self.files()]
-        if with_sizes:
-            for sibling in siblings:
-                sibling["size"] = self.files()[sibling["rfilename"]].stat().st_size
+        files = self.files().items()
+        siblings = [{"rfilename": n} | ({"size": path.stat().st_size} if with_sizes else {}) for n, path in files]
         info = {"_id": self.commit[:24], "id": self.name, "sha": self.commit, "siblings": siblings, "tags": []}
         info |= {"private": False, "gated": "manual" if gated else False, "disabled": False, "downloads": 0, "likes": 0}
         return info | ({"modelId": self.name} if self.kind == "model" else {})
@@ -198,12 +196,6 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Requests are kept in `HubServer.requests`, not printed."""
 
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_POST(self) -> None:
-        self.do_GET()
-
     def do_GET(self) -> None:
         hub = self.server.hub
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -217,6 +209,8 @@ class _Handler(BaseHTTPRequestHandler):
             prefix, name, revision, filename = match.groups()
             return self._resolve("dataset" if prefix else "model", name, revision, filename)
         return self._json({"error": "Not served here"}, 404)
+
+    do_HEAD = do_POST = do_GET
 
     def _api(self, kind: str, name: str, question: str, rest: str, body: bytes) -> None:
         revision, _, folder = rest.partition("/")

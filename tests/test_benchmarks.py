@@ -16,15 +16,11 @@ from conftest import script, unsloth_source
 from unsloth_course import models, profile
 from unsloth_course.core import lessons
 
+table = script("table")
 SCORE = {"metric": "exact_match", "n": 200, "before": 0.0, "after": 0.95, "interval": [0.9, 0.99], "retention": None}
 
 
-@pytest.fixture(scope="module")
-def table():
-    return script("table")
-
-
-def run_of(table, lesson, seed=1, **changes):
+def run_of(lesson, seed=1, **changes):
     found = {
         "lesson": lesson,
         "profile": "cpu",
@@ -47,7 +43,7 @@ def cells(text, first):
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_with_nothing_recorded_every_table_says_so(table):
+def test_with_nothing_recorded_every_table_says_so():
     for name in ("lessons", "runs"):
         assert table.TABLES[name]([]).startswith("| lesson |")
     assert table.lessons([]).count(table.UNRECORDED) == 10
@@ -55,41 +51,31 @@ def test_with_nothing_recorded_every_table_says_so(table):
     assert "real_lessons.py" in table.real([]) and table.measures([]) == "Not recorded yet."
 
 
-def test_the_matrix_gives_means_over_the_seeds_and_names_the_device(table):
-    text = table.matrix([run_of(table, "lora", seed) for seed in (1, 3)])
+def test_the_matrix_gives_means_over_the_seeds_and_names_the_device():
+    text = table.matrix([run_of("lora", seed) for seed in (1, 3)])
     assert text.startswith("On 2 CPU cores, 24 GiB, model pocket, seeds 1, 3:\n\n| method |")
     assert cells(text, "LoRA")[1:5] == ["1,000 (50.0%)", "1.0 MiB", "2.0 MiB", "12 s"]
     assert cells(text, "GRPO")[1] == table.UNRECORDED
 
 
-def real_run(table, lesson, seed, **changes):
+def real_run(lesson, seed, **changes):
     """A run of the real model on a GPU, with measures and a fingerprint."""
-    score = SCORE | {
-        "measures": [
-            {"name": "exact_match", "before": 0.05, "after": 0.06, "interval": [-0.01, 0.03], "n": 81},
-            {
-                "name": "answer_perplexity",
-                "before": 6.5,
-                "after": 5 + seed / 10,
-                "interval": [-1.3, -0.9 - seed / 10],
-                "n": 200,
-                "judges": True,
-                "likelier": 190 + seed,
-            },
-        ],
-        "retention": {"metric": "exact_match", "before": 0.667, "after": 0.733},
-    }
+    exact = {"name": "exact_match", "before": 0.05, "after": 0.06, "interval": [-0.01, 0.03], "n": 81}
+    judge = {"name": "answer_perplexity", "before": 6.5, "after": 5 + seed / 10, "n": 200, "judges": True}
+    judge |= {"interval": [-1.3, -0.9 - seed / 10], "likelier": 190 + seed}
+    retention = {"metric": "exact_match", "before": 0.667, "after": 0.733}
+    score = SCORE | {"measures": [exact, judge], "retention": retention}
     weights = {"name": "SmolLM2", "sha": "0123456789ab", "from": "Q4_1"}
     about = {"profile": "gpu", "device": "NVIDIA H200, 140 GiB", "model": "owner/SmolLM2", "evaluation": score}
     about["fingerprint"] = {"weights": weights, "rows": {"name": "public samples", "sha": "ba9876543210"}}
-    return run_of(table, lesson, seed, **(about | changes))
+    return run_of(lesson, seed, **(about | changes))
 
 
-def test_the_real_model_s_table_names_scores_over_seeds_weights_and_rows(table):
+def test_the_real_model_s_table_names_scores_over_seeds_weights_and_rows():
     apart = {"rewrites": {"n": 100, "preference_accuracy": 0.9, "interval": [0.82, 0.95]}}
     t4 = {"device": "NVIDIA H200, 15 GiB", "stands_for": "a T4"}
-    runs = [real_run(table, "lora", seed, beside=3) for seed in (1, 3)] + [run_of(table, "lora")]
-    runs += [real_run(table, "dpo", 1, apart=apart), real_run(table, "lora", 1, **t4)]
+    runs = [real_run("lora", seed, beside=3) for seed in (1, 3)] + [run_of("lora")]
+    runs += [real_run("dpo", 1, apart=apart, beside=3), real_run("lora", 1, **t4)]
     text = table.real(runs)
     assert text.count("| lesson |") == 2 and "On NVIDIA H200, 15 GiB (in place of a T4)" in text
     assert cells(text.split("15 GiB")[0], "LoRA")[1:] == [
@@ -98,6 +84,8 @@ def test_the_real_model_s_table_names_scores_over_seeds_weights_and_rows(table):
     ]
     for part in ("SmolLM2 (0123456789ab), rounded to Q4_1", "LoRA, DPO: public samples", "3 runs shared the GPU"):
         assert part in text
+    alone = [real_run("dpo", 1), real_run("dpo", 3, beside=3)]
+    assert "The seconds are those of seed 1, which had the GPU alone." in table.real(alone)
     lines = table.measures(runs).splitlines()
     assert "| DPO | preference accuracy, rewrites | 100 | 50.0 % → 90.0 % | +32.0 to +45.0 points |" in lines
     assert "| LoRA | exact match | 81 | 5.0 % → 6.0 % | -1.0 to +3.0 points |" in lines
@@ -106,24 +94,24 @@ def test_the_real_model_s_table_names_scores_over_seeds_weights_and_rows(table):
     assert cells(table.lessons(runs), "LoRA")[3:5] == ["1 min 40 s", "3 min 20 s"]
 
 
-def test_runs_of_two_devices_are_two_tables(table):
-    runs = [run_of(table, "lora"), run_of(table, "lora", device="Tesla T4, 15 GiB", profile="gpu")]
+def test_runs_of_two_devices_are_two_tables():
+    runs = [run_of("lora"), run_of("lora", device="Tesla T4, 15 GiB", profile="gpu")]
     assert table.matrix(runs).count("| method |") == table.scoreboard(runs).count("| answers |") == 2
 
 
-def test_the_scoreboard_shows_mean_and_range_and_perplexities_as_numbers(table):
-    text = table.scoreboard([run_of(table, "lora", seed) for seed in (1, 3)] + [run_of(table, "base")])
+def test_the_scoreboard_shows_mean_and_range_and_perplexities_as_numbers():
+    text = table.scoreboard([run_of("lora", seed) for seed in (1, 3)] + [run_of("base")])
     found = cells(text, "LoRA")
     assert found[1] == "52.0 % (51.0 % to 53.0 %)" and found[6] == "0.52 (0.51 to 0.53)"
     assert cells(text, "base model")[1] == "51.0 %"
     assert cells(text, "DPO")[1] == table.UNRECORDED
 
 
-def test_a_score_that_was_not_measured_and_a_run_without_a_battery_are_said(table):
-    run = run_of(table, "lora")
+def test_a_score_that_was_not_measured_and_a_run_without_a_battery_are_said():
+    run = run_of("lora")
     run["battery"]["format"]["value"] = None
     assert cells(table.scoreboard([run]), "LoRA")[4] == "not measured"
-    assert cells(table.scoreboard([run_of(table, "lora", battery={})]), "LoRA")[1] == table.UNRECORDED
+    assert cells(table.scoreboard([run_of("lora", battery={})]), "LoRA")[1] == table.UNRECORDED
 
 
 @pytest.mark.parametrize(
@@ -149,38 +137,34 @@ def test_a_score_that_was_not_measured_and_a_run_without_a_battery_are_said(tabl
         ),
     ],
 )
-def test_each_metric_is_written_as_what_it_is(table, evaluation, what, kept):
-    text = table.runs([run_of(table, "cpt", evaluation=evaluation)])
+def test_each_metric_is_written_as_what_it_is(evaluation, what, kept):
+    text = table.runs([run_of("cpt", evaluation=evaluation)])
     assert cells(text, "continued pretraining")[3:5] == [what, kept]
 
 
-def test_a_run_that_did_not_train_is_not_passed_over(table):
-    assert "(suspicious)" in table.runs([run_of(table, "lora", receipt={"verdict": "suspicious"})])
+def test_a_run_that_did_not_train_is_not_passed_over():
+    assert "(suspicious)" in table.runs([run_of("lora", receipt={"verdict": "suspicious"})])
 
 
-def test_minutes(table):
-    assert [table._minutes(seconds) for seconds in (31.4, 99, 100, 119.6)] == [
-        "31 s",
-        "99 s",
-        "1 min 40 s",
-        "2 min 00 s",
-    ]
+def test_minutes():
+    said = [table._minutes(seconds) for seconds in (31.4, 99, 100, 119.6)]
+    assert said == ["31 s", "99 s", "1 min 40 s", "2 min 00 s"]
 
 
-def test_tables_are_put_between_their_markers_and_nothing_else_changes(table):
+def test_tables_are_put_between_their_markers_and_nothing_else_changes():
     page = "before\n<!-- table: runs -->\nold\n<!-- end -->\nafter\n<!-- table: matrix -->\n<!-- end -->\n"
-    filled = table.filled(page, [run_of(table, "lora")])
+    filled = table.filled(page, [run_of("lora")])
     assert (
         filled.startswith("before\n<!-- table: runs -->\n| lesson |") and "\nafter\n" in filled and "old" not in filled
     )
-    assert table.filled(filled, [run_of(table, "lora")]) == filled
+    assert table.filled(filled, [run_of("lora")]) == filled
     with pytest.raises(KeyError):
         table.filled("<!-- table: nonsense -->\n<!-- end -->", [])
 
 
-def test_recorded_files_are_read_in_learning_order(table, tmp_path):
+def test_recorded_files_are_read_in_learning_order(tmp_path):
     for lesson in ("grpo", "base", "full", "lora"):
-        (tmp_path / f"{lesson}-cpu-seed1.json").write_text(json.dumps(run_of(table, lesson)))
+        (tmp_path / f"{lesson}-cpu-seed1.json").write_text(json.dumps(run_of(lesson)))
     assert [run["lesson"] for run in table.recorded(tmp_path)] == ["base", "lora", "full", "grpo"]
 
 
@@ -264,10 +248,10 @@ print("done" if out.name != "cpt-1" else "no memory left")
 """
 
 
-def test_runs_are_spread_over_the_gpus_and_packed_one_by_one(real_lessons, table, tmp_path, monkeypatch, capsys):
+def test_runs_are_spread_over_the_gpus_and_packed_one_by_one(real_lessons, tmp_path, monkeypatch, capsys):
     options = {"out": tmp_path, "rows": tmp_path, "records": tmp_path / "records.tar.gz", "memory": None}
     options = SimpleNamespace(**options, brief=False, factor=1, profile="gpu", jobs=2, gpus=2)
-    pretended = real_run(table, "dpo", 1)
+    pretended = real_run("dpo", 1)
     pretended["training"] |= {"predicted_memory_bytes": 2**20, "steps": 3}
     pretended["receipt"]["findings"], pretended["data"] = [], "its rows"
     start = real_lessons.Job.start
@@ -289,10 +273,8 @@ def test_runs_are_spread_over_the_gpus_and_packed_one_by_one(real_lessons, table
         assert packed.extractfile("cpt-1.log").read() == b"no memory left\n"
         found = json.loads(packed.extractfile("dpo-gpu-smollm2-seed1.json").read())
     assert found["apart"] == {} and found["beside"] == 1
-    assert {json.loads((tmp_path / f"{name}-1/{name}.json").read_text())["gpu"] for name in ("lora", "dpo")} == {
-        "0",
-        "1",
-    }
+    used = {json.loads((tmp_path / f"{name}-1/{name}.json").read_text())["gpu"] for name in ("lora", "dpo")}
+    assert used == {"0", "1"}
     monkeypatch.setattr(real_lessons.Job, "start", lambda job, *_: pytest.fail(f"{job.name} is run again"))
     assert real_lessons.run(jobs()[:2], dict(os.environ), options) == 0
 

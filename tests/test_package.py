@@ -17,7 +17,8 @@ from unsloth_course.core import lessons
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.places import NOTEBOOKS, PACKAGE, REPOSITORY
 
-HEAVY = ("torch", "transformers", "datasets", "matplotlib", "unsloth", "trl", "peft", "pandas", "numpy")
+HEAVY = ("torch", "transformers", "datasets", "matplotlib", "unsloth", "trl", "peft", "pandas", "numpy", "IPython")
+HEAVY += ("nbclient",)
 
 
 def loaded_after(code: str) -> list[str]:
@@ -27,8 +28,11 @@ def loaded_after(code: str) -> list[str]:
     return json.loads(done.stdout)
 
 
-def test_the_import_is_light_and_looking_at_the_rooms_too():
-    assert loaded_after("import unsloth_course\ndir(unsloth_course)\nunsloth_course.profile\nunsloth_course.data") == []
+@pytest.mark.parametrize(
+    "code", ["import unsloth_course as u\ndir(u)\nu.profile\nu.data", "import unsloth_course.cli"], ids=["rooms", "cli"]
+)
+def test_the_import_is_light(code):
+    assert loaded_after(code) == []
 
 
 def test_a_lesson_reaches_the_profile_before_the_libraries_that_it_prepares():

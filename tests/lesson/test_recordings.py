@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +21,7 @@ from unsloth_course.lesson.fingerprint import fingerprint
 from unsloth_course.lesson.recordings import Recording, Run
 from unsloth_course.lesson.recordings.recorded import FLOOR
 
+record = script("record")
 ATTACK = "<script>alert('x')</script>"
 HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -55,9 +57,6 @@ def compared(recording, run, key=None):
 def inside(sentence):
     """What a comparison says of the run: True, False, or None where nothing was compared."""
     return True if "went as they did" in sentence else False if "went another way" in sentence else None
-
-
-# Real runs
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
@@ -114,15 +113,12 @@ def test_the_shipped_recording_holds_what_it_promises(lesson, profile):
         assert "CPU" not in recording.device
     for left_out in recording.runs:
         others = tuple(run for run in recording.runs if run is not left_out)
-        rest = Recording(**(vars(recording) | {"runs": others}))
+        rest = replace(recording, runs=others)
         assert inside(recordings.compare(rest, log(left_out.curves[rest.curve], rest.curve, rest.steps)))
     band = recording.band()
     flat = [(step, (band.low[0] + band.high[0]) / 2) for step in band.steps]
     assert inside(recordings.compare(recording, log(flat, recording.curve, recording.steps))) is False
     assert recordings.show(lesson, profile).picture().caption
-
-
-# What is compared, and what not
 
 
 @pytest.fixture
@@ -246,17 +242,17 @@ def test_the_real_model_is_compared_where_weights_and_rows_are_the_recorded_ones
     assert found["weights"] == {"name": HUB, "sha": digest[:12], "from": "Q4_1"} and len(found["rows"]["sha"]) == 12
     found["rows"]["name"] = "public samples"
     about = {"profile": "gpu", "model": HUB, "data": learner.data, "fingerprint": found}
-    path = recordings.write(Recording(**(vars(lora) | about)), tmp_path)
+    path = recordings.write(replace(lora, **about), tmp_path)
     assert path.name == "lora-gpu-smollm2.json" and recordings.find(learner, "lora", tmp_path)
     elsewhere = machine(name="gpu", model=str(tmp_path / "first/weights"), data=str(tmp_path / "first/rows"))
     assert recordings.find(elsewhere, "lora", tmp_path)
 
-    few = Recording(**(vars(lora) | about | {"runs": lora.runs[:2]}))  # shown, and no band
+    few = replace(lora, **about, runs=lora.runs[:2])  # shown, and no band
     recordings.write(few, tmp_path)
     assert "only 2 of 3 runs are recorded. Three" in recordings.find(learner, "lora", tmp_path).why
     shown = recordings.show("lora", "gpu", tmp_path)
     assert "seeds 3407, 1\n" in str(shown) and "band" not in shown.recording.label and shown.picture()
-    recordings.write(Recording(**(vars(lora) | about)), tmp_path)
+    recordings.write(replace(lora, **about), tmp_path)
 
     other = on_the_hub(hub_here, tmp_path / "second", answer="white")
     why = recordings.find(other, "lora", tmp_path).why
@@ -265,7 +261,7 @@ def test_the_real_model_is_compared_where_weights_and_rows_are_the_recorded_ones
         "of public samples. Three runs with seeds of their own make one: send results/lora.json of each in an issue."
     )
     found["weights"]["sha"] = "0" * 12
-    recordings.write(Recording(**(vars(lora) | about)), tmp_path)
+    recordings.write(replace(lora, **about), tmp_path)
     assert "other weights of that name" in recordings.find(learner, "lora", tmp_path).why
     assert "there is no band. Three runs" in recordings.find(learner, "grpo", tmp_path).why
 
@@ -275,9 +271,6 @@ def test_generated_rows_are_told_apart_by_what_they_say():
     assert len({about["rows"]["sha"] for about in found.values()}) == 4  # LoRA and full have the same rows
     assert {about["weights"]["from"] for about in found.values()} == {""}
     assert fingerprint("nobody/nothing", "mine.json", "lora")["weights"]["sha"] == ""
-
-
-# Looking at a recording
 
 
 MEASURES = [
@@ -294,14 +287,12 @@ def measured_fingerprint():
 def measured(recording, change=lambda run, measures: measures):
     """The recording with measures in all its runs, of the real model."""
     runs = tuple(
-        Run(
-            **(vars(run) | {"measures": tuple(change(number, copy.deepcopy(MEASURES))), "wall_seconds": 100.0 + number})
-        )
+        replace(run, measures=tuple(change(number, copy.deepcopy(MEASURES))), wall_seconds=100.0 + number)
         for number, run in enumerate(recording.runs)
     )
     about = {"profile": "gpu", "model": HUB, "data": "yahma/alpaca-cleaned", "trained": 4_884_480}
     about |= {"learning_rate": 5e-4, "fingerprint": measured_fingerprint()}
-    return Recording(**(vars(recording) | about | {"runs": runs}))
+    return replace(recording, **about, runs=runs)
 
 
 def test_on_a_gpu_the_real_model_is_shown_with_all_its_measures_weights_and_rows(lora, tmp_path):
@@ -310,9 +301,9 @@ def test_on_a_gpu_the_real_model_is_shown_with_all_its_measures_weights_and_rows
         return measures
 
     samples = ({"kind": "still wrong", "count": 3, "of": 81, "prompt": "A?", "before": "x", "after": "y"},)
-    recordings.write(Recording(**(vars(lora) | {"profile": "gpu"})), tmp_path)
+    recordings.write(replace(lora, profile="gpu"), tmp_path)
     assert "pocket" in str(recordings.show("lora", "gpu", tmp_path))
-    recordings.write(Recording(**(vars(measured(lora, other)) | {"samples": samples})), tmp_path)
+    recordings.write(replace(measured(lora, other), samples=samples), tmp_path)
     shown = recordings.show("lora", "gpu", tmp_path)
     lines = str(shown).splitlines()
     assert lines[0].split("  ")[0] == "answer perplexity"
@@ -329,7 +320,7 @@ def test_on_a_gpu_the_real_model_is_shown_with_all_its_measures_weights_and_rows
 
 def test_what_is_shown_is_escaped_and_names_what_it_cost(lora, tmp_path):
     samples = ({"prompt": ATTACK, "before": ATTACK, "after": "Two & two"},)
-    recordings.write(Recording(**(vars(lora) | {"samples": samples, "device": f"card {ATTACK} $_1$"})), tmp_path)
+    recordings.write(replace(lora, samples=samples, device=f"card {ATTACK} $_1$"), tmp_path)
     shown = recordings.show("lora", "cpu", tmp_path)
     page = shown._repr_html_()
     assert "<script" not in page and page.count("&lt;script&gt;") == 3 and "Two &amp; two" in page
@@ -360,9 +351,6 @@ def test_a_notebook_shows_picture_and_table_or_the_sentence(lesson, outputs, tmp
         assert displayed[0].caption
 
 
-# The file
-
-
 def test_a_recording_comes_back_as_it_was_written(lora, tmp_path):
     path = recordings.write(lora, tmp_path)
     assert path.name == "lora-cpu.json"
@@ -370,14 +358,6 @@ def test_a_recording_comes_back_as_it_was_written(lora, tmp_path):
     assert back.band() == lora.band() and back.steps == 200 and back.runs[1].scores == {"held out": [0.0, 0.9]}
     recordings.write(back, tmp_path)
     assert recordings.read("lora", "cpu", tmp_path) == back
-
-
-# The script that makes it
-
-
-@pytest.fixture(scope="module")
-def record():
-    return script("record")
 
 
 def results_of(lesson):
@@ -392,7 +372,7 @@ def results_of(lesson):
         yield found
 
 
-def recorded(record, found, folder, capsys, monkeypatch):
+def recorded(found, folder, capsys, monkeypatch):
     """Runs the script over these results; its exit status, and what it said."""
     files = [folder / f"{number}.json" for number in range(len(found))]
     for file, one in zip(files, found, strict=True):
@@ -405,8 +385,8 @@ def recorded(record, found, folder, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
-def test_three_results_files_make_a_recording(record, lesson, tmp_path, capsys, monkeypatch):
-    status, said = recorded(record, list(results_of(lesson)), tmp_path, capsys, monkeypatch)
+def test_three_results_files_make_a_recording(lesson, tmp_path, capsys, monkeypatch):
+    status, said = recorded(list(results_of(lesson)), tmp_path, capsys, monkeypatch)
     assert status == 0 and said.startswith(f"{lesson}-cpu.json: band of three recorded runs on 2 CPU cores")
     found = recordings.read(lesson, "cpu", tmp_path / "into")
     assert [run.seed for run in found.runs] == [3407, 1, 2] and found.date == "2026-11-21"
@@ -438,15 +418,15 @@ def test_three_results_files_make_a_recording(record, lesson, tmp_path, capsys, 
         (lambda f: f.__setitem__(1, []), "1.json is not a results file"),
     ],
 )
-def test_what_makes_no_recording_is_refused_in_a_sentence(record, change, said, tmp_path, capsys, monkeypatch):
+def test_what_makes_no_recording_is_refused_in_a_sentence(change, said, tmp_path, capsys, monkeypatch):
     found = list(results_of("lora"))
     change(found)
-    status, sentence = recorded(record, found, tmp_path, capsys, monkeypatch)
+    status, sentence = recorded(found, tmp_path, capsys, monkeypatch)
     assert status == 1 and said in sentence and sentence.count("\n") == 1
     assert not (tmp_path / "into").exists()
 
 
-def test_an_archive_of_the_gpu_machine_fills_records_and_results(record, tmp_path, capsys, monkeypatch):
+def test_an_archive_of_the_gpu_machine_fills_records_and_results(tmp_path, capsys, monkeypatch):
     real_lessons = script("real_lessons")
     jobs = []
     for run in results_of("dpo"):
@@ -477,7 +457,7 @@ def test_an_archive_of_the_gpu_machine_fills_records_and_results(record, tmp_pat
     assert kept["apart"]["rewrites"]["n"] == 100
 
 
-def test_the_results_of_one_t4_are_kept_by_one_command(record, tmp_path, capsys, monkeypatch):
+def test_the_results_of_one_t4_are_kept_by_one_command(tmp_path, capsys, monkeypatch):
     run = next(iter(results_of("lora"))) | {"model": HUB, "profile": "gpu", "device": "Tesla T4, 15 GiB"}
     for change, said in (
         ({}, ""),

@@ -104,9 +104,6 @@ def text_of(tokens, state=None, trained=None):
     )
 
 
-# the text of a token
-
-
 def joined(tokenizer, ids):
     """The text that the tokens spell, with their single bytes put together again."""
     reader = PieceReader(tokenizer)
@@ -155,8 +152,6 @@ def test_decoding_bytes_loses_none(data):
     back = b"".join(bytes.fromhex(p[3:5]) if re.fullmatch(r"<0x[89A-F][0-9A-F]>", p) else p.encode() for p in parts)
     assert back == data
 
-
-# states
 
 PROMPT = "<|im_start|>user\nthe<|im_end|>\n<|im_start|>assistant\n"
 
@@ -217,9 +212,6 @@ def test_a_collator_that_masks_the_end_because_it_pads_with_it_is_caught(tokeniz
         tokenizer.pad_token = "<|endoftext|>"
 
 
-# warnings
-
-
 def test_rows_in_which_nothing_is_trained_are_named(tokenizer):
     good = row_of(tokenizer, PROMPT + "a<|im_end|>", PROMPT)
     bad = {**good, "labels": [-100] * len(good["input_ids"])}
@@ -252,9 +244,6 @@ def test_a_large_dataset_is_sampled_and_says_so(tokenizer):
     assert xray.names == ["row 8999"]
     assert xray.summary.startswith("Checked 2,000 of 9,000 rows:")
     assert len(calls) == 2_001
-
-
-# what max_length cut off
 
 
 def cut_rows(tokenizer, texts, length, part=slice(0, None)):
@@ -333,9 +322,6 @@ def test_a_source_without_text_is_a_sentence(tokenizer):
         look(trainer_of(tokenizer, [row_of(tokenizer, "a")]), source=[])
 
 
-# prompts alone
-
-
 def test_grpo_has_prompts_and_trains_none_of_their_tokens(tokenizer):
     chat = [{"role": "user", "content": "1 + 1"}]
     trainer = trainer_of(tokenizer, [{"prompt": chat, "answer": "2"}] * 5 + [{"prompt": "2 + 2", "answer": "4"}])
@@ -347,9 +333,6 @@ def test_grpo_has_prompts_and_trains_none_of_their_tokens(tokenizer):
     assert found.names == ["prompt 0", "prompt 5"] and found.warnings == []
     assert "6 prompts of" in found.summary and "8 completions of at most 64 tokens" in found.summary
     assert found.summary in str(found) and "<ins" not in found._repr_html_().partition("prompt 0")[2]
-
-
-# what cannot be looked at
 
 
 def test_what_cannot_be_looked_at_is_a_sentence(tokenizer):
@@ -364,9 +347,6 @@ def test_what_cannot_be_looked_at_is_a_sentence(tokenizer):
     for number in (1, -1):
         with pytest.raises(CourseError, match=f"no row {number}: the train dataset has rows 0 to 0"):
             look(trainer_of(tokenizer, [row_of(tokenizer, "a")]), rows=[number])
-
-
-# showing it
 
 
 @pytest.fixture
@@ -433,8 +413,6 @@ def test_long_runs_are_shortened(tokenizer):
         assert "... 761 more ..." in page
     assert str(xray).count("z") == 239
 
-
-# real trainers
 
 PAIRS = [("the user", "use it\nthen"), ("é <script>", "the user " * 20)]
 

@@ -11,11 +11,7 @@ from unsloth_course.core.errors import CourseError
 from unsloth_course.studio import take
 
 CELLS = {
-    "train": {
-        "source": "x = train()",
-        "seconds": 60.0,
-        "outputs": [new_output("stream", name="stdout", text="loss 1")],
-    },
+    "train": {"source": "x = train()", "seconds": 60.0, "outputs": [new_output("stream", text="loss 1")]},
     "dial": {"source": "dials.strength(x)", "seconds": 1.0, "outputs": []},
     "slow": {"source": "dials.sweep(x)", "seconds": 90.0, "outputs": []},
 }

@@ -25,9 +25,6 @@ def answers(given, expected, skills=()):
     return Answers([f"question {n}" for n in range(len(given))], list(expected), list(given), right, list(skills))
 
 
-# Exact match
-
-
 @pytest.mark.parametrize(
     "given", ["", "5", "58.", "58 58", "58\nQuestion:", "58<|endoftext|>", "The sum is 58", "５８"]
 )
@@ -64,9 +61,6 @@ def test_shares_by_skill():
     assert list(found.by_skill) == ["a", "b"]
     assert answers("ab", "ab").by_skill == {}
     assert answers("ab", "ab", [None, None]).by_skill == {}
-
-
-# The interval
 
 
 def marks(both, lost, won, none):
@@ -157,9 +151,6 @@ def test_it_is_around_the_mean_and_within_bounds(pairs):
     assert -1 <= low <= mean + 1e-9 and mean - 1e-9 <= high <= 1
 
 
-# Chance
-
-
 @pytest.mark.parametrize(
     ("given", "expected", "skills", "shares"),
     [
@@ -199,9 +190,6 @@ def test_a_score_holds_both_comparisons():
     assert evaluation.score(before, after).retention is None
 
 
-# Recall
-
-
 @pytest.mark.parametrize(
     ("text", "answer", "recalled"),
     [
@@ -238,9 +226,6 @@ def test_no_text_breaks_it(text, answer):
     assert _recalled(text, answer) in (True, False)
 
 
-# Probes
-
-
 def test_the_bundled_model_is_probed_on_skills_that_no_lesson_trains(machine):
     found = evaluation.probes(machine)
     assert set(found["skill"]) == {skill.name for skill in skills.UNTOUCHED}
@@ -262,9 +247,6 @@ def test_the_general_facts_are_sixty_plain_ones():
         assert not prompt.endswith("."), "a finished sentence leaves nothing to say"
         assert answer.lower() not in prompt.lower().split(), "the answer is in the question"
         assert _recalled(f" {answer}.", answer)
-
-
-# What changed
 
 
 def test_samples_do_not_flatter():
@@ -299,9 +281,6 @@ def test_one_answer_to_all_questions_is_found():
         (["black"] * 24, ["black"] * 24),
     ):
         assert evaluation.one_answer(answers(mine, wanted)) is None
-
-
-# The model itself
 
 
 def test_the_base_fails_in_chat_and_recalls_what_it_read(load, machine):

@@ -161,13 +161,10 @@ def test_attempts_in_numbers_and_words():
     ]
 
 
-def test_where_no_problem_is_mixed_the_first_one_is_shown():
-    marks = [[True] * 4, [True, False, False, False]]
-    assert Attempts(["a"] * 2, ["#### 1"] * 2, [["#### 1"] * 4] * 2, marks).mixed == 0
-
-
-def test_of_the_mixed_problems_the_one_with_most_steps_is_shown():
+def test_of_the_mixed_problems_the_one_with_most_steps_is_shown_and_without_one_the_first():
     marks = [True, True, False, False]
     bare, worked = ["#### 1"] * 4, ["1 = 1\n#### 1", *["#### 1"] * 3]
     found = Attempts(["a"] * 4, ["#### 1"] * 4, [bare, worked, worked, ["1 = 1"] * 4], [marks] * 3 + [[True] * 4])
     assert found.mixed == 1
+    marks = [[True] * 4, [True, False, False, False]]
+    assert Attempts(["a"] * 2, ["#### 1"] * 2, [["#### 1"] * 4] * 2, marks).mixed == 0

@@ -113,10 +113,6 @@ def test_a_broken_model_is_worse_or_no_number_without_a_warning():
     assert all(map(math.isnan, perplexity_interval(well, nan)))
 
 
-def test_bits_per_character():
-    assert made([30 * math.log(2)]).bits_per_character == pytest.approx(1.0)
-
-
 def test_runs_side_by_side_are_compared_with_the_first():
     def leg(domain, general, right):
         return {"domain": made([domain]), "general": made([general]), "skills": Answers([], [], [], right)}
