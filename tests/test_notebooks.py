@@ -79,7 +79,7 @@ BAD = {
     "plain_kernel": [lambda nb: nb.metadata.kernelspec.update(name="course"), lambda nb: nb.metadata.pop("kernelspec")],
     "cell_size": [lambda nb: nb.cells[5].update(source="print(1)\n" * 26)],
     "line_width": [lambda nb: nb.cells[5].update(source="print(" + "1" * 70 + ")")],
-    "notebook_size": [lambda nb: nb.cells[5].update(source="print(1)\n" * 229)],
+    "notebook_size": [lambda nb: nb.cells[5].update(source="print(1)\n" * 239)],
     "prose_beside_code": [lambda nb: nb.cells.pop(0)],
     "no_errors": [lambda nb: nb.cells[5].outputs.append(new_output("error", ename="E", evalue="", traceback=[]))],
     "no_widgets": [
