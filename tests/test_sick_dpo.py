@@ -47,25 +47,11 @@ def warm(with_adapter, machine, tmp_path_factory):
 
     train, held_out, _ = data.sources.preferences("pocket", BATCH * (WARM_UP + 40), held_out=ALL, seed=SEED)
     mixed = data.preference.warm_up(train.select(range(BATCH * WARM_UP)), share=0.33, seed=SEED)
-    training.supervised(
-        model,
-        tokenizer,
-        mixed,
-        machine,
-        steps=WARM_UP,
-        learning_rate=1e-3,
-        seed=SEED,
-        out=tmp_path_factory.mktemp("warm"),
-    )
-    model = FastLanguageModel.get_peft_model(
-        model.merge_and_unload(),
-        r=16,
-        lora_alpha=16,
-        lora_dropout=0,
-        target_modules=models.PROJECTIONS,
-        use_gradient_checkpointing=False,
-        random_state=SEED,
-    )
+    how = {"steps": WARM_UP, "learning_rate": 1e-3, "seed": SEED, "out": tmp_path_factory.mktemp("warm")}
+    training.supervised(model, tokenizer, mixed, machine, **how)
+    settings = {"r": 16, "lora_alpha": 16, "lora_dropout": 0, "target_modules": models.PROJECTIONS}
+    settings |= {"use_gradient_checkpointing": False, "random_state": SEED}
+    model = FastLanguageModel.get_peft_model(model.merge_and_unload(), **settings)
     pairs = train.select(range(BATCH * WARM_UP, len(train)))
     made = Warm(model, tokenizer, models.adapter_state(model), pairs, held_out, machine.max_length)
     made.before = {count: made.measure(count) for count in (FEW, ALL)}
@@ -122,15 +108,9 @@ def test_a_healthy_run_is_trained(healthy_dpo, warm):
 
 def test_memory_is_predicted_within_20_percent(healthy_dpo, warm, machine):
     longest, answer = data.preference.longest(warm.pairs, warm.tokenizer)
-    predicted = memory.plan(
-        warm.model,
-        machine,
-        "dpo",
-        longest=longest,
-        rank=16,
-        completion=answer,
-        micro_batch=machine.arguments["per_device_train_batch_size"],
-    ).prediction
+    sizes = {"longest": longest, "completion": answer, "rank": 16}
+    sizes["micro_batch"] = machine.arguments["per_device_train_batch_size"]
+    predicted = memory.plan(warm.model, machine, "dpo", **sizes).prediction
     assert predicted.total == pytest.approx(healthy_dpo.watching.meter.peak_bytes, rel=0.2)
     # Weights are counted and not estimated: the base, the adapter, and the reference's copy of it.
     assert predicted.parts["weights"] == pytest.approx(healthy_dpo.watching.meter.parts["weights"], rel=0.01)
@@ -146,9 +126,6 @@ def test_the_reference_is_neither_trained_nor_saved(healthy_dpo, warm, tmp_path)
     assert not (saved / "ref").exists()
     with safe_open(str(saved / "adapter_model.safetensors"), "pt") as file:
         assert len(file.keys()) == 2 * 7 * 4 and not any("ref" in name for name in file.keys())  # noqa: SIM118
-
-
-# Not trained
 
 
 def test_a_learning_rate_of_0(run_dpo):
@@ -197,9 +174,6 @@ def test_answers_that_are_cut_away_are_a_sentence(run_dpo):
         run_dpo(max_length=8)
 
 
-# Suspicious
-
-
 def test_swapped_preferences_are_called_by_their_name(run_dpo):
     run = run_dpo(steps=16, change=lambda rows: rows.rename_columns({"chosen": "rejected", "rejected": "chosen"}))
     assert run.verdict in ("suspicious", "not trained"), str(run.receipt)
@@ -217,9 +191,6 @@ def test_over_optimisation_costs_being_right_and_is_suspicious(run_dpo):
     assert "correctness fell" in run.findings
     history = [row for row in run.trainer.state.log_history if "loss" in row]
     assert history[-1]["rewards/margins"] > history[len(history) // 2]["rewards/margins"] > 0
-
-
-# Going back
 
 
 def test_two_runs_from_the_same_start_are_the_same(run_dpo, warm):

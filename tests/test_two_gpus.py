@@ -5,10 +5,7 @@ import json
 import pytest
 from conftest import script
 
-
-@pytest.fixture
-def two_gpus():
-    return script("two_gpus")
+two_gpus = script("two_gpus")
 
 
 def leg(pace, *loss):
@@ -16,14 +13,14 @@ def leg(pace, *loss):
 
 
 @pytest.mark.parametrize(("off", "inside"), [(0.001, True), (0.5, False)])
-def test_the_curve_is_inside_when_it_is_nearer_to_its_seed_than_seeds_are(two_gpus, off, inside):
+def test_the_curve_is_inside_when_it_is_nearer_to_its_seed_than_seeds_are(off, inside):
     one, others = leg(100.0, 3.0, 2.0, 1.0), [leg(100.0, 3.1, 2.2, 0.9), leg(100.0, 2.9, 1.8, 1.1)]
     found = two_gpus.compare(one, leg(180.0, 3.0 + off, 2.0 + off, 1.0 + off), others)
     assert (found["inside"], found["ratio"]) == (inside, 1.8)
     assert found["points_between_the_seeds"] == (1.0 if inside else 0.0)
 
 
-def test_rows_fill_the_length(two_gpus, tmp_path):
+def test_rows_fill_the_length(tmp_path):
     from tokenizers import Tokenizer
 
     two_gpus.make_rows(tmp_path / "rows.json", 20, length=512)

@@ -54,14 +54,8 @@ class Torchrun:
         environment = ENVIRONMENT | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self.log = folder / "log"
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [*TORCHRUN, *command],
-                cwd=folder,
-                env=environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            how = {"cwd": folder, "env": environment, "stdout": log, "stderr": log, "start_new_session": True}
+            self.process = subprocess.Popen([*TORCHRUN, *command], **how)
 
     def until(self, text: str) -> None:
         end = time.monotonic() + 300
@@ -97,11 +91,11 @@ class Torchrun:
 
 @pytest.fixture
 def torchrun(tmp_path):
+    """Starts a run of this command in its folder; what still goes on at the end is stopped."""
     started = []
 
-    def start(*options: str) -> Torchrun:
-        folder = tmp_path / f"run{len(started)}"
-        started.append(Torchrun(folder, *COMMAND, *options, "--out", str(folder)))
+    def start(*command: str) -> Torchrun:
+        started.append(Torchrun(tmp_path / "run", *command))
         return started[-1]
 
     yield start
@@ -152,28 +146,18 @@ def test_two_processes_give_the_curve_of_one(load, two_forks, tmp_path, method):
     assert two["training"]["curves"]["eval_loss"][-1] == pytest.approx(
         one["training"]["curves"]["eval_loss"][-1], abs=1e-4
     )
-    for name in ("micro_batch", "processes", "examples"):
-        assert (one["training"][name], two["training"][name]) == {
-            "micro_batch": (8, 4), "processes": (1, 2), "examples": (32, 32)
-        }[name]  # fmt: skip
+    for name, figures in {"micro_batch": (8, 4), "processes": (1, 2), "examples": (32, 32)}.items():
+        assert (one["training"][name], two["training"][name]) == figures
     assert two["evaluation"]["n"] == 16
     assert said.count("training: step 4 of 4") == 1 and "training: step" not in others, "only the first prints"
     assert (tmp_path / "two" / ("adapter" if method == "lora" else "model")).is_dir()
 
 
 @pytest.fixture
-def toy(tmp_path):
+def toy(torchrun, tmp_path):
     """Starts TOY with so many rows for an update of both, and maybe the step at which the second process fails."""
     (tmp_path / "toy.py").write_text(TOY)
-    started = []
-
-    def start(rows: int = 8, fails: int = -1) -> Torchrun:
-        started.append(Torchrun(tmp_path / "toy", str(tmp_path / "toy.py"), str(rows), str(fails)))
-        return started[-1]
-
-    yield start
-    for run in started:
-        run.stop()
+    return lambda rows=8, fails=-1: torchrun(str(tmp_path / "toy.py"), str(rows), str(fails))
 
 
 def killed(run: Torchrun, victim: int, step: int) -> None:
@@ -188,8 +172,8 @@ def killed(run: Torchrun, victim: int, step: int) -> None:
     assert "start the same command again" in sentence
 
 
-def test_a_killed_training_ends_with_a_sentence(torchrun):
-    killed(torchrun(*LONG), victim=0, step=20)
+def test_a_killed_training_ends_with_a_sentence(torchrun, tmp_path):
+    killed(torchrun(*COMMAND, *LONG, "--out", str(tmp_path / "run")), victim=0, step=20)
 
 
 def test_a_killed_process_ends_the_run_with_a_sentence(toy):

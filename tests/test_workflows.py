@@ -15,6 +15,7 @@ from conftest import script
 import unsloth_course
 from unsloth_course.core.places import REPOSITORY
 
+links = script("links")
 FOLDER = REPOSITORY / ".github" / "workflows"
 FILES = sorted(FOLDER.glob("*.yml"))
 
@@ -119,12 +120,7 @@ def test_the_site_is_made_as_its_configuration_says():
     assert re.findall(r"^## (\w+)$", reference, flags=re.M) == list(unsloth_course.ROOMS)
 
 
-@pytest.fixture
-def links():
-    return script("links")
-
-
-def test_every_address_is_found_and_the_placeholder_is_not(links):
+def test_every_address_is_found_and_the_placeholder_is_not():
     found = links.addresses(REPOSITORY)
     assert "https://arxiv.org/abs/2106.09685" in found and "https://github.com/unslothai/unsloth" in found
     assert not [address for address in found if re.search(r"[).,\]>]$|your-name|127\.0\.0", address)]
@@ -133,7 +129,7 @@ def test_every_address_is_found_and_the_placeholder_is_not(links):
 @pytest.mark.parametrize(
     ("status", "said"), [(200, ""), (404, "dead: 404"), (403, "answers 403"), (503, "answers 503")]
 )
-def test_what_an_address_answers(links, status, said):
+def test_what_an_address_answers(status, said):
     import threading
     from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -153,7 +149,7 @@ def test_what_an_address_answers(links, status, said):
         server.server_close()
 
 
-def test_a_host_that_does_not_exist_is_dead(links, monkeypatch):
+def test_a_host_that_does_not_exist_is_dead(monkeypatch):
     def unknown(*_, **__):
         raise links.urllib.error.URLError("[Errno -2] Name or service not known")
 

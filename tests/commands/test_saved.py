@@ -8,7 +8,7 @@ import pytest
 from core.test_hub import write_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from unsloth_course.commands.finetune import saved
 from unsloth_course.core.errors import CourseError
@@ -30,8 +30,6 @@ def write(folder, tensors) -> None:
 
 
 def changed(folder, name, value, dtype=np.float32) -> None:
-    from safetensors.numpy import load_file
-
     tensors = load_file(folder / saved.ADAPTER)
     tensors[name] = np.asarray(np.full((4, 2), 0.5) * value, dtype=dtype)
     write(folder, tensors)

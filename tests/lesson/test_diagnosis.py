@@ -149,9 +149,6 @@ def test_any_numbers_get_a_verdict_and_a_page(evidence):
     assert (diagnosis.WHAT_NOW in str(made)) == (verdict != TRAINED)
 
 
-# The receipt
-
-
 def receipt(evidence=WELL, **changes):
     verdict, findings = judge(evidence)
     made = Receipt(
@@ -249,9 +246,6 @@ def test_the_part_of_the_results_file():
     }
 
 
-# What the verdict follows
-
-
 def measured(**own):
     """A score of the LoRA lesson: held-out answers became likelier, and exact match rose."""
     judge = Measure("answer_perplexity", 6.5, 5.5, (-1.2, -0.8), 200, True, 180)
@@ -322,9 +316,6 @@ def test_one_answer_to_most_questions_is_suspicious():
     assert findings[0].text.startswith("One answer was given to 25 of 25 questions: 'black'.")
 
 
-# The name of the data
-
-
 ROWS = [{"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}, {"input_ids": [4], "labels": [4]}]
 
 
@@ -345,9 +336,6 @@ def test_other_rows_have_another_name():
 @pytest.mark.parametrize("text", ["\ud800", "\x00", "é" * 1000, "<|im_end|>"])
 def test_any_text_has_a_name(text):
     assert diagnosis.data_hash([{"text": text}]) != diagnosis.data_hash([{"text": "a"}])
-
-
-# The figures against direct computation
 
 
 def direct_change(model, layer):
@@ -438,8 +426,6 @@ def test_a_trainer_without_rows_is_a_sentence():
     with pytest.raises(CourseError, match=r"no rows left.*Raise max_length"):
         diagnosis.Watch(SimpleNamespace(train_dataset=Dataset.from_dict({"labels": []})))
 
-
-# The other methods
 
 LN_2 = math.log(2)
 PREFERENCE = Score("preference_rate", 200, 0.1, 0.95, (0.8, 0.9), correctness=Retention("correct", 0.98, 0.97))

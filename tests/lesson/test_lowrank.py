@@ -49,9 +49,6 @@ def toy():
     return model, before
 
 
-# Spectra
-
-
 @pytest.mark.parametrize("shape", [(8, 6), (6, 8), (7, 7), (1, 5)])
 def test_singular_values_are_those_of_an_exact_decomposition(shape):
     change = numbers(*shape)
@@ -91,9 +88,6 @@ def test_random_numbers_have_no_few_strong_directions():
     assert values == lowrank.noise(64, 32, seed=1) != lowrank.noise(64, 32, seed=2)
 
 
-# Changes
-
-
 def test_changes_are_after_minus_before_by_place(toy):
     model, before = toy
     found = lowrank.changes(model, before)
@@ -125,9 +119,6 @@ def test_the_change_of_an_adapter_is_its_product(healthy):
     torch.testing.assert_close(found["2.down_proj"], product.detach())
     values = lowrank.spectrum(found["2.down_proj"])
     assert values[15] > 1e-5 * values[0] and max(values[16:]) < 1e-5 * values[0]  # rank 16 and not more
-
-
-# Cuts
 
 
 def test_a_cut_keeps_the_best_approximation_of_each_change(toy):
@@ -181,9 +172,6 @@ def test_a_cut_says_how_many_directions_each_projection_needs(toy):
     ]
 
 
-# Sentences
-
-
 @pytest.mark.parametrize(
     ("scores", "said"),
     [
@@ -205,9 +193,6 @@ def test_the_sentence_follows_the_numbers(scores, said):
 def test_what_is_kept_of_a_gain():
     assert lowrank.kept({256: -1.0, 0: -5.0, 4: -2.0}) == {0: 0.0, 4: 0.75, 256: 1.0}
     assert lowrank.kept({0: 0.5, 256: 0.4}) == {0: 0.0, 256: 0.0}
-
-
-# The real thing
 
 
 def test_a_real_full_fine_tuning_moves_in_few_directions(load, machine, tmp_path):

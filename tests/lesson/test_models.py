@@ -4,6 +4,7 @@ import copy
 import importlib.util
 import json
 import os
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -27,20 +28,8 @@ def base(load):
     return load()
 
 
-# Folders
-
-
-def test_the_bundled_model_is_in_the_package():
-    folder = Path(models.folder("pocket"))
-    assert folder == BUNDLED_MODEL
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in folder.iterdir()}
-
-
-def test_a_folder_of_the_learner_is_taken_as_it_is():
-    assert models.folder(models.folder("pocket")) == models.folder("pocket")
-
-
-# Counts
+def test_the_bundled_model_is_a_folder_and_a_folder_is_taken_as_it_is():
+    assert Path(models.folder("pocket")) == BUNDLED_MODEL == Path(models.folder(models.folder("pocket")))
 
 
 def test_all_weights_are_counted_and_shared_ones_once(base):
@@ -102,8 +91,6 @@ def test_another_adapter_than_said_is_a_sentence(with_adapter, made, asked):
         models.require_lora(model, asked)
 
 
-# Embeddings trained beside an adapter
-
 CPT = {"target_modules": [*models.PROJECTIONS, "embed_tokens", "lm_head"], "use_rslora": True}
 TEXTS = ["def f(x):\n    return x\n", "It was a sunny morning in Ravenna."]
 
@@ -122,10 +109,6 @@ def moved(model):
 
 def one_tensor(model):
     return model.get_input_embeddings().weight.data_ptr() == model.get_output_embeddings().weight.data_ptr()
-
-
-def test_the_bundled_model_reads_and_writes_with_one_table(base):
-    assert models.require_tied(base[0]) is True
 
 
 @pytest.mark.parametrize("rank", [8, 64])
@@ -190,20 +173,13 @@ def test_a_trained_table_stays_one_after_saving_and_merging(load, with_adapter, 
     assert evaluation.perplexity(merged, tokens, TEXTS, 64).loss == pytest.approx(known.loss, rel=0.01)
 
 
-# Asking
-
-
-def test_the_mode_of_the_model_is_put_back(with_adapter):
+def test_the_mode_of_the_model_is_put_back_also_after_an_error(with_adapter):
     model, tokenizer = with_adapter()
     for training in (True, False):
         model.train(training)
         models.answer(model, tokenizer, ["What is 1 plus 1?"], 2)
         assert model.training is training
         assert all(module.training is training for module in model.modules())
-
-
-def test_the_mode_is_put_back_after_an_error(with_adapter):
-    model, _ = with_adapter()
     model.train()
     with pytest.raises(RuntimeError), models.answering(model):
         assert not model.training
@@ -306,21 +282,13 @@ def test_the_side_of_the_padding_is_put_back(base):
         assert tokenizer.padding_side == side
 
 
-# Streaming
-
-
-def test_the_pieces_of_a_stream_make_up_the_answer(healthy):
-    for question in healthy.before.questions[:6]:
-        pieces = list(models.stream(healthy.model, healthy.tokenizer, question))
-        assert "".join(pieces) == models.answer(healthy.model, healthy.tokenizer, [question])[0]
+def test_the_pieces_of_a_stream_make_up_the_answer(healthy, base):
+    """Also one that is cut: the base goes on to the limit."""
+    asked = [(healthy.model, healthy.tokenizer, question) for question in healthy.before.questions[:6]]
+    for model, tokenizer, question in [*asked, (*base, "What is 41 plus 17?")]:
+        pieces = list(models.stream(model, tokenizer, question))
+        assert "".join(pieces) == models.answer(model, tokenizer, [question])[0]
         assert all(pieces)
-
-
-def test_a_stream_that_is_cut_shows_the_same_as_the_answer(base):
-    model, tokenizer = base
-    question = "What is 41 plus 17?"
-    pieces = list(models.stream(model, tokenizer, question))
-    assert "".join(pieces) == models.answer(model, tokenizer, [question])[0]
     assert len(pieces) > 2
 
 
@@ -356,9 +324,6 @@ def test_a_reader_may_stop_early(healthy):
     pieces.close()
     assert threading.active_count() == threads
     assert models.answer(model, tokenizer, healthy.before.questions[:1]) == healthy.after.given[:1]
-
-
-# The adapter
 
 
 def logits(model, tokenizer):
@@ -409,9 +374,6 @@ def test_a_model_without_an_adapter_cannot_be_scaled(base):
         pass
 
 
-# Going back to a start
-
-
 def test_a_copy_of_an_adapter_brings_it_back_exactly(with_adapter):
     model, _ = with_adapter()
     start = models.adapter_state(model)
@@ -428,9 +390,6 @@ def test_a_copy_of_an_adapter_brings_it_back_exactly(with_adapter):
     assert all(named[name].equal(start[name]) and named[name].requires_grad for name in start)
     models.restore_adapter(model, moved)
     assert all(named[name].equal(moved[name]) for name in start)
-
-
-# Saving and loading
 
 
 @pytest.fixture(scope="module")
@@ -457,15 +416,11 @@ def test_a_saved_adapter_names_its_base_and_no_path_of_this_machine(saved):
     assert not [path.name for path in texts if home in path.read_text() or str(saved.parent) in path.read_text()]
 
 
-def test_an_adapter_is_small(saved):
-    trained = memory.lora_parameters(memory.Shape.of(_config()), 16)
+def test_an_adapter_is_small(healthy, saved):
+    trained = memory.lora_parameters(memory.Shape.of(healthy.model), 16)
     assert models.disk_bytes(saved) == pytest.approx(4 * trained, rel=0.02)
     assert models.disk_bytes(saved) < models.disk_bytes(models.folder("pocket")) / 4
     assert models.disk_bytes(saved / "adapter_model.safetensors") == models.disk_bytes(saved)
-
-
-def _config():
-    return SimpleNamespace(**json.loads(Path(models.folder("pocket"), "config.json").read_text()))
 
 
 def test_saving_over_a_file_is_a_sentence(healthy, tmp_path):
@@ -477,10 +432,7 @@ def test_saving_over_a_file_is_a_sentence(healthy, tmp_path):
 
 def spoiled(saved, tmp_path, name, change):
     """A copy of the saved adapter in which one file is changed; None takes it away."""
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    for path in saved.iterdir():
-        (copy / path.name).write_bytes(path.read_bytes())
+    copy = shutil.copytree(saved, tmp_path / "copy")
     content = change((copy / name).read_bytes())
     (copy / name).unlink()
     if content is not None:

@@ -26,9 +26,6 @@ def pay(function, text, answer="63", question=QUESTION):
     return reward
 
 
-# What each function pays for
-
-
 @pytest.mark.parametrize(
     ("function", "text", "reward"),
     [
@@ -103,9 +100,6 @@ def test_without_an_answer_column_a_sentence_names_it(function):
         function(completions=[turns("#### 63")], answer=["63", "64"])
 
 
-# Any text
-
-
 completions = st.one_of(
     st.none(),
     st.text(st.characters(exclude_categories=())),  # half surrogate pairs too
@@ -116,7 +110,7 @@ completions = st.one_of(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(completions, completions, st.one_of(st.none(), st.integers(), st.text())), max_size=6))
 def test_no_text_breaks_a_reward(rows):
     written, asked, right = (list(column) for column in zip(*rows, strict=True)) if rows else ([], [], [])
@@ -136,9 +130,6 @@ def test_plain_text_and_chat_turns_are_paid_alike():
     for function in FUNCTIONS:
         chat = function(prompts=[turns(QUESTION)], completions=[turns(WORKED)], answer=["63"])
         assert function(prompts=[QUESTION], completions=[WORKED], answer=["63"]) == chat
-
-
-# Advantages
 
 
 @pytest.mark.parametrize(
@@ -191,23 +182,11 @@ def test_advantages_are_the_trainer_s(with_adapter, machine, tmp_path):
         return paid[-len(completions) :]
 
     rows = [{"prompt": turns(f"What is {n} plus 30?", "user"), "answer": str(n + 30)} for n in (20, 40)]
-    trainer = GRPOTrainer(
-        model=model,
-        processing_class=tokenizer,
-        reward_funcs=[lengths, rewards.form],
-        train_dataset=Dataset.from_list(rows),
-        args=GRPOConfig(
-            num_generations=4,
-            max_completion_length=8,
-            max_steps=1,
-            loss_type="bnpo",
-            beta=0.0,
-            reward_weights=[1.0, 0.5],
-            logging_steps=1,
-            output_dir=str(tmp_path),
-            **(machine.arguments | {"per_device_train_batch_size": 8}),
-        ),
-    )
+    how = {"num_generations": 4, "max_completion_length": 8, "max_steps": 1, "loss_type": "bnpo", "beta": 0.0}
+    how |= {"reward_weights": [1.0, 0.5], "logging_steps": 1, "output_dir": str(tmp_path)}
+    args = GRPOConfig(**(how | machine.arguments | {"per_device_train_batch_size": 8}))
+    given = {"model": model, "processing_class": tokenizer, "train_dataset": Dataset.from_list(rows)}
+    trainer = GRPOTrainer(**given, reward_funcs=[lengths, rewards.form], args=args)
     generate, kept = trainer._generate_and_score_completions, {}
 
     def generated(inputs):
@@ -224,9 +203,6 @@ def test_advantages_are_the_trainer_s(with_adapter, machine, tmp_path):
         [*rewards.advantages(totals[:4]), *rewards.advantages(totals[4:])], abs=1e-3
     )
     assert any(kept["advantages"].tolist())
-
-
-# The table of a group
 
 
 def table(texts=(WORKED, "#### 5", "#### 63"), functions=(rewards.exact, rewards.form), weights=None):
@@ -285,9 +261,6 @@ def test_two_functions_of_one_name_are_both_counted():
 def test_a_function_that_does_not_give_one_reward_each_is_named():
     with pytest.raises(CourseError, match="gave 1 rewards for 3 completions"):
         table(functions=[lambda **kwargs: [1.0]])
-
-
-# Rewards side by side
 
 
 def finished(paid, length=30.0):

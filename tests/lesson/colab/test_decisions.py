@@ -89,16 +89,18 @@ def test_torch_and_numpy_are_never_replaced(name):
     assert not any(pin.startswith(name) for pin in found.pins)
 
 
-def test_a_missing_triton_is_installed_and_a_present_one_stays():
-    assert "triton==3.7.1" in decided(triton="").pins
-    assert verdicts(decided(triton="2.0.0"))["triton"] == "conflict" or "triton" not in str(
-        decided(triton="2.0.0").pins
-    )
-
-
-def test_an_unsloth_that_is_not_the_tested_one_is_replaced():
-    found = decided(unsloth="2026.8.1")
-    assert "unsloth==2026.10.9" in found.pins and verdicts(found)["unsloth"] == "replaced"
+@pytest.mark.parametrize(
+    ("name", "version", "pin"),
+    [
+        ("triton", "", "triton==3.7.1"),
+        ("unsloth", "2026.8.1", "unsloth==2026.10.9"),  # another than the tested one
+        ("trl", "damaged", "trl==1.15.0"),
+    ],
+)
+def test_what_is_missing_or_not_accepted_gets_the_tested_version(name, version, pin):
+    found = decided(**{name: version})
+    assert pin in found.pins and (not version or verdicts(found)[name] == "replaced")
+    assert not any(pin.startswith("triton") for pin in decided(triton="2.0.0").pins), "one that is there stays"
 
 
 def test_who_refuses_a_tested_version_goes_to_its_own_tested_version():
@@ -121,10 +123,6 @@ def test_what_is_asked_for_and_has_no_tested_version_is_a_conflict():
 def test_a_restart_is_due_only_for_what_is_loaded_and_replaced():
     assert decided(loaded={"datasets", "numpy", "transformers"}).loaded == ("datasets",)
     assert decided(loaded={"numpy", "torch"}).loaded == ()
-
-
-def test_a_version_that_is_none_is_replaced():
-    assert "trl==1.15.0" in decided(trl="damaged").pins
 
 
 @given(
