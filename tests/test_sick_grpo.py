@@ -40,16 +40,9 @@ class Warm:
 def warm(with_adapter, machine, tmp_path_factory):
     model, tokenizer = with_adapter()
     train, held_out, _ = data.sources.problems("pocket", train=16 * WARM_UP + 100, held_out=ALL, seed=3407)
-    training.supervised(
-        model,
-        tokenizer,
-        data.problems.warm_up(train.select(range(16 * WARM_UP)), worked=0.25),
-        machine,
-        steps=WARM_UP,
-        learning_rate=1e-3,
-        seed=3407,
-        out=tmp_path_factory.mktemp("warm"),
-    )
+    mixed = data.problems.warm_up(train.select(range(16 * WARM_UP)), worked=0.25)
+    how = {"steps": WARM_UP, "learning_rate": 1e-3, "seed": 3407, "out": tmp_path_factory.mktemp("warm")}
+    training.supervised(model, tokenizer, mixed, machine, **how)
     prompts = train.select(range(16 * WARM_UP, len(train))).map(data.problems.to_grpo, batched=True)
     made = Warm(model, tokenizer, models.adapter_state(model), prompts, held_out)
     made.before = {count: made.solve(count) for count in (FEW, ALL)}
@@ -64,29 +57,13 @@ def run_grpo(warm, machine, tmp_path_factory):
         from trl import GRPOConfig, GRPOTrainer
 
         models.restore_adapter(warm.model, warm.start)
-        defaults = {
-            "num_generations": 8,
-            "max_completion_length": COMPLETION,
-            "reward_weights": list(weights),
-            "beta": 0.0,
-            "loss_type": "bnpo",
-            "max_steps": steps,
-            "learning_rate": 1e-3,
-            "warmup_steps": 2,
-            "lr_scheduler_type": "constant_with_warmup",
-            "logging_steps": 1,
-            "seed": 3407,
-            "output_dir": str(tmp_path_factory.mktemp("checkpoints")),
-            **machine.arguments,
-            "per_device_train_batch_size": 8 * prompts,
-        }
-        trainer = GRPOTrainer(
-            model=warm.model,
-            processing_class=warm.tokenizer,
-            reward_funcs=list(functions),
-            train_dataset=warm.prompts,
-            args=GRPOConfig(**(defaults | settings)),
-        )
+        how = {"num_generations": 8, "max_completion_length": COMPLETION, "reward_weights": list(weights)}
+        how |= {"beta": 0.0, "loss_type": "bnpo", "max_steps": steps, "learning_rate": 1e-3, "warmup_steps": 2}
+        how |= {"lr_scheduler_type": "constant_with_warmup", "logging_steps": 1, "seed": 3407}
+        how |= {"output_dir": str(tmp_path_factory.mktemp("checkpoints")), **machine.arguments}
+        how |= {"per_device_train_batch_size": 8 * prompts, **settings}
+        given = {"model": warm.model, "processing_class": warm.tokenizer, "train_dataset": warm.prompts}
+        trainer = GRPOTrainer(**given, reward_funcs=list(functions), args=GRPOConfig(**how))
         watching = diagnosis.watch(trainer)
         trainer.train()
         before, after = warm.before[held_out], warm.solve(held_out)
@@ -113,18 +90,10 @@ def test_a_healthy_run_is_trained(run_grpo, warm):
 
 
 def the_memory_was_predicted(run, warm):
-    prediction = memory.predict(
-        memory.Shape.of(warm.model),
-        method="grpo",
-        rank=16,
-        micro_batch=32,
-        length=data.problems.longest_prompt(warm.prompts, warm.tokenizer) + COMPLETION,
-        completion=COMPLETION,
-    )
+    length = data.problems.longest_prompt(warm.prompts, warm.tokenizer) + COMPLETION
+    sizes = {"rank": 16, "micro_batch": 32, "length": length, "completion": COMPLETION}
+    prediction = memory.predict(memory.Shape.of(warm.model), method="grpo", **sizes)
     assert prediction.total == pytest.approx(run.watching.meter.peak_bytes, rel=0.2)
-
-
-# The bar: two of two
 
 
 def test_a_learning_rate_of_0(run_grpo):
@@ -137,7 +106,7 @@ def constant(completions, **kwargs):
     return [1.0] * len(completions)
 
 
-def also_constant(completions, **kwargs):
+def also_constant(completions, **kwargs):  # TRL keeps rewards by the name of their function
     return [1.0] * len(completions)
 
 
@@ -151,9 +120,6 @@ def test_a_constant_reward(run_grpo, functions, weights):
     run = run_grpo(functions, weights, max_completion_length=BRIEF)
     assert_sick(run, "no spread in rewards")
     assert "nothing to prefer" in run.receipt.sentence()
-
-
-# Other ways to learn nothing
 
 
 def test_a_reward_of_random_numbers(run_grpo):

@@ -272,20 +272,15 @@ def trained(real, on_cpu, tmp_path_factory):
     place = tmp_path_factory.mktemp("trained")
     arguments = {"max_steps": 4, "learning_rate": 1e-3, "logging_steps": 1, "seed": 3407, **on_cpu.arguments}
     arguments |= {"max_length": 64, "output_dir": str(place / "checkpoints"), "per_device_train_batch_size": 4}
-    trainer = SFTTrainer(
-        model=model,
-        processing_class=tokenizer,
-        train_dataset=chat(Dataset.from_list(ROWS)),
-        args=SFTConfig(**arguments),
-    )
+    rows = chat(Dataset.from_list(ROWS))
+    trainer = SFTTrainer(model=model, processing_class=tokenizer, train_dataset=rows, args=SFTConfig(**arguments))
     trainer.train()
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     models.save_adapter(model, tokenizer, place / "adapter", base="smollm2")
     rows = [{"messages": [{"role": "user", "content": text}], "answer": "2100 cm"} for text in QUESTIONS]
     (place / "held-out.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    return SimpleNamespace(
-        before=before, after=models.answer(model, tokenizer, QUESTIONS, 12), losses=losses, adapter=place / "adapter"
-    )
+    after = models.answer(model, tokenizer, QUESTIONS, 12)
+    return SimpleNamespace(before=before, after=after, losses=losses, adapter=place / "adapter")
 
 
 def test_the_real_model_knows_something_and_learns(trained):

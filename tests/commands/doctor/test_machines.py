@@ -250,8 +250,8 @@ def missing(name: str):
     return plant
 
 
-def variable(name: str, value: str):
-    return lambda machine: machine.environment.update({name: value})
+def variables(**values: str):
+    return lambda machine: machine.environment.update(values)
 
 
 def torchvision(machine: PlantedMachine, version: str = "0.28.0", torch: str = "2.13.0") -> None:
@@ -285,24 +285,14 @@ def hidden(machine: PlantedMachine) -> None:
     machine.file("work/datasets.py")
 
 
-def ascii_locale(machine: PlantedMachine) -> None:
-    machine.environment.update({"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"})
-
-
-def little_memory(machine: PlantedMachine) -> None:
-    machine.limit = 1_500_000_000
-
-
 def hidden_card(machine: PlantedMachine) -> None:
     machine.card()
     machine.torch("2.11.0+cu130", "13.0", works=False)
     machine.environment["CUDA_VISIBLE_DEVICES"] = ""
     # As CUDA does: without the variable, the card is there.
     init = machine.packages / "torch/__init__.py"
-    init.write_text(init.read_text().replace("lambda: False", VISIBLE))
-
-
-VISIBLE = 'lambda: "CUDA_VISIBLE_DEVICES" not in __import__("os").environ'
+    visible = 'lambda: "CUDA_VISIBLE_DEVICES" not in __import__("os").environ'
+    init.write_text(init.read_text().replace("lambda: False", visible))
 
 
 def offline(machine: PlantedMachine) -> None:
@@ -325,11 +315,11 @@ def offline(machine: PlantedMachine) -> None:
         (lambda m: torchvision(m, "0.26.0+cpu", "2.11.0"), "torchvision", "built for torch==2.11.0"),
         (mlx, "mlx", "stubs"),
         (hidden, "nothing hides a package", "rename it"),
-        (variable("UNSLOTH_ALLOW_CPU", "1"), "environment", "pretend"),
-        (variable("UNSLOTH_DISABLE_CPU_FALLBACK", "1"), "environment", "refuses"),
-        (variable("OMP_NUM_THREADS", "512"), "threads", "512 threads"),
-        (ascii_locale, "text encoding", "PYTHONUTF8=1"),
-        (little_memory, "memory", "2 GB"),
+        (variables(UNSLOTH_ALLOW_CPU="1"), "environment", "pretend"),
+        (variables(UNSLOTH_DISABLE_CPU_FALLBACK="1"), "environment", "refuses"),
+        (variables(OMP_NUM_THREADS="512"), "threads", "512 threads"),
+        (variables(LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0"), "text encoding", "PYTHONUTF8=1"),
+        (lambda m: setattr(m, "limit", 1_500_000_000), "memory", "2 GB"),
         (hidden_card, "torch build", "CUDA_VISIBLE_DEVICES"),
     ],
 )
@@ -371,10 +361,6 @@ def torch_that_does_not_load(machine: PlantedMachine) -> None:
     (machine.packages / "torch/__init__.py").write_text('raise OSError("libcudart.so.13: cannot open shared object")')
 
 
-def moved(machine: PlantedMachine) -> None:
-    machine.ready_to_set_up("/elsewhere/venv")
-
-
 def no_kernel(machine: PlantedMachine) -> None:
     machine.ready_to_set_up()
     shutil.rmtree(machine.root / "venv/share")
@@ -405,12 +391,6 @@ def unwritable_folder(machine: PlantedMachine) -> None:
     machine.place = "/proc/sys"  # which refuses root, too
 
 
-def there_twice(machine: PlantedMachine) -> None:
-    machine.package("numpy", "1.26.4").rename(machine.root / "aside")
-    machine.package("numpy", TESTED["numpy"])
-    (machine.root / "aside").rename(machine.packages / "numpy-1.26.4.dist-info")
-
-
 @pytest.mark.parametrize(
     ("plant", "names", "words"),
     [
@@ -427,7 +407,7 @@ def there_twice(machine: PlantedMachine) -> None:
         (torch_that_does_not_load, ["profile"], ["libcudart.so.13", "install --no-deps torch==2.13.0"]),
         (numpy_of_another_time, ["torch and numpy"], ["Numpy is not available"]),
         (mixed, ["packages are whole"], ["its files say 1.26.4", "--ignore-installed numpy=="]),
-        (moved, ["set-up"], ["made in /elsewhere/venv", "./setup_venv.sh"]),
+        (lambda m: m.ready_to_set_up("/elsewhere/venv"), ["set-up"], ["made in /elsewhere/venv", "./setup_venv.sh"]),
         (stopped_set_up, ["set-up"], ["half-way", "./setup_venv.sh"]),
         (no_kernel, ["Jupyter kernel"], ["not registered", "ipykernel install --prefix"]),
         (kernel_of_another, ["Jupyter kernel"], ["starts /usr/bin/python3"]),
@@ -443,7 +423,9 @@ def test_a_fault_is_named_with_what_to_do(machine, plant, names, words):
 
 
 def test_a_package_that_is_there_twice_is_named(machine):
-    there_twice(machine)
+    machine.package("numpy", "1.26.4").rename(machine.root / "aside")
+    machine.package("numpy", TESTED["numpy"])
+    (machine.root / "aside").rename(machine.packages / "numpy-1.26.4.dist-info")
     failed = machine.find()
     assert "packages are whole" in failed and "there twice" in failed["packages are whole"]["found"]
 
@@ -460,6 +442,6 @@ def test_deleting_a_half_download_leaves_the_whole_ones(machine):
 
 
 def test_several_faults_at_once_are_each_named(machine):
-    for plant in (older("trl", "1.16.0"), hidden, stopped_download, variable("OMP_NUM_THREADS", "none")):
+    for plant in (older("trl", "1.16.0"), hidden, stopped_download, variables(OMP_NUM_THREADS="none")):
         plant(machine)
     assert set(machine.find()) == {"trl", "nothing hides a package", "Hub downloads", "threads"}

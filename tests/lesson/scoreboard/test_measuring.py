@@ -94,9 +94,6 @@ def test_other_questions_have_another_fingerprint(small, scores, machine, monkey
     assert all(mark != scores[name]["questions"] for name, mark in marks().items())
 
 
-# What cannot be measured
-
-
 def test_a_set_that_cannot_be_had_is_said_and_the_rest_is_measured(small, scores, pocket, machine, monkeypatch):
     def gone(*_, **__):
         raise CourseError("The Hub cannot be reached.")
@@ -108,20 +105,14 @@ def test_a_set_that_cannot_be_had_is_said_and_the_rest_is_measured(small, scores
     assert found == scores | {"format": unknown, "accuracy": unknown}
 
 
-def test_a_model_whose_loss_is_not_a_number_has_no_perplexity(pocket, monkeypatch):
-    broken = evaluation.Surprise([math.nan, 1.0], [5, 5], [20, 20])
-    monkeypatch.setattr(evaluation, "perplexity", lambda *_: broken)
+@pytest.mark.parametrize(("losses", "known"), [([math.nan, 1.0], False), ([5e4, 4e4], True)])
+def test_a_loss_that_is_no_number_gives_no_perplexity_and_a_huge_one_a_number(pocket, monkeypatch, losses, known):
+    monkeypatch.setattr(evaluation, "perplexity", lambda *_: evaluation.Surprise(losses, [5, 5], [20, 20]))
     (score,) = measuring._perplexity(*pocket, {"text": ["a", "b"]})
-    assert score["value"] is None and "not a number" in score["reason"]
-
-
-def test_a_perplexity_beyond_all_measure_stays_a_number(pocket, monkeypatch):
-    monkeypatch.setattr(evaluation, "perplexity", lambda *_: evaluation.Surprise([5e4, 4e4], [5, 5], [20, 20]))
-    (score,) = measuring._perplexity(*pocket, {"text": ["a", "b"]})
-    assert all(map(math.isfinite, [score["value"], *score["interval"]]))
-
-
-# Whose sets
+    if known:
+        assert all(map(math.isfinite, [score["value"], *score["interval"]]))
+    else:
+        assert score["value"] is None and "not a number" in score["reason"]
 
 
 @pytest.mark.parametrize(
@@ -160,9 +151,6 @@ def test_only_questions_that_exact_match_can_mark_are_asked(monkeypatch):
     monkeypatch.setattr(measuring, "is_short", lambda answer: False)
     with pytest.raises(CourseError, match="No held-out question"):
         measuring._marked(profile.decide(TWO_CORES))
-
-
-# Marks and intervals
 
 
 @pytest.mark.parametrize(
@@ -210,9 +198,6 @@ def test_what_counts_as_worked(given, worked):
 @given(st.text())
 def test_any_text_can_be_judged(text):
     assert measuring.is_worked(text) in (True, False)
-
-
-# The base
 
 
 @pytest.fixture
