@@ -58,6 +58,8 @@ BY_HAND = (
     f'{PYTHON} -m ipykernel install --prefix venv --name unsloth-course --display-name "Python (unsloth-course)"',
 )
 NOT_HERE = {
+    "pip install -r docs/site/requirements.txt": "test_workflows.py: the site's workflow runs these two",
+    "sphinx-build -W -j auto -c docs/site . results/site": "test_workflows.py: the site's workflow runs these two",
     f"{PYTHON} -m unsloth_course": "the same program by its module's name",
     "./setup_venv.sh": "test_install.py, and what CI begins with",
     "./setup_venv.sh --test": "this is it",

@@ -35,7 +35,7 @@ def documented() -> list[tuple[dict[str, str], list[str]]]:
 
 def in_small(words: list[str], folder: Path) -> list[str]:
     """A documented command with the bundled data and model, two steps, and folders below `folder`."""
-    replaced = {"my_rows.json": "pocket", "results/mine/adapter": models.folder("pocket")}
+    replaced = {"my_rows.json": "pocket"} | ({"results/mine": models.folder("pocket")} if words[0] == "chat" else {})
     words = [replaced.get(word, str(folder / word) if word.startswith("results/") else word) for word in words]
     return words + (SMALL if words[0] == "finetune" else ["--max-new-tokens", "12"])
 
