@@ -57,13 +57,29 @@ def run_grpo(warm, machine, tmp_path_factory):
         from trl import GRPOConfig, GRPOTrainer
 
         models.restore_adapter(warm.model, warm.start)
-        how = {"num_generations": 8, "max_completion_length": COMPLETION, "reward_weights": list(weights)}
-        how |= {"beta": 0.0, "loss_type": "bnpo", "max_steps": steps, "learning_rate": 1e-3, "warmup_steps": 2}
-        how |= {"lr_scheduler_type": "constant_with_warmup", "logging_steps": 1, "seed": 3407}
-        how |= {"output_dir": str(tmp_path_factory.mktemp("checkpoints")), **machine.arguments}
-        how |= {"per_device_train_batch_size": 8 * prompts, **settings}
-        given = {"model": warm.model, "processing_class": warm.tokenizer, "train_dataset": warm.prompts}
-        trainer = GRPOTrainer(**given, reward_funcs=list(functions), args=GRPOConfig(**how))
+        defaults = {
+            "num_generations": 8,
+            "max_completion_length": COMPLETION,
+            "reward_weights": list(weights),
+            "beta": 0.0,
+            "loss_type": "bnpo",
+            "max_steps": steps,
+            "learning_rate": 1e-3,
+            "warmup_steps": 2,
+            "lr_scheduler_type": "constant_with_warmup",
+            "logging_steps": 1,
+            "seed": 3407,
+            "output_dir": str(tmp_path_factory.mktemp("checkpoints")),
+            **machine.arguments,
+            "per_device_train_batch_size": 8 * prompts,
+        }
+        trainer = GRPOTrainer(
+            model=warm.model,
+            processing_class=warm.tokenizer,
+            reward_funcs=list(functions),
+            train_dataset=warm.prompts,
+            args=GRPOConfig(**(defaults | settings)),
+        )
         watching = diagnosis.watch(trainer)
         trainer.train()
         before, after = warm.before[held_out], warm.solve(held_out)

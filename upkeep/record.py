@@ -2,7 +2,7 @@
 
     python upkeep/record.py results-1/lora.json results-2/lora.json results-3/lora.json
     python upkeep/record.py records.tar.gz
-    python upkeep/record.py lora.json            # what somebody sent in from a T4
+    python upkeep/record.py --t4 lora.json    # what somebody sent in from a T4
 
 Writes `unsloth_course/recorded/runs/<lesson>-<profile>[-smollm2].json`. The samples are those of the first file, so
 name the run with the lesson's own seed first. Refuses runs that differ in what must be equal, and a run whose verdict
@@ -187,7 +187,7 @@ def from_a_t4(file: Path, results: Path) -> Path:
     run = _read(file)
     lesson, device, model, seed = (_at(run, key, str(file)) for key in ("lesson", "device", "model", "seed"))
     if "T4" not in device or is_pocket(model):
-        raise CourseError(f"{file} is a run of {model} on {device}; by itself only one of SmolLM2 on a T4 is kept.")
+        raise CourseError(f"{file} is a run of {model} on {device}; with --t4 only one of SmolLM2 on a T4 is kept.")
     if (verdict := _at(run, "receipt.verdict", str(file))) != "trained":
         raise CourseError(f"{file}: the verdict is {verdict!r}; only a run that trained is kept.")
     kept = results / f"{lesson}-t4-smollm2-seed{seed}.json"
@@ -201,6 +201,7 @@ def main() -> int:
     parser.add_argument(
         "results", nargs="+", type=Path, help="results files, the lesson's own seed first; or an archive"
     )
+    parser.add_argument("--t4", action="store_true", help="keep the results file of one run on a real T4")
     parser.add_argument("--date", default=date.today().isoformat(), help="of the runs, YYYY-MM-DD (default: today)")
     parser.add_argument("--into", type=Path, default=recordings.RECORDED, help="folder (default: the package's own)")
     parser.add_argument("--results-into", type=Path, default=RESULTS, help="folder for the files of an archive")
@@ -209,11 +210,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         sets = [given.results]
         try:
-            if given.results[0].name.endswith(".tar.gz"):
-                sets = unpack(given.results[0], given.results_into, Path(scratch))
-            elif len(given.results) == 1:
+            if given.t4:
                 print(f"{from_a_t4(given.results[0], given.results_into)}: now python upkeep/table.py --write")
                 return 0
+            if given.results[0].name.endswith(".tar.gz"):
+                sets = unpack(given.results[0], given.results_into, Path(scratch))
         except CourseError as error:
             sys.exit(str(error))
         for files in sets:

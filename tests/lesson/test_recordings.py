@@ -466,7 +466,9 @@ def test_the_results_of_one_t4_are_kept_by_one_command(tmp_path, capsys, monkeyp
         ({"receipt": {"verdict": "suspicious"}}, "only a run that trained is kept"),
     ):
         (tmp_path / "lora.json").write_text(json.dumps(run | change))
-        monkeypatch.setattr("sys.argv", ["record.py", str(tmp_path / "lora.json"), "--results-into", str(tmp_path)])
+        monkeypatch.setattr(
+            "sys.argv", ["record.py", "--t4", str(tmp_path / "lora.json"), "--results-into", str(tmp_path)]
+        )
         if said:
             with pytest.raises(SystemExit, match=said):
                 record.main()
