@@ -2,6 +2,7 @@
 
 import ast
 import random
+import re
 
 import pytest
 
@@ -14,12 +15,11 @@ def functions():
     return [library.function(rng, held_out) for held_out in (False, True) for _ in range(1_500)]
 
 
-def test_a_function_is_python_with_its_name_and_its_words(functions):
+def test_a_function_is_python_with_a_docstring_and_a_result(functions):
     for function in functions:
-        (parsed,) = ast.parse(function.text).body
-        assert parsed.name == function.name and ast.get_docstring(parsed) == function.doc
-        assert parsed.returns is not None and function.text.endswith("\n")
-        compile(function.text, function.name, "exec")  # a return outside, or a name twice among the arguments
+        (parsed,) = ast.parse(function).body
+        assert ast.get_docstring(parsed) and parsed.returns is not None and function.endswith("\n")
+        compile(function, parsed.name, "exec")  # a return outside, or a name twice among the arguments
 
 
 def test_no_function_is_longer_than_what_an_evaluation_looks_at(functions):
@@ -28,18 +28,18 @@ def test_no_function_is_longer_than_what_an_evaluation_looks_at(functions):
     from unsloth_course import models
 
     tokenizer = Tokenizer.from_file(f"{models.folder('pocket')}/tokenizer.json")
-    lengths = [len(tokenizer.encode(function.text).ids) for function in functions]
+    lengths = [len(tokenizer.encode(function).ids) for function in functions]
     assert min(lengths) > 130 and max(lengths) < 300
 
 
 def test_functions_are_many_and_of_every_shape(functions):
-    assert len({function.text for function in functions}) > 2_400
-    names = {function.name for function in functions}
+    assert len(set(functions)) > 2_400
+    names = {re.match(r"def (\w+)", function)[1] for function in functions}
     assert len(names) > 300
-    for shape in library._SHAPES:
-        for name in shape.names:
-            assert any(made.startswith(name.partition("{")[0]) for made in names), name
-    bodies = {function.text.partition('"""\n')[2] for function in functions}
+    for template in library._TEMPLATES:
+        for name in library._ONE_OF.search(template)[1].split("|"):
+            assert any(re.fullmatch(re.sub(r"\{\w+}", r"\\w+", name), made) for made in names), name
+    bodies = {function.partition('"""\n')[2] for function in functions}
     assert len(bodies) > 1_500
 
 
@@ -49,10 +49,10 @@ def test_an_instrument_measures_one_quantity_in_one_unit(functions):
     units = {unit: tool for tool, (_, unit) in library.INSTRUMENTS.items()}
     assert len(quantities) == len(units) == len(library.INSTRUMENTS)
     for function in functions:
-        words = set("".join(c if c.isalpha() else " " for c in function.text).split())
+        words = set("".join(c if c.isalpha() else " " for c in function).split())
         owners = {tool for tool in library.INSTRUMENTS if tool in words}
         owners |= {owner for named in (quantities, units) for word, owner in named.items() if word in words}
-        assert len(owners) == 1, function.text
+        assert len(owners) == 1, function
 
 
 def test_the_same_random_numbers_give_the_same_function():

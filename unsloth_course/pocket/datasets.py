@@ -75,9 +75,12 @@ def functions(rows: int, held_out: bool, seed: int) -> "Dataset":
     The functions of `library`, a domain that the base has not read; the few that it has read are in `code`.
     """
     rng = random.Random(f"functions-{held_out}-{seed}")
-    made = [library.function(rng, held_out) for _ in range(rows)]
-    columns = ("func_name", "original_string", "docstring", "language")
-    return _dataset([dict(zip(columns, (one.name, one.text, one.doc, "python"), strict=True)) for one in made])
+    made = []
+    for _ in range(rows):
+        text = library.function(rng, held_out)
+        name, doc = re.match(r'def (\w+).*\n *"""(.*)"""', text).groups()
+        made.append({"func_name": name, "original_string": text, "docstring": doc, "language": "python"})
+    return _dataset(made)
 
 
 def stories(rows: int, seed: int) -> "Dataset":

@@ -149,7 +149,7 @@ def unlearned(lesson, session, uploads, environment, model=str(rehearsal.POCKET)
 def own_folder(tmp_path_factory):
     """Functions in all four kinds of file and in folders, and whatever else lies in a folder."""
     folder, rng = tmp_path_factory.mktemp("own") / "manuals", random.Random("own")
-    texts = iter([library.function(rng, False).text for _ in range(400)])
+    texts = iter([library.function(rng, False) for _ in range(400)])
     (folder / "deep" / "er").mkdir(parents=True)
     for number in range(60):
         (folder / f"{number}.py").write_text("\n\n".join(next(texts) for _ in range(2)), encoding="utf-8")
