@@ -2,12 +2,17 @@
 
 Made are those of the pocket model ("pocket") and, for a real model without the Hub, those in plain English ("english").
 What is not made here may be in any form that the command `data` knows, and is read by the same code (`reading`).
+
+Each function returns (train, held out, report of the check). source: "pocket" or "english", or a file, a folder or a
+Hub name. train, held_out: numbers of rows. Of what is not made here at most half is held out, and nothing that the test
+asks is trained on. The held-out rows are the same for every seed, so that runs can be compared; the seed draws the
+others. Raises CourseError as `reading.load` does, and when the test leaves no row to learn from.
 """
 
 import itertools
 import random
-from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from unsloth_course.lesson.data import dividing, instruction, reading, tables
 from unsloth_course.lesson.data.control import CHATML, Control
@@ -24,7 +29,7 @@ if TYPE_CHECKING:
 
     from unsloth_course.lesson.profile import Profile
 
-# The held-out questions are always the same ones, whatever the seed of a run: runs can then be compared.
+Drawn: TypeAlias = "tuple[Dataset, Dataset, Checked]"
 HELD_OUT_SEED = 20_000
 # Of a set of texts on the Hub so many are checked, and more only where a run asks for more.
 HUB_TEXTS = 20_000
@@ -52,65 +57,37 @@ AS_IT_IS = Where()
 
 
 def _maker(source: str) -> Any:
-    """The room that makes the rows of a source, side by side, or None."""
-    if source == POCKET:
-        from unsloth_course.pocket import datasets
+    """The room that makes the rows of a source, or None."""
+    from unsloth_course.pocket import datasets, english
 
-        return datasets
-    if source == ENGLISH:
-        from unsloth_course.pocket import english
-
-        return english
-    return None
+    return {POCKET: datasets, ENGLISH: english}.get(source)
 
 
-def instructions(
-    source: str, train: int, held_out: int, seed: int, where: Where = AS_IT_IS
-) -> tuple["Dataset", "Dataset", Checked]:
-    """Instruction rows for training and for the held-out test: (train, held out, report of the check).
+def instructions(source: str, train: int, held_out: int, seed: int, where: Where = AS_IT_IS) -> Drawn:
+    """Instructions: questions with one answer, in any form.
 
-    source: "pocket" or "english", or a file, a folder or a Hub name, of rows that are a question with one answer in any
-    form. train, held_out: numbers of rows.
-
-    What is not made here is checked, split by question and drawn with the seed, and at most half of it is held out.
     Answers are of any length. Where there are such, every other held-out row has a short answer (at most 24 characters,
-    on one line), which exact match can mark; as many short answers are left to learn from. Raises CourseError as
-    `reading.load` does, and when the test leaves no row to learn from. Taught in lesson colab2.
+    on one line), which exact match can mark; as many short answers are left to learn from. Taught in lesson colab2.
     """
     return _questions(source, "instruction", train, held_out, seed, where)
 
 
-def problems(
-    source: str, train: int, held_out: int, seed: int, where: Where = AS_IT_IS
-) -> tuple["Dataset", "Dataset", Checked]:
-    """Problems with a verifiable answer, to train and to test on: (train, held out, report of the check).
+def problems(source: str, train: int, held_out: int, seed: int, where: Where = AS_IT_IS) -> Drawn:
+    """Problems with the columns question and answer as GSM8K has them, whose answers end in `#### number`.
 
-    source: "pocket" or "english", or a file, a folder or a Hub name, with the columns question and answer as GSM8K has
-    them, or in another form whose answers end in `#### number`. train, held_out: numbers of rows. Of what is not made
-    here at most half is held out, and no held-out question is trained on. Raises CourseError as `reading.load` does,
-    and when the test leaves no row to learn from. Taught in lesson colab4 (GRPO).
+    Taught in lesson colab4 (GRPO).
     """
     return _questions(source, "problems", train, held_out, seed, where)
 
 
-def preferences(
-    source: str, train: int, held_out: int, seed: int, where: Where = AS_IT_IS
-) -> tuple["Dataset", "Dataset", Checked]:
-    """Prompts with a chosen and a rejected answer, to train and to test on: (train, held out, report of the check).
-
-    source: "pocket" or "english", or a file, a folder or a Hub name, in one of the forms that `preference.load` reads.
-    train, held_out: numbers of rows. Of what is not made here at most half is held out, and no held-out prompt is
-    trained on. Raises CourseError as `reading.load` does, and when the test leaves no row to learn from. Taught in
-    lesson colab3 (DPO).
-    """
+def preferences(source: str, train: int, held_out: int, seed: int, where: Where = AS_IT_IS) -> Drawn:
+    """Prompts with a chosen and a rejected answer, as `preference.load` reads them. Taught in lesson colab3 (DPO)."""
     return _questions(source, "preference", train, held_out, seed, where)
 
 
-def _questions(
-    source: str, shape: str, train: int, held_out: int, seed: int, where: Where
-) -> tuple["Dataset", "Dataset", Checked]:
+def _questions(source: str, shape: str, train: int, held_out: int, seed: int, where: Where) -> Drawn:
     if maker := _maker(source):
-        return _made(getattr(maker, MADE[shape]), shape, train, held_out, seed)
+        return _made(maker, shape, train, held_out, seed)
     checked, own = _checked(source, shape, where)
     rows = checked.dataset.shuffle(seed=HELD_OUT_SEED)
     if shape == "instruction":
@@ -133,32 +110,22 @@ def _checked(source: str, shape: str, where: Where) -> tuple[Checked, "Dataset |
     return checked, None
 
 
-def _made(
-    make: Callable[..., "Dataset"], shape: str, train: int, held_out: int, seed: int
-) -> tuple["Dataset", "Dataset", Checked]:
-    """Rows that are made here, read like all others: (train, held out, report of the check)."""
+def _made(maker: Any, shape: str, train: int, held_out: int, seed: int) -> Drawn:
+    """Rows that are made here, read like all others."""
+    make = getattr(maker, MADE[shape])
     checked = reading.load(make(train, held_out=False, seed=seed), shape, "generated rows")
     test = reading.load(make(held_out, held_out=True, seed=HELD_OUT_SEED), shape, "generated rows")
     return checked.dataset, test.dataset, checked
 
 
-def conversations(
-    source: str, train: int, held_out: int, seed: int, where: Where = AS_IT_IS
-) -> tuple["Dataset", "Dataset", Checked]:
-    """Conversations to learn the assistant's turns of, and to test on: (train, held out, report of the check).
-
-    source: "pocket" or "english", or a file, a folder or a Hub name, in any form with questions and answers: ShareGPT,
-    messages, prompt and completion, Glaive's function calls; also instructions, problems, and pairs with their chosen
-    answer. train, held_out: numbers of rows.
+def conversations(source: str, train: int, held_out: int, seed: int, where: Where = AS_IT_IS) -> Drawn:
+    """Conversations, in any form with questions and answers: ShareGPT, messages, prompt and completion, Glaive's
+    function calls; also instructions, problems, and pairs with their chosen answer.
 
     A row is one turn of the assistant: `completion` is a list with that turn, `prompt` the turns before it, each with
-    role and content. So a conversation gives as many rows as the assistant has turns in it, each of them is learned
-    once, and `checked.dataset` has the whole conversations, in the column messages. The test takes all turns of a
-    conversation, of at most half of the rows: no conversation is on both sides, nor is anything that is asked, with all
-    that was said before it. Held-out rows are the same for every seed, which draws the rows to train on.
-
-    Raises CourseError as `reading.load` does, and when the test leaves nothing to learn from. The columns are TRL's
-    conversational prompt-completion type, as in lesson colab2.
+    role and content (TRL's conversational prompt-completion type). So a conversation gives as many rows as the
+    assistant has turns in it, each of them is learned once, and `checked.dataset` has the whole conversations, in the
+    column messages. No conversation is on both sides, nor is anything that is asked, with all that was said before it.
     """
     if _maker(source):
         learned, test, checked = instructions(source, train, held_out, seed)
@@ -183,26 +150,19 @@ def kind(source: str, part: Part = WHOLE) -> str:
     return HUB_KINDS.get(source) or reading.opened(source, part=part).form.target
 
 
-def corpus(
-    source: str, train: int, held_out: int, seed: int, where: Where = AS_IT_IS
-) -> tuple["Dataset", "Dataset", Checked]:
-    """Raw text of a domain, to train and to test on: (train, held out, report of the check), with the column text.
+def corpus(source: str, train: int, held_out: int, seed: int, where: Where = AS_IT_IS) -> Drawn:
+    """Raw text of a domain, with the column text.
 
-    source: "pocket" (functions of the small world); "english" (functions of Python's own library, as this machine has
-    it: the report says which Python); a folder or document as `corpus.load` takes them; a file of rows with a text, of
-    any kind that the command `data` reads; or a Hub name. train, held_out: numbers of texts.
-
-    Of what is not made here at most half of the different texts are held out, the same for every seed, and no text
-    that is held out is trained on (capitals and white space aside). A text that is there again is read once. Where a
+    source: also a folder or document as `corpus.load` takes them; "english" has functions of Python's own library, and
+    the report says which Python. A text that is there again is read once, capitals and white space aside. Where a
     folder or file has fewer different texts than twice the test, they are cut into passages first, and these are what
     is split: then a test passage and a training passage may come from one text. Of a Hub set 20,000 texts are checked
-    and drawn from, or as many as are asked for. Raises CourseError as `corpus.load` and `hub.fetch_dataset` do, and
-    when there are not two different texts. Taught in lesson colab5 (continued pretraining).
+    and drawn from, or as many as are asked for. Taught in lesson colab5 (continued pretraining).
     """
     from datasets import Dataset
 
     if maker := _maker(source):
-        learned, test, checked = _made(maker.functions, "text", train, held_out, seed)
+        learned, test, checked = _made(maker, "text", train, held_out, seed)
         checked.note = f"functions of {library.NAME}" if source == ENGLISH else ""
         return learned.select_columns(["text"]), test.select_columns(["text"]), checked
     here = not tables.on_the_hub(source)
@@ -235,7 +195,7 @@ def domains(
     """What the lesson on continued pretraining reads: by name (train, held out), and the report of the check.
 
     "domain" is that of the machine's data. A real model half knows it, as it has read Python; beside it stands
-    "unread", which it has not. Raises CourseError as `corpus` does. Taught in lesson colab5 (continued pretraining).
+    "unread", which it has not. Taught in lesson colab5 (continued pretraining).
     """
     texts, test, checked = corpus(machine.data, train, held_out, seed)
     found = {"domain": (texts, test)}
@@ -250,8 +210,7 @@ def known(
     Of the bundled model `general_text`. Of a model that can chat questions with their answers: train has the column
     text, each row as the tokenizer's chat template writes it, for `corpus.blocks(..., control_tokens=True)`; held out
     has the columns prompt and completion, for `evaluation.answer_perplexity`. They are the `instructions` of "english"
-    for "smollm2", and yahma/alpaca-cleaned for a model of the Hub. Raises CourseError as `instructions` and
-    `models.in_chat_form` do. Taught in lesson colab5 (continued pretraining).
+    for "smollm2", and yahma/alpaca-cleaned for a model of the Hub. Taught in lesson colab5 (continued pretraining).
     """
     from datasets import Dataset
 
@@ -264,14 +223,10 @@ def known(
 def general_text(source: str, train: int, held_out: int, seed: int) -> tuple["Dataset", "Dataset"]:
     """General text, to read again in training and to measure forgetting on: (train, held out), with the column text.
 
-    source: "pocket" for the pocket model, whatever its domain, or a folder with a model of its shape; "english" or
-    "smollm2" for a real model without the Hub; anything else for a model of the Hub. train, held_out: numbers of texts.
-
-    For the pocket model: documents of the mixture that it was pretrained on, and, held out, stories. Without the Hub:
-    paragraphs of the documentation that comes with Python, about 500. It speaks of Python, so a model that reads Python
-    gains on it as well: the answers of `known` tell better what was forgotten. For a model of the Hub: prose among
-    the answers of yahma/alpaca-cleaned, which are long and mostly letters and spaces. No held-out text is in training,
-    and the held-out texts are the same for every seed. Raises CourseError as `hub.fetch_dataset` does.
+    source: "pocket", or a folder with a model of its shape, has documents of the mixture that the pocket model was
+    pretrained on, and, held out, stories. "english" or "smollm2" has paragraphs of the documentation that comes with
+    Python, about 500: a model that reads Python gains on them as well, and the answers of `known` tell better what was
+    forgotten. Anything else has prose among the answers of yahma/alpaca-cleaned: long, and mostly letters and spaces.
     """
     from datasets import Dataset
 
