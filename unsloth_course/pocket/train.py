@@ -1,6 +1,6 @@
 """How the pocket model was made: pretraining from a seed on documents of the small world.
 
-    python -m unsloth_course.pocket.train --out DIR [--tokens 450000000] [--seed 3407]
+    python -m unsloth_course.pocket.train --out DIR [--tokens 450000000] [--seed 3407] [--score-only]
 
 The bundled model was trained with the default 450,000,000 tokens, in four minutes on one H100. On a CPU give fewer:
 20,000,000 take about an hour on 2 cores and give a weaker model. The folder that it writes is a complete model:
@@ -41,19 +41,18 @@ CONFIG = {
 }
 
 
-def _blocks(job: tuple[str, str]) -> np.ndarray:
+def _blocks(job: tuple[Path, str]) -> np.ndarray:
     """Token ids of one worker's documents, packed into rows: uint16, (rows, BLOCK)."""
     from tokenizers import Tokenizer
 
     folder, seed = job
     rng = random.Random(seed)
-    encoder = Tokenizer.from_file(str(Path(folder, "tokenizer.json")))
+    encoder = Tokenizer.from_file(str(folder / "tokenizer.json"))
     end = encoder.token_to_id("<|endoftext|>")
     ids: list[int] = []
     for encoding in encoder.encode_batch([text.document(rng) for _ in range(DOCUMENTS)]):
         ids += [*encoding.ids, end]
-    rows = len(ids) // BLOCK
-    return np.array(ids[: rows * BLOCK], dtype=np.uint16).reshape(rows, BLOCK)
+    return np.array(ids[: len(ids) // BLOCK * BLOCK], dtype=np.uint16).reshape(-1, BLOCK)
 
 
 def corpus(folder: Path, tokens: int, seed: int) -> np.ndarray:
@@ -63,14 +62,10 @@ def corpus(folder: Path, tokens: int, seed: int) -> np.ndarray:
     """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     pieces: list[np.ndarray] = []
-    rows = 0
     with multiprocessing.get_context("spawn").Pool() as pool:
-        jobs = ((str(folder), f"{seed}-{number}") for number in itertools.count())
-        for piece in pool.imap(_blocks, jobs):
+        for piece in pool.imap(_blocks, ((folder, f"{seed}-{number}") for number in itertools.count())):
             pieces.append(piece)
-            rows += len(piece)
-            if rows * BLOCK >= tokens:
-                pool.terminate()
+            if sum(made.size for made in pieces) >= tokens:
                 break
     return np.concatenate(pieces)[: tokens // BLOCK]
 
@@ -85,13 +80,11 @@ def redraw_unseen(model, rows: np.ndarray, seed: int) -> int:
     import torch
 
     unseen = torch.from_numpy(np.bincount(rows.ravel(), minlength=tokenizer.VOCABULARY) == 0)
-    # A model may have more rows than the tokenizer has tokens. Those are never read, and pushed down they are never
-    # written: they stay as they are.
-    table = model.get_input_embeddings().weight.data[: tokenizer.VOCABULARY]
+    table = model.get_input_embeddings().weight.data
     seen = table[~unseen.to(table.device)].float()
     noise = torch.randn(int(unseen.sum()), table.shape[1], generator=torch.Generator().manual_seed(seed))
     table[unseen.to(table.device)] = (seen.mean(0) + seen.std(0) * noise.to(table.device)).to(table.dtype)
-    return int(unseen.sum())
+    return len(noise)
 
 
 def _completions(model, tokens, prompts: list[str], length: int, sampled: bool = False) -> list[str]:
@@ -150,22 +143,14 @@ def score(folder: Path, each: int = 200) -> dict:
     return facts
 
 
-def pretrain(
-    out: Path,
-    tokens: int = 450_000_000,
-    batch: int = 256,
-    learning_rate: float = 2e-3,
-    seed: int = 3407,
-    force: bool = False,
-    score_each: int = 200,
-) -> dict:
+def pretrain(out: Path, tokens: int, batch: int = 256, seed: int = 3407, score_each: int = 200) -> dict:
     """Train a model into the folder `out` and return its facts, as `scores.json` holds them.
 
     tokens: length of the corpus. batch: rows of BLOCK tokens an update. score_each: held-out questions per skill.
-    Raises CourseError if `out` holds a model and `force` is not set, and if the tokens are too few for one update.
+    Raises CourseError if `out` holds a model, and if the tokens are too few for one update.
     """
-    if (out / "model.safetensors").exists() and not force:
-        raise CourseError(f"{out} already holds a model. Choose another --out, or add --force to replace it.")
+    if (out / "model.safetensors").exists():
+        raise CourseError(f"{out} already holds a model. Choose another --out, or delete that folder.")
     steps = tokens // BLOCK // batch
     if steps < 1:
         raise CourseError(
@@ -193,7 +178,7 @@ def pretrain(
             output_dir=str(out),
             per_device_train_batch_size=batch,
             max_steps=steps,
-            learning_rate=learning_rate,
+            learning_rate=2e-3,
             lr_scheduler_type="cosine",
             warmup_steps=min(300, max(1, steps // 10)),
             weight_decay=0.1,
@@ -233,11 +218,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for the model")
     parser.add_argument("--tokens", type=int, default=450_000_000, help="length of the corpus")
     parser.add_argument("--batch", type=int, default=256, help=f"rows of {BLOCK} tokens an update")
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=3407)
     parser.add_argument("--score-each", type=int, default=200, help="held-out questions per skill")
     parser.add_argument("--score-only", action="store_true", help="score the model that is there; train nothing")
-    parser.add_argument("--force", action="store_true", help="replace a model that is there")
     options = vars(parser.parse_args(arguments))
     try:
         only = options.pop("score_only")
