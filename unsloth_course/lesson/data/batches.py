@@ -1,7 +1,6 @@
 """Rows as a data set in memory, in the form of Arrow: about as many bytes as in a file, and never all as objects."""
 
 import itertools
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -27,35 +26,18 @@ def in_batches(rows: Iterator[dict[str, Any]], columns: dict[str, Any]) -> "Data
         for name, kind in columns.items()
     }
     of_turns = [name for name, kind in columns.items() if kind is TURN]
-    rich = Features({**plain, **{name: List(Json()) for name in (*of_turns, "tools")}}).arrow_schema
-    schema = Features(plain).arrow_schema
-    tables, tools = [pyarrow.Table.from_pylist([], schema=schema)], False
+    rich = Features({**plain, **{name: List(Json()) for name in (*of_turns, "tools")}})
+    schema, is_rich, tools = Features(plain).arrow_schema, False, False
+
+    def in_json(batch: list[dict[str, Any]]) -> pyarrow.Table:
+        return Dataset.from_dict({name: [row.get(name) for row in batch] for name in rich}, features=rich).data.table
+
+    tables = [pyarrow.Table.from_pylist([], schema=schema)]
     while batch := list(itertools.islice(rows, BATCH_ROWS)):
         tools = tools or any(row.get("tools") for row in batch)
-        if schema is not rich and (
-            tools or any(len(turn) > 2 for row in batch for name in of_turns for turn in row[name])
-        ):
-            schema, tables = rich, [_in_json(table.to_pylist(), rich, of_turns) for table in tables]
-        tables.append(
-            _in_json(batch, rich, of_turns) if schema is rich else pyarrow.Table.from_pylist(batch, schema=schema)
-        )
+        if not is_rich and (tools or any(len(turn) > 2 for row in batch for name in of_turns for turn in row[name])):
+            is_rich, tables = True, [in_json(table.to_pylist()) for table in tables]
+        tables.append(in_json(batch) if is_rich else pyarrow.Table.from_pylist(batch, schema=schema))
     # To name it by its content, as the library does by itself, takes several copies of it.
     dataset = Dataset(pyarrow.concat_tables(tables), fingerprint=fingerprint.generate_random_fingerprint())
-    return dataset.remove_columns("tools") if schema is rich and not tools else dataset
-
-
-def _in_json(batch: list[dict[str, Any]], schema: Any, of_turns: list[str]) -> Any:
-    import pyarrow
-
-    arrays = []
-    for field in schema:
-        values = [row.get(field.name) for row in batch]
-        if field.name in (*of_turns, "tools"):
-            texts = pyarrow.array([json.dumps(item) for value in values for item in value or ()], pyarrow.string())
-            ends = list(itertools.accumulate((len(value or ()) for value in values), initial=0))
-            items = pyarrow.ExtensionArray.from_storage(pyarrow.json_(), texts)
-            none = pyarrow.array([value is None for value in values], pyarrow.bool_())
-            arrays.append(pyarrow.ListArray.from_arrays(pyarrow.array(ends, pyarrow.int32()), items, mask=none))
-        else:
-            arrays.append(pyarrow.array(values, field.type))
-    return pyarrow.Table.from_arrays(arrays, schema=schema)
+    return dataset.remove_columns("tools") if is_rich and not tools else dataset
