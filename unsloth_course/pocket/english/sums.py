@@ -10,28 +10,11 @@ from unsloth_course.pocket.text import RESULT
 LARGEST = 9  # number in a question
 MULTIPLICATION = 0.5  # the share of problems of which one step multiplies
 
-# What is counted, in something that holds it.
-COUNTED = (
-    ("apples", "bag"),
-    ("books", "box"),
-    ("buttons", "jar"),
-    ("candles", "packet"),
-    ("cards", "packet"),
-    ("cookies", "box"),
-    ("eggs", "basket"),
-    ("flowers", "vase"),
-    ("lemons", "net"),
-    ("marbles", "jar"),
-    ("nuts", "bowl"),
-    ("oranges", "crate"),
-    ("pencils", "box"),
-    ("plums", "basket"),
-    ("shells", "bucket"),
-    ("stamps", "envelope"),
-    ("stickers", "packet"),
-    ("stones", "bucket"),
-    ("sweets", "bag"),
-    ("tomatoes", "crate"),
+# What is counted, and something that holds it.
+COUNTED = words.pairs(
+    """apples/bag books/box buttons/jar candles/packet cards/packet cookies/box eggs/basket flowers/vase lemons/net
+    marbles/jar nuts/bowl oranges/crate pencils/box plums/basket shells/bucket stamps/envelope stickers/packet
+    stones/bucket sweets/bag tomatoes/crate"""
 )
 
 # Stories by the signs of their two steps: a with b, and what comes out with c.

@@ -208,32 +208,25 @@ def rule(draw: Draw) -> Task:
 
 
 # Short messages: what is asked for, and what is written.
-LETTERS = (
-    (
-        "Write a short message to {a}: the {event} moves from {day} to {other}.",
-        "Hi {a}, the {event} has moved from {day} to {other}. See you then!",
-    ),
-    (
-        "Write to {a} that you will be {n} minutes late on {day}.",
-        "Hi {a}, I am sorry, but I will be {n} minutes late on {day}.",
-    ),
-    (
-        "Thank {a} for the {x} in one sentence.",
-        "Dear {a}, thank you very much for the {x}.",
-    ),
-    (
-        "Invite {a} to the {event} in {city} on {day}.",
-        "Dear {a}, would you like to come to the {event} in {city} on {day}?",
-    ),
-    (
-        "Remind {a} to bring the {x} on {day}.",
-        "Hi {a}, please remember to bring the {x} on {day}.",
-    ),
-    (
-        "Ask {a} whether the {x} is still for sale.",
-        "Hello {a}, is the {x} still for sale?",
-    ),
-)
+LETTERS = words.blocks("""
+Write a short message to {a}: the {event} moves from {day} to {other}.
+Hi {a}, the {event} has moved from {day} to {other}. See you then!
+
+Write to {a} that you will be {n} minutes late on {day}.
+Hi {a}, I am sorry, but I will be {n} minutes late on {day}.
+
+Thank {a} for the {x} in one sentence.
+Dear {a}, thank you very much for the {x}.
+
+Invite {a} to the {event} in {city} on {day}.
+Dear {a}, would you like to come to the {event} in {city} on {day}?
+
+Remind {a} to bring the {x} on {day}.
+Hi {a}, please remember to bring the {x} on {day}.
+
+Ask {a} whether the {x} is still for sale.
+Hello {a}, is the {x} still for sale?
+""")
 
 
 def letter(draw: Draw) -> Task:

@@ -16,6 +16,16 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
+def pairs(text: str) -> tuple[tuple[str, ...], ...]:
+    """Words that belong together, such as `shelf/shelves`."""
+    return tuple(tuple(pair.split("/")) for pair in text.split())
+
+
+def blocks(text: str) -> tuple[tuple[str, ...], ...]:
+    """The lines of each block of a text; an empty line is between two."""
+    return tuple(tuple(block.splitlines()) for block in text.strip().split("\n\n"))
+
+
 FIRST_NAMES = _words(
     """Adam Alice Amir Anna Arthur Ben Bella Bruno Carla Carlos Clara Daniel Daria David Diana Edith Elena Eli Emma Erik
     Esther Felix Fiona Frank Fatima George Grace Greta Hannah Hassan Helen Henry Hugo Ines Irene Ivan Jack Jane Jonas
@@ -40,16 +50,13 @@ JOBS = _words(
     pharmacist photographer pilot plumber tailor teacher translator waiter writer"""
 )
 # One, and several.
-THINGS = tuple(
-    tuple(pair.split("/"))
-    for pair in _words(
-        """backpack/backpacks basket/baskets blanket/blankets bottle/bottles bowl/bowls camera/cameras
-    candle/candles carpet/carpets chair/chairs clock/clocks cup/cups curtain/curtains cushion/cushions desk/desks
-    drum/drums fan/fans guitar/guitars hammer/hammers hat/hats helmet/helmets jacket/jackets kettle/kettles
-    keyboard/keyboards ladder/ladders lamp/lamps mirror/mirrors notebook/notebooks pillow/pillows plate/plates
-    printer/printers radio/radios scarf/scarves shelf/shelves suitcase/suitcases table/tables teapot/teapots
-    telephone/telephones tent/tents towel/towels vase/vases wallet/wallets watch/watches"""
-    )
+THINGS = pairs(
+    """backpack/backpacks basket/baskets blanket/blankets bottle/bottles bowl/bowls camera/cameras candle/candles
+    carpet/carpets chair/chairs clock/clocks cup/cups curtain/curtains cushion/cushions desk/desks drum/drums
+    fan/fans guitar/guitars hammer/hammers hat/hats helmet/helmets jacket/jackets kettle/kettles keyboard/keyboards
+    ladder/ladders lamp/lamps mirror/mirrors notebook/notebooks pillow/pillows plate/plates printer/printers
+    radio/radios scarf/scarves shelf/shelves suitcase/suitcases table/tables teapot/teapots telephone/telephones
+    tent/tents towel/towels vase/vases wallet/wallets watch/watches"""
 )
 FOOD = _words(
     """apples bananas beans bread butter carrots cheese coffee cucumbers eggs fish flour garlic grapes honey jam lemons
