@@ -65,45 +65,41 @@ class Evidence:
 
 def judge(evidence: Evidence) -> tuple[str, list[Finding]]:
     """The verdict on a run, and every finding that speaks for or against it."""
-    findings = [*_fatal(evidence), *_doubts(evidence), *_notes(evidence)]
-    levels = {finding.level for finding in findings}
-    verdict = NOT_TRAINED if "fatal" in levels else SUSPICIOUS if "doubt" in levels else TRAINED
-    return verdict, findings
+    seen = {"fatal": _fatal(evidence), "doubt": _doubts(evidence), "note": _notes(evidence)}
+    verdict = NOT_TRAINED if seen["fatal"] else SUSPICIOUS if seen["doubt"] else TRAINED
+    return verdict, [Finding(level, *one) for level, found in seen.items() for one in found.items()]
 
 
-def _fatal(e: Evidence) -> list[Finding]:
-    found = []
+def _fatal(e: Evidence) -> dict[str, str]:
+    found = {}
     if e.trained_tokens == 0:
-        text = f"No token in the {e.sampled_rows} rows looked at carries a label, so there was no error to learn from."
-        found.append(Finding("fatal", "no trained token", text))
-    if e.steps == 0:
-        found.append(Finding("fatal", "no step", "The training loop made no step. Check max_steps and the data set."))
-    elif e.updates == 0:
-        text = f"The loop made {e.steps} steps, but the optimizer applied none of them to the weights."
-        found.append(Finding("fatal", "no update", text))
-    if e.learning_rate == 0:
-        found.append(
-            Finding("fatal", "learning rate 0", "The learning rate was 0 throughout, so no update could move.")
+        found["no trained token"] = (
+            f"No token in the {e.sampled_rows} rows looked at carries a label, so there was no error to learn from."
         )
+    if e.steps == 0:
+        found["no step"] = "The training loop made no step. Check max_steps and the data set."
+    elif e.updates == 0:
+        found["no update"] = f"The loop made {e.steps} steps, but the optimizer applied none of them to the weights."
+    if e.learning_rate == 0:
+        found["learning rate 0"] = "The learning rate was 0 throughout, so no update could move."
     if not e.finite_weights:
-        found.append(Finding("fatal", "broken weights", "Some weights are no longer numbers. Lower the learning rate."))
+        found["broken weights"] = "Some weights are no longer numbers. Lower the learning rate."
     elif e.changed_tensors == 0:
-        text = f"All {e.trainable_tensors} trainable tensors have the values that they had before training."
-        found.append(Finding("fatal", "weights unchanged", text))
+        found["weights unchanged"] = (
+            f"All {e.trainable_tensors} trainable tensors have the values that they had before training."
+        )
     if any(not math.isfinite(loss) for loss in e.losses):
-        found.append(Finding("fatal", "loss not a number", "The loss became infinite or not a number during training."))
+        found["loss not a number"] = "The loss became infinite or not a number during training."
     if e.method == "dpo" and _stays_at_ln_2(e.losses):
-        text = (
+        found["loss stays at ln 2"] = (
             f"The loss ends at {_last(e.losses):.4f}. DPO starts at ln 2 = 0.6931, where chosen and rejected are "
             "told apart no better than by a coin, and this run did not leave it. Raise the learning rate, or the steps."
         )
-        found.append(Finding("fatal", "loss stays at ln 2", text))
     if e.spreadless and min(e.spreadless) >= 1:
-        text = (
+        found["no spread in rewards"] = (
             "In every group all completions got the same reward, so every advantage was 0 and there was nothing to "
             "prefer. Check the reward functions on a few completions."
         )
-        found.append(Finding("fatal", "no spread in rewards", text))
     return found
 
 
@@ -128,34 +124,39 @@ def _last(losses: list[float]) -> float:
     return thirds[1] if thirds else losses[-1]
 
 
-def _doubts(e: Evidence) -> list[Finding]:
-    found = []
+def _doubts(e: Evidence) -> dict[str, str]:
+    found = {}
     # GRPO's loss is minus the advantages, and those of a group add up to 0: it lies about 0 whatever is learned.
     thirds = None if e.method == "grpo" else thirds_of(e.losses)
     if thirds and thirds[1] >= thirds[0]:
-        text = f"The training loss did not fall: {thirds[0]:.3f} in the first third, {thirds[1]:.3f} in the last."
-        found.append(Finding("doubt", "loss did not fall", text))
+        found["loss did not fall"] = (
+            f"The training loss did not fall: {thirds[0]:.3f} in the first third, {thirds[1]:.3f} in the last."
+        )
     risen = thirds_of(e.rewards)
     if risen and risen[1] <= risen[0]:
-        text = f"The reward did not rise: {risen[0]:.3f} in the first third, {risen[1]:.3f} in the last."
-        found.append(Finding("doubt", "reward did not rise", text))
+        found["reward did not rise"] = (
+            f"The reward did not rise: {risen[0]:.3f} in the first third, {risen[1]:.3f} in the last."
+        )
     if e.clipped and sum(e.clipped) / len(e.clipped) > 0.5:
         share = 100 * sum(e.clipped) / len(e.clipped)
-        text = f"{share:.0f} % of the completions were cut off at the length limit. Raise max_completion_length."
-        found.append(Finding("doubt", "completions cut off", text))
+        found["completions cut off"] = (
+            f"{share:.0f} % of the completions were cut off at the length limit. Raise max_completion_length."
+        )
     if len(e.unseen) > 1 and not e.unseen[-1] < e.unseen[0]:  # not a number is no fall either
-        text = f"The loss on unseen rows did not fall: {e.unseen[0]:.3f} before, {e.unseen[-1]:.3f} after."
-        found.append(Finding("doubt", "unseen loss did not fall", text))
+        found["unseen loss did not fall"] = (
+            f"The loss on unseen rows did not fall: {e.unseen[0]:.3f} before, {e.unseen[-1]:.3f} after."
+        )
     if e.repeated:
         text, times, count = e.repeated
-        text = f"One answer was given to {times} of {count} questions: {cut(text, 80)!r}. They want different ones."
-        found.append(Finding("doubt", "one answer", text))
-    return found + (_doubts_of_score(e.score) if e.score else [])
+        found["one answer"] = (
+            f"One answer was given to {times} of {count} questions: {cut(text, 80)!r}. They want different ones."
+        )
+    return found | (_doubts_of_score(e.score) if e.score else {})
 
 
-def _doubts_of_score(score: evaluation.Score) -> list[Finding]:
+def _doubts_of_score(score: evaluation.Score) -> dict[str, str]:
     """What the held-out measures give to doubt: first of all the one that judges, then the metric beside it."""
-    found = []
+    found = {}
     named = {measure.name: measure for measure in score.measures}
     judge, own = score.judge, score.own
     low, high = judge.better
@@ -166,96 +167,87 @@ def _doubts_of_score(score: evaluation.Score) -> list[Finding]:
         text = f"The held-out {what} got worse: {worse.before:.3f} before, {worse.after:.3f} after."
         if high < 0 and judge.name in ("preference_rate", "preference_accuracy"):
             text += " The rejected way of answering was taught: chosen and rejected are probably swapped."
-        found.append(Finding("doubt", "held-out score worse", text))
+        found["held-out score worse"] = text
     elif not low > 0:
-        text = (
+        found["no held-out effect"] = (
             f"No effect on held-out {TESTED.get(judge.name, 'questions')} can be told from chance: "
             f"{judge.before:.3f} before, {judge.after:.3f} after, and the 95 % interval of the difference includes 0."
         )
-        found.append(Finding("doubt", "no held-out effect", text))
     elif judge.lower and judge.after > (1 - SLIGHT) * judge.before:
-        text = (
+        found["no held-out effect"] = (
             f"The held-out {judge.title} fell by less than {SLIGHT:.0%}: {judge.before:.3f} before, {judge.after:.3f} "
             "after. Raise the learning rate, or the steps."
         )
-        found.append(Finding("doubt", "no held-out effect", text))
     elif own.better[0] > 0 and score.above_chance and not replace(own, interval=score.above_chance).better[0] > 0:
         if score.metric == "perplexity":
-            name = "order not learned"
-            text = (
+            found["order not learned"] = (
                 "Text in its own order is no less surprising than its words shuffled: perplexity "
                 f"{score.after:.3f} against {score.chance:.3f}. Which words occur was learned, and not how "
                 "they follow each other. Read a few rows of the training data: is their text in order?"
             )
         else:
-            name = "no better than chance"
-            text = (
+            found["no better than chance"] = (
                 f"The answers are right no more often than they would be on other questions: {score.after:.3f} "
                 f"against {score.chance:.3f}. The form of the answers was learned, and not what to answer."
             )
-        found.append(Finding("doubt", name, text))
     elif apart and not evaluation.share_above_a_coin(apart.after, apart.n)[0] > 0:
-        text = (
+        found["no better than chance"] = (
             "The model finds answers no likelier where they belong than swapped between two questions: in "
             f"{100 * apart.after:.0f} % of {apart.n} pairs, and a coin gives 50 %. The form of the answers was "
             "learned, and not what to answer. Read a few training rows: do their answers belong to the questions?"
         )
-        found.append(Finding("doubt", "no better than chance", text))
     if judge.name == "accuracy" and low > 0 and steps and round(steps.before - steps.after, 9) > STEPS_LOST:
-        text = (
+        found["guessing"] = (
             f"The gain comes from guessing without steps: {100 * steps.before:.0f} % of the tries showed steps before, "
             f"{100 * steps.after:.0f} % after. Pay for the right number alone, or make the warm-up longer."
         )
-        found.append(Finding("doubt", "guessing", text))
     right = score.correctness
     if right and round(right.before - right.after, 9) > FORGOTTEN:
-        text = (
+        found["correctness fell"] = (
             f"The preferred way was learned at the cost of being right: {100 * right.before:.1f} % right before, "
             f"{100 * right.after:.1f} % after. Lower the learning rate or the steps, or raise beta."
         )
-        found.append(Finding("doubt", "correctness fell", text))
     return found
 
 
-def _notes(e: Evidence) -> list[Finding]:
-    found = []
+def _notes(e: Evidence) -> dict[str, str]:
+    found = {}
     if 0 < e.updates < e.steps:
-        text = (
+        found["skipped steps"] = (
             f"The optimizer applied {e.updates} of {e.steps} steps; in float16 the gradient scaler skips the first few."
         )
-        found.append(Finding("note", "skipped steps", text))
-    found += _notes_of_score(e.score) if e.score else []
+    found |= _notes_of_score(e.score) if e.score else {}
     kept = e.score.retention if e.score else None
     if kept and kept.metric in KEPT_TEXT:
         rise = kept.after / kept.before - 1
         if rise > FORGOTTEN_TEXT:
             more = f"{100 * rise:.0f} % more surprising: {kept.before:.3f} before, {kept.after:.3f} after."
-            text = f"The model finds {KEPT_TEXT[kept.metric]} {more}"
-            found.append(Finding("note", "forgetting", text))
+            found["forgetting"] = f"The model finds {KEPT_TEXT[kept.metric]} {more}"
     elif kept and round(kept.before - kept.after, 9) > FORGOTTEN:
         points = 100 * (kept.before - kept.after)
-        text = f"Untouched skills fell by {points:.1f} points: {kept.before:.3f} before, {kept.after:.3f} after."
-        found.append(Finding("note", "forgetting", text))
+        found["forgetting"] = (
+            f"Untouched skills fell by {points:.1f} points: {kept.before:.3f} before, {kept.after:.3f} after."
+        )
     if e.predicted_bytes and e.measured_bytes:
         miss = e.predicted_bytes / e.measured_bytes - 1
         if abs(miss) > MEMORY_MISS:
-            text = f"The memory prediction was {100 * miss:+.0f} % off; measured were {memory.size(e.measured_bytes)}."
-            found.append(Finding("note", "memory", text))
+            found["memory"] = (
+                f"The memory prediction was {100 * miss:+.0f} % off; measured were {memory.size(e.measured_bytes)}."
+            )
     return found
 
 
-def _notes_of_score(score: evaluation.Score) -> list[Finding]:
-    found = []
+def _notes_of_score(score: evaluation.Score) -> dict[str, str]:
+    found = {}
     named = {measure.name: measure for measure in score.measures}
     judge, own = score.judge, score.own
     form = judge.name == "answer_perplexity" and judge.better[0] > 0
     if form and own.name == "exact_match" and not own.better[0] > 0 and own.after < LEARNED:
-        text = (
+        found["form only"] = (
             "The form was learned, and the facts were not: held-out answers became likelier (perplexity "
             f"{judge.before:,.2f} before, {judge.after:,.2f} after), and exact match did not rise clearly "
             f"({100 * own.before:.1f} % before, {100 * own.after:.1f} % after, n = {own.n})."
         )
-        found.append(Finding("note", "form only", text))
     for name, most, what, why in (
         ("chat_perplexity", FORGOTTEN_CHAT, "Answers in chat", "Mix more chat into the replay."),
         ("chosen_perplexity", LESS_LIKELY, "The chosen answers", "That is common in DPO; read what it writes."),
@@ -263,8 +255,9 @@ def _notes_of_score(score: evaluation.Score) -> list[Finding]:
         one = named.get(name)
         if one and one.interval[0] > 0 and one.after > (1 + most) * one.before:
             rise = 100 * (one.after / one.before - 1)
-            text = f"{what} became {rise:.0f} % more surprising: {one.before:.3f} before, {one.after:.3f} after. {why}"
-            found.append(Finding("note", f"{one.title} rose", text))
+            found[f"{one.title} rose"] = (
+                f"{what} became {rise:.0f} % more surprising: {one.before:.3f} before, {one.after:.3f} after. {why}"
+            )
     return found
 
 
