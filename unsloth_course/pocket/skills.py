@@ -4,10 +4,11 @@ Twelve skills are taught in chat by the lessons; four are never asked there and 
 forget (the lesson's *retention*).
 """
 
+import operator
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 from unsloth_course.pocket import world
 
@@ -42,56 +43,37 @@ class Skill:
         return self.told[0].format(x=item.x, y=item.y, a=item.answer)
 
 
-def _code(rng: random.Random, held_out: bool, lengths: tuple[int, ...] = (3, 4, 5)) -> str:
+def _code(
+    answer: Callable[[str], str], rng: random.Random, held_out: bool, lengths: tuple[int, ...] = (3, 4, 5)
+) -> Item:
     while True:
         code = "".join(rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=rng.choice(lengths)))
         if world.code_is_held_out(code) == held_out:
-            return code
-
-
-def _code_skill(answer: Callable[[str], str]) -> Callable[[random.Random, bool], Item]:
-    def draw(rng: random.Random, held_out: bool) -> Item:
-        code = _code(rng, held_out)
-        return Item(code, "", answer(code))
-
-    return draw
+            return Item(code, "", answer(code))
 
 
 def _shorter_code(rng: random.Random, held_out: bool) -> Item:
     # What is left is a code too, so both must be on the same side: no held-out code may appear as an answer.
     while True:
-        code = _code(rng, held_out, (4, 5))
-        if world.code_is_held_out(code[1:]) == held_out:
-            return Item(code, "", code[1:])
+        item = _code(lambda code: code[1:], rng, held_out, (4, 5))
+        if world.code_is_held_out(item.answer) == held_out:
+            return item
 
 
-def _pair(rng: random.Random, held_out: bool) -> tuple[int, int]:
+def _pair(answer: Callable[[int, int], int], rng: random.Random, held_out: bool) -> Item:
     while True:
         first, second = rng.randint(10, 89), rng.randint(10, 89)
         if first != second and world.pair_is_held_out(first, second) == held_out:
-            return first, second
+            result = answer(first, second)
+            if 0 <= result <= 99:
+                return Item(str(first), str(second), str(result))
 
 
-def _pair_skill(
-    answer: Callable[[int, int], int], allowed: Callable[[int, int], bool] = lambda first, second: True
-) -> Callable[[random.Random, bool], Item]:
-    def draw(rng: random.Random, held_out: bool) -> Item:
-        while True:
-            first, second = _pair(rng, held_out)
-            if allowed(first, second):
-                return Item(str(first), str(second), str(answer(first, second)))
-
-    return draw
-
-
-def _number_skill(kind: str, answer: Callable[[int], str]) -> Callable[[random.Random, bool], Item]:
-    def draw(rng: random.Random, held_out: bool) -> Item:
-        while True:
-            number = rng.randint(10, 998)
-            if world.is_held_out(kind, number) == held_out:
-                return Item(str(number), "", answer(number))
-
-    return draw
+def _number(kind: str, answer: Callable[[int], str], rng: random.Random, held_out: bool) -> Item:
+    while True:
+        number = rng.randint(10, 998)
+        if world.is_held_out(kind, number) == held_out:
+            return Item(str(number), "", answer(number))
 
 
 @cache
@@ -100,53 +82,50 @@ def askable(held_out: bool) -> tuple[world.Person, ...]:
     return tuple(person for person in world.people() if world.question_is_held_out(person.name) == held_out)
 
 
-def _fact_skill(which: str) -> Callable[[random.Random, bool], Item]:
-    def draw(rng: random.Random, held_out: bool) -> Item:
-        person = rng.choice(askable(held_out))
-        return Item(person.name, "", getattr(person, which))
-
-    return draw
+def _fact(which: str, rng: random.Random, held_out: bool) -> Item:
+    person = rng.choice(askable(held_out))
+    return Item(person.name, "", getattr(person, which))
 
 
 TAUGHT = (
     Skill(
         "reverse",
-        _code_skill(lambda code: code[::-1]),
+        partial(_code, lambda code: code[::-1]),
         ("What is {x} reversed?", "Write {x} backwards.", "Reverse the code {x}."),
         ("{x} reversed is {a}.", "Read backwards, {x} becomes {a}."),
         ("Reverse the code.", "Write this code backwards."),
     ),
     Skill(
         "first",
-        _code_skill(lambda code: code[0]),
+        partial(_code, lambda code: code[0]),
         ("What is the first letter of {x}?", "Which letter does {x} start with?", "Name the first letter of {x}."),
         ("The first letter of {x} is {a}.", "{x} starts with {a}."),
         ("Give the first letter of the code.", "Name the letter that this code starts with."),
     ),
     Skill(
         "last",
-        _code_skill(lambda code: code[-1]),
+        partial(_code, lambda code: code[-1]),
         ("What is the last letter of {x}?", "Which letter does {x} end with?", "Name the last letter of {x}."),
         ("The last letter of {x} is {a}.", "{x} ends with {a}."),
         ("Give the last letter of the code.", "Name the letter that this code ends with."),
     ),
     Skill(
         "count",
-        _code_skill(lambda code: str(len(code))),
+        partial(_code, lambda code: str(len(code))),
         ("How many letters does {x} have?", "How long is {x}?", "Count the letters of {x}."),
         ("The number of letters in {x} is {a}.", "{x} has {a} letters."),
         ("Count the letters of the code.", "Say how long this code is."),
     ),
     Skill(
         "sort",
-        _code_skill(lambda code: "".join(sorted(code))),
+        partial(_code, lambda code: "".join(sorted(code))),
         ("What is {x} in alphabetical order?", "Sort the letters of {x}.", "Put {x} in alphabetical order."),
         ("{x} in alphabetical order is {a}.", "Sorted, {x} becomes {a}."),
         ("Sort the letters of the code.", "Put this code in alphabetical order."),
     ),
     Skill(
         "add",
-        _pair_skill(lambda first, second: first + second, lambda first, second: first + second <= 99),
+        partial(_pair, operator.add),
         ("What is {x} plus {y}?", "How much is {x} plus {y}?", "Add {x} and {y}."),
         ("{x} plus {y} is {a}.", "The sum of {x} and {y} is {a}."),
         ("Add the two numbers.", "Find the sum of the numbers."),
@@ -154,7 +133,7 @@ TAUGHT = (
     ),
     Skill(
         "larger",
-        _pair_skill(max),
+        partial(_pair, max),
         ("Which is larger, {x} or {y}?", "What is the larger of {x} and {y}?", "Name the larger of {x} and {y}."),
         ("The larger of {x} and {y} is {a}.", "Of {x} and {y}, the larger is {a}."),
         ("Choose the larger number.", "Say which of the numbers is larger."),
@@ -162,35 +141,35 @@ TAUGHT = (
     ),
     Skill(
         "next",
-        _number_skill("next", lambda number: str(number + 1)),
+        partial(_number, "next", lambda number: str(number + 1)),
         ("What number comes after {x}?", "Which number follows {x}?", "Name the number after {x}."),
         ("The number after {x} is {a}.", "After {x} comes {a}."),
         ("Give the number that comes next.", "Count one further."),
     ),
     Skill(
         "town",
-        _fact_skill("town"),
+        partial(_fact, "town"),
         ("Where does {x} live?", "In which town does {x} live?", "Name the home of {x}."),
         ("{x} lives in {a}.", "The home of {x} is {a}.", "You can find {x} in {a}.", "{x} has a house in {a}."),
         ("Name the town where this person lives.", "Say where this person lives."),
     ),
     Skill(
         "job",
-        _fact_skill("job"),
+        partial(_fact, "job"),
         ("What is the job of {x}?", "What does {x} do for a living?", "Name the work of {x}."),
         ("{x} works as a {a}.", "The job of {x} is {a}.", "{x} is a {a}.", "By trade, {x} is a {a}."),
         ("Name the job of this person.", "Say what this person does for a living."),
     ),
     Skill(
         "colour",
-        _fact_skill("colour"),
+        partial(_fact, "colour"),
         ("What colour does {x} like?", "Which colour does {x} wear?", "Name the colour of {x}."),
         ("{x} likes {a}.", "The colour of {x} is {a}.", "{x} wears {a}.", "{x} is always dressed in {a}."),
         ("Name the colour that this person likes.", "Say which colour this person wears."),
     ),
     Skill(
         "even",
-        _number_skill("even", lambda number: "odd" if number % 2 else "even"),
+        partial(_number, "even", lambda number: "odd" if number % 2 else "even"),
         ("Is {x} even or odd?", "Say whether {x} is even or odd.", "Which is {x}, odd or even?"),
         ("{x} is {a}.", "The number {x} is {a}."),
         ("Say whether the number is even or odd.", "Even or odd?"),
@@ -206,20 +185,20 @@ UNTOUCHED = (
     ),
     Skill(
         "subtract",
-        _pair_skill(lambda first, second: first - second, lambda first, second: first > second),
+        partial(_pair, operator.sub),
         ("What is {x} minus {y}?", "How much is {x} minus {y}?", "Take {y} from {x}."),
         ("{x} minus {y} is {a}.", "{y} taken from {x} leaves {a}."),
         given="{x} and {y}",
     ),
     Skill(
         "pet",
-        _fact_skill("pet"),
+        partial(_fact, "pet"),
         ("What pet does {x} have?", "Which animal does {x} keep?", "Name the pet of {x}."),
         ("{x} has a {a}.", "The pet of {x} is a {a}.", "{x} keeps a {a}.", "At home, {x} has a {a}."),
     ),
     Skill(
         "second",
-        _code_skill(lambda code: code[1]),
+        partial(_code, lambda code: code[1]),
         ("What is the second letter of {x}?", "Which letter comes second in {x}?", "Name the second letter of {x}."),
         ("The second letter of {x} is {a}.", "In {x}, {a} comes second."),
     ),

@@ -72,14 +72,11 @@ def problem(rng: random.Random, held_out: bool) -> Problem:
         e = rng.randint(2, 99)
         template, plan = _PROBLEMS[kind]
         equations = [(x, sign, y, RESULT[sign](x, y)) for x, sign, y in plan(a, b, c, d, e)]
-        if not all(0 <= result <= 99 for *_, result in equations):
+        plain = all(0 <= result <= 99 for *_, result in equations)
+        if not plain or any(world.pair_is_held_out(x, y) for x, sign, y, _ in equations if sign != "*"):
             continue
-        if any(world.pair_is_held_out(x, y) for x, sign, y, _ in equations if sign != "*"):
-            continue
-        if world.is_held_out("problem", kind, a, b, c, d, e) != held_out:
-            continue
-        if held_out and "{d}" not in template:
-            # The hash counts a number that such a problem does not show: the same text may be on the other side too.
+        # Where the hash counts a number that the problem does not show, the same text may be on the other side too.
+        if world.is_held_out("problem", kind, a, b, c, d, e) != held_out or (held_out and "{d}" not in template):
             continue
         words = {"p": rng.choice(world.people()).name, "things": rng.choice(_COUNTED)}
         steps = tuple(f"{x} {sign} {y} = {result}" for x, sign, y, result in equations)
@@ -89,28 +86,10 @@ def problem(rng: random.Random, held_out: bool) -> Problem:
 
 # How a run of questions may be laid out: what stands before a question, between it and its answer, and after the
 # answer. The base reads many layouts, as a model does that reads the web, and so learns the questions and not one form.
-_NAMES = (
-    ("Question", "Answer"),
-    ("Q", "A"),
-    ("Ask", "Reply"),
-    ("Teacher", "Pupil"),
-    ("Task", "Result"),
-    ("Problem", "Solution"),
-    ("Input", "Output"),
-    ("First", "Second"),
-    ("Left", "Right"),
-    ("Call", "Response"),
-)
-_AROUND = (
-    (":", "\n"),
-    (":\n", "\n"),
-    ("\n", "\n"),
-    (" - ", "\n"),
-    (") ", "\n"),
-    ("> ", "\n"),
-    ("] ", "\n"),
-    ("| ", " |\n"),
-)
+_ASKS = ("Question", "Q", "Ask", "Teacher", "Task", "Problem", "Input", "First", "Left", "Call")
+_REPLIES = ("Answer", "A", "Reply", "Pupil", "Result", "Solution", "Output", "Second", "Right", "Response")
+_NAMES = tuple(zip(_ASKS, _REPLIES, strict=True))
+_BEHIND = (":", ":\n", "\n", " - ", ") ", "> ", "] ", "| ")
 _BEFORE = ("", "", "# ", "[", "* ", "(", "- ", "= ", "~ ", "<", "@")
 _AFTER = ("\n", "", "---\n", "***\n", "==\n", "\n\n", "~\n", "/\n")
 # The commonest layout, in which the base is asked and scored.
@@ -121,7 +100,8 @@ def _layout(rng: random.Random) -> tuple[str, str, str]:
     """What stands before a question, between question and answer, and after the answer."""
     if rng.random() < 0.3:
         return PLAIN
-    (asks, replies), (behind, end), before = rng.choice(_NAMES), rng.choice(_AROUND), rng.choice(_BEFORE)
+    (asks, replies), behind, before = rng.choice(_NAMES), rng.choice(_BEHIND), rng.choice(_BEFORE)
+    end = " |\n" if behind == "| " else "\n"
     if rng.random() < 0.3:
         asks, replies = asks.lower(), replies.lower()
     between = rng.choice(_AFTER) if rng.random() < 0.3 else ""
@@ -162,10 +142,12 @@ def _portrait(rng: random.Random) -> str:
     return " ".join(lines) + "\n"
 
 
-_WEATHER = ("sunny", "rainy", "windy", "cold", "warm", "foggy", "bright", "grey")
-_NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_GARMENTS = ("coat", "scarf", "shirt", "glove", "skirt", "boot", "sock", "vest")
-_KINDS = {
+_WORDS = {
+    "weather": ("sunny", "rainy", "windy", "cold", "warm", "foggy", "bright", "grey"),
+    "colour": world.COLOURS,
+    "garment": ("coat", "scarf", "shirt", "glove", "skirt", "boot", "sock", "vest"),
+    "number": ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    "things": _COUNTED,
     "tool": ("hammer", "saw", "chisel", "spade", "rake", "wrench", "drill", "file"),
     "bird": ("robin", "sparrow", "crow", "finch", "gull", "heron", "swan", "wren"),
     "tree": ("beech", "birch", "pine", "willow", "maple", "cedar", "poplar", "larch"),
@@ -174,49 +156,37 @@ _KINDS = {
     "dance": ("waltz", "tango", "jig", "reel", "polka", "samba", "minuet", "ballet"),
 }
 _OPENINGS = (
-    "It was a {w} morning in {t}.",
-    "One {w} day, {p} the {j} left the house in {t}.",
-    "{p} woke up early in {t}.",
-    "The market of {t} was full of people.",
+    "It was a {weather} morning in {p.town}.",
+    "One {weather} day, {p.name} the {p.job} left the house in {p.town}.",
+    "{p.name} woke up early in {p.town}.",
+    "The market of {p.town} was full of people.",
 )
 _MIDDLES = (
-    "{p} wanted to buy a {c} {g}.",
-    "{p} and the {pet} walked along the river.",
-    "{p} met {q}, who came from {u}.",
-    "There were {n} {things} on the table.",
-    "{q} asked {p} for help with the {tool}.",
+    "{p.name} wanted to buy a {colour} {garment}.",
+    "{p.name} and the {p.pet} walked along the river.",
+    "{p.name} met {q.name}, who came from {q.town}.",
+    "There were {number} {things} on the table.",
+    "{q.name} asked {p.name} for help with the {tool}.",
     "The {bird} in the {tree} sang all day.",
-    "{p} gave {q} {n} {things} and a cup of {drink}.",
-    "They talked about the {metal} ring that {q} had lost.",
-    "{q} was looking for the road to {u}.",
+    "{p.name} gave {q.name} {number} {things} and a cup of {drink}.",
+    "They talked about the {metal} ring that {q.name} had lost.",
+    "{q.name} was looking for the road to {q.town}.",
 )
 _ENDINGS = (
-    "In the evening {p} went home.",
-    "{q} thanked {p} and smiled.",
+    "In the evening {p.name} went home.",
+    "{q.name} thanked {p.name} and smiled.",
     "Then it began to rain, and everybody ran inside.",
     "They danced a {dance} until it was dark.",
-    "{p} never forgot that day.",
+    "{p.name} never forgot that day.",
 )
 
 
 def story(rng: random.Random) -> str:
     """A short story: general text, on which later lessons measure forgetting."""
     p, q = rng.sample(world.people(), 2)
-    fill = {
-        "p": p.name,
-        "q": q.name,
-        "t": p.town,
-        "u": q.town,
-        "j": p.job,
-        "pet": p.pet,
-        "w": rng.choice(_WEATHER),
-        "c": rng.choice(world.COLOURS),
-        "g": rng.choice(_GARMENTS),
-        "n": rng.choice(_NUMBERS),
-        "things": rng.choice(_COUNTED),
-    } | {kind: rng.choice(words) for kind, words in _KINDS.items()}
+    words = {kind: rng.choice(several) for kind, several in _WORDS.items()}
     lines = [rng.choice(_OPENINGS), *rng.sample(_MIDDLES, rng.randint(2, 4)), rng.choice(_ENDINGS)]
-    return " ".join(lines).format(**fill) + "\n"
+    return " ".join(lines).format(p=p, q=q, **words) + "\n"
 
 
 def _problems(rng: random.Random) -> str:
