@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from unsloth_course.core import hub_errors
 from unsloth_course.core.errors import CourseError
@@ -31,22 +31,29 @@ if TYPE_CHECKING:
     import datasets
 
 
-class _Patterns(NamedTuple):
-    allow: tuple[str, ...]
-    ignore: tuple[str, ...]
+Kind = Literal["model", "dataset"]
+FILES: dict[str, dict[str, Any]] = {
+    "model": {
+        "allow_patterns": (
+            *("config.json", "generation_config.json", "adapter_config.json", "chat_template.json"),
+            *("chat_template.jinja", "tokenizer.json", "tokenizer.model", "tokenizer_config.json"),
+            *("special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt"),
+            *("model.safetensors.index.json", "*.safetensors"),
+        ),
+        # "*/*": a repository may hold the same weights again for other programs in folders of their own, such as onnx/;
+        # "consolidated*" are the same weights again in their authors' format.
+        "ignore_patterns": ("*/*", "consolidated*"),
+    },
+    "dataset": {
+        "allow_patterns": ("README.md", *(f"*{end}" for end in TABLES)),
+        "ignore_patterns": (".*", "dataset_infos.json"),
+    },
+}
 
 
-# "*/*": a repository may hold the same weights again for other programs in folders of their own, such as onnx/;
-# "consolidated*" are the same weights again in their authors' format.
-MODEL_FILES = _Patterns(
-    allow=(
-        *("config.json", "generation_config.json", "adapter_config.json", "chat_template.json", "chat_template.jinja"),
-        *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-        *("vocab.json", "vocab.txt", "merges.txt", "model.safetensors.index.json", "*.safetensors"),
-    ),
-    ignore=("*/*", "consolidated*"),
-)
-DATASET_FILES = _Patterns(allow=("README.md", *(f"*{end}" for end in TABLES)), ignore=(".*", "dataset_infos.json"))
+def patterns(kind: str, files: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Which files of a repository the course fetches: what `snapshot_download` takes. files: only these."""
+    return FILES[kind] | ({"allow_patterns": files} if files else {})
 
 
 def fetch_model(name: str | Path) -> Path:
@@ -65,7 +72,7 @@ def fetch_model(name: str | Path) -> Path:
     if os.path.isfile(folder):
         raise CourseError(f"{folder} is a file, and a model is a folder: give the folder that holds config.json.")
     if not os.path.isdir(folder):
-        folder = _fetch(str(name), "model", MODEL_FILES)
+        folder = _fetch(str(name), "model")
     check_model_names({path.name for path in folder.iterdir()}, f"The folder {folder}", base_model(folder))
     check_weights(folder)
     return folder
@@ -90,7 +97,7 @@ def fetch_dataset(
     """
     from datasets import load_dataset
 
-    folder = _fetch(name, "dataset", DATASET_FILES._replace(allow=files) if files else DATASET_FILES)
+    folder = _fetch(name, "dataset", files)
     wanted = _only(folder, name, files) if files else {"path": str(folder), "split": split}
     try:
         dataset = load_dataset(**wanted)
@@ -139,7 +146,7 @@ class Repository:
         return sum(self.sizes[file] for file in self.missing)
 
 
-def look_up(name: str, kind: Literal["model", "dataset"] = "model", files: tuple[str, ...] = ()) -> Repository:
+def look_up(name: str, kind: Kind = "model", files: tuple[str, ...] = ()) -> Repository:
     """The files of a repository with their sizes, and which of them are in the cache; nothing is fetched or changed.
 
     files: as for `fetch_dataset`. Where the Hub cannot be reached, the list that an earlier download left in the cache
@@ -148,16 +155,15 @@ def look_up(name: str, kind: Literal["model", "dataset"] = "model", files: tuple
     Raises CourseError when the name is wrong or private, when the repository holds nothing that the course can use, and
     when the Hub cannot be reached and nothing of the repository is in the cache. Used by `finetune` before it begins.
     """
-    patterns = MODEL_FILES if kind == "model" else DATASET_FILES
-    return _look(name, kind, patterns._replace(allow=files) if files else patterns)
-
-
-def _look(name: str, kind: str, patterns: _Patterns) -> Repository:
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import filter_repo_objects
 
+    cache = Path(constants.HF_HUB_CACHE, f"{kind}s--{name.replace('/', '--')}")
+    gated, reason = False, ""
     try:
         info = HfApi().repo_info(name, repo_type=kind, files_metadata=True, timeout=hub_errors.TIMEOUT)
+        commit, sizes, gated = info.sha, {file.rfilename: file.size or 0 for file in info.siblings or []}, info.gated
     except HFValidationError as error:
         raise CourseError(
             f"{name!r} is neither a folder on this machine nor a Hub name: a Hub name looks like owner/{kind}."
@@ -166,34 +172,41 @@ def _look(name: str, kind: str, patterns: _Patterns) -> Repository:
         reason = unreachable(error)
         if not reason:
             raise explain(error, name, kind) from error
-        return _known_to_the_cache(name, kind, patterns, reason)
-    listed_sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
-    check_names(set(listed_sizes), name, kind)
-    sizes = _matching(listed_sizes, patterns)
-    snapshot = Path(constants.HF_HUB_CACHE, f"{kind}s--{name.replace('/', '--')}", "snapshots", info.sha)
-    return Repository(name, kind, sizes, tuple(_wrong_size(snapshot, sizes)), bool(info.gated), folder=snapshot)
+        commit, sizes = _known_to_the_cache(cache, name, kind)
+    if not reason:
+        check_names(set(sizes), name, kind)
+    wanted = filter(_stays_inside, filter_repo_objects(sizes, **patterns(kind, files)))
+    sizes, snapshot = {file: sizes[file] for file in wanted}, cache / "snapshots" / commit
+    found = Repository(name, kind, sizes, tuple(_wrong_size(snapshot, sizes)), bool(gated), reason, snapshot)
+    if reason and not sizes:
+        raise CourseError(unavailable(found))
+    return found
 
 
-def _known_to_the_cache(name: str, kind: str, patterns: _Patterns, reason: str) -> Repository:
-    """What an earlier download left of a repository. Raises CourseError when that is nothing."""
-    from huggingface_hub import get_cached_repo_tree, snapshot_download, try_to_load_from_cache
-    from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
+def _known_to_the_cache(cache: Path, name: str, kind: str) -> tuple[str, dict[str, int]]:
+    """The commit that was downloaded last, and its files with their sizes; no files where there is nothing."""
+    from huggingface_hub import get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
+    head = cache / "refs" / "main"
+    commit = head.read_text(encoding="utf-8") if head.is_file() else ""
     try:
-        sizes = _matching({file.path: file.size for file in get_cached_repo_tree(name, repo_type=kind)}, patterns)
+        return commit, {file.path: file.size for file in get_cached_repo_tree(name, repo_type=kind)}
     except CachedRepoTreeNotFoundError:  # a cache written before huggingface_hub kept the list, or none at all
-        try:
-            folder = Path(snapshot_download(name, repo_type=kind, local_files_only=True))
-        except LocalEntryNotFoundError:
-            raise _nothing_cached(name, reason) from None
-        files = [path for path in folder.rglob("*") if path.is_file()]
-        here = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
-        return Repository(name, kind, _matching(here, patterns), reason=reason, folder=folder)
-    found = {file: try_to_load_from_cache(name, file, repo_type=kind) for file in sizes}
-    paths = {file: Path(path) for file, path in found.items() if isinstance(path, str)}
-    missing = tuple(file for file in sizes if file not in paths or not _has_size(paths[file], sizes[file]))
-    folder = next((path.parents[file.count("/")] for file, path in paths.items()), None)
-    return Repository(name, kind, sizes, missing, reason=reason, folder=folder)
+        folder = cache / "snapshots" / commit
+        files = [path for path in folder.rglob("*") if commit and path.is_file()]
+        return commit, {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+
+
+def unavailable(found: Repository) -> str:
+    """Why a repository cannot be had when the Hub cannot be reached and the cache lacks of it, as a sentence."""
+    from huggingface_hub import constants
+
+    what = f": {listed(found.missing)} is missing or damaged" if found.missing else ""
+    return (
+        f"{found.name} cannot be downloaded: {found.reason}, and the cache {constants.HF_HUB_CACHE} has no complete "
+        f"copy{what}. {OFFLINE_CHOICE}"
+    )
 
 
 def read_config(name: str) -> dict:
@@ -203,7 +216,7 @@ def read_config(name: str) -> dict:
     """
     folder = Path(os.path.expanduser(name))
     if not os.path.isdir(folder):
-        folder = _fetch(name, "model", _Patterns(allow=("config.json",), ignore=()))
+        folder = _fetch(name, "model", ("config.json",))
     if not (folder / "config.json").is_file():
         raise CourseError(f"{name} holds no config.json, so its size is not known: give a whole model.")
     return read_json(folder / "config.json")
@@ -217,7 +230,7 @@ def _only(folder: Path, name: str, files: tuple[str, ...]) -> dict[str, Any]:
     from huggingface_hub.utils import filter_repo_objects
 
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    wanted = list(filter_repo_objects(found, allow_patterns=files, ignore_patterns=DATASET_FILES.ignore))
+    wanted = list(filter_repo_objects(found, **patterns("dataset", files)))
     kinds = {{".parquet": "parquet", ".json": "json", ".jsonl": "json"}.get(PurePath(file).suffix) for file in wanted}
     if len(kinds) != 1 or None in kinds:
         raise CourseError(
@@ -227,13 +240,16 @@ def _only(folder: Path, name: str, files: tuple[str, ...]) -> dict[str, Any]:
     return {"path": kinds.pop(), "data_files": [str(folder / file) for file in wanted], "split": "train"}
 
 
-def _fetch(name: str, kind: Literal["model", "dataset"], patterns: _Patterns) -> Path:
+def _fetch(name: str, kind: Kind, files: tuple[str, ...] = ()) -> Path:
     """Bring the matching files of a repository into the cache; return the snapshot folder, every size checked."""
     from huggingface_hub import snapshot_download
 
-    found = _look(name, kind, patterns)
+    found = look_up(name, kind, files)
     if found.reason:
-        return _cached(found)
+        if found.missing:
+            raise CourseError(unavailable(found))
+        print(f"{name}: {found.reason}; using the complete copy in the cache.")
+        return found.folder
     _forget(found.folder, found.missing)
     every, here = len(found.sizes), len(found.sizes) - len(found.missing)
     if found.missing:
@@ -242,9 +258,7 @@ def _fetch(name: str, kind: Literal["model", "dataset"], patterns: _Patterns) ->
         print(f"{name}: all {every} files ({file_size(found.bytes)}) are in the cache, nothing to download.")
     _check_disk(found.to_download, name)
     try:
-        folder = Path(
-            snapshot_download(name, repo_type=kind, allow_patterns=patterns.allow, ignore_patterns=patterns.ignore)
-        )
+        folder = Path(snapshot_download(name, repo_type=kind, **patterns(kind, files)))
     except Exception as error:
         raise explain(error, name, kind) from error
     if wrong := _wrong_size(folder, found.sizes):
@@ -255,36 +269,6 @@ def _fetch(name: str, kind: Literal["model", "dataset"], patterns: _Patterns) ->
     return folder
 
 
-def _cached(found: Repository) -> Path:
-    """The snapshot in the cache, used without the network. Raises CourseError when it is not complete."""
-    damaged = [file for file in found.missing if found.folder and (found.folder / file).is_file()]
-    if not found.sizes or (found.missing and not damaged):
-        raise _nothing_cached(found.name, found.reason)
-    if damaged:
-        raise CourseError(
-            f"{found.name} cannot be downloaded: {found.reason}, and its copy in the cache is damaged "
-            f"({listed(damaged)} has the wrong size). {OFFLINE_CHOICE}"
-        )
-    print(f"{found.name}: {found.reason}; using the complete copy in the cache.")
-    return found.folder
-
-
-def _matching(sizes: dict[str, int], patterns: _Patterns) -> dict[str, int]:
-    from huggingface_hub.utils import filter_repo_objects
-
-    wanted = set(filter_repo_objects(sizes, allow_patterns=patterns.allow, ignore_patterns=patterns.ignore))
-    return {file: size for file, size in sizes.items() if file in wanted and _stays_inside(file)}
-
-
-def _nothing_cached(name: str, reason: str) -> CourseError:
-    from huggingface_hub import constants
-
-    return CourseError(
-        f"{name} cannot be downloaded: {reason}, and the cache {constants.HF_HUB_CACHE} has no complete copy. "
-        + OFFLINE_CHOICE
-    )
-
-
 def file_size(amount: int) -> str:
     """Bytes of files as the Hub shows them, in decimal units; memory is shown in binary ones, as nvidia-smi does."""
     return f"{amount / 1e9:,.1f} GB" if amount >= 1e9 else f"{amount / 1e6:,.1f} MB"
@@ -292,11 +276,10 @@ def file_size(amount: int) -> str:
 
 def _wrong_size(folder: Path, sizes: dict[str, int]) -> list[str]:
     """The files that are absent from the folder or differ in size (bytes) from the Hub's list."""
-    return [file for file, size in sizes.items() if not _has_size(folder / file, size)]
-
-
-def _has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
+    here = {
+        file for file, size in sizes.items() if (folder / file).is_file() and (folder / file).stat().st_size == size
+    }
+    return [file for file in sizes if file not in here]
 
 
 def _stays_inside(file: str) -> bool:

@@ -66,9 +66,8 @@ def _cached(name: str, kind: str) -> Path:
     from unsloth_course.core import hub
     from unsloth_course.lesson.data.sources import HUB_FILES
 
-    patterns = hub.MODEL_FILES if kind == "model" else hub.DATASET_FILES
-    choice = {"allow_patterns": HUB_FILES.get(name, patterns.allow), "ignore_patterns": patterns.ignore}
-    return Path(snapshot_download(name, repo_type=kind, local_files_only=True, **choice))
+    files = hub.patterns(kind, HUB_FILES.get(name, ()))
+    return Path(snapshot_download(name, repo_type=kind, local_files_only=True, **files))
 
 
 def _sha(paths: Sequence[Path]) -> str:

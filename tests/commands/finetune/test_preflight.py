@@ -166,7 +166,7 @@ def test_offline_with_half_a_cache_names_what_is_missing(server, tmp_path):
     server.down()
     found = look(tmp_path, data="pocket")
     assert found.model.state == "half downloaded"
-    assert "of its copy in the cache model.safetensors is missing" in found.problems[0]
+    assert "no complete copy: model.safetensors is missing" in found.problems[0]
 
 
 # --- what cannot be had

@@ -92,12 +92,7 @@ def _asked(name: str, kind: Any, files: tuple[str, ...] = ()) -> Source:
         found = hub.look_up(name, kind, files)
     except CourseError as error:
         return Source(name, kind, problem=str(error))
-    problem = ""
-    if found.reason and found.missing:
-        gone = hub.listed(found.missing)
-        problem = f"{name} cannot be downloaded: {found.reason}, and of its copy in the cache {gone} is missing. "
-        problem += hub.OFFLINE_CHOICE
-    return Source(**vars(found), problem=problem)
+    return Source(**vars(found), problem=hub.unavailable(found) if found.reason and found.missing else "")
 
 
 def other_forms(name: str) -> list[str]:
