@@ -27,25 +27,20 @@ PASSAGE = 1000
 
 
 def load(source: Source, name: str | None = None) -> Checked:
-    """Raw text from anywhere, checked: `reading.load` in the shape "text".
+    """Raw text from anywhere, checked: `reading.load` in the shape "text"; `dataset` has the columns text and file.
 
-    A folder is read with all folders in it, in the order of the names: its .txt, .md, .py and .jsonl files. Hidden
-    files and folders (their name begins with a dot) are left out. A document is one text, in UTF-8, or UTF-16 with a
-    byte order mark. Rows keep their text in the first of `shapes.TEXT` that is there. Control tokens written out in a
-    text stay in it: `blocks` reads them as characters.
-
-    `dataset` has exactly the columns text and file. Set aside is text that is empty or no valid Unicode, and in a
-    folder, by name, every file that cannot be used: one of another kind, a link, a binary file, one that is too large,
-    broken, or in another encoding (with the position of the byte). Raises CourseError as `reading.load` does. Taught in
-    lesson colab5 (continued pretraining).
+    A document (.txt, .md, .py) is one text, in UTF-8, or UTF-16 with a byte order mark; rows keep their text in the
+    first of `shapes.TEXT` that is there. A folder is read with all folders in it, hidden ones left out, in the order of
+    the names; a file that cannot be used is set aside by name. Control tokens written out in a text stay in it:
+    `blocks` reads them as characters. Raises CourseError as `reading.load` does. Taught in lesson colab5 (continued
+    pretraining).
     """
     return reading.load(source, "text", name)
 
 
 def passages(text: str, characters: int = PASSAGE) -> list[str]:
-    """A text cut at the ends of lines into pieces of at least `characters`, the last one aside.
-
-    Joined, the pieces are the text again. A line that is longer than twice that is cut too.
+    """A text cut at the ends of lines into pieces of at least `characters`, the last one aside; a line that is longer
+    than twice that is cut too. Joined, the pieces are the text again.
     """
     pieces, gathered = [], ""
     for line in text.splitlines(keepends=True):
@@ -92,10 +87,8 @@ class Blocks:
 
 
 def end_token(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """The id of the token between two documents: `<|endoftext|>`, or where there is none the end of a sequence.
-
-    A chat model's end of a sequence is the end of a turn, which no document has. Raises CourseError for a tokenizer
-    without either.
+    """The id of the token between two documents: `<|endoftext|>`, or where there is none the end of a sequence, which
+    in a chat model is that of a turn. Raises CourseError for a tokenizer without either.
     """
     found = tokenizer.get_vocab().get(END, tokenizer.eos_token_id)
     if found is None:
@@ -108,12 +101,10 @@ def blocks(
 ) -> Blocks:
     """Puts all texts one after another, with `end_token` between two, and cuts them into blocks of `length` tokens.
 
-    No block is padded and none is cut off: every token is used once, but for the last ones that fill no block, whose
-    number is reported. Control tokens written out in a text, which anybody may have written, are read as characters;
-    with `control_tokens`, for texts that the chat template wrote, as what they are.
-
-    Raises CourseError when `length` is below 2 (in a block of 1 there is nothing to predict), when the texts are too
-    short for one block, and as `end_token` does. Taught in lesson colab5 (continued pretraining).
+    No block is padded, and every token is used once, but for the last ones that fill no block. Control tokens written
+    out in a text, which anybody may have written, are read as characters; with `control_tokens`, for texts that the
+    chat template wrote, as what they are. Raises CourseError when `length` is below 2, when the texts are too short for
+    one block, and as `end_token` does. Taught in lesson colab5 (continued pretraining).
     """
     import numpy as np
     from datasets import Dataset, Features, Sequence, Value
@@ -145,14 +136,9 @@ def mix(domain: "Dataset", general: "Dataset", share: float, seed: int) -> "Data
     """All blocks of the domain and so many of general text that these are `share` of the result, shuffled.
 
     To read some general text again (replay) keeps a model from forgetting it (Ibrahim et al. 2024, arXiv 2403.08763).
-
-    Args:
-        domain, general: the data sets of `blocks`, with blocks of one length.
-        share: from 0 to below 1; as near to it as whole blocks allow.
-        seed: which general blocks are drawn, and the order.
-
-    Raises CourseError when `share` is out of range, when the lengths differ, and when general text is too short.
-    Taught in lesson colab5 (continued pretraining).
+    domain, general: of `blocks`, of one length. share: from 0 to below 1, met as nearly as whole blocks allow. seed: of
+    the general blocks that are drawn, and of the order. Raises CourseError when `share` is out of range, when the
+    lengths differ, and when general text is too short. Taught in lesson colab5 (continued pretraining).
     """
     from datasets import concatenate_datasets
 

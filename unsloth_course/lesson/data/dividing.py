@@ -1,6 +1,5 @@
-"""Which rows are learned from, and which are tested on: what asks the same is on one side.
-
-The test is always the same, whatever the seed of a run, so that runs can be compared.
+"""Which rows are learned from, and which are tested on: what asks the same is on one side. The test is always the same,
+whatever the seed of a run, so that runs can be compared.
 """
 
 import itertools

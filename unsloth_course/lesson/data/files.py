@@ -1,7 +1,5 @@
-"""Rows from JSON and JSON lines, or from memory, each with its place.
-
-What cannot be read comes as a `Broken` with its reason wherever the next row can still be found, so that no row is
-lost unseen. What a row must hold is the concern of its shape.
+"""Rows from JSON and JSON lines, or from memory, each with its place. What cannot be read comes as a `Broken` with its
+reason wherever the next row can still be found. What a row must hold is the concern of its shape.
 """
 
 import codecs
@@ -42,9 +40,9 @@ def read_rows(stream: BinaryIO, file: str) -> Iterator[Row | Broken]:
     as floats.
 
     stream: of the bytes, unpacked. file: its name, for messages too. Raises UnicodeDecodeError for broken UTF-16, and
-    while iterating CourseError with file, line and column (characters, from 1) as far as they apply, where no further
-    row can be found: a list in bytes that are not UTF-8 (offset in bytes) or with broken JSON, no list at the top of a
-    .json file, a line above the limit.
+    while iterating CourseError with file, line and column (characters, from 1), or the offset in bytes, where no
+    further row can be found: broken JSON or bytes in a list, no list at the top of a .json file, a line above the
+    limit.
     """
     read = _json_rows if file.lower().endswith(".json") else _jsonl_rows
     return read(_Recoded(stream) if is_utf16(stream) else stream, file)

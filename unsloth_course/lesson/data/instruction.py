@@ -1,7 +1,8 @@
 """The instruction shape, known from Alpaca: a row has an `instruction`, an `output` and, optionally, an `input`.
 
-Taught in the LoRA lesson. Alpaca: Taori et al. 2023, github.com/tatsu-lab/stanford_alpaca. The columns that are
-handed to the trainer follow TRL's "Dataset formats and types".
+Alpaca: Taori et al. 2023, github.com/tatsu-lab/stanford_alpaca. What is handed to the trainer has the columns of TRL's
+"Dataset formats and types". Use the functions of batches as `dataset.map(to_prompt_completion, batched=True,
+remove_columns=dataset.column_names)`.
 """
 
 import math
@@ -35,10 +36,7 @@ def load(source: Source, name: str | None = None) -> Checked:
 
 
 def to_prompt_completion(batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
-    """Turns a batch into TRL's conversational `prompt` and `completion` columns; the trainer learns the completion.
-
-    Use: `dataset.map(to_prompt_completion, batched=True, remove_columns=dataset.column_names)`.
-    """
+    """Turns a batch into TRL's conversational `prompt` and `completion` columns; the trainer learns the completion."""
     return {
         "prompt": [[turn("user", text)] for text in _questions(batch)],
         "completion": [[turn("assistant", text)] for text in column_of(batch, "output")],
@@ -46,10 +44,7 @@ def to_prompt_completion(batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
 
 
 def to_messages(batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
-    """Turns a batch into TRL's conversational `messages` column: a user turn and an assistant turn per row.
-
-    Use: `dataset.map(to_messages, batched=True, remove_columns=dataset.column_names)`.
-    """
+    """Turns a batch into TRL's conversational `messages` column: a user turn and an assistant turn per row."""
     pairs = zip(_questions(batch), column_of(batch, "output"), strict=True)
     return {"messages": [[turn("user", asked), turn("assistant", answer)] for asked, answer in pairs]}
 
@@ -61,10 +56,8 @@ def _questions(batch: Mapping[str, Sequence[Any]]) -> list[str]:
 
 
 def in_chat_form(dataset: "Dataset", tokenizer: "PreTrainedTokenizerBase") -> list[str]:
-    """Each row as the tokenizer's own chat template writes it. Raises CourseError as `models.in_chat_form` does.
-
-    It is for reading. A trainer that is given such a text appends one more end-of-sequence token; give it the columns
-    of `to_prompt_completion` instead.
+    """Each row as the tokenizer's own chat template writes it, to be read: a trainer that is given such a text appends
+    one more end-of-sequence token. Raises CourseError as `models.in_chat_form` does.
     """
     from unsloth_course.lesson import models
 

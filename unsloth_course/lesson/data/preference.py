@@ -1,9 +1,8 @@
 """The preference shape: a prompt with two answers, the `chosen` one and the `rejected` one.
 
-Taught in lesson colab3 (DPO). DPO: Rafailov et al. 2023, arxiv.org/abs/2305.18290. The forms that are read: the columns
-of Intel/orca_dpo_pairs; TRL's preference type ("Dataset formats and types"), as text or as chat turns; the nested form
-of Anthropic/hh-rlhf (Bai et al. 2022, arxiv.org/abs/2204.05862), where the prompt stands inside both answers; and what
-else `pairs` names.
+DPO: Rafailov et al. 2023, arxiv.org/abs/2305.18290. The forms that are read: the columns of Intel/orca_dpo_pairs; TRL's
+preference type ("Dataset formats and types"); the nested form of Anthropic/hh-rlhf (Bai et al. 2022,
+arxiv.org/abs/2204.05862), where the prompt stands inside both answers; and what else `pairs` names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,25 +20,20 @@ if TYPE_CHECKING:
 
 
 def load(source: Source, name: str | None = None) -> Checked:
-    """Preferences from anywhere, checked: `reading.load` in the shape "preference".
-
-    Each row has a prompt in one of the forms of `pairs`, as text or as turns, with what belongs to it (`system`,
-    `history`, `tools`); or `chosen` and `rejected` alone, each of them a whole conversation with the prompt in it: text
-    in which every turn begins with "\\n\\nHuman:" or "\\n\\nAssistant:", or a list of turns.
+    """Preferences from anywhere, checked: `reading.load` in the shape "preference", in one of the forms of `pairs`.
 
     `dataset` has exactly the columns prompt (a list of turns {role, content}, the last of them the user's), chosen and
-    rejected (text); functions and calls are written out in them, and reasoning is left out, which `said` says.
-    A row is set aside for what `instruction.load` sets one aside for, for two answers that are the same, for turns that
-    are no prompt with one answer, and in the nested form for two histories that differ. Raises CourseError as
-    `reading.load` does. Taught in lesson colab3 (DPO).
+    rejected (text); functions and calls are written out in them, and reasoning is left out, which `said` says. A row is
+    set aside for what `instruction.load` sets one aside for, for two answers that are the same, for turns that are no
+    prompt with one answer, and for two histories that differ. Raises CourseError as `reading.load` does. Taught in
+    lesson colab3 (DPO).
     """
     return reading.load(source, "preference", name)
 
 
 def to_chat(batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
-    """Turns a batch into TRL's conversational `prompt`, `chosen` and `rejected` columns, each a list of turns.
-
-    Use: `dataset.map(to_chat, batched=True, remove_columns=dataset.column_names)`. Taught in lesson colab3 (DPO).
+    """Turns a batch into TRL's conversational `prompt`, `chosen` and `rejected` columns, each a list of turns. Use it
+    as the functions of `instruction`. Taught in lesson colab3 (DPO).
     """
     answers = {column: [[turn("assistant", text)] for text in column_of(batch, column)] for column in ANSWERS}
     return {"prompt": list(column_of(batch, "prompt"))} | answers
@@ -48,10 +42,9 @@ def to_chat(batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
 def warm_up(dataset: "Dataset", share: float, seed: int) -> "Dataset":
     """Rows to learn answering from, before any preference: each prompt with one of its two answers.
 
-    share: of the prompts, from 0 to 1, that come with the chosen answer; the others come with the rejected one. So the
-    model can write both ways, and DPO finds something to move: it raises what the model already writes now and then,
-    and cannot raise what it never writes. Returns TRL's conversational columns prompt and completion. Raises
-    CourseError for a share that is none. Taught in lesson colab3 (DPO).
+    share: of the prompts, from 0 to 1, that come with the chosen answer. So the model can write both ways: DPO raises
+    what it already writes now and then, and cannot raise what it never writes. Returns TRL's conversational columns
+    prompt and completion. Raises CourseError for a share that is none. Taught in lesson colab3 (DPO).
     """
     import random
 
@@ -72,11 +65,9 @@ def warm_up(dataset: "Dataset", share: float, seed: int) -> "Dataset":
 
 
 def fitting(dataset: "Dataset", tokenizer: Any, length: int, room: int) -> tuple["Dataset", str]:
-    """The pairs whose prompt leaves room for so many tokens of an answer within `length` tokens, and a sentence.
-
-    The sentence says how many were left out. A longer prompt cannot be answered by a model that was loaded for
-    `length` tokens, and in training nothing of the answers would be read. Raises CourseError when no pair is left.
-    Taught in lesson colab3 (DPO).
+    """The pairs whose prompt leaves room for so many tokens of an answer within `length` tokens, and a sentence on how
+    many were left out: of those nothing of the answers would be read in training. Raises CourseError when no pair is
+    left. Taught in lesson colab3 (DPO).
     """
     from unsloth_course.lesson.models import chat_ids
 

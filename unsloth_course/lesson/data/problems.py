@@ -31,8 +31,8 @@ def load(source: Source, name: str | None = None) -> Checked:
 def to_grpo(batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
     """Turns a batch into TRL's conversational `prompt` column and an `answer` column with the final number as text.
 
-    The trainer hands `answer` on to the reward functions; the worked steps are left behind, and nobody sees them.
-    Use: `dataset.map(to_grpo, batched=True, remove_columns=dataset.column_names)`. Taught in lesson colab4 (GRPO).
+    The trainer hands `answer` on to the reward functions; the worked steps are left behind, and nobody sees them. Use
+    it as the functions of `instruction`. Taught in lesson colab4 (GRPO).
     """
     return {
         "prompt": [[turn("user", text)] for text in column_of(batch, "question")],

@@ -46,13 +46,10 @@ class Opened(NamedTuple):
 def opened(source: Source, shape: str | None = None, name: str | None = None, part: Part = WHOLE) -> Opened:
     """Tells the form of a data set from its first 200 rows; nothing more is read yet.
 
-    source: a file, a folder or a name on the Hub; or rows in memory, which messages call `name`. shape: what the rows
-    are wanted for, which decides where they could be read in more than one way. A folder is one of raw text, unless it
-    has files of rows (JSON, JSON lines, CSV, Parquet) in another form: then these are read. part: of a folder or a Hub
-    data set with splits, those to read.
-
-    Raises CourseError as `tables.stream` and `rows_in_memory` do, for an empty name, and for rows in no form that is
-    known.
+    source, name, part: as for `load`. shape: what the rows are wanted for, which decides where they could be read in
+    more than one way. A folder is one of raw text, unless it has files of rows (JSON, JSON lines, CSV, Parquet) in
+    another form: then these are read. Raises CourseError as `tables.stream` and `rows_in_memory` do, for an empty name,
+    and for rows in no form that is known.
     """
     if not isinstance(source, str | os.PathLike):
         return _told(rows_in_memory(source, name), name or "The data", shape)
@@ -215,21 +212,15 @@ def load(
 ) -> Checked:
     """All rows of a data set in the shape that is wanted, in their order, and what was set aside.
 
-    Args:
-        source: a file, a folder or a data set on the Hub; a `datasets.Dataset`, or a list of dicts (of raw text also
-            of texts). The rows are in any form that `detect` knows.
-        shape: "instruction", "problems", "preference" or "text", with the columns that the `load` of that room names;
-            or "chat", with the column messages, a list of turns with role and content. Of both kinds of turns a column
-            tools stands beside them where any row has functions to call.
-        name: what messages call data that comes from memory, for example "yahma/alpaca-cleaned".
-        control_tokens: a row with one of these in its text is set aside, except in raw text. A tokenizer turns the
-            words `<|im_end|>` in a question into the token that ends the turn, so the row could write turns that
-            nobody wrote.
-        part: which of the splits, where there are such.
+    source: a file, a folder or a data set on the Hub; a `datasets.Dataset`, or a list of dicts (of raw text also of
+    texts), which messages call `name`; in any form that `detect` knows. shape: "instruction", "problems", "preference"
+    or "text", with the columns that the `load` of that room names; or "chat", with the column messages, a list of turns
+    with role and content. Of both kinds of turns a column tools stands beside them where any row has functions to call.
+    control_tokens: a row with one of these in its text is set aside, except in raw text: a tokenizer turns the words
+    `<|im_end|>` in a question into the token that ends the turn. part: which of the splits, where there are such.
 
-    Rows are held in memory as Arrow has them, about as many bytes as in the file.
-
-    Raises CourseError as `opened` does; for rows that cannot be put into that shape; and when nothing is left.
+    Rows are held in memory as Arrow has them, about as many bytes as in the file. Raises CourseError as `opened` does;
+    for rows that cannot be put into that shape; and when nothing is left.
     """
     form, rows, note = opened(source, shape, name, part)
     shaped = SHAPED.get((form.shape, shape))

@@ -1,7 +1,6 @@
-"""The splits and configurations of a folder or of a data set on the Hub, told by the names of its files.
-
-As on the Hub: `data/train-00000-of-00001.parquet`, `test.jsonl`, `main/train/rows.csv`. A set without a file to test on
-has no splits here, and all of it is read.
+"""The splits and configurations of a folder or of a data set on the Hub, told by the names of its files, as on the Hub:
+`data/train-00000-of-00001.parquet`, `test.jsonl`, `main/train/rows.csv`. A set without a file to test on has no splits
+here, and all of it is read.
 """
 
 import re

@@ -1,7 +1,5 @@
-"""The rows of any file, folder or Hub data set, and of what lies in memory: one stream, whatever is read.
-
-What cannot be read comes as a `Broken` with its reason wherever the next row can still be found, so that no row is
-lost unseen.
+"""The rows of any file, folder or Hub data set, and of what lies in memory: one stream, whatever is read, in which what
+cannot be read comes as a `Broken` wherever the next row can still be found.
 """
 
 import csv
