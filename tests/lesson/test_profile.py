@@ -96,6 +96,13 @@ def test_blocks_are_compiled_where_that_was_measured_or_pays():
         assert "UNSLOTH_BLOCK_COMPILE" not in found.environment
 
 
+def test_prompts_of_a_group_are_shared_where_the_model_is_large_enough_to_gain_by_it():
+    apart = [profile.decide(T4, lesson="grpo", model=model) for model in (None, "smollm2", "pocket")]
+    shared = profile.decide(T4, lesson="grpo", model="Qwen/Qwen3-4B"), profile.decide(T4), profile.decide(CPU)
+    assert {found.environment.get("UNSLOTH_GRPO_PREFIX_GROUPER") for found in apart} == {"0"}
+    assert not any("UNSLOTH_GRPO_PREFIX_GROUPER" in found.environment for found in shared)
+
+
 def test_a_gpu_that_is_not_there_is_a_sentence():
     with pytest.raises(CourseError) as error:
         profile.decide(CPU, "gpu")

@@ -163,6 +163,7 @@ def decide(
     chosen_model = model or (on_cpu if name == "cpu" else HUB_MODEL)
     small = is_pocket(chosen_model)
     rounded = chosen_model == SMOLLM2
+    little = small or rounded or chosen_model == HUB_MODEL  # the models of the lessons
     chosen_data = data or (POCKET if small else ENGLISH if rounded else HUB_DATA[lesson])
     if rounded:
         why = "135M, the release's weights rounded to about 4.5 bits, from the Python package index"
@@ -211,13 +212,17 @@ def decide(
     if graphs:
         environment["UNSLOTH_BLOCK_CUDAGRAPHS"] = "1"  # read when Unsloth is imported
         why = "a step of a small model is mostly the launching of its kernels"
-        if not (small or rounded or chosen_model == HUB_MODEL):
+        if not little:
             why = "the kernels of a step are recorded once, and then launched together"
         reasons.append(Choice("CUDA graphs", "on", why))
     elif name == "gpu" and (updates or 0) < COMPILING_PAYS:
         environment["UNSLOTH_BLOCK_COMPILE"] = "0"
         why = f"Unsloth needs about 25 s for it and spares 0.04 s an update: it pays from {COMPILING_PAYS:,} on"
         reasons.append(Choice("compiled blocks", "off", why))
+    if name == "gpu" and lesson == "grpo" and little:
+        environment["UNSLOTH_GRPO_PREFIX_GROUPER"] = "0"
+        why = "Unsloth computes the prompt of a group once, and then compiles anew for most batches"
+        reasons.append(Choice("shared prompts", "off", why))
     fetched = not rounded or smollm2.is_fetched()
     if chosen_data in (POCKET, ENGLISH) and _is_here(chosen_model):
         # Nothing comes from the Hub, so a bar could only show that loading a file takes no time.
@@ -234,7 +239,7 @@ def decide(
     max_length = 128 if small else 512 if name == "gpu" else 256
     if name == "cpu" and not small:
         batch = "rows of one update; on a CPU its time grows with them"
-    elif small or rounded or chosen_model == HUB_MODEL:
+    elif little:
         batch = "a model this small is slowed by many small steps, not by memory"
     else:
         batch = "rows of one update; the plan says how many of them go at a time"
