@@ -48,11 +48,11 @@ def ask(model: Any, tokenizer: Any, rows: "Dataset") -> Answers:
 class Answered:
     """What a model makes of held-out questions: how likely it finds their answers, and what it answers itself.
 
-    `likelihood` is of the known answers, whatever their length; `asked` holds its own answers to the questions whose
-    known answer is short, or, where none is, to some of all, which are not marked; `form` is how those look: of each
-    whether it is one line, whether it stopped by itself before the limit, and its length in characters. `apart` says of
-    pairs of questions whether the model finds their two answers likelier where they belong than swapped. `left_out`
-    counts the rows whose question alone fills the length that is read.
+    `likelihood` is of the known answers, whatever their length; `asked` holds its own to the questions whose known
+    answer is short, or, where too few are, to some of all, unmarked. `form` is how those look: whether it is one line,
+    whether it stopped by itself, and its length in characters. `apart` says of pairs of questions whether their two
+    answers are likelier where they belong than swapped. `left_out` counts the rows whose question alone fills the
+    length.
     """
 
     likelihood: Surprise
@@ -95,9 +95,8 @@ def answered(model: Any, tokenizer: Any, rows: "Dataset", length: int) -> Answer
 
     How likely it finds each known answer, the end token counted and the row read up to `length` tokens; and, asked
     greedily in its chat form, what it answers to those with a short answer, marked by exact match. Where less than a
-    quarter are short, up to 60 questions are asked and nothing is marked. What leaves no room for an answer within
-    `length` is not asked. Raises CourseError when nothing is left. Taught in lessons colab1 (full fine-tuning) and
-    colab2 (LoRA).
+    quarter are short, up to 60 questions are asked and nothing is marked. Raises CourseError when none leaves room for
+    an answer. Taught in lessons colab1 (full fine-tuning) and colab2 (LoRA).
     """
     questions = [instruction.question(row["instruction"], row["input"]) for row in rows]
     known = list(rows["output"])
@@ -165,9 +164,9 @@ def _apart(pairs: Sequence[tuple[int, int]], own: Sequence[Any], swapped: Sequen
 
 
 def instruction_score(before: Answered, after: Answered, retained: tuple[Answers, Answers] | None = None) -> Score:
-    """The comparison of `answered` before and after: exact match as the metric, and the likelihood that judges.
+    """The comparison of `answered` before and after: the likelihood judges, and exact match is the metric; where few
+    answers are short, the perplexity of the known answers is.
 
-    Where few answers are short there is no exact match, and the perplexity of the known answers is the metric.
     retained: what was recalled beside the lesson, before and after. Taught in lessons colab1 (full fine-tuning) and
     colab2.
     """

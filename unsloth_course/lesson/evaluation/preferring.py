@@ -90,8 +90,8 @@ def prefer(model: Any, tokenizer: Any, rows: "Dataset", max_new_tokens: int = LO
     """The model's answers to held-out prompts, each compared with the prompt's chosen and rejected text.
 
     rows: columns prompt (a list of chat turns), chosen, rejected (text). What counts is what the model writes: the
-    rewards of DPO rise on text that it never writes. Where the rejected texts are essays, both are compared up to the
-    length of the answer. Taught in lesson colab3 (DPO).
+    rewards of DPO rise on text that it never writes. Essays are compared up to the length of the answer. Taught in
+    lesson colab3 (DPO).
     """
     prompts = [
         models.in_chat_form(tokenizer, turns, tokenize=False, add_generation_prompt=True) for turns in rows["prompt"]
@@ -114,9 +114,8 @@ def prefer(model: Any, tokenizer: Any, rows: "Dataset", max_new_tokens: int = LO
 
 @dataclass(frozen=True)
 class PairLikelihood:
-    """How likely a model finds the chosen and the rejected answer of each held-out pair.
-
-    Before the training it is the reference, against which DPO measures what an answer gained.
+    """How likely a model finds the chosen and the rejected answer of each held-out pair. Before the training it is the
+    reference, against which DPO measures what an answer gained.
     """
 
     chosen: Surprise
@@ -136,8 +135,8 @@ class PairLikelihood:
 def pair_likelihood(model: Any, tokenizer: Any, rows: "Dataset", length: int) -> PairLikelihood:
     """How likely the model finds the two answers of held-out pairs, each read up to `length` tokens of its row.
 
-    rows: columns prompt (a list of chat turns), chosen, rejected (text). A pair of which one answer begins beyond the
-    length is left out. Raises CourseError when none is left. Taught in lesson colab3 (DPO).
+    rows: as for `prefer`; a pair of which one answer begins beyond the length is left out. Raises CourseError when none
+    is left. Taught in lesson colab3 (DPO).
     """
     sides = []
     for side in ("chosen", "rejected"):
@@ -161,8 +160,8 @@ def preference_score(
 
     likelihood: that of held-out pairs before, which is the reference, and after. From it follow the preference
     accuracy, which judges: the share of pairs whose chosen answer gained more log-probability than the rejected one,
-    beside the 0.5 of a coin; the margin, beta times the mean difference of the two gains; and the perplexity of the
-    chosen answers. beta: that of the training. Taught in lesson colab3 (DPO).
+    beside the 0.5 of a coin; the margin, beta (that of the training) times the mean difference of the two gains; and
+    the perplexity of the chosen answers. Taught in lesson colab3 (DPO).
     """
     length = interval([*map(len, before.given)], [*map(len, after.given)])
     characters = [sum(map(len, found.given)) / len(found.given) for found in (before, after)]

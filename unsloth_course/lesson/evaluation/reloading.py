@@ -20,10 +20,8 @@ adapter of noise left out, whose every B has a deviation of 0.01, is 0.021.
 
 @dataclass(frozen=True)
 class Reloaded:
-    """Of `n` greedy answers those that are the `same`; of each other one by how many nats the two tokens were apart.
-
-    drift: by how much the two models differ in -log p, on average over the tokens of all questions and answers (nats a
-    token).
+    """Of `n` greedy answers those that are the `same`; of each other one by how many nats the two tokens were apart;
+    and the drift: by how many nats a token the two models differ in -log p, on average over all questions and answers.
     """
 
     n: int
@@ -65,8 +63,8 @@ def same_answers(
     """A trained model and what was loaded from its folder, asked the same in the same batches and compared.
 
     questions: texts, or conversations up to the answer. A GPU adds in another order from one run to the next, so two
-    tokens that are nearly as likely may change places, and the answer goes on otherwise; the probabilities that both
-    models give to all tokens tell whether the weights are the same. Taught in lessons colab1 to colab4.
+    tokens that are nearly as likely may change places; the probabilities that both models give to all tokens tell
+    whether the weights are the same. Taught in lessons colab1 to colab4.
     """
     turns = [[{"role": "user", "content": each}] if isinstance(each, str) else each for each in questions]
     prompts = [models.in_chat_form(tokenizer, each, tokenize=False, add_generation_prompt=True) for each in turns]

@@ -29,9 +29,8 @@ SHOWN_CHARACTERS = 300  # of a text among the samples; answers can be essays
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model answered: the questions, the expected answers, its answers, and which of them are right.
-
-    `right` is empty where nothing can be marked, as of essays.
+    """What a model answered: the questions, the expected answers, its answers, and which of them are right; none where
+    nothing can be marked, as of essays.
     """
 
     questions: list[str]
@@ -73,9 +72,8 @@ class Retention:
 
 @dataclass(frozen=True)
 class Measure:
-    """One measure before and after. `interval` is the 95 % interval of after minus before, on n rows.
-
-    judges: whether the verdict follows this one. likelier: of a likelihood, how many of the n rows became likelier.
+    """One measure before and after, on n rows. `interval` is the 95 % interval of after minus before. judges: whether
+    the verdict follows this one. likelier: of a likelihood, how many of the rows became likelier.
     """
 
     name: str
@@ -118,9 +116,9 @@ class Score:
     """A held-out score before and after. `interval` is the 95 % interval of after minus before.
 
     `chance` is the score that the answers given after training would have on each other's questions (see `luck`), and
-    `above_chance` the 95 % interval of after minus that; None where a metric has no such thing. `correctness` is the
-    share of right answers, where `before` and `after` measure how they are written. `measures` are those beside it; the
-    verdict on a run follows the one that judges.
+    `above_chance` the 95 % interval of after minus that, where a metric has such a thing. `correctness` is the share of
+    right answers, where `before` and `after` measure how they are written. `measures` are those beside it; the verdict
+    follows the one that judges.
     """
 
     metric: str
@@ -172,8 +170,8 @@ class Score:
 def luck(answers: Answers) -> list[float]:
     """How often each answer would be right, from 0 to 1, if it had been given to another question of the same skill.
 
-    A model that learned only what answers look like is right this often: it says "odd" of every number, and some are.
-    A skill with one question is compared with all questions. The idea is that of a permutation test (Fisher 1935).
+    So often is right who learned only what answers look like, and says "odd" of every number. A skill with one question
+    is compared with all questions. The idea is that of a permutation test (Fisher 1935).
     """
     skills = answers.skills or [None] * len(answers.given)
     wanted: dict[str | None, Counter[str]] = {}
@@ -232,8 +230,7 @@ class Changed:
 def changed(before: Answers, after: Answers, wanted: Mapping[str, int] = SHOWN) -> Changed:
     """Samples that do not flatter: newly right, still wrong and newly wrong, each with its count.
 
-    wanted: how many of each kind to show. Where nothing is marked the first few are shown, of no kind. Taught in lesson
-    colab3 (DPO).
+    wanted: how many of each kind to show; where nothing is marked the first few are. Taught in lesson colab3 (DPO).
     """
     columns = (before.questions, before.expected, before.given, after.given)
     texts = list(zip(*([cut(text, SHOWN_CHARACTERS) for text in column] for column in columns), strict=True))
@@ -250,9 +247,8 @@ def changed(before: Answers, after: Answers, wanted: Mapping[str, int] = SHOWN) 
 
 
 def one_answer(answers: Answers) -> tuple[str, int, int] | None:
-    """The text that was given to more than half of at least 8 questions with different answers: it, how often, of what.
-
-    None where there is none, and where at least half as many questions have that answer.
+    """The text that was given to more than half of at least 8 questions: it, how often, of how many. None where there
+    is none, and where at least half as many questions have that answer.
     """
     given = Counter(text.strip() for text in answers.given)
     expected = Counter(text.strip() for text in answers.expected)

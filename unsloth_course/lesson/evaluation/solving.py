@@ -31,8 +31,8 @@ def is_solved(given: str, solution: str) -> bool:
 def solve(model: Any, tokenizer: Any, rows: "Dataset", max_new_tokens: int = LONGEST_SOLUTION) -> Answers:
     """The model's answers to problems, asked in its chat form, greedily, and verified by their final number.
 
-    rows: columns question and answer, the answer ending in `#### number` as in GSM8K (Cobbe et al. 2021). The
-    expected answers are the worked solutions. Taught in lesson colab4 (GRPO).
+    rows: columns question and answer, a worked solution that ends in `#### number` as in GSM8K (Cobbe et al. 2021).
+    Taught in lesson colab4 (GRPO).
     """
     given = models.answer(model, tokenizer, rows["question"], max_new_tokens)
     expected = list(rows["answer"])
@@ -51,9 +51,8 @@ def pass_at(k: int, right: Sequence[Sequence[bool]]) -> float:
 
 @dataclass(frozen=True)
 class Attempts:
-    """Several answers to each problem, drawn at random: one list of answers and of marks for each.
-
-    `ended` says which stopped by themselves, before the limit; it may be empty where that is not known.
+    """Several answers to each problem, drawn at random: one list of answers and of marks for each. `ended` says which
+    stopped by themselves, before the limit; it may be empty where that is not known.
     """
 
     questions: list[str]
@@ -103,8 +102,7 @@ class Attempts:
 
     @property
     def mixed(self) -> int:
-        """The number of a problem to look at: with two right and two wrong answers or more, and most often with steps.
-
+        """The number of a problem to look at: with two right and two wrong answers or more, and most often with steps;
         0 where there is none.
         """
         import numpy as np
@@ -182,8 +180,8 @@ def attempt(
 ) -> Attempts:
     """Several answers to each problem, drawn at a temperature of 1, verified by their final number.
 
-    rows: columns question and answer, as for `solve`. The draw follows `seed` and leaves torch's own random state as it
-    was. Taught in lesson colab4 (GRPO).
+    rows: as for `solve`. The draw follows `seed` and leaves torch's own random state as it was. Taught in lesson colab4
+    (GRPO).
     """
     import torch
 

@@ -60,10 +60,10 @@ class Surprise:
 def perplexity(model: Any, tokenizer: Any, texts: Sequence[str], length: int) -> Surprise:
     """How surprised the model is by each text, token by token, the first one aside.
 
-    Text beyond `length` tokens is not looked at; a text of fewer than two tokens says nothing and is left out. What is
-    longer than the `max_seq_length` that the model was loaded with is read in windows of that length, each from its own
-    start: on a GPU Unsloth cuts longer rows off. Control tokens written out in a text are read as characters. Raises
-    ValueError when no text is left. Follows Jelinek et al. 1977. Taught in lesson colab5 (continued pretraining).
+    Text beyond `length` tokens is not looked at; a text of fewer than two tokens is left out. What is longer than the
+    `max_seq_length` of the model is read in windows of that length: on a GPU Unsloth cuts longer rows off. Control
+    tokens written out in a text are read as characters. Raises ValueError when no text is left. Follows Jelinek et al.
+    1977. Taught in lesson colab5 (continued pretraining).
     """
     texts = list(texts)
     rows = tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
@@ -115,9 +115,8 @@ def nats_of(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], starts: S
 def answer_perplexity(model: Any, tokenizer: Any, rows: Iterable[Mapping[str, Any]], length: int) -> Surprise:
     """How surprised the model is by answers, token by token, given the turns before them; the end token counts.
 
-    rows: TRL's conversational columns prompt and completion, and tools, if any. What lies beyond `length` tokens of a
-    row is not looked at, as in training; a row whose answer begins beyond it is left out. Raises CourseError when none
-    is left.
+    rows: TRL's conversational columns prompt and completion, and tools, if any, read up to `length` tokens, as in
+    training; a row whose answer begins beyond them is left out. Raises CourseError when none is left.
     """
     return whole(each_answer(model, tokenizer, rows, length))
 
@@ -190,9 +189,9 @@ def perplexity_score(
     """The comparison of held-out domain text before and after. Lower is better, and the interval is after minus before.
 
     general: the same of what should stay, before and after: general text, or the answers in chat. chance: the trained
-    model on the domain texts in shuffled order (see `shuffled`); a model that learned only which words occur finds
-    these no more surprising. beside: other texts by the name of their measure, such as "unread_perplexity" and
-    "chat_perplexity", each before and after. facts: what it recalls.
+    model on the domain texts in shuffled order (see `shuffled`); who learned only which words occur finds these no more
+    surprising. beside: other texts by the name of their measure, such as "unread_perplexity", each before and after.
+    facts: what it recalls.
     """
     pair = [(found.losses, found.characters) for found in (before, after)]
     bits = ratio_interval(*pair, lambda nats: nats / math.log(2))
