@@ -79,9 +79,6 @@ def read_completion(row: Row, tokens: Iterable[str] = CONTROL_TOKENS) -> Convers
     return whole(row, turns, tokens, f"prompt, {column}")
 
 
-# What stands beside the turns
-
-
 def beside(row: Row, turns: Turns, column: str, system: str | None = None) -> Conversation:
     """The turns with what the row holds beside them: its system text first (or `system`), its history, its tools.
 
@@ -140,9 +137,6 @@ def _tools(row: Row) -> list[dict[str, Any]]:
     if not all(map(function_of, tools)):
         raise Aside(f"column {quoted(column)} holds no list of functions with their names")
     return [tool if "function" in tool else {"type": "function", "function": tool} for tool in tools]
-
-
-# What can be learned from
 
 
 def whole(row: Row, turns: Turns, tokens: Iterable[str], column: str, system: str | None = None) -> Conversation:

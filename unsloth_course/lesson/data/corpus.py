@@ -68,9 +68,6 @@ def costly_words(texts: Iterable[str], tokenizer: "PreTrainedTokenizerBase", cou
     return worthwhile[:count]
 
 
-# Blocks
-
-
 @dataclass(frozen=True)
 class Blocks:
     """`dataset` has the column input_ids: blocks of one length. Of all `tokens`, the `left_over` last fill no block."""

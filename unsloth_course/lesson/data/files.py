@@ -68,9 +68,6 @@ class _Recoded:
         return self._text.readline(size).encode("utf-8", "surrogatepass")
 
 
-# A list
-
-
 def _json_rows(stream: BinaryIO, file: str) -> Iterator[Row | Broken]:
     text = _Text(stream, file)
     first = text.next_character()
@@ -190,9 +187,6 @@ def _list_inside(value: object) -> str:
     return " Put the objects into one list: [{...}, {...}]."
 
 
-# Lines
-
-
 def _jsonl_rows(stream: BinaryIO, file: str) -> Iterator[Row | Broken]:
     offset = number = line = 0
     while raw := stream.readline(MAX_LINE_BYTES + 1):
@@ -228,9 +222,6 @@ def _row_or_broken(file: str, number: int, values: object, hint: str = "") -> Ro
         return Row(file, number, values)
     reason = f"it is {kind(values)}, not an object of columns and values"
     return Broken(file, number, f"{reason}.{hint}" if hint else reason, values)
-
-
-# Memory
 
 
 def rows_in_memory(source: Any, name: str | None = None) -> Iterator[Row | Broken]:

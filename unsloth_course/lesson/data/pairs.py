@@ -99,9 +99,6 @@ def _with_prompt(row: Row, prompt: Turns, names: tuple[str, str]) -> tuple[Turns
     return front or prompt, *alone
 
 
-# Answers with their prompt in front
-
-
 def _check_whole(row: Row, names: tuple[str, str]) -> None:
     """Raises Aside where the prompt is perhaps in a column of another name, or the answers are of two kinds."""
     values = [row.values[name] for name in names]

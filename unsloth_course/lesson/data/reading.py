@@ -131,9 +131,6 @@ def read(row: Row | Broken, form: detect.Form, control: Control = CHATML) -> Fou
     return Found(values, row, (*getattr(values, "said", ()), *said))
 
 
-# From one shape to another
-
-
 def _asked(texts: dict[str, str]) -> chat.Conversation:
     return chat.Conversation(shapes.turns(texts))
 
@@ -178,9 +175,6 @@ SHAPED: dict[tuple[str, str], Shaped] = {
     **{(shape, "problems"): _through(shape, _problem) for shape in ("chat", "instruction")},
 }
 """From the shape that was read to the one that is wanted. Each raises Aside for a row that does not fit it."""
-
-
-# Into the memory
 
 
 def _columns_of_pair(pair: pairs.Pair) -> dict[str, Any]:

@@ -68,9 +68,6 @@ def in_words(item: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in item.items() if key != "tool_calls"} | {"content": "\n".join(lines)}
 
 
-# Cells of a table
-
-
 def unpacked(text: str, column: str) -> Any:
     """The list of turns that a text stands for, as a cell of a CSV file holds it; any other text as it is.
 
@@ -94,9 +91,6 @@ def from_text(text: str) -> Any:
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             pass
     return None
-
-
-# Reading
 
 
 def are_turns(value: Any) -> bool:

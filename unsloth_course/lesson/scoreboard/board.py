@@ -161,8 +161,6 @@ def _point(score: results.Answered | None) -> tuple[float, tuple[float, float]] 
     return (score.value, score.interval) if score and score.value is not None else None
 
 
-# Showing
-
 COSTS = ("lesson", "verdict", "its own test", "memory, time", "trained, file")
 
 

@@ -140,9 +140,6 @@ def _measured(
     return {name: found[name] for name in SCORES}
 
 
-# The scores of each kind
-
-
 def _share(marks: Sequence[bool]) -> dict[str, Any]:
     low, high = wilson(sum(marks), len(marks))
     return {"value": sum(marks) / len(marks), "interval": [low, high], "n": len(marks)}

@@ -67,9 +67,6 @@ def _printable(found: Any) -> Any:
     return found
 
 
-# Comparing
-
-
 def _compared(rows: list[Row]) -> list[Row]:
     """The rows, each with what speaks against comparing it with the others in its notes."""
     every = [row.found for row in rows]
