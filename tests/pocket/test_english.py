@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from unsloth_course import rewards
 from unsloth_course.lesson.data import dividing, instruction, preference, problems
 from unsloth_course.lesson.scoreboard.measuring import is_worked
-from unsloth_course.pocket import english
-from unsloth_course.pocket.english import library, pairs, sums, tasks, words
+from unsloth_course.pocket.english import is_short, library, pairs, sums, words
+from unsloth_course.pocket.english import rows as english
 
 SEEDS = st.integers(0, 10**6)
 SIDES = st.booleans()
@@ -100,7 +100,7 @@ def shortened(told):
 def test_every_instruction_is_answered_right_and_every_other_answer_is_short(seed, held_out):
     rows = english.instructions(140, held_out, seed)
     assert [row for row in rows if not right(row)] == []
-    assert sum(map(tasks.is_short, rows["output"])) == 70 and len(set(dividing.keys(rows, "instruction"))) >= 139
+    assert sum(map(is_short, rows["output"])) == 70 and len(set(dividing.keys(rows, "instruction"))) >= 139
     assert instruction.load(rows).set_aside == []
     assert max(sum(map(len, row.values())) for row in rows) < MOST_CHARACTERS
 

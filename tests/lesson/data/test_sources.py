@@ -12,7 +12,7 @@ from unsloth_course.lesson import profile
 from unsloth_course.lesson.data import corpus, dividing, instruction, pairs, shapes, sources
 from unsloth_course.lesson.machine import Machine
 from unsloth_course.lesson.profile import HUB_DATA
-from unsloth_course.pocket.english.tasks import is_short
+from unsloth_course.pocket.english import is_short
 
 CPU = Machine(cuda_name=None, cuda_bytes=0, bfloat16=False, cores=2, memory_bytes=8 * 2**30, apple_silicon=False)
 

@@ -17,7 +17,7 @@ from unsloth_course.lesson.evaluation import Answers, asking, interval, interval
 from unsloth_course.lesson.evaluation.asking import _recalled
 from unsloth_course.lesson.evaluation.scores import luck
 from unsloth_course.pocket import datasets, skills
-from unsloth_course.pocket.english.tasks import is_short
+from unsloth_course.pocket.english import is_short
 
 
 def answers(given, expected, skills=()):

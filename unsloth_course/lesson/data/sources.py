@@ -20,8 +20,7 @@ from unsloth_course.lesson.data.corpus import passages
 from unsloth_course.lesson.data.rows import Checked
 from unsloth_course.lesson.data.splits import WHOLE, Part
 from unsloth_course.lesson.profile import ENGLISH, HUB_DATA, POCKET, SMOLLM2, is_pocket
-from unsloth_course.pocket.english import library
-from unsloth_course.pocket.english.tasks import is_short
+from unsloth_course.pocket.english import is_short, library
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -58,9 +57,10 @@ AS_IT_IS = Where()
 
 def _maker(source: str) -> Any:
     """The room that makes the rows of a source, or None."""
-    from unsloth_course.pocket import datasets, english
+    from unsloth_course.pocket import datasets
+    from unsloth_course.pocket.english import rows
 
-    return {POCKET: datasets, ENGLISH: english}.get(source)
+    return {POCKET: datasets, ENGLISH: rows}.get(source)
 
 
 def instructions(source: str, train: int, held_out: int, seed: int, where: Where = AS_IT_IS) -> Drawn:

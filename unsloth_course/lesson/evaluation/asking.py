@@ -15,7 +15,7 @@ from unsloth_course.lesson.evaluation.scores import Answers, Measure, Score, sco
 from unsloth_course.lesson.evaluation.surprise import Surprise
 from unsloth_course.lesson.profile import Profile
 from unsloth_course.pocket import datasets
-from unsloth_course.pocket.english.tasks import is_short
+from unsloth_course.pocket.english import is_short
 
 if TYPE_CHECKING:
     from datasets import Dataset

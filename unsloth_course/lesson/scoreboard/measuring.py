@@ -16,7 +16,7 @@ from unsloth_course.lesson.evaluation.intervals import ratios_drawn, wilson
 from unsloth_course.lesson.evaluation.surprise import MOST
 from unsloth_course.lesson.profile import ENGLISH, HUB_DATA, POCKET, SMOLLM2, Profile
 from unsloth_course.pocket import datasets
-from unsloth_course.pocket.english.tasks import is_short
+from unsloth_course.pocket.english import is_short
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -5,12 +5,11 @@ exact match. The others are objects in JSON, lists and sentences, whose likeliho
 records are in `records`.
 """
 
-from unsloth_course.pocket.english import words
+from unsloth_course.pocket.english import is_short, words
 from unsloth_course.pocket.english.records import as_json, as_sentence, field
 from unsloth_course.pocket.english.words import Draw, article, listed
 
 Task = tuple[str, str, str]
-SHORT = 24  # characters, on one line
 
 # What a unit is made of: many, one, parts, how many; and the largest number that is asked.
 UNITS = (
@@ -155,36 +154,22 @@ def extreme(draw: Draw) -> Task:
     return asked, told, f"the {things[prices.index(pick(prices))]}"
 
 
-# Rules: the instruction, texts, and the label for what is filled in.
-TOPICS = (
-    (
-        'Write "billing" if the message is about money, "delivery" if about a parcel, "account" if about a login.',
-        {
-            "billing": ("Why was I charged {n} dollars?", "My invoice shows {n} dollars too much.", "I paid twice."),
-            "delivery": ("My parcel is {n} days late.", "The box with the {x} never arrived.", "The {x} came broken."),
-            "account": ("I forgot my password.", "I cannot log in any more.", "Please change my user name."),
-        },
-    ),
-    (
-        'Say whether the message is "praise", a "complaint" or a "question".',
-        {
-            "praise": ("The new {x} is wonderful.", "Thank you, the {x} works very well.", "I love my {x}."),
-            "complaint": (
-                "The {x} broke after {n} days.",
-                "The {x} is much too small.",
-                "I do not like the {x}.",
-            ),
-            "question": ("Do you have the {x} in blue?", "How long is the {x}?", "When can I pick up the {x}?"),
-        },
-    ),
-    (
-        'Write "urgent" if the message is about today, and "later" if it is not.',
-        {
-            "urgent": ("I need the {x} today.", "Can somebody bring the {x} this morning?", "Call me today, please."),
-            "later": ("I need the {x} next week.", "Call me in {n} days, please.", "Send the {x} next month."),
-        },
-    ),
-)
+# Rules: the instruction, then each label with texts that it fits.
+TOPICS = words.blocks("""
+Write "billing" if the message is about money, "delivery" if about a parcel, "account" if about a login.
+billing | Why was I charged {n} dollars? | My invoice shows {n} dollars too much. | I paid twice.
+delivery | My parcel is {n} days late. | The box with the {x} never arrived. | The {x} came broken.
+account | I forgot my password. | I cannot log in any more. | Please change my user name.
+
+Say whether the message is "praise", a "complaint" or a "question".
+praise | The new {x} is wonderful. | Thank you, the {x} works very well. | I love my {x}.
+complaint | The {x} broke after {n} days. | The {x} is much too small. | I do not like the {x}.
+question | Do you have the {x} in blue? | How long is the {x}? | When can I pick up the {x}?
+
+Write "urgent" if the message is about today, and "later" if it is not.
+urgent | I need the {x} today. | Can somebody bring the {x} this morning? | Call me today, please.
+later | I need the {x} next week. | Call me in {n} days, please. | Send the {x} next month.
+""")
 LIMITS = (
     ('Write "free" if the order costs {limit} dollars or more, and "paid" if it costs less.', "free", "paid"),
     ('Write "large" for an order of {limit} dollars or more, and "small" for any other.', "large", "small"),
@@ -196,9 +181,9 @@ def rule(draw: Draw) -> Task:
     """A label by a rule that the instruction gives."""
     name = draw.one(words.FIRST_NAMES)
     if draw.number(0, 2):
-        asked, texts = draw.choice(TOPICS)
-        label = draw.choice([*texts])
-        told = draw.choice(texts[label]).format(n=draw.number(3, 90), x=draw.one(words.THINGS)[0])
+        asked, *labels = draw.choice(TOPICS)
+        label, *texts = draw.choice(labels).split(" | ")
+        told = draw.choice(texts).format(n=draw.number(3, 90), x=draw.one(words.THINGS)[0])
         greeting = draw.choice((f"Hello, this is {name}. ", f"From {name}: ", f"{name} writes: "))
         return asked, greeting + told, label
     asked, above, below = draw.choice(LIMITS)
@@ -240,11 +225,6 @@ def letter(draw: Draw) -> Task:
 
 BRIEF = (convert, field, who, extreme, rule)
 LONG = (as_json, as_json, as_sentence, in_full, by_person, as_list, letter)
-
-
-def is_short(answer: str) -> bool:
-    """Whether exact match can mark an answer."""
-    return len(answer) <= SHORT and "\n" not in answer.strip()
 
 
 def draw_row(draw: Draw, number: int) -> dict[str, str]:
