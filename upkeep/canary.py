@@ -27,8 +27,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from unsloth_course.core import lessons  # noqa: E402
-from unsloth_course.lesson.colab import needs  # noqa: E402
 from unsloth_course.lesson.colab.decisions import NOT_NEEDED, SECTIONS, requirements  # noqa: E402
+from unsloth_course.lesson.colab.session import needs  # noqa: E402
 from unsloth_course.setup.pins import name_and_version, tested  # noqa: E402
 
 TOGETHER = {"unsloth-zoo": "unsloth"}
@@ -288,7 +288,7 @@ def main() -> int:
     pinned = pinned_versions()
     if options.only:
         pinned = {name: pinned[name] for name in options.only.split(",")}
-    asks = {name: lines for name, lines in needs.recorded().items() if name not in ("unsloth", "unsloth-zoo")}
+    asks = {name: lines for name, lines in needs().items() if name not in ("unsloth", "unsloth-zoo")}
     unsloth = {
         name: candidates({name: pinned[name]}, on_index, {}) for name in TOGETHER | {"unsloth": ""} if name in pinned
     }
@@ -296,7 +296,7 @@ def main() -> int:
     run = Runner(new, options.out)
     for name in ("unsloth", "unsloth-zoo"):  # the caps of the newest one, or else those of the pinned one
         (info,) = list(run.layer(name).glob("*.dist-info")) if name in new else (None,)
-        asks[name] = metadata.PathDistribution(info).requires or [] if info else needs.recorded()[name]
+        asks[name] = metadata.PathDistribution(info).requires or [] if info else needs()[name]
     rest = {name: version for name, version in pinned.items() if name not in unsloth}
     run.new = new | candidates(rest, on_index, {} if options.uncapped else asks)
     found = Found(Smoke(True), run.new) if options.no_run else search(run.new, run)

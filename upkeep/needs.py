@@ -2,7 +2,7 @@
 
     python upkeep/needs.py
 
-A session of Colab goes by the record before it has any of them (`lesson/colab/needs.py`).
+A session of Colab goes by the record before it has any of them (`lesson/colab/session.py`).
 """
 
 import json
@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unsloth_course.lesson.colab.decisions import KEPT, SECTIONS
-from unsloth_course.lesson.colab.needs import RECORD
+from unsloth_course.lesson.colab.session import NEEDS
 from unsloth_course.setup.pins import name_and_version, tested, versions_of
 
 
@@ -44,7 +44,7 @@ def asked_by(name: str) -> list[str]:
 def main() -> None:
     """Writes the record, a package a line."""
     lines = ",\n".join(f" {json.dumps(name)}: {json.dumps(asked)}" for name, asked in gathered().items())
-    RECORD.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
+    NEEDS.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

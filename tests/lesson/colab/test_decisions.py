@@ -7,8 +7,8 @@ from conftest import script
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unsloth_course.lesson.colab import needs
 from unsloth_course.lesson.colab.decisions import KEPT, decide
+from unsloth_course.lesson.colab.session import needs
 from unsloth_course.setup import pins
 from unsloth_course.setup.pins import Pins
 
@@ -141,7 +141,7 @@ def test_whatever_is_there_the_decision_holds_together(changes):
 
 
 def test_the_record_is_what_the_pinned_packages_ask_for():
-    recorded, here = needs.recorded(), script("needs").gathered()
+    recorded, here = needs(), script("needs").gathered()
     if sys.platform == "linux":  # elsewhere other packages are pulled in
         assert recorded == here, "run python upkeep/needs.py"
     assert all(recorded[name] == asked for name, asked in here.items() if name in recorded)
@@ -153,7 +153,7 @@ def test_with_the_real_pins_colab_gets_all_that_a_lesson_imports():
         **{"accelerate": "1.14.0", "datasets": "4.0.0", "matplotlib": "3.10.0", "ipywidgets": "7.7.1"},
         **{"tokenizers": "0.22.2", "pyarrow": "18.1.0", "fsspec": "2025.3.0", "multiprocess": "0.70.16"},
     }
-    found = decide(installed, {}, pins.tested(), needs.recorded())
+    found = decide(installed, {}, pins.tested(), needs())
     assert not found.conflicts
     seen = verdicts(found)
     assert seen["datasets"] == seen["pyarrow"] == "replaced"

@@ -2,7 +2,6 @@
 
     decisions   which package is kept, installed or replaced (pure), from what is there and what the pinned ones ask for
     session     says what is found, tested and decided, and installs
-    needs       what the pinned packages ask for, recorded
     keeping     checkpoints in a folder, on Google Drive or anywhere, from which a lost session resumes
 
 A notebook calls `colab.install()` in its first cell and `colab.checkpoints(...)` before it trains. docs/colab.md tells

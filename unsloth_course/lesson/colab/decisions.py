@@ -86,7 +86,7 @@ def decide(
     """Keeps what is accepted, replaces what is not, and installs what is missing, with what that in turn asks for.
 
     installed: versions by normalized name. asks: the requirement lines of the installed packages. pins: the tested
-    versions. needs: the requirement lines of those, as `needs.recorded` has them. loaded: names of packages that the
+    versions. needs: the requirement lines of those, as `session.needs` has them. loaded: names of packages that the
     running kernel has imported.
     """
     lines = {

@@ -1,6 +1,7 @@
 """Installs in a Colab session what it lacks, and leaves its torch and numpy alone. Elsewhere it does nothing."""
 
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -8,11 +9,14 @@ import time
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 
+from unsloth_course.core import places
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.colab.decisions import Decision, decide
 from unsloth_course.setup.pins import NEWEST_PYTHON, OLDEST_PYTHON, name_and_version, tested
 
 VARIABLES = ("COLAB_RELEASE_TAG", "COLAB_BACKEND_VERSION", "COLAB_JUPYTER_TRANSPORT")
+NEEDS = places.RECORDED / "needs.json"
+"""The requirement lines of the pinned packages, so that a session knows them before it has any; `upkeep/needs.py`."""
 
 
 def present() -> bool:
@@ -60,12 +64,15 @@ def install() -> None:
 
 def decide_here() -> Decision:
     """The decision for this very session."""
-    from unsloth_course.lesson.colab import needs
-
     names = {name_and_version(found.name)[0] for found in metadata.distributions() if found.name}
     installed = {name: metadata.version(name) or "damaged" for name in names}
     asks = {name: metadata.requires(name) or [] for name in installed}
-    return decide(installed, asks, tested(), needs.recorded(), loaded(installed))
+    return decide(installed, asks, tested(), needs(), loaded(installed))
+
+
+def needs() -> dict[str, list[str]]:
+    """The requirement lines of the pinned packages, by package, as recorded."""
+    return json.loads(NEEDS.read_text(encoding="utf-8"))
 
 
 def loaded(names: Iterable[str], modules: Mapping[str, object] = sys.modules) -> set[str]:

@@ -4,7 +4,7 @@ A lesson shows a function whose body is `...`; its last line is `exercises.check
 function about inputs that the learner has not seen and tests properties of what comes back, never one stored answer. A
 wrong answer gets a first hint, the next a second one, and from the third on a solution stands beside the verdict.
 
-One module per lesson holds its exercises; `exercise` says what an exercise is.
+One module per lesson holds its exercises; `asking` says what an exercise is.
 """
 
 from typing import TYPE_CHECKING

@@ -1,10 +1,15 @@
-"""Asking a learner's function: what it was given, what it gave back, and every fault as a sentence."""
+"""What an exercise is, and how a learner's function is asked: every fault becomes a sentence.
+
+The task and the cell to fill in stand in the lesson's notebook.
+"""
 
 import copy
+import inspect
 import linecache
 import math
 import reprlib
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -162,3 +167,51 @@ class Learner:
         file = getattr(getattr(self._answer, "__code__", None), "co_filename", None)
         own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
         return linecache.getline(file, own[-1].lineno or 0).strip()[:80] if own else ""
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise.
+
+    id: the lesson's name and a number, such as "lora.2".
+    solved: a function that solves it; its source text is shown, and it is never called.
+    hints: the first points at the idea, the second nearly gives the answer.
+    properties: asks the learner's function and raises `Wrong` with a sentence at the first property that it lacks.
+    """
+
+    id: str
+    title: str
+    solved: Callable[..., Any]
+    hints: tuple[str, ...]
+    properties: Callable[[Learner], None]
+
+    @property
+    def lesson(self) -> str:
+        """The lesson's name, such as "lora"."""
+        return self.id.partition(".")[0]
+
+    @property
+    def function(self) -> str:
+        """The name of the function to write."""
+        return self.solved.__name__
+
+    @property
+    def solution(self) -> str:
+        """The source text of a function that solves it."""
+        return inspect.getsource(self.solved).rstrip()
+
+    def test(self, answer: object) -> str | None:
+        """The first property that the answer lacks, as a sentence, or None when it has them all.
+
+        Nothing is executed but the answer itself. Raises `NotTried` as `Learner` does.
+        """
+        try:
+            self.properties(Learner(answer, self.function))
+        except Wrong as found:
+            return str(found)
+        return None
+
+
+def exercise(id: str, title: str, solved: Callable[..., Any], *hints: str) -> Callable[..., Exercise]:
+    """Makes an exercise of the function below, which asks the learner's function for its properties."""
+    return lambda properties: Exercise(id, title, solved, hints, properties)

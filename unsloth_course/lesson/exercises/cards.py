@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from textwrap import indent
 
 from unsloth_course.core.lessons import NAMES
-from unsloth_course.lesson.exercises.exercise import Exercise
+from unsloth_course.lesson.exercises.asking import Exercise
 from unsloth_course.lesson.exercises.record import Tries
 
 HINTS = 2  # after these, the solution

@@ -3,9 +3,8 @@
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.lessons import NAMES as LESSONS
 from unsloth_course.lesson.exercises import cpt, dpo, full, grpo, lora
-from unsloth_course.lesson.exercises.asking import NotTried
+from unsloth_course.lesson.exercises.asking import Exercise, NotTried
 from unsloth_course.lesson.exercises.cards import Progress, Verdict, bar
-from unsloth_course.lesson.exercises.exercise import Exercise
 from unsloth_course.lesson.exercises.record import Record
 
 FOUND = [one for module in (lora, full, cpt, dpo, grpo) for one in vars(module).values() if isinstance(one, Exercise)]

@@ -5,8 +5,7 @@ import random
 from collections import Counter
 from typing import Any
 
-from unsloth_course.lesson.exercises.asking import Given, Learner, brief
-from unsloth_course.lesson.exercises.exercise import exercise
+from unsloth_course.lesson.exercises.asking import Given, Learner, brief, exercise
 
 
 def perplexity_of(losses):

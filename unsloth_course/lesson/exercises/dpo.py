@@ -3,8 +3,7 @@
 import math
 import random
 
-from unsloth_course.lesson.exercises.asking import Learner
-from unsloth_course.lesson.exercises.exercise import exercise
+from unsloth_course.lesson.exercises.asking import Learner, exercise
 
 
 def dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta):

@@ -2,8 +2,7 @@
 
 import random
 
-from unsloth_course.lesson.exercises.asking import Learner
-from unsloth_course.lesson.exercises.exercise import exercise
+from unsloth_course.lesson.exercises.asking import Learner, exercise
 
 FLOAT32 = 4  # bytes
 # (all, trained): SmolLM2-135M with all of it trained, and with a LoRA of rank 16 beside it.

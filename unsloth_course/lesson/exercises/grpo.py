@@ -5,8 +5,7 @@ import math
 import random
 import statistics
 
-from unsloth_course.lesson.exercises.asking import Learner
-from unsloth_course.lesson.exercises.exercise import exercise
+from unsloth_course.lesson.exercises.asking import Learner, exercise
 
 EPSILON = 1e-4
 

@@ -2,8 +2,7 @@
 
 import random
 
-from unsloth_course.lesson.exercises.asking import Learner
-from unsloth_course.lesson.exercises.exercise import exercise
+from unsloth_course.lesson.exercises.asking import Learner, exercise
 
 SMOLLM2 = 30 * [(576, 576), (576, 192), (576, 192), (576, 576), (576, 1536), (576, 1536), (1536, 576)]
 POCKET = 4 * [(256, 256), (256, 128), (256, 128), (256, 256), (256, 768), (256, 768), (768, 256)]
