@@ -9,16 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from unsloth_course.lesson.data.rows import (
-    CONTROL_TOKENS,
-    Aside,
-    Row,
-    check_columns,
-    present,
-    quoted,
-    text_of,
-    useless,
-)
+from unsloth_course.lesson.data.rows import CONTROL_TOKENS, Aside, Row, check_columns, present, quoted, text_of, useless
 from unsloth_course.lesson.data.turns import (
     Turns,
     are_turns,

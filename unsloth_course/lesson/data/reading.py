@@ -16,14 +16,7 @@ from unsloth_course.lesson.data import chat, detect, documents, pairs, shapes, s
 from unsloth_course.lesson.data.batches import TURN, in_batches
 from unsloth_course.lesson.data.control import CHATML, HELD, TAKEN_OFF, Control, without_end
 from unsloth_course.lesson.data.files import Source, rows_in_memory
-from unsloth_course.lesson.data.rows import (
-    Aside,
-    Broken,
-    Checked,
-    Row,
-    SetAside,
-    nothing_left,
-)
+from unsloth_course.lesson.data.rows import Aside, Broken, Checked, Row, SetAside, nothing_left
 from unsloth_course.lesson.data.splits import WHOLE, Part
 from unsloth_course.lesson.data.turns import Turns, turn, words
 
@@ -198,11 +191,7 @@ _FEATURES: dict[str, dict[str, Any]] = {
 
 
 def load(
-    source: Source,
-    shape: str,
-    name: str | None = None,
-    control_tokens: Control = CHATML,
-    part: Part = WHOLE,
+    source: Source, shape: str, name: str | None = None, control_tokens: Control = CHATML, part: Part = WHOLE
 ) -> Checked:
     """All rows of a data set in the shape that is wanted, in their order, and what was set aside.
 

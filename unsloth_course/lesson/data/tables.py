@@ -18,13 +18,7 @@ from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import documents, splits
 from unsloth_course.lesson.data.batches import BATCH_ROWS
 from unsloth_course.lesson.data.documents import DOCUMENTS
-from unsloth_course.lesson.data.files import (
-    ENDINGS,
-    MAX_LINE_BYTES,
-    is_utf16,
-    read_rows,
-    rows_in_memory,
-)
+from unsloth_course.lesson.data.files import ENDINGS, MAX_LINE_BYTES, is_utf16, read_rows, rows_in_memory
 from unsloth_course.lesson.data.rows import UNREADABLE, Broken, Row, is_unicode, listed, quoted, shown, without_place
 from unsloth_course.lesson.profile import HUB_DATA
 

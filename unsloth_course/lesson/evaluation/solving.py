@@ -171,12 +171,7 @@ def gate(tries: Attempts) -> Gate:
 
 
 def attempt(
-    model: Any,
-    tokenizer: Any,
-    rows: "Dataset",
-    times: int = 8,
-    max_new_tokens: int = LONGEST_SOLUTION,
-    seed: int = 0,
+    model: Any, tokenizer: Any, rows: "Dataset", times: int = 8, max_new_tokens: int = LONGEST_SOLUTION, seed: int = 0
 ) -> Attempts:
     """Several answers to each problem, drawn at a temperature of 1, verified by their final number.
 

@@ -78,11 +78,7 @@ def loss(
 
 @styled
 def traces(
-    history: Sequence[Mapping[str, Any]],
-    keys: Sequence[str],
-    *,
-    title: str = "",
-    band: Recording | None = None,
+    history: Sequence[Mapping[str, Any]], keys: Sequence[str], *, title: str = "", band: Recording | None = None
 ) -> Picture:
     """One small picture per metric of a trainer's log, one below the other, over the same steps.
 
