@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -42,7 +41,7 @@ def read(out: str | Path) -> Scoreboard:
         except ValueError as error:
             again = "Any lesson measures the base again." if lesson == "base" else "Run that lesson again."
             left_out.append(f"{path.name} is left out: {error}. {again}")
-    return Scoreboard(_compared(rows), missing, left_out)
+    return Scoreboard([_noted(row, rows) for row in rows], missing, left_out)
 
 
 def _row(lesson: str, path: Path) -> Row:
@@ -67,33 +66,9 @@ def _printable(found: Any) -> Any:
     return found
 
 
-def _compared(rows: list[Row]) -> list[Row]:
-    """The rows, each with what speaks against comparing it with the others in its notes."""
-    every = [row.found for row in rows]
-    runs = [found for found in every if found.lesson != "base"]
-    model = _commonest(found.model for found in every)
-    usual = SimpleNamespace(
-        model=model,
-        profile=_commonest(found.profile for found in every),
-        device=_commonest(found.device for found in runs),
-        learned_from=_commonest(_learned_from(found) for found in runs if found.model == model),
-        versions={
-            name: _commonest(found.versions[name] for found in every if name in found.versions)
-            for name in dict.fromkeys(name for found in every for name in found.versions)
-        },
-        questions={
-            name: _commonest(
-                _questions(row, name) for row in rows if row.found.model == model and _questions(row, name)
-            )
-            for name in SCORES
-        },
-    )
-    return [_noted(row, usual) for row in rows]
-
-
-def _commonest(values: Iterable[Any]) -> Any:
+def _most(values: Iterable[Any]) -> Any:
     """The value that occurs most often, the first such one; None where there is none."""
-    found = Counter(values).most_common(1)
+    found = Counter(value for value in values if value is not None).most_common(1)
     return found[0][0] if found else None
 
 
@@ -109,29 +84,30 @@ def _learned_from(found: results.Results) -> str:
     )
 
 
-def _noted(row: Row, usual: SimpleNamespace) -> Row:
-    """The row with its notes: what of it is not as in most rows, `usual`."""
+def _noted(row: Row, rows: list[Row]) -> Row:
+    """The row with its notes: what of it is not as in most rows."""
     found, against, notes = row.found, [], []
+    runs = [one for one in rows if one.lesson != "base"]
+    model, profile = _most(one.found.model for one in rows), _most(one.found.profile for one in rows)
+    alike = [one for one in rows if one.found.model == model]
     run = row.lesson != "base"
-    if found.model != usual.model:
-        against.append(f"not comparable: its model is {found.model}, that of most rows is {usual.model}.")
+    if found.model != model:
+        against.append(f"not comparable: its model is {found.model}, that of most rows is {model}.")
     else:
-        other = [name for name in SCORES if _questions(row, name) not in (None, usual.questions[name])]
+        usual = {name: _most(_questions(one, name) for one in alike) for name in SCORES}
+        other = [SCORES[name].title for name in SCORES if _questions(row, name) not in (None, usual[name])]
         if other:
-            titles = ", ".join(SCORES[name].title for name in other)
-            against.append(f"not comparable in {titles}: it was asked other questions than most rows.")
-        if run and _learned_from(found) != usual.learned_from:
-            theirs = usual.learned_from
+            against.append(f"not comparable in {', '.join(other)}: it was asked other questions than most rows.")
+        theirs = _most(_learned_from(one.found) for one in alike if one in runs)
+        if run and _learned_from(found) != theirs:
             against.append(f"not comparable: it learned from {_learned_from(found)}, most others from {theirs}.")
-    if found.profile != usual.profile:
-        against.append(f"not comparable: its profile is {found.profile}, that of most rows is {usual.profile}.")
-    if run and found.device != usual.device:
-        notes.append(f"memory and seconds are those of another machine, {found.device}; most others: {usual.device}.")
-    changed = [name for name, version in found.versions.items() if version != usual.versions[name]]
-    if changed:
-        mine, theirs = (
-            ", ".join(f"{name} {versions[name]}" for name in changed) for versions in (found.versions, usual.versions)
-        )
+    if found.profile != profile:
+        against.append(f"not comparable: its profile is {found.profile}, that of most rows is {profile}.")
+    if run and found.device != (device := _most(one.found.device for one in runs)):
+        notes.append(f"memory and seconds are those of another machine, {found.device}; most others: {device}.")
+    usual = {name: _most(one.found.versions.get(name) for one in rows) for name in found.versions}
+    if changed := [name for name, version in found.versions.items() if version != usual[name]]:
+        mine, theirs = (", ".join(f"{name} {by[name]}" for name in changed) for by in (found.versions, usual))
         notes.append(f"it ran with {mine}; most rows with {theirs}.")
     if run and found.receipt.verdict != "trained":
         notes.append(f'the verdict on its run is "{found.receipt.verdict}".')
