@@ -141,15 +141,13 @@ class Cut:
         """How many directions hold this share of the change of each projection, by place."""
         return {place: rank_for(values, share) for place, values in self.spectra.items() if "." in place}
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         needed, rows = self.needed(), []
         for kind in dict.fromkeys(place.partition(".")[2] for place in needed):
             found = {place: rank for place, rank in needed.items() if place.endswith(f".{kind}")}
             low, high, width = min(found.values()), max(found.values()), len(self.spectra[next(iter(found))])
             rows.append((kind, f"{low:>3} to {high:>3} of {width}"))
         return f"directions that hold 90 % of the change, of those that the matrix has:\n{in_columns(rows)}"
-
-    __repr__ = __str__
 
     @property
     def full_rank(self) -> int:

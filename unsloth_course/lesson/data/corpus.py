@@ -76,11 +76,9 @@ class Blocks:
     tokens: int
     left_over: int
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         length = len(self.dataset[0]["input_ids"])
         return f"{len(self.dataset):,} blocks of {length:,} tokens; {self.left_over:,} of {self.tokens:,} left over"
-
-    __repr__ = __str__
 
 
 def end_token(tokenizer: "PreTrainedTokenizerBase") -> int:

@@ -82,11 +82,9 @@ class Checked:
         details += filter(None, (self.note, self.split))
         return f"rows ready: {len(self.dataset):,}, set aside: {len(self.set_aside):,}", details
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         headline, details = self._lines()
         return "\n  ".join([headline, *details])
-
-    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         headline, details = self._lines()

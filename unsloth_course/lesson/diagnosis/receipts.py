@@ -100,15 +100,13 @@ class Receipt:
         lines.append(("versions", ", ".join(f"{name} {version}" for name, version in self.versions.items())))
         return lines
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         width = max(len(what) for what, _ in self.rows())
         lines = [f"{self.verdict.upper()}: {self.sentence()}", *(f"{w:<{width}}  {v}" for w, v in self.rows())]
         lines += [f"note: {f.text}" for f in self.findings if f.level == "note"]
         lines += self.answers.lines() if self.answers else []
         lines += [] if self.verdict == TRAINED else [WHAT_NOW]
         return "\n".join(lines)
-
-    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         verdict = markup.Html(f"<b>{self.verdict.capitalize()}.</b> {markup.escaped(self.sentence())}")

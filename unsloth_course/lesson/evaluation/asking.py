@@ -73,7 +73,7 @@ class Answered:
     def right(self) -> list[bool]:
         return self.asked.right
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         rows = f"{len(self.likelihood.losses)} rows"
         if self.left_out:
             rows += f"; {self.left_out} more are left out, as their question alone fills the length"
@@ -86,8 +86,6 @@ class Answered:
                 f"what it writes: {one_line:.0%} are one line, {stops:.0%} stop by themselves, {length:.0f} characters",
             ]
         )
-
-    __repr__ = __str__
 
 
 def answered(model: Any, tokenizer: Any, rows: "Dataset", length: int) -> Answered:

@@ -51,11 +51,9 @@ class Preferred:
         """The same for `diagnosis.receipt`, which shows answers whose mark changed: right means preferred."""
         return Answers(self.questions, self.chosen, self.given, self.preferred)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         line = f"{sum(self.preferred)} of {len(self.given)} in the preferred way ({100 * self.share:.1f} %)"
         return line + (f", {sum(self.correct)} right ({100 * self.correctness:.1f} %)" if self.correct else "")
-
-    __repr__ = __str__
 
 
 def _words(text: str) -> list[str]:
@@ -126,10 +124,8 @@ class PairLikelihood:
         figures = self.chosen.losses, reference.chosen.losses, self.rejected.losses, reference.rejected.losses
         return [(good_was - good) - (bad_was - bad) for good, good_was, bad, bad_was in zip(*figures, strict=True)]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"chosen: {self.chosen}; rejected: {self.rejected}"
-
-    __repr__ = __str__
 
 
 def pair_likelihood(model: Any, tokenizer: Any, rows: "Dataset", length: int) -> PairLikelihood:

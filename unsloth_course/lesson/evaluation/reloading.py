@@ -34,7 +34,7 @@ class Reloaded:
         """Whether it is the same model, up to rounding."""
         return self.drift <= DRIFT and max(self.gaps, default=0.0) <= TIE
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         told = f"{self.same} of {self.n} answers are the same as before saving"
         if self.close and not self.gaps:
             return f"{told}."
@@ -49,8 +49,6 @@ class Reloaded:
             f"explains {DRIFT:g}; the largest gap between tokens that differ is {gap}, where it "
             f"explains {TIE:g}. Was it saved after the training, and loaded from this folder?"
         )
-
-    __repr__ = __str__
 
 
 def same_answers(

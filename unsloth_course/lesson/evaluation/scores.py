@@ -53,12 +53,10 @@ class Answers:
                 marks.setdefault(skill, []).append(right)
         return {skill: sum(found) / len(found) for skill, found in sorted(marks.items())}
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         if not self.right:
             return f"{len(self.given)} answers, none of which can be marked"
         return f"{sum(self.right)} of {len(self.right)} right ({100 * self.share:.1f} %)"
-
-    __repr__ = __str__
 
 
 @dataclass(frozen=True)
@@ -221,10 +219,8 @@ class Changed:
             for kind, question, expected, old, new in self.shown
         ]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return "\n".join([*filter(None, [self.total]), *self.lines()])
-
-    __repr__ = __str__
 
 
 def changed(before: Answers, after: Answers, wanted: Mapping[str, int] = SHOWN) -> Changed:

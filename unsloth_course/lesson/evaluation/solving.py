@@ -110,7 +110,7 @@ class Attempts:
         right = np.sum(self.right, axis=1)
         return int(np.argmax((1 + self.steps.sum(axis=1)) * ((right >= 2) & (right <= self.times - 2))))
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         times, (right, shown), (others, bare) = self.times, self.accuracy_of(True), self.accuracy_of(False)
         return (
             f"pass@1 {100 * pass_at(1, self.right):.1f} %, pass@{times} {100 * pass_at(times, self.right):.1f} % "
@@ -118,8 +118,6 @@ class Attempts:
             f"{100 * self.ends:.1f} % of the tries end by themselves with one {_MARKED}\n"
             f"{100 * self.worked:.1f} % show steps: {right} of {shown} are right; without steps {others} of {bare}"
         )
-
-    __repr__ = __str__
 
 
 @dataclass(frozen=True)
@@ -134,10 +132,8 @@ class Gate:
         if not self.open:
             raise CourseError(self.text)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.text
-
-    __repr__ = __str__
 
 
 def gate(tries: Attempts) -> Gate:

@@ -48,13 +48,11 @@ class Surprise:
         """How many of the same texts are likelier here than they were there."""
         return sum(now < was for was, now in zip(than.losses, self.losses, strict=True))
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return (
             f"perplexity {self.perplexity:,.2f} on {sum(self.tokens):,} tokens "
             f"({self.bits_per_character:.2f} bits per character)"
         )
-
-    __repr__ = __str__
 
 
 def perplexity(model: Any, tokenizer: Any, texts: Sequence[str], length: int) -> Surprise:

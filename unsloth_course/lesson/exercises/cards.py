@@ -22,10 +22,8 @@ class Shown:
     def _blocks(self) -> list[tuple[str, str]]:
         raise NotImplementedError
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return "\n\n".join(indent(text, "    ") if kind == "code" else text for kind, text in self._blocks())
-
-    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         parts = []

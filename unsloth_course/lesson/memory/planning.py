@@ -57,10 +57,8 @@ class Plan:
         """Rows of one update, in all processes together: the effective batch."""
         return self.micro_batch * self.accumulation * self.processes
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"{lined_up(self.reasons)}\n\n{self.prediction}"
-
-    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         decisions = markup.table(((r.what, r.value, r.why) for r in self.reasons), ("decision", "value", "why"))

@@ -60,10 +60,8 @@ class Prediction:
         rows = [(part, size(self.parts[part]), why) for part, why in zip(PARTS, self.reasons, strict=True)]
         return [*rows, ("total", size(self.total), f"predicted peak for method {self.method}")]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return "\n".join(f"{part:<12}{amount:>12}  {why}" for part, amount, why in self._rows())
-
-    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         return markup.table(self._rows(), ("part", "memory", "why"))

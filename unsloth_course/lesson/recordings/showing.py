@@ -84,7 +84,7 @@ class Shown:
             parts.append(markup.table(cells, columns))
         return "".join(parts)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         if not self.recording:
             return self.recording.why
         lines = [in_columns([*self.rows().items()])]
@@ -92,8 +92,6 @@ class Shown:
             kind = f"{sample['kind']}: " if sample["kind"] else ""
             lines.append(f"{kind}{sample['prompt']!r}\n    before {sample['before']!r}\n    after  {sample['after']!r}")
         return "\n".join(lines)
-
-    __repr__ = __str__
 
     def _ipython_display_(self) -> None:
         from IPython.display import display

@@ -61,10 +61,8 @@ class Payoffs:
             for run in self.runs
         ]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return "\n".join([in_columns(self._table()), *(run.sentence() for run in self.runs)])
-
-    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         head, *body = self._table()

@@ -83,11 +83,9 @@ class Group:
     def _head(self) -> list[str]:
         return ["completion", *self.parts, "reward", "advantage"]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         asked = f"{_shown(self.question, 400)} (right: {_shown(self.answer)})"
         return "\n".join([asked, in_columns([self._head(), *self._rows()]), self.sentence()])
-
-    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         rows = []

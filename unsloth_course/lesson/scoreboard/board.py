@@ -102,11 +102,9 @@ class Scoreboard:
         shown = [(titles, scores)] if scores else []
         return [*shown, (list(COSTS), [costs[lesson] for lesson in LESSONS if lesson in costs])]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         parts = [_text(headers, rows) for headers, rows in self.tables()]
         return "\n\n".join([*parts, "\n".join([*self.key, *self.sentences])])
-
-    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         tables = "".join(

@@ -107,7 +107,7 @@ class XRay:
     warnings: list[str] = field(default_factory=list)
     summary: str = ""
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         width = min(120, shutil.get_terminal_size((100, 24)).columns)
         lines = [line for warning in self.warnings for line in textwrap.wrap(f"Warning: {warning}", width)]
         lines += [self.summary] if self.summary else []
@@ -121,8 +121,6 @@ class XRay:
         legend = f"Tokens stand between │. ‹ › special token, ■ end of sequence, {SIGNS_EXPLAINED}."
         lines += ["", *textwrap.wrap(legend, width)]
         return "\n".join(lines)
-
-    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         parts = ['<div style="line-height:1.9">']
