@@ -1,7 +1,5 @@
 """The pictures of a recorded sweep: scores against the knob, and the losses of one value before all others."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @styled
-def sweep(dial: SweepDial) -> Picture:
+def sweep(dial: "SweepDial") -> Picture:
     """Scores, and below them the loss at the end of training, against a knob: a dot for each seed, a line of the means.
 
     Losses stand on a logarithmic axis, and so do perplexities; the dial's mark is pointed out.

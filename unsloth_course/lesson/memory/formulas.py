@@ -1,7 +1,5 @@
 """Bytes of the parts of a training run, from what each layer of this implementation saves, token by token."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from unsloth_course.lesson.memory.shape import GIB, PROJECTIONS, Shape, linear_parameters, lora_parameters, parameters

@@ -1,7 +1,5 @@
 """A training that runs out of memory starts over with a smaller micro-batch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

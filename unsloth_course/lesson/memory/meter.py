@@ -1,7 +1,5 @@
 """Memory of a training run, measured while it runs."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

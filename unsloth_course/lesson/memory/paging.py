@@ -4,8 +4,6 @@ Windows' display driver does so rather than let a program fail, and a step of on
 says so; `Pace` does. It compares each step with the median of those before, and looks at how full the memory is.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from statistics import median

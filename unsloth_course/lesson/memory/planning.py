@@ -6,8 +6,6 @@ its kernels, and that setting launches them four times, and a third more to comp
 launches least and still fits. The LoRA lesson prints one; `benchmarks/README.md` has what it gains.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ what each layer of this implementation saves, token by token (`formulas`). All l
 peak; the LoRA lesson explains it.
 """
 
-from __future__ import annotations
-
 import sys
 from dataclasses import dataclass, field
 

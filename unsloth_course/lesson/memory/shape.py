@@ -1,7 +1,5 @@
 """What memory depends on in a Llama-style model, and counts of its parameters."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -35,7 +33,7 @@ class Shape:
     held: int | None = None
 
     @classmethod
-    def of(cls, model_or_config: Any) -> Shape:
+    def of(cls, model_or_config: Any) -> "Shape":
         """Reads the shape from a transformers model (also one with an adapter), its config or a read config.json.
 
         Of a model that reads pictures too, it is that of the part for text. Raises CourseError when the config lacks a
@@ -59,7 +57,7 @@ class Shape:
         return cls(**sizes, tied=bool(read("tie_word_embeddings")), head_dim=read("head_dim"), held=held)
 
     @classmethod
-    def checked(cls, config: dict[str, Any]) -> Shape:
+    def checked(cls, config: dict[str, Any]) -> "Shape":
         """The shape in a config that may be anybody's. Raises CourseError as `of` does, and for sizes of no model."""
         shape = cls.of(config)
         sizes = {name: value for name, value in asdict(shape).items() if name != "tied" and value is not None}

@@ -1,7 +1,5 @@
 """Bars: memory predicted and measured, scores before and after."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes

@@ -1,7 +1,5 @@
 """Curves behind the dials, and the advantages of groups."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

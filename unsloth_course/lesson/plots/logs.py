@@ -1,7 +1,5 @@
 """Pictures of a trainer's log: the loss, and metrics one below the other."""
 
-from __future__ import annotations
-
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -31,7 +29,7 @@ def loss(
     *,
     reference: tuple[float, str] | None = None,
     title: str = "Loss while training",
-    band: Recording | None = None,
+    band: "Recording | None" = None,
 ) -> Picture:
     """The training loss of every logged step, smoothed, with the evaluation losses.
 
@@ -78,7 +76,7 @@ def loss(
 
 @styled
 def traces(
-    history: Sequence[Mapping[str, Any]], keys: Sequence[str], *, title: str = "", band: Recording | None = None
+    history: Sequence[Mapping[str, Any]], keys: Sequence[str], *, title: str = "", band: "Recording | None" = None
 ) -> Picture:
     """One small picture per metric of a trainer's log, one below the other, over the same steps.
 
@@ -125,7 +123,7 @@ def traces(
     return figure
 
 
-def _band(axes: Axes, recording: Recording | None, key: str, history: Sequence[Mapping[str, Any]]) -> str:
+def _band(axes: Axes, recording: "Recording | None", key: str, history: Sequence[Mapping[str, Any]]) -> str:
     """Draws the band of a recording in the panel of the metric that it compares; what came of it, in words."""
     if recording is None or key != recording.curve:
         return ""

@@ -1,7 +1,5 @@
 """How every picture of the course looks, and what a notebook shows of it."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Sequence
 from functools import wraps

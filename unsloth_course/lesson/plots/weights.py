@@ -1,7 +1,5 @@
 """Pictures of what is inside the weights."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

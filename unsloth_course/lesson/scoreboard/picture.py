@@ -1,7 +1,5 @@
 """Runs side by side: a small picture for each score and each cost."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Warnings about the whole train dataset."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What max_length cut off."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import reduce
 from operator import add

@@ -1,7 +1,5 @@
 """Rows of the train dataset as the training loop will see them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

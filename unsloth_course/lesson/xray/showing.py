@@ -1,7 +1,5 @@
 """The X-ray as text in a terminal and as HTML in a notebook."""
 
-from __future__ import annotations
-
 import html
 import shutil
 import textwrap

@@ -1,7 +1,5 @@
 """From token ids to text, exactly."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from functools import cache
