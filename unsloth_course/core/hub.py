@@ -9,7 +9,7 @@ which names the offline choice where the network is the trouble. Follows the doc
 import os
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -72,7 +72,7 @@ def fetch_model(name: str | Path) -> Path:
     if os.path.isfile(folder):
         raise CourseError(f"{folder} is a file, and a model is a folder: give the folder that holds config.json.")
     if not os.path.isdir(folder):
-        folder = _fetch(str(name), "model")
+        folder = _fetch(str(name), "model").folder
     check_model_names({path.name for path in folder.iterdir()}, f"The folder {folder}", base_model(folder))
     check_weights(folder)
     return folder
@@ -97,8 +97,8 @@ def fetch_dataset(
     """
     from datasets import load_dataset
 
-    folder = _fetch(name, "dataset", files)
-    wanted = _only(folder, name, files) if files else {"path": str(folder), "split": split}
+    found = _fetch(name, "dataset", files)
+    wanted = _only(found, files) if files else {"path": str(found.folder), "split": split}
     try:
         dataset = load_dataset(**wanted)
     except Exception as error:  # the files are anybody's, and the library lets through what its parsers raise
@@ -216,32 +216,29 @@ def read_config(name: str) -> dict:
     """
     folder = Path(os.path.expanduser(name))
     if not os.path.isdir(folder):
-        folder = _fetch(name, "model", ("config.json",))
+        folder = _fetch(name, "model", ("config.json",)).folder
     if not (folder / "config.json").is_file():
         raise CourseError(f"{name} holds no config.json, so its size is not known: give a whole model.")
     return read_json(folder / "config.json")
 
 
-def _only(folder: Path, name: str, files: tuple[str, ...]) -> dict[str, Any]:
-    """The arguments of `load_dataset` for the files of a folder that match the patterns, whatever its data card says.
+def _only(found: Repository, files: tuple[str, ...]) -> dict[str, Any]:
+    """The arguments of `load_dataset` for the files of a repository, whatever its data card says.
 
     Raises CourseError when none is there, and when they are not all of one kind.
     """
-    from huggingface_hub.utils import filter_repo_objects
-
-    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    wanted = list(filter_repo_objects(found, **patterns("dataset", files)))
+    wanted = sorted(found.sizes)
     kinds = {{".parquet": "parquet", ".json": "json", ".jsonl": "json"}.get(PurePath(file).suffix) for file in wanted}
     if len(kinds) != 1 or None in kinds:
         raise CourseError(
-            f"{name} has {listed(wanted) or 'no file'} under {', '.join(files)}, where files of one kind are wanted: "
-            "parquet or JSON."
+            f"{found.name} has {listed(wanted) or 'no file'} under {', '.join(files)}, where files of one kind are "
+            "wanted: parquet or JSON."
         )
-    return {"path": kinds.pop(), "data_files": [str(folder / file) for file in wanted], "split": "train"}
+    return {"path": kinds.pop(), "data_files": [str(found.folder / file) for file in wanted], "split": "train"}
 
 
-def _fetch(name: str, kind: Kind, files: tuple[str, ...] = ()) -> Path:
-    """Bring the matching files of a repository into the cache; return the snapshot folder, every size checked."""
+def _fetch(name: str, kind: Kind, files: tuple[str, ...] = ()) -> Repository:
+    """Bring the matching files of a repository into the cache, every size checked."""
     from huggingface_hub import snapshot_download
 
     found = look_up(name, kind, files)
@@ -249,7 +246,7 @@ def _fetch(name: str, kind: Kind, files: tuple[str, ...] = ()) -> Path:
         if found.missing:
             raise CourseError(unavailable(found))
         print(f"{name}: {found.reason}; using the complete copy in the cache.")
-        return found.folder
+        return found
     _forget(found.folder, found.missing)
     every, here = len(found.sizes), len(found.sizes) - len(found.missing)
     if found.missing:
@@ -266,7 +263,7 @@ def _fetch(name: str, kind: Kind, files: tuple[str, ...] = ()) -> Path:
         raise CourseError(
             f"{name}: {listed(wrong)} arrived in another size than the Hub listed and was thrown away. Run this again."
         )
-    return folder
+    return replace(found, folder=folder)
 
 
 def file_size(amount: int) -> str:
@@ -276,10 +273,8 @@ def file_size(amount: int) -> str:
 
 def _wrong_size(folder: Path, sizes: dict[str, int]) -> list[str]:
     """The files that are absent from the folder or differ in size (bytes) from the Hub's list."""
-    here = {
-        file for file, size in sizes.items() if (folder / file).is_file() and (folder / file).stat().st_size == size
-    }
-    return [file for file in sizes if file not in here]
+    paths = {file: folder / file for file in sizes}
+    return [file for file, path in paths.items() if not path.is_file() or path.stat().st_size != sizes[file]]
 
 
 def _stays_inside(file: str) -> bool:

@@ -1,6 +1,5 @@
 """The lessons: their names, their notebooks, and what a notebook says of itself."""
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,12 +52,12 @@ def read_notebook(path: Path) -> "NotebookNode":
     import nbformat
 
     try:
-        notebook = nbformat.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        nbformat.validate(notebook, version=4)
-    except (OSError, ValueError, AttributeError, nbformat.ValidationError) as error:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+    except (OSError, ValueError, TypeError, AttributeError, nbformat.ValidationError) as error:
         reason = (str(error).splitlines() or [""])[0][:200]
         raise CourseError(f"{path.name} cannot be read as a notebook ({reason}); fetch it again.") from None
-    return nbformat.read(path, as_version=4)
+    return notebook
 
 
 def has_tag(cell: "NotebookNode", tag: str) -> bool:
