@@ -233,8 +233,7 @@ def curves(history: Sequence[Mapping[str, Any]]) -> dict[str, list[list[float]]]
 
 
 def samples(before: Any, after: Any, texts: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """What a model wrote to the same prompts before and after training, for the results file: six, each cut to 600
-    characters.
+    """What a model wrote to the same prompts before and after training, for the results file: six, of 600 characters.
 
     before, after: the `evaluation.Answers`. Then the samples are of each kind that there is, and say its name and how
     many answers of how many are of it: the newly right ones alone would flatter. Of text without marks instead the

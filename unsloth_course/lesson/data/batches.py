@@ -15,8 +15,8 @@ def in_batches(rows: Iterator[dict[str, Any]], columns: dict[str, Any]) -> "Data
     """A `datasets.Dataset` of these rows, made a thousand at a time: they are never all there as Python objects.
 
     columns: "string", or TURN for turns. Where a turn holds more than role and content, such as a call, turns are held
-    as JSON: a table of calls would give each of them the arguments of all others. Then there is a column tools, too,
-    if any row has such.
+    as JSON: a table of calls would give each of them the arguments of all others. Then there is a column tools, too, if
+    any row has such.
     """
     import pyarrow
     from datasets import Dataset, Features, Json, List, Value, fingerprint

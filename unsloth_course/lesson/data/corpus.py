@@ -31,9 +31,8 @@ def load(source: Source, name: str | None = None) -> Checked:
 
     A document (.txt, .md, .py) is one text, in UTF-8, or UTF-16 with a byte order mark; rows keep their text in the
     first of `shapes.TEXT` that is there. A folder is read with all folders in it, hidden ones left out, in the order of
-    the names; a file that cannot be used is set aside by name. Control tokens written out in a text stay in it:
-    `blocks` reads them as characters. Raises CourseError as `reading.load` does. Taught in lesson colab5 (continued
-    pretraining).
+    the names; a file that cannot be used is set aside by name. Control tokens in a text stay in it: `blocks` reads them
+    as characters. Raises CourseError as `reading.load` does. Taught in lesson colab5 (continued pretraining).
     """
     return reading.load(source, "text", name)
 

@@ -36,13 +36,11 @@ def read_rows(stream: BinaryIO, file: str) -> Iterator[Row | Broken]:
     """The rows of a .json file (a list of objects), or of a .jsonl or .jsonl.gz file (an object per line).
 
     A file is read line by line or piece by piece, so it may be larger than the memory; blank lines count as lines, not
-    as rows. Text is UTF-8, or UTF-16 with a byte order mark. NaN and Infinity, which Python writes into JSON, are read
-    as floats.
+    as rows. Text is UTF-8, or UTF-16 with a byte order mark. NaN and Infinity, as Python writes them, are floats.
 
     stream: of the bytes, unpacked. file: its name, for messages too. Raises UnicodeDecodeError for broken UTF-16, and
     while iterating CourseError with file, line and column (characters, from 1), or the offset in bytes, where no
-    further row can be found: broken JSON or bytes in a list, no list at the top of a .json file, a line above the
-    limit.
+    further row can be found: broken JSON or bytes in a list, no list at the top of a .json file, too long a line.
     """
     read = _json_rows if file.lower().endswith(".json") else _jsonl_rows
     return read(_Recoded(stream) if is_utf16(stream) else stream, file)

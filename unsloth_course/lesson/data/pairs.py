@@ -31,7 +31,8 @@ _SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 
 class Pair(NamedTuple):
     """A prompt, with the tools that its answers may call, and the answers, each a turn; `column` is where the user's
-    words stood."""
+    words stood.
+    """
 
     prompt: Conversation
     chosen: dict[str, Any]

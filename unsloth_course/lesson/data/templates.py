@@ -24,8 +24,7 @@ TOLD = {
 
 
 class Shows(NamedTuple):
-    """Whether a template shows the functions that may be called, the calls, the reasoning before an answer, and a
-    system turn."""
+    """Whether a template shows functions that may be called, calls, the reasoning before an answer, a system turn."""
 
     tools: bool
     calls: bool

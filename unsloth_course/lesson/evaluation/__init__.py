@@ -1,8 +1,8 @@
 """Did it get better? Scores on held-out data before and after, what was forgotten, and how sure that is.
 
 One file per way to measure: questions asked (`asking`), problems solved (`solving`), answers in the preferred way
-(`preferring`), surprise at text (`surprise`); what is drawn from the marks is in `scores`, how sure
-that is in `intervals`.
+(`preferring`), surprise at text (`surprise`); what is drawn from the marks is in `scores`, how sure that is in
+`intervals`.
 """
 
 from typing import TYPE_CHECKING

@@ -51,8 +51,7 @@ class Answered:
     `likelihood` is of the known answers, whatever their length; `asked` holds its own to the questions whose known
     answer is short, or, where too few are, to some of all, unmarked. `form` is how those look: whether it is one line,
     whether it stopped by itself, and its length in characters. `apart` says of pairs of questions whether their two
-    answers are likelier where they belong than swapped. `left_out` counts the rows whose question alone fills the
-    length.
+    answers are likelier where they belong than swapped. `left_out` counts rows whose question fills the length.
     """
 
     likelihood: Surprise
@@ -165,8 +164,7 @@ def instruction_score(before: Answered, after: Answered, retained: tuple[Answers
     """The comparison of `answered` before and after: the likelihood judges, and exact match is the metric; where few
     answers are short, the perplexity of the known answers is.
 
-    retained: what was recalled beside the lesson, before and after. Taught in lessons colab1 (full fine-tuning) and
-    colab2.
+    retained: what was recalled, before and after. Taught in lessons colab1 (full fine-tuning) and colab2.
     """
     judge = surprise.perplexity_measure("answer_perplexity", before.likelihood, after.likelihood, judges=True)
     measures = [judge]

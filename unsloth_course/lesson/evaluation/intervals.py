@@ -17,8 +17,7 @@ def interval(before: Sequence[float], after: Sequence[float], seed: int = 0) -> 
     Where all marks are true or false (or 1 and 0, as whole numbers) it is the paired score interval (Newcombe 1998,
     Statistics in Medicine 17:2635, method 10), which has a width at 0 of 25 and at 2 of 2, too; elsewhere the paired
     percentile bootstrap (Efron 1979): questions are drawn anew 10,000 times, each with both of its marks. It reaches 0
-    where McNemar's test (mid-p, Fagerland et al. 2013) takes the changed marks for a coin's, and of fewer than 5
-    questions always.
+    where McNemar's test (mid-p, Fagerland et al. 2013) takes the changed marks for a coin's, and of fewer than 5.
     """
     import numpy as np
 

@@ -102,9 +102,7 @@ class Attempts:
 
     @property
     def mixed(self) -> int:
-        """The number of a problem to look at: with two right and two wrong answers or more, and most often with steps;
-        0 where there is none.
-        """
+        """The number of a problem to look at: two or more right and wrong answers, and most often steps; else 0."""
         import numpy as np
 
         right = np.sum(self.right, axis=1)
@@ -171,8 +169,7 @@ def attempt(
 ) -> Attempts:
     """Several answers to each problem, drawn at a temperature of 1, verified by their final number.
 
-    rows: as for `solve`. The draw follows `seed` and leaves torch's own random state as it was. Taught in lesson colab4
-    (GRPO).
+    rows: as for `solve`. The draw follows `seed` and leaves torch's random state alone. Taught in lesson colab4 (GRPO).
     """
     import torch
 

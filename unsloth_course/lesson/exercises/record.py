@@ -95,8 +95,7 @@ def location() -> Path:
     """The progress file: the one named in UNSLOTH_COURSE_PROGRESS, else one where programs keep their data.
 
     That is a folder `unsloth-course` in `~/.local/share` on Linux and Colab, in `~/Library/Application Support` on a
-    Mac and in LOCALAPPDATA on Windows, or where the system's own variables say; without a home folder, one for
-    temporary files.
+    Mac and in LOCALAPPDATA on Windows, or where the system's own variables say; without a home, a temporary one.
     """
     try:
         if named := os.environ.get(VARIABLE):

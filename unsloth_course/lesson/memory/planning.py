@@ -65,10 +65,9 @@ class Plan:
     def guard(self, trainer: Any) -> None:
         """Has `trainer.train()` start over, with a smaller micro-batch, whenever it runs out of memory.
 
-        And say so when it slows down instead, as where a driver pages a full GPU (`memory.paging`).
-        The effective batch, the order of the rows and the weights that the training began with stay the same, so
-        nothing is lost but the time until then. With one row at a time it raises CourseError. Taught in lesson colab2
-        (LoRA).
+        And say so when it slows down instead, as where a driver pages a full GPU (`memory.paging`). The effective
+        batch, the order of the rows and the weights that the training began with stay the same, so only time is lost.
+        With one row at a time it raises CourseError. Taught in lesson colab2 (LoRA).
         """
         trainer.add_callback(paging.Pace())
         start_over_smaller(trainer)
@@ -123,8 +122,7 @@ def plan(
     longest and together. processes: how many share the rows of an update, one for each GPU. micro_batch: rows at a
     time, in place of the plan's own choice.
 
-    Raises CourseError when the rows cannot be shared or taken evenly, and as `predict` does. Taught in lesson colab2
-    (LoRA).
+    Raises CourseError when the rows cannot be shared evenly, and as `predict` does. Taught in lesson colab2 (LoRA).
     """
     shape = model if isinstance(model, Shape) else Shape.of(model)
     on_gpu = machine.name == "gpu"

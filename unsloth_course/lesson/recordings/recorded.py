@@ -61,8 +61,7 @@ class Recording:
 
     learning_rate: the highest of the schedule; None where it is not known. samples: of the first seed, each with
     "prompt", "before" and "after", and "kind", "count" and "of" where they are known. fingerprint: as `fingerprint`
-    gives it; empty in a record of older results. trained: the number of trained parameters. One with a `why` is
-    false.
+    gives it; empty in a record of older results. trained: the number of trained parameters. With a `why` it is false.
     """
 
     lesson: str
@@ -119,9 +118,8 @@ class Recording:
     def compare(self, history: Sequence[Mapping[str, Any]]) -> str:
         """Whether a run's smoothed curve lies inside the band of this recording, in a sentence.
 
-        history: `trainer.state.log_history`. A point that is no finite number lies outside. Nothing is compared where
-        there is no recording or the runs differ in their steps or their learning rate; the sentence says which. Taught
-        in all five lessons.
+        history: `trainer.state.log_history`. A point that is no finite number lies outside. Without a recording, or
+        where steps or learning rate differ, the sentence says so. Taught in all five lessons.
         """
         if why := self.why_not(history):
             return why

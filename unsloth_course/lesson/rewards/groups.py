@@ -54,8 +54,7 @@ def spread_in_groups(paid: Sequence[Sequence[float | None]], weights: Sequence[f
 class Group:
     """The completions of one prompt, what each reward function gave them, and the advantages that follow.
 
-    `rewards` are the weighted sums; None is what a function did not score. Shown as a table in a notebook, as text
-    elsewhere.
+    `rewards` are the weighted sums; None is what no function scored. A table in a notebook, text elsewhere.
     """
 
     question: str
