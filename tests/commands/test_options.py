@@ -101,8 +101,8 @@ def test_what_is_written_is_read_again(tmp_path_factory, values):
         ("steps = 2.5", "steps is 2.5; give a whole number"),
         ("learning_rate = 'fast'", "learning_rate is 'fast'; give a number"),
         ("merge = 1", "merge is 1; give true or false"),
-        ("method = 3", "method is 3; give a text in quotes"),
-        ("gguf = [1]", r"gguf is \[1\]; give a list of texts"),
+        ("method = 3", "method is 3; choose one of full"),
+        ("gguf = [1]", r"gguf is \[1\]; choose one of f16"),
         ("out = 5", "out is 5; give a path in quotes"),
     ],
 )

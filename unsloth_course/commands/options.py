@@ -3,17 +3,20 @@
 The file beside every result repeats its run, wherever it lies: `finetune --config OUT/finetune.toml`. This module lies
 beside the room `finetune`, since the command line reads it before any room is loaded.
 """
+# ruff: noqa: RUF009 (`_option` is dataclasses' `field`)
 
 import importlib.util
 import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from annotated_types import Ge, Gt, Lt, Predicate
+import msgspec
+from msgspec import Meta
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.writing import write_text
@@ -27,30 +30,29 @@ CONFIG = "finetune.toml"
 _PATHS = ("data", "test_data", "model")
 """The options that may name a file or folder."""
 
+# The kinds of values: their bounds, and what to give in place of a value that is none of them.
+Text = Annotated[str, Meta(pattern=r"\S", title="give a text in quotes, such as my-rows.jsonl")]
+Texts = Annotated[tuple[str, ...], Meta(title="give a list of texts in quotes")]
+Switch = Annotated[bool, Meta(title="give true or false")]
+Folder = Annotated[Path, Meta(title="give a path in quotes")]
+Versions = Annotated[dict[str, str], Meta(title="give a table of names and versions")]
+Count = Annotated[int, Meta(ge=1, title="give a whole number of at least 1")]
+FromZero = Annotated[int, Meta(ge=0, title="give a whole number of at least 0")]
+Share = Annotated[float, Meta(ge=0, lt=1, title="give a number from 0 to below 1")]
+Rate = Annotated[float, Meta(gt=0, lt=1, title="give a number between 0 and 1, such as 2e-4")]
+Seed = Annotated[int, Meta(ge=0, lt=SEEDS, title=f"give a whole number from 0 to below {SEEDS}")]
+Beta = Annotated[float, Meta(gt=0, lt=100, title="give a number between 0 and 100, such as 0.1")]
+Passes = Annotated[float, Meta(gt=0, lt=1000, title="give a number between 0 and 1000, such as 3")]
+Group = Annotated[int, Meta(ge=2, title="give at least 2, as grpo compares the completions of a prompt")]
+Quants = Annotated[tuple[Literal[QUANTS], ...], Meta(title=f"choose one of {', '.join(QUANTS)}")]
+Schedule = Literal["cosine", "linear", "constant", "constant_with_warmup"]
+_ADAPTER = ("lora", "qlora", "dpo", "grpo", "cpt")
+_NOT_GRPO = ("full", "lora", "qlora", "dpo", "cpt")
 
-class Of(tuple):
-    """The methods that an option belongs to."""
 
-
-class Help(str):
-    """What `finetune --help` says of an option."""
-
-
-class Give(str):
-    """What to give in place of a value that is out of bounds."""
-
-
-Text = Annotated[str, Predicate(str.strip)]
-Count = Annotated[int, Ge(1), Give("a whole number of at least 1")]
-FromZero = Annotated[int, Ge(0), Give("a whole number of at least 0")]
-Share = Annotated[float, Ge(0), Lt(1), Give("a number from 0 to below 1")]
-Rate = Annotated[float, Gt(0), Lt(1), Give("a number between 0 and 1, such as 2e-4")]
-Seed = Annotated[int, Ge(0), Lt(SEEDS), Give(f"a whole number from 0 to below {SEEDS}")]
-Beta = Annotated[float, Gt(0), Lt(100), Give("a number between 0 and 100, such as 0.1")]
-Passes = Annotated[float, Gt(0), Lt(1000), Give("a number between 0 and 1000, such as 3")]
-Group = Annotated[int, Ge(2), Give("at least 2, as grpo compares the completions of a prompt")]
-_ADAPTER = Of(("lora", "qlora", "dpo", "grpo", "cpt"))
-_NOT_GRPO = Of(("full", "lora", "qlora", "dpo", "cpt"))
+def _option(help: str, default: Any = None, of: tuple[str, ...] = METHODS) -> Any:
+    """A field that is an option of the command. of: the methods that it belongs to."""
+    return field(default=default, metadata={"help": help, "of": of})
 
 
 @dataclass(frozen=True)
@@ -67,63 +69,55 @@ class Options:
     stands there; rows_sha256: the fingerprint of its rows; made_with: versions of packages.
     """
 
-    method: Annotated[Literal[METHODS], Help("full, lora, qlora, dpo, grpo or cpt.")]
-    data: Annotated[Text, Help('"pocket", a file or folder in a form that `data` knows, or a name on the Hub.')]
-    model: Annotated[
-        Text | None, Help('A folder, a Hub name or "smollm2" (what a CPU takes); "pocket" is for trying this out.')
-    ] = None
-    profile: Annotated[
-        Literal["cpu", "gpu"] | None, Help("Machine to run for; without it the command looks for itself.")
-    ] = None
-    max_samples: Annotated[Count | None, Help("The most rows to learn from.")] = None
-    held_out: Annotated[Count | None, Help("Rows kept for testing.")] = None
-    test_data: Annotated[Text | None, Help("Rows to test on, in place of some of --data.")] = None
-    split: Annotated[Text | None, Help("Split of --data to learn from; without it train or what begins so.")] = None
-    config_name: Annotated[Text | None, Help("Configuration of --data; without it main or the first.")] = None
-    steps: Annotated[Count | None, Help("Updates; without it the lesson's.")] = None
-    epochs: Annotated[Passes | None, Help("Passes over the rows, in place of --steps.")] = None
-    learning_rate: Annotated[Rate | None, Help("Without it the lesson's.")] = None
-    embedding_learning_rate: Annotated[Rate | None, Of(("cpt",)), Help("Of cpt.")] = None
-    lr_scheduler_type: Annotated[
-        Literal["cosine", "linear", "constant", "constant_with_warmup"] | None, Help("cosine, linear, constant ...")
-    ] = None
-    warmup_steps: Annotated[FromZero | None, Help("Steps in which the learning rate rises.")] = None
-    warmup_ratio: Annotated[Share | None, Help("The same as a share of the steps.")] = None
-    weight_decay: Annotated[Share, Help("Without it 0.01.")] = 0.01
-    optim: Annotated[str | None, Help("Optimizer, by its name in transformers.")] = None
-    batch: Annotated[Count | None, Help("Rows of an update, in all processes (of grpo: prompts).")] = None
-    micro_batch: Annotated[Count | None, Help("Rows at a time; without it the plan chooses.")] = None
-    max_length: Annotated[Count | None, _NOT_GRPO, Help("Tokens of a row; what is longer is cut.")] = None
-    rank: Annotated[Count | None, _ADAPTER, Help("LoRA rank; without it 16, of cpt 64.")] = None
-    lora_alpha: Annotated[Count | None, _ADAPTER, Help("Without it the rank.")] = None
-    lora_dropout: Annotated[Share, Help("Without it 0.")] = 0.0
-    target_modules: Annotated[tuple[str, ...], _ADAPTER, Help("Layers with an adapter, such as q_proj,v_proj.")] = ()
-    beta: Annotated[Beta | None, Of(("dpo",)), Help("Of dpo.")] = None
-    generations: Annotated[Group | None, Of(("grpo",)), Help("Completions of a prompt, of grpo.")] = None
-    completion_length: Annotated[Count | None, Of(("grpo",)), Help("Tokens of a completion, of grpo.")] = None
-    tools_in_system: Annotated[
-        bool, Help("Write functions that the chat template cannot show into the system turn.")
-    ] = False
-    replay: Annotated[Share | None, Of(("cpt",)), Help("Share of general text, of cpt.")] = None
-    warm_up: Annotated[FromZero | None, Of(("dpo", "grpo")), Help("Supervised steps before dpo and grpo.")] = None
-    eval_steps: Annotated[Count | None, _NOT_GRPO, Help("Updates between two held-out losses; else a quarter.")] = None
-    save_steps: Annotated[Count | None, Help("Updates between two checkpoints; else a quarter.")] = None
-    early_stopping: Annotated[
-        Count | None, _NOT_GRPO, Help("End after so many held-out losses without a lower one; keep the best weights.")
-    ] = None
-    earlier: tuple[str, ...] = ()
-    filled_in: tuple[str, ...] = ()
-    rows_sha256: str | None = None
-    made_with: dict[str, str] = field(default_factory=dict)
-    report_to: Annotated[Literal["none", "tensorboard", "wandb", "trackio"], Help("tensorboard, wandb or trackio.")] = (
-        "none"
+    method: Literal[METHODS] = _option("full, lora, qlora, dpo, grpo or cpt.", MISSING)
+    data: Text = _option('"pocket", a file or folder in a form that `data` knows, or a name on the Hub.', MISSING)
+    model: Text | None = _option(
+        'A folder, a Hub name or "smollm2" (what a CPU takes); "pocket" is for trying this out.'
     )
-    seed: Annotated[Seed, Help("Seed of rows and adapter; without it 3407.")] = 3407
-    merge: Annotated[bool, Help("Also save the adapter merged into its base.")] = False
-    gguf: Annotated[tuple[Literal[QUANTS], ...], Help("Also export f16, q8_0, q5_k_m, q4_k_m, with commas.")] = ()
-    hand_on: bool = False
-    resume: Annotated[bool, Help("Go on from the last checkpoint in --out.")] = False
-    out: Annotated[Path, Help("Folder for what the run writes; else results/finetune.")] = Path("results/finetune")
+    profile: Literal["cpu", "gpu"] | None = _option("Machine to run for; without it the command looks for itself.")
+    max_samples: Count | None = _option("The most rows to learn from.")
+    held_out: Count | None = _option("Rows kept for testing.")
+    test_data: Text | None = _option("Rows to test on, in place of some of --data.")
+    split: Text | None = _option("Split of --data to learn from; without it train or what begins so.")
+    config_name: Text | None = _option("Configuration of --data; without it main or the first.")
+    steps: Count | None = _option("Updates; without it the lesson's.")
+    epochs: Passes | None = _option("Passes over the rows, in place of --steps.")
+    learning_rate: Rate | None = _option("Without it the lesson's.")
+    embedding_learning_rate: Rate | None = _option("Of cpt.", of=("cpt",))
+    lr_scheduler_type: Schedule | None = _option("cosine, linear, constant ...")
+    warmup_steps: FromZero | None = _option("Steps in which the learning rate rises.")
+    warmup_ratio: Share | None = _option("The same as a share of the steps.")
+    weight_decay: Share = _option("Without it 0.01.", 0.01)
+    optim: Text | None = _option("Optimizer, by its name in transformers.")
+    batch: Count | None = _option("Rows of an update, in all processes (of grpo: prompts).")
+    micro_batch: Count | None = _option("Rows at a time; without it the plan chooses.")
+    max_length: Count | None = _option("Tokens of a row; what is longer is cut.", of=_NOT_GRPO)
+    rank: Count | None = _option("LoRA rank; without it 16, of cpt 64.", of=_ADAPTER)
+    lora_alpha: Count | None = _option("Without it the rank.", of=_ADAPTER)
+    lora_dropout: Share = _option("Without it 0.", 0.0)
+    target_modules: Texts = _option("Layers with an adapter, such as q_proj,v_proj.", (), _ADAPTER)
+    beta: Beta | None = _option("Of dpo.", of=("dpo",))
+    generations: Group | None = _option("Completions of a prompt, of grpo.", of=("grpo",))
+    completion_length: Count | None = _option("Tokens of a completion, of grpo.", of=("grpo",))
+    tools_in_system: Switch = _option("Write functions that the chat template cannot show into the system turn.", False)
+    replay: Share | None = _option("Share of general text, of cpt.", of=("cpt",))
+    warm_up: FromZero | None = _option("Supervised steps before dpo and grpo.", of=("dpo", "grpo"))
+    eval_steps: Count | None = _option("Updates between two held-out losses; else a quarter.", of=_NOT_GRPO)
+    save_steps: Count | None = _option("Updates between two checkpoints; else a quarter.")
+    early_stopping: Count | None = _option(
+        "End after so many held-out losses without a lower one; keep the best weights.", of=_NOT_GRPO
+    )
+    earlier: Texts = ()
+    filled_in: Texts = ()
+    rows_sha256: Text | None = None
+    made_with: Versions = field(default_factory=dict)
+    report_to: Literal["none", "tensorboard", "wandb", "trackio"] = _option("tensorboard, wandb or trackio.", "none")
+    seed: Seed = _option("Seed of rows and adapter; without it 3407.", 3407)
+    merge: Switch = _option("Also save the adapter merged into its base.", False)
+    gguf: Quants = _option("Also export f16, q8_0, q5_k_m, q4_k_m, with commas.", ())
+    hand_on: Switch = False
+    resume: Switch = _option("Go on from the last checkpoint in --out.", False)
+    out: Folder = _option("Folder for what the run writes; else results/finetune.", Path("results/finetune"))
 
     @property
     def lesson(self) -> str:
@@ -132,27 +126,18 @@ class Options:
 
 
 HINTS = get_type_hints(Options, include_extras=True)
+_OF = {one.name: one.metadata.get("of", METHODS) for one in fields(Options)}
 
 
-def _noted(hint: Any, kind: type) -> Any:
-    """What a type hint, or a part of it, is annotated with of one kind; None without."""
-    own = (part for part in getattr(hint, "__metadata__", ()) if isinstance(part, kind))
-    inner = (_noted(part, kind) for part in get_args(hint) if not isinstance(part, str))
-    return next(filter(None, (*own, *inner)), None)
-
-
-def _bases(hint: Any) -> set[Any]:
-    """The classes that a type hint is made of."""
-    if hasattr(hint, "__metadata__"):
-        return _bases(hint.__origin__)
-    if get_origin(hint) is Literal:
-        return {str}
-    return {get_origin(hint) or hint}.union(*map(_bases, get_args(hint)))
+def _kind(name: str) -> Any:
+    """The kind of an option's values, None aside."""
+    hint = HINTS[name]
+    return get_args(hint)[0] if NoneType in get_args(hint) else hint
 
 
 def means_something(name: str, method: str) -> bool:
     """Whether an option belongs to a method."""
-    return method in (_noted(HINTS[name], Of) or (method,))
+    return method in _OF[name]
 
 
 def flag(name: str) -> str:
@@ -162,42 +147,24 @@ def flag(name: str) -> str:
 
 def on_the_command_line() -> Iterator[tuple[str, type, str]]:
     """Of each option of the command: its name, its type there, and its help."""
-    for name, hint in HINTS.items():
-        if noted := _noted(hint, Help):
-            yield name, next((kind for kind in (bool, int, float, Path) if kind in _bases(hint)), str), noted
+    for one in fields(Options):
+        if one.metadata:
+            kind = getattr(_kind(one.name), "__origin__", str)
+            yield one.name, kind if kind in (bool, int, float, Path) else str, one.metadata["help"]
 
 
-_KINDS = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    tuple: "a list of texts in quotes",
-    Path: "a path in quotes",
-    str: "a text in quotes",
-}
-
-
-def _flaw(name: str, value: Any) -> str:
-    """What is wrong with a value, and what to give in its place; "" when it can be."""
-    from pydantic import TypeAdapter, ValidationError  # here, so that --help stays quick
-
+def _value(name: str, value: Any, said: str) -> Any:
+    """A value as its option holds it. Raises CourseError for one that it cannot be. said: the option, as it was."""
+    kind = _kind(name)
     try:
-        TypeAdapter(HINTS[name]).validate_python(value, strict=True)
-    except ValidationError as error:
-        found = error.errors()[0]
-    else:
-        return ""
-    shown = f"{value:g}" if isinstance(value, float) else repr(list(value) if isinstance(value, tuple) else value)
-    if found["type"] == "literal_error" and isinstance(found["input"], str):
-        known = found["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
-        return f"is {shown}; choose one of {known}"
-    if found["type"] == "predicate_failed":
-        example = "smollm2" if name == "model" else "my-rows.jsonl"
-        return f"is empty (a variable that is not set?); name one, such as {example}"
-    give = _noted(HINTS[name], Give)
-    if give and found["type"].startswith(("greater", "less")):
-        return f"is {shown}; give {give}"
-    return f"is {shown}; give {next(text for kind, text in _KINDS.items() if kind in _bases(HINTS[name]))}"
+        return msgspec.convert(value, HINTS[name], dec_hook=lambda kind, value: kind(value))
+    except ValueError:
+        shown = f"{value:g}" if isinstance(value, float) else repr(list(value) if isinstance(value, tuple) else value)
+    if isinstance(value, str) and not value.strip():
+        shown = "empty (a variable that is not set?)"
+    literal = get_origin(kind) is Literal
+    give = f"choose one of {', '.join(get_args(kind))}" if literal else kind.__metadata__[0].title
+    raise CourseError(f"{said} is {shown}; {give}.")
 
 
 def check(options: Options) -> None:
@@ -205,11 +172,9 @@ def check(options: Options) -> None:
     from unsloth_course.lesson.memory import PROJECTIONS
 
     for name in HINTS:
-        value = getattr(options, name)
-        if flaw := _flaw(name, value):
-            raise CourseError(f"{flag(name)} {flaw}.")
+        value = _value(name, getattr(options, name), flag(name))
         if value not in (None, ()) and not means_something(name, options.method):
-            only = " and ".join(_noted(HINTS[name], Of))
+            only = " and ".join(_OF[name])
             raise CourseError(f"{flag(name)} means nothing with --method {options.method}; it belongs to {only}.")
     if unknown := [name for name in options.target_modules if name not in PROJECTIONS]:
         raise CourseError(
@@ -269,13 +234,8 @@ def checked(found: Mapping[str, Any], where: str) -> dict[str, Any]:
         name = key.replace("-", "_")
         if name not in HINTS:
             raise CourseError(f"{where}: {key!r} is no option of finetune. Those are {', '.join(HINTS)}.")
-        if tuple in _bases(HINTS[name]) and isinstance(value, str | list):
-            value = (value,) if isinstance(value, str) else tuple(value)
-        elif name == "out" and isinstance(value, str):
-            value = Path(value)
-        if flaw := _flaw(name, value):
-            raise CourseError(f"{where}: {key} {flaw}.")
-        values[name] = float(value) if type(value) is int and float in _bases(HINTS[name]) else value
+        value = (value,) if isinstance(value, str) and _kind(name) in (Texts, Quants) else value
+        values[name] = _value(name, value, f"{where}: {key}")
     return values
 
 
