@@ -138,7 +138,7 @@ def test_long_cells_are_cut_into_pages():
     pages = screen.pages(cell, cell.outputs)
     assert "\n".join(page[0].source for page in pages if page[0].source) == cell.source
     assert all(len(shown.source.splitlines()) <= screen.CODE_LINES for page in pages for shown in page)
-    texts = [output.text for page in pages for shown in page for output in shown.outputs]
+    texts = [output.data["text/plain"] for page in pages for shown in page for output in shown.outputs]
     assert "".join(texts).replace("\n", "") == "word " * 2000
     assert max(len(text.splitlines()) for text in texts) <= screen.CODE_LINES
 

@@ -8,7 +8,6 @@ import math
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
@@ -19,7 +18,6 @@ LINE_CHARACTERS = 92  # of prose
 OUTPUT_CHARACTERS = 98
 PICTURE_LINES = 16
 TALL = 1.4  # times as high as wide: more than a wide screen can show
-PLAIN = ("text/html", "image/png", "text/plain")  # what a page shows, the first that an output has
 IMAGE = re.compile(r"\[!\[[^\]]*\]\([^)]*\)\]\([^)]*\)|!\[[^\]]*\]\([^)]*\)")
 BLOCKS = re.compile(r"\n[ \t]*\n")
 LINKS = re.compile(r"https?:|mailto:|#|[\w./-]+$")  # what a click may open
@@ -37,13 +35,11 @@ def pages(cell: NotebookNode, outputs: Sequence[NotebookNode]) -> list[list[Note
     found = [[_code(text)] for text in _chunks(cell.source.splitlines(), CODE_LINES)]
     left = CODE_LINES - len(found[-1][0].source.splitlines()) - 1
     for shown in _shown(outputs):
-        need = _lines(shown)
-        if need <= left:
-            found[-1].append(_code("", [shown]))
-            left -= need
-        else:
-            found.append([_code("", [shown])])
-            left = CODE_LINES - need
+        if _lines(shown) > left:
+            found.append([])
+            left = CODE_LINES
+        found[-1].append(_code("", [shown]))
+        left -= _lines(shown)
     return found
 
 
@@ -57,9 +53,7 @@ def to_html(cell: NotebookNode) -> str:
         return f'<div class="prose">{harmless(markdown2html(cell.source))}</div>'
     parts = [Highlight2HTML(pygments_lexer="ipython3")(cell.source)] if cell.source else []
     for output in cell.outputs:
-        if output.output_type == "stream":
-            parts.append(f"<pre>{ansi2html(output.text)}</pre>")
-        elif "text/html" in output.data:
+        if "text/html" in output.data:
             parts.append(f'<div class="table">{output.data["text/html"]}</div>')
         elif "image/png" in output.data:
             picture = html.escape(output.data["image/png"].replace("\n", ""))
@@ -170,34 +164,24 @@ def _block_lines(block: str) -> float:
 
 def _shown(outputs: Sequence[NotebookNode]) -> Iterator[NotebookNode]:
     """Outputs as a page can hold them: long text in pieces, one form of each, no widgets, no scripts."""
+    cut = {"text/html": _html_pieces, "image/png": _picture_pieces, "text/plain": _text_pieces}
     for output in outputs:
-        if output.output_type == "stream":
-            for text in _chunks(_wrapped(output.text), CODE_LINES):
-                yield new_output("stream", name="stdout", text=text)
-            continue
-        data: dict[str, Any] = output.get("data", {})
-        kind = next((kind for kind in PLAIN if kind in data), None)
-        if kind == "text/plain":
-            for text in _chunks(_wrapped(data[kind]), CODE_LINES):
-                yield new_output("display_data", {kind: text})
-        elif kind == "text/html":
-            for text in _html_pieces(harmless(data[kind])):
-                yield new_output("display_data", {kind: text})
-        elif kind:
-            for picture in _picture_pieces(data[kind]):
-                yield new_output("display_data", {kind: picture})
+        data = {"text/plain": output.text} if output.output_type == "stream" else output.get("data", {})
+        if kind := next((kind for kind in cut if kind in data), None):
+            yield from (new_output("display_data", {kind: piece}) for piece in cut[kind](data[kind]))
 
 
 def _picture_pieces(png: str) -> list[str]:
     """A picture much higher than wide in pieces that a wide screen can show, cut at rows where nothing is drawn."""
-    from PIL import Image, ImageChops
+    import numpy as np
+    from PIL import Image
 
     picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
     wide, high = picture.size
     if high <= TALL * wide:
         return [png]
-    drawn = ImageChops.difference(picture, Image.new("RGB", picture.size, picture.getpixel((0, 0)))).convert("L")
-    blank = [not drawn.crop((0, row, wide, row + 1)).getbbox() for row in range(high)]
+    pixels = np.asarray(picture)
+    blank = (pixels == pixels[0, 0]).all(axis=(1, 2))
     bands = [list(rows) for empty, rows in itertools.groupby(range(high), key=blank.__getitem__) if empty]
     count = math.ceil(high / (0.6 * wide))
     cuts = [0]
@@ -214,39 +198,36 @@ def _picture_pieces(png: str) -> list[str]:
 
 
 def _html_pieces(text: str) -> list[str]:
-    """HTML in pieces that fit a page: cut between its blocks, never within one."""
-    from bs4 import BeautifulSoup, Tag
+    """HTML, made harmless, in pieces that fit a page: cut between its blocks, never within one."""
+    from bs4 import BeautifulSoup
 
+    text = harmless(text)
     if _html_lines(text) <= CODE_LINES:
         return [text]
-    soup = BeautifulSoup(text, "html.parser")
-    blocks = [node for node in soup.contents if isinstance(node, Tag)]
+    blocks = BeautifulSoup(text, "html.parser").find_all(recursive=False)
     opening, closing = "", ""
     if len(blocks) == 1 and blocks[0].name == "div":
-        attributes = "".join(f' {name}="{html.escape(str(value))}"' for name, value in blocks[0].attrs.items())
-        opening, closing = f"<div{attributes}>", "</div>"
-        blocks = [node for node in blocks[0].contents if isinstance(node, Tag)]
+        opening, _, closing = str(blocks[0]).partition(blocks[0].decode_contents())
+        blocks = blocks[0].find_all(recursive=False)
     found, used = [""], 0.0
     for block in map(str, blocks):
-        need = _html_lines(block)
-        if found[-1] and used + need > CODE_LINES:
+        used += _html_lines(block)
+        if found[-1] and used > CODE_LINES:
             found.append("")
-            used = 0.0
+            used = _html_lines(block)
         found[-1] += block
-        used += need
     return [f"{opening}{piece}{closing}" for piece in found]
 
 
-def _wrapped(text: str) -> list[str]:
-    """Lines, the longer ones cut where the screen would wrap them, at a space if there is one."""
+def _text_pieces(text: str) -> Iterator[str]:
+    """Text in pieces for a page; longer lines are cut where the screen would wrap them, at a space if there is one."""
     wrap = textwrap.TextWrapper(OUTPUT_CHARACTERS, expand_tabs=False, replace_whitespace=False, drop_whitespace=False)
-    return [part for line in text.rstrip("\n").splitlines() for part in wrap.wrap(line) or [""]]
+    lines = [part for line in text.rstrip("\n").splitlines() for part in wrap.wrap(line) or [""]]
+    return _chunks(lines, CODE_LINES)
 
 
 def _lines(output: NotebookNode) -> float:
     """About how many lines of code an output is high."""
-    if output.output_type == "stream":
-        return len(output.text.splitlines()) + 1
     if "image/png" in output.data:
         return PICTURE_LINES
     if "text/html" in output.data:
