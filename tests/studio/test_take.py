@@ -54,7 +54,7 @@ def test_outside_a_notebook_it_is_one_sentence(monkeypatch):
 def test_in_a_real_kernel(tmp_path):
     (tmp_path / "take.json").write_text(json.dumps(RECORDED), encoding="utf-8")
     cells = [
-        "from unsloth_course.studio import take\ntake.begin(True, longest=0.05)",
+        "from unsloth_course.studio import take\ntake.REPLAY_SECONDS = 0.05\ntake.begin(True)",
         "x = train()",
         "x = 5; print('for real', x)",
         "take.begin(False)",

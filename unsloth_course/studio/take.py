@@ -30,7 +30,6 @@ class Take:
     """The state of a take: what the file of a recorded run holds, and which cells have run for real in this kernel."""
 
     recorded: Mapping[str, Any]
-    longest: float = REPLAY_SECONDS
     replaying: bool = False
     ran: set[str] = field(default_factory=set)
 
@@ -51,26 +50,25 @@ class Take:
 
     def is_live(self, id: str) -> bool:
         """Whether the cell runs for real in a replay, too."""
-        cell = self.cells[id]
-        rehearsed = self.ran >= self.cells.keys()
-        return rehearsed and bool(LIVE.search(cell["source"])) and cell["seconds"] <= self.longest
+        cell, rehearsed = self.cells[id], self.ran >= self.cells.keys()
+        return rehearsed and bool(LIVE.search(cell["source"])) and cell["seconds"] <= REPLAY_SECONDS
 
     def play(self, id: str) -> None:
         """Shows the label, waits as long as the cell took but not longer than a take shows, and shows the outputs."""
         from IPython.display import display
 
         cell = self.cells[id]
-        shortened = cell["seconds"] > self.longest
+        shortened = cell["seconds"] > REPLAY_SECONDS
         said = ["Replay of the recorded run", *(str(self.recorded.get(name, "")) for name in ("device", "date"))]
         if shortened:
-            said.append(f"this cell took {cell['seconds']:.0f} s, shown after {self.longest:g}")
+            said.append(f"this cell took {cell['seconds']:.0f} s, shown after {REPLAY_SECONDS:g}")
         elif cell["seconds"] >= 0.5:
             said.append(f"this cell took {cell['seconds']:.1f} s")
         label = " · ".join(filter(None, said))
         size = "padding:10px 16px;font-size:20px;font-weight:bold" if shortened else "padding:2px 10px;font-size:14px"
         banner = f'<div style="background:#f2dca6;color:#1b1b1b;{size}">{html.escape(label)}</div>'
         display({"text/html": banner, "text/plain": f"[{label}]"}, raw=True)
-        time.sleep(min(cell["seconds"], self.longest))
+        time.sleep(min(cell["seconds"], REPLAY_SECONDS))
         for output in cell["outputs"]:
             if output["output_type"] == "stream":
                 print(output["text"], end="")
@@ -81,11 +79,11 @@ class Take:
 _now: Take | None = None
 
 
-def begin(replay: bool, file: str | Path = TAKE, longest: float = REPLAY_SECONDS) -> None:
+def begin(replay: bool, file: str | Path = TAKE) -> None:
     """Starts or ends replaying in this kernel, and enlarges the letters. Call it again to switch.
 
-    file: what `storyboard` wrote beside the copy. longest: seconds that a replay lasts at most. Raises CourseError
-    outside a notebook, and where the file is missing although replays are wanted.
+    file: what `storyboard` wrote beside the copy. Raises CourseError outside a notebook, and where the file is missing
+    although replays are wanted.
     """
     global _now
     from IPython import get_ipython
@@ -94,18 +92,12 @@ def begin(replay: bool, file: str | Path = TAKE, longest: float = REPLAY_SECONDS
     shell = get_ipython()
     if shell is None:
         raise CourseError("A take runs in a notebook; open the recording copy in JupyterLab.")
-    try:
-        recorded = _read(Path(file))
-    except CourseError:
-        if replay:
-            raise
-        recorded = None
     if _now is None:
-        _now = Take({}, longest)
+        _now = Take({})
         shell.input_transformers_cleanup.append(_now.transform)
-    if recorded is not None:
-        _now.recorded = recorded
-    _now.replaying, _now.longest = replay, longest
+    if replay or Path(file).is_file():  # without replays, too, it is noted which cells have run for real
+        _now.recorded = _read(Path(file))
+    _now.replaying = replay
     said = f"Replays are on: {len(_now.cells)} cells show the recorded run." if replay else "Everything runs for real."
     display({"text/html": f"{LETTERS}<p>{said}</p>", "text/plain": said}, raw=True)
 
@@ -120,6 +112,6 @@ def _read(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CourseError(
-            f"{path.name} is not beside this notebook or cannot be read ({type(error).__name__}); it is written by "
-            "`storyboard` together with the copy. With REPLAY = False nothing is needed."
+            f"{path.name} is not beside this notebook or cannot be read ({type(error).__name__}); `storyboard` writes "
+            "it together with the copy. Without the file, set REPLAY = False."
         ) from None
