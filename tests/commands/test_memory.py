@@ -68,7 +68,7 @@ def test_wrong_options_are_sentences(command, words, says):
 def test_sizes_that_no_model_has_are_a_sentence(command, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(dict.fromkeys(SIZES, 64) | {"num_attention_heads": 0}))
     status, _, err = command("memory", "--method", "lora", "--gpu", "T4", "--model", str(tmp_path))
-    assert status == 1 and err == "config.json says that heads is 0, which no model has: fetch the model again.\n"
+    assert status == 1 and err == "config.json says that heads is 0, which no model has: fetch it again.\n"
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b"{}", b"\xff\xfe", b'{"hidden_size": "big"}'])

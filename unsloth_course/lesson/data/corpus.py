@@ -17,7 +17,6 @@ from unsloth_course.lesson.data.rows import Checked
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
 
 END = "<|endoftext|>"
 TEXTS_AT_ONCE = 1000
@@ -53,7 +52,7 @@ def passages(text: str, characters: int = PASSAGE) -> list[str]:
     return [*pieces, gathered] if gathered else pieces
 
 
-def costly_words(texts: Iterable[str], tokenizer: "PreTrainedTokenizerBase", count: int) -> list[str]:
+def costly_words(texts: Iterable[str], tokenizer: Any, count: int) -> list[str]:
     """At most `count` words that would save most tokens if each were a token of its own, the most worthwhile first.
 
     A word is a run of at least four letters that is now cut into two pieces or more; it saves its pieces but one as
@@ -80,7 +79,7 @@ class Blocks:
         return f"{len(self.dataset):,} blocks of {length:,} tokens; {self.left_over:,} of {self.tokens:,} left over"
 
 
-def end_token(tokenizer: "PreTrainedTokenizerBase") -> int:
+def end_token(tokenizer: Any) -> int:
     """The id of the token between two documents: `<|endoftext|>`, or where there is none the end of a sequence, which
     in a chat model is that of a turn. Raises CourseError for a tokenizer without either.
     """
@@ -90,9 +89,7 @@ def end_token(tokenizer: "PreTrainedTokenizerBase") -> int:
     return found
 
 
-def blocks(
-    texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", length: int, control_tokens: bool = False
-) -> Blocks:
+def blocks(texts: Sequence[str], tokenizer: Any, length: int, control_tokens: bool = False) -> Blocks:
     """Puts all texts one after another, with `end_token` between two, and cuts them into blocks of `length` tokens.
 
     No block is padded, and every token is used once, but for the last ones that fill no block. Control tokens written

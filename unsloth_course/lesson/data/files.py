@@ -7,13 +7,13 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeAlias
 
 import msgspec
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data.rows import Broken, Row, kind, listed
+from unsloth_course.lesson.data.rows import Broken, Row, Rows, kind, listed
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,7 +32,7 @@ LINES_HINT = " If every line is an object of its own, rename the file to .jsonl.
 Source: TypeAlias = "str | os.PathLike[str] | Dataset | list[dict[str, Any]] | list[str]"
 
 
-def read_rows(stream: BinaryIO, file: str) -> Iterator[Row | Broken]:
+def read_rows(stream: BinaryIO, file: str) -> Rows:
     """The rows of a .json file (a list of objects), or of a .jsonl or .jsonl.gz file (an object per line).
 
     A file is read line by line or piece by piece, so it may be larger than the memory; blank lines count as lines, not
@@ -66,22 +66,37 @@ class _Recoded:
         return self._text.readline(size).encode("utf-8", "surrogatepass")
 
 
-def _json_rows(stream: BinaryIO, file: str) -> Iterator[Row | Broken]:
+def _json_rows(stream: BinaryIO, file: str) -> Rows:
     text = _Text(stream, file)
-    first = text.next_character()
-    if first == "[":
-        for number, values in enumerate(_items(text), 1):
-            yield _row_or_broken(file, number, values)
-    elif first:
-        while len(text.buffer) <= MAX_LINE_BYTES and text.grow():
-            pass
-        top = f"{file}: the top level is"
-        if not text.whole:  # and it may go on for ever
-            raise CourseError(f"{top} not a list of objects. Put them into one: [{{...}}, {{...}}].")
-        value = _value(text)
-        if text.next_character():
-            text.refuse("Extra data", hint=LINES_HINT)
-        raise CourseError(f"{top} {kind(value)}, not a list of objects.{_list_inside(value)}")
+    if not (first := text.next_character()):
+        return
+    if first != "[":
+        _refuse_top(text)
+    text.at += 1
+    number, more = 0, text.next_character() != "]"
+    while more:
+        number += 1
+        yield _row_or_broken(file, number, text.value())
+        more = text.next_character() == ","
+        if not more and text.next_character() != "]":
+            text.refuse("Expecting ',' delimiter")
+        text.at += more
+    text.at += 1
+    if text.next_character():
+        text.refuse("Extra data")
+
+
+def _refuse_top(text: "_Text") -> NoReturn:
+    """Raises CourseError for a file that holds one value that is no list, which may go on for ever."""
+    while len(text.buffer) <= MAX_LINE_BYTES and text.grow():
+        pass
+    top = f"{text.file}: the top level is"
+    if not text.whole:
+        raise CourseError(f"{top} not a list of objects. Put them into one: [{{...}}, {{...}}].")
+    value = text.value()
+    if text.next_character():
+        text.refuse("Extra data", hint=LINES_HINT)
+    raise CourseError(f"{top} {kind(value)}, not a list of objects.{_list_inside(value)}")
 
 
 class _Text:
@@ -131,40 +146,25 @@ class _Text:
         where = f"{self.file}, line {line}, column {column}"
         raise CourseError(f"{where}: the JSON is broken ({reason}). Mend it there.{hint}") from None
 
-
-def _items(text: _Text) -> Iterator[object]:
-    """The values of a list, one after another."""
-    text.at += 1
-    mark = "]" if text.next_character() == "]" else ","
-    while mark != "]":
-        text.next_character()
-        yield _value(text)
-        mark = text.next_character()
-        if mark not in (",", "]"):
-            text.refuse("Expecting ',' delimiter")
-        text.at += mark == ","
-    text.at += 1
-    if text.next_character():
-        text.refuse("Extra data")
-
-
-def _value(text: _Text) -> object:
-    while True:
-        reason, position = "Expecting value", len(text.buffer)
-        try:
-            value, end = _DECODER.raw_decode(text.buffer, text.at)
-        except json.JSONDecodeError as error:
-            reason, position = error.msg, error.pos
-        except (ValueError, RecursionError) as error:
-            raise CourseError(f"{text.file}{_amiss(error)}") from None
-        else:
-            if end < len(text.buffer) or text.whole:  # else a number may go on
-                text.at = end
-                return value
-        # A text without an end, or something amiss close to where the buffer ends: the rest is perhaps not read yet.
-        cut = reason.startswith("Unterminated") or position > len(text.buffer) - 32
-        if not cut or len(text.buffer) - text.at > MAX_LINE_BYTES or not text.grow():
-            text.refuse(reason, position)
+    def value(self) -> object:
+        """The next value."""
+        self.next_character()
+        while True:
+            reason, position = "Expecting value", len(self.buffer)
+            try:
+                value, end = _DECODER.raw_decode(self.buffer, self.at)
+            except json.JSONDecodeError as error:
+                reason, position = error.msg, error.pos
+            except (ValueError, RecursionError) as error:
+                raise CourseError(f"{self.file}{_amiss(error)}") from None
+            else:
+                if end < len(self.buffer) or self.whole:  # else a number may go on
+                    self.at = end
+                    return value
+            # A text without an end, or something amiss close to where the buffer ends: perhaps the rest is not read.
+            cut = reason.startswith("Unterminated") or position > len(self.buffer) - 32
+            if not cut or len(self.buffer) - self.at > MAX_LINE_BYTES or not self.grow():
+                self.refuse(reason, position)
 
 
 def _amiss(error: ValueError | RecursionError, offset: int = 0) -> str:
@@ -185,7 +185,7 @@ def _list_inside(value: object) -> str:
     return " Put the objects into one list: [{...}, {...}]."
 
 
-def _jsonl_rows(stream: BinaryIO, file: str) -> Iterator[Row | Broken]:
+def _jsonl_rows(stream: BinaryIO, file: str) -> Rows:
     offset = number = line = 0
     while raw := stream.readline(MAX_LINE_BYTES + 1):
         line += 1
@@ -222,7 +222,7 @@ def _row_or_broken(file: str, number: int, values: object, hint: str = "") -> Ro
     return Broken(file, number, f"{reason}.{hint}" if hint else reason, values)
 
 
-def rows_in_memory(source: Any, name: str | None = None) -> Iterator[Row | Broken]:
+def rows_in_memory(source: Any, name: str | None = None) -> Rows:
     """The rows of a `datasets.Dataset` or of a list of dicts, which messages call `name`; a text is a row too.
 
     Raises CourseError while iterating for what is empty or of another type.

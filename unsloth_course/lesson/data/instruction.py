@@ -20,7 +20,6 @@ from unsloth_course.lesson.data.turns import turn
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
 
 COLUMNS = shapes.INSTRUCTION
 
@@ -55,7 +54,7 @@ def _questions(batch: Mapping[str, Sequence[Any]]) -> list[str]:
     return [question(*pair) for pair in zip(instructions, inputs, strict=True)]
 
 
-def in_chat_form(dataset: "Dataset", tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+def in_chat_form(dataset: "Dataset", tokenizer: Any) -> list[str]:
     """Each row as the tokenizer's own chat template writes it, to be read: a trainer that is given such a text appends
     one more end-of-sequence token. Raises CourseError as `models.in_chat_form` does.
     """
@@ -110,7 +109,7 @@ class Lengths:
         )
 
 
-def lengths(dataset: "Dataset", tokenizer: "PreTrainedTokenizerBase", max_length: int) -> Lengths:
+def lengths(dataset: "Dataset", tokenizer: Any, max_length: int) -> Lengths:
     """Measures every row in tokens, as a chat, and says what share a `max_length` (tokens) would cut.
 
     Raises CourseError as `in_chat_form` does, and for a data set without rows.

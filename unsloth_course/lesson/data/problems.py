@@ -15,7 +15,6 @@ from unsloth_course.lesson.data.turns import turn
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
 
 
 def load(source: Source, name: str | None = None) -> Checked:
@@ -60,7 +59,7 @@ def warm_up(rows: "Dataset", worked: float) -> "Dataset":
     return rows.map(converted, with_indices=True, batched=True, remove_columns=rows.column_names)
 
 
-def longest_prompt(rows: "Dataset", tokenizer: "PreTrainedTokenizerBase") -> int:
+def longest_prompt(rows: "Dataset", tokenizer: Any) -> int:
     """The tokens of the longest question in its chat form, up to where the answer begins."""
     from unsloth_course.lesson import models
 

@@ -16,7 +16,7 @@ from unsloth_course.lesson.data import chat, detect, documents, pairs, shapes, s
 from unsloth_course.lesson.data.batches import TURN, in_batches
 from unsloth_course.lesson.data.control import CHATML, HELD, TAKEN_OFF, Control, without_end
 from unsloth_course.lesson.data.files import Source, rows_in_memory
-from unsloth_course.lesson.data.rows import Aside, Broken, Checked, Row, SetAside, nothing_left
+from unsloth_course.lesson.data.rows import Aside, Broken, Checked, Row, Rows, SetAside, nothing_left
 from unsloth_course.lesson.data.splits import WHOLE, Part
 from unsloth_course.lesson.data.turns import Turns, turn, words
 
@@ -32,7 +32,7 @@ class Opened(NamedTuple):
     """The form of a data set, its rows, from the first, and the sentence on which of its splits they are, if any."""
 
     form: detect.Form
-    rows: Iterator[Row | Broken]
+    rows: Rows
     note: str = ""
 
 
@@ -76,7 +76,7 @@ def tests_beside(source: str, part: Part, shape: str) -> Part | None:
     return tests if found and splits.chosen(found, tests, shape, source)[0] else None
 
 
-def _told(rows: Iterator[Row | Broken], source: str, shape: str | None) -> Opened:
+def _told(rows: Rows, source: str, shape: str | None) -> Opened:
     first = list(itertools.islice(rows, LOOKED_AT))
     whole = [row for row in first if isinstance(row, Row)]
     if not whole and first:

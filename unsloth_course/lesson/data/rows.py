@@ -6,10 +6,10 @@ Every shape of data is checked with these. Where rows come from is the concern o
 import difflib
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from unsloth_course.core import markup
 from unsloth_course.core.errors import CourseError
@@ -39,6 +39,9 @@ class Broken(NamedTuple):
     number: int
     reason: str
     values: Any
+
+
+Rows: TypeAlias = Iterator[Row | Broken]
 
 
 class Aside(Exception):

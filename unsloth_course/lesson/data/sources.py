@@ -24,7 +24,6 @@ from unsloth_course.pocket.english import is_short, library
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
 
     from unsloth_course.lesson.profile import Profile
 
@@ -202,9 +201,7 @@ def domains(
     return found if machine.bundled else found | {"unread": corpus(POCKET, train, held_out, seed)[:2]}, checked
 
 
-def known(
-    machine: "Profile", train: int, held_out: int, seed: int, tokenizer: "PreTrainedTokenizerBase"
-) -> tuple["Dataset", "Dataset"]:
+def known(machine: "Profile", train: int, held_out: int, seed: int, tokenizer: Any) -> tuple["Dataset", "Dataset"]:
     """What the model knows, to read again and to test what became of it: (train, held out).
 
     Of the bundled model `general_text`. Of a model that can chat questions with their answers: train has the column

@@ -19,7 +19,17 @@ from unsloth_course.lesson.data import documents, splits
 from unsloth_course.lesson.data.batches import BATCH_ROWS
 from unsloth_course.lesson.data.documents import DOCUMENTS
 from unsloth_course.lesson.data.files import ENDINGS, MAX_LINE_BYTES, is_utf16, read_rows, rows_in_memory
-from unsloth_course.lesson.data.rows import UNREADABLE, Broken, Row, is_unicode, listed, quoted, shown, without_place
+from unsloth_course.lesson.data.rows import (
+    UNREADABLE,
+    Broken,
+    Row,
+    Rows,
+    is_unicode,
+    listed,
+    quoted,
+    shown,
+    without_place,
+)
 from unsloth_course.lesson.profile import HUB_DATA
 
 SEPARATED = (".csv", ".tsv")
@@ -36,9 +46,7 @@ PARQUET_BYTES = 2**16  # of a column are read at once
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def stream(
-    source: str, endings: tuple[str, ...] = IN_FOLDERS, files: Collection[str] | None = None
-) -> Iterator[Row | Broken]:
+def stream(source: str, endings: tuple[str, ...] = IN_FOLDERS, files: Collection[str] | None = None) -> Rows:
     """The rows of a file, of the files in a folder, or of a data set on the Hub (`owner/name`).
 
     Files are JSON, JSON lines (also gzipped), CSV, TSV, Parquet and documents, which are one row each with the column
@@ -90,7 +98,7 @@ def parts(source: str) -> splits.Files:
     return splits.of_files(name for name in names if name.lower().endswith(ROWS))
 
 
-def _rows_on_disk(folder: Path, files: Collection[str] | None) -> Iterator[Row | Broken]:
+def _rows_on_disk(folder: Path, files: Collection[str] | None) -> Rows:
     from datasets import load_from_disk
 
     for place in [folder] if files is None else [folder / name for name in files]:
@@ -102,9 +110,7 @@ def _rows_on_disk(folder: Path, files: Collection[str] | None) -> Iterator[Row |
         yield from rows_in_memory(found, shown(place))
 
 
-def _rows_in_folder(
-    folder: Path, endings: tuple[str, ...], files: Collection[str] | None = None
-) -> Iterator[Row | Broken]:
+def _rows_in_folder(folder: Path, endings: tuple[str, ...], files: Collection[str] | None = None) -> Rows:
     empty = True
     others = set() if files is None else set(itertools.chain.from_iterable(parts(str(folder)).values()))
     for path, reason in documents.files_in(folder):
@@ -131,7 +137,7 @@ def _rows_in_folder(
         )
 
 
-def _rows_of_file(path: Path) -> Iterator[Row | Broken]:
+def _rows_of_file(path: Path) -> Rows:
     name, file, empty = path.name.lower(), shown(path), True
     documents.check_plain(path, file)
     try:
@@ -154,7 +160,7 @@ def _rows_of_file(path: Path) -> Iterator[Row | Broken]:
         raise CourseError(f"{file} is empty: it has no rows. Write or download it again.")
 
 
-def _reader(name: str) -> Callable[[BinaryIO, str], Iterator[Row | Broken]]:
+def _reader(name: str) -> Callable[[BinaryIO, str], Rows]:
     if name.endswith(DOCUMENTS):
         return documents.read
     return _csv_rows if name.endswith(SEPARATED) else _parquet_rows if name.endswith(".parquet") else read_rows
@@ -170,7 +176,7 @@ def on_the_hub(source: str) -> bool:
         return True
 
 
-def _csv_rows(raw: BinaryIO, shown: str) -> Iterator[Row | Broken]:
+def _csv_rows(raw: BinaryIO, shown: str) -> Rows:
     csv.field_size_limit(MAX_LINE_BYTES)
     # Bytes that are not UTF-8 come through as surrogates, so that only the rows that hold them are set aside.
     encoding, errors = ("utf-16", "surrogatepass") if is_utf16(raw) else ("utf-8-sig", "surrogateescape")
@@ -270,7 +276,7 @@ def _csv_row(shown: str, number: int, columns: list[str], cells: list[str]) -> R
     return Row(shown, number, dict(zip(columns, cells, strict=True)))
 
 
-def _parquet_rows(file: BinaryIO, shown: str) -> Iterator[Row | Broken]:
+def _parquet_rows(file: BinaryIO, shown: str) -> Rows:
     import pyarrow
     from pyarrow import parquet
 

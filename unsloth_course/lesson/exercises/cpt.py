@@ -35,9 +35,7 @@ def _perplexities(learner: Learner) -> None:
                 "where a text ends must not matter"
             )
         mean = sum(map(sum, texts)) / sum(map(len, texts))
-        given.expect(
-            math.exp(mean), f"where a token costs {mean:.4f} nats on average, and the perplexity is exp of that"
-        )
+        given.expect(math.exp(mean), f"where a token costs {mean:.4f} nats on average, and perplexity is exp of that")
 
 
 def pack_texts(texts, end, length):

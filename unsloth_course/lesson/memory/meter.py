@@ -39,9 +39,7 @@ class Meter(Callback):
         self.step_seconds: list[float] = []
         self._step_ended: float | None = None
 
-    def on_train_begin(
-        self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, *_: Any, model: Any, optimizer: Any = None, **more: Any) -> None:
         self._release()
         self._reset()
         if _on_cuda(model):
@@ -99,9 +97,7 @@ class Meter(Callback):
             self._early = torch.cuda.max_memory_allocated()
             torch.cuda.reset_peak_memory_stats()
 
-    def on_train_end(
-        self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, *_: Any, model: Any, optimizer: Any = None, **more: Any) -> None:
         self._release()
         weights, states = _weight_bytes(model), _optimizer_bytes(optimizer)
         if _on_cuda(model):

@@ -63,9 +63,7 @@ class Shape:
         sizes = {name: value for name, value in asdict(shape).items() if name != "tied" and value is not None}
         for name, value in sizes.items():
             if not isinstance(value, int) or not 1 <= value <= LARGEST:
-                raise CourseError(
-                    f"config.json says that {name} is {value!r}, which no model has: fetch the model again."
-                )
+                raise CourseError(f"config.json says that {name} is {value!r}, which no model has: fetch it again.")
         return shape
 
     @property

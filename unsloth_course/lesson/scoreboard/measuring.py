@@ -129,9 +129,7 @@ def _fingerprint(names: tuple[str, ...], rows: "Dataset | str") -> str | None:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
-def _measured(
-    model: Any, tokenizer: Any, drawn: Mapping[tuple[str, ...], "Dataset | str"]
-) -> dict[str, dict[str, Any]]:
+def _measured(model: Any, tokenizer: Any, drawn: Mapping[tuple[str, ...], "Dataset | str"]) -> dict[str, Any]:
     found: dict[str, dict[str, Any]] = {}
     for names, rows in drawn.items():
         made = [_none(rows) for _ in names] if isinstance(rows, str) else _KINDS[names][1](model, tokenizer, rows)
