@@ -71,7 +71,7 @@ def write(
         "script.md": script.markdown(board, shown),
         "script.html": script.page(board, shown),
         "chapters.txt": script.chapters(board),
-        "checklist.md": script.checklist(board, shown),
+        "checklist.md": script.checklist(board),
         "slides.html": deck.page(board, shown),
         "teleprompter.html": teleprompter.page(board, shown),
         lessons.LESSONS[lesson]: nbformat.writes(recording_copy.notebook(board, shown)) + "\n",

@@ -81,50 +81,48 @@ def running(scene: Scene, device: str) -> str:
     return f"replay: it ran {scene.measured:.0f} s on {device}; {scene.running:g} s of that are in the take"
 
 
-def checklist(board: Board, run: ExecutedCopy) -> str:
+def checklist(board: Board) -> str:
     """What has to be there and right, before, during and after the recording of this lesson."""
-    replayed = [scene for scene in board.scenes if scene.replayed]
-    lines = [
-        f"# {_plain(board.title)}: recording checklist",
-        "",
-        "## Before the take",
-        "",
-        f"- [ ] `python -m unsloth_course run {board.lesson} --profile {board.profile} --out results` ended with the "
-        "verdict `trained`, from the first cell to the last, without an error",
-        "- [ ] `python -m unsloth_course doctor` finds nothing",
-        f"- [ ] `storyboard {board.lesson} --profile {board.profile} --run results` was made from that run, so that "
-        "what is replayed is what this machine did",
-        f"- [ ] the recording copy is open, its first cell says what is replayed ({len(replayed)} cells run longer "
-        "than a take shows)",
-        "- [ ] screen at 1920 x 1080, notifications off, letters large enough to read on a phone",
-        "- [ ] the teleprompter is on a second screen at your own pace (keys: up and down); one minute read aloud",
-        "- [ ] sound: ten seconds recorded and listened to",
-        "",
-        "## In the take: the six segments",
-        "",
-    ]
-    for name, minutes, wanted, first in _segments(board):
-        lines.append(f"- [ ] {first} **{name}**, {minutes} min planned ({wanted}): {SHOWN.get(name, '')}")
-    lines += [
-        "",
-        "## What the viewer must have seen",
-        "",
-        "- [ ] the installation, the model, the data and every argument of the training, explained",
-        "- [ ] a row of the data, its form, and what the model gets to see of it",
-        "- [ ] the training from its first step to its last, or its replay, labelled so on screen",
-        "- [ ] the curve, and answers of the model before and after",
-        "- [ ] what did not get better, and what a failed run looks like",
-        "",
-        "## Afterwards",
-        "",
-        f"- [ ] {TOTAL[0]} to {TOTAL[1]} minutes long ({board.minutes:.0f} planned)",
-        "- [ ] watched once from beginning to end: every sentence is true of what the screen shows",
-        "- [ ] chapter marks from `chapters.txt` pasted into the description, and moved to where the take has them",
-        "- [ ] no password, token, name or path of yours on screen",
-        f"- [ ] published together: the video and `{lessons.LESSONS[board.lesson]}`",
-        "",
-    ]
-    return "\n".join(lines)
+    replayed = sum(scene.replayed for scene in board.scenes)
+    segments = "\n".join(
+        f"- [ ] {first} **{name}**, {minutes} min planned ({wanted}): {SHOWN.get(name, '')}"
+        for name, minutes, wanted, first in _segments(board)
+    )
+    return f"""\
+# {_plain(board.title)}: recording checklist
+
+## Before the take
+
+- [ ] `python -m unsloth_course run {board.lesson} --profile {board.profile} --out results` ended with the \
+verdict `trained`, from the first cell to the last, without an error
+- [ ] `python -m unsloth_course doctor` finds nothing
+- [ ] `storyboard {board.lesson} --profile {board.profile} --run results` was made from that run, so that what is \
+replayed is what this machine did
+- [ ] the recording copy is open, its first cell says what is replayed ({replayed} cells run longer than a take shows)
+- [ ] screen at 1920 x 1080, notifications off, letters large enough to read on a phone
+- [ ] the teleprompter is on a second screen at your own pace (keys: up and down); one minute read aloud
+- [ ] sound: ten seconds recorded and listened to
+
+## In the take: the six segments
+
+{segments}
+
+## What the viewer must have seen
+
+- [ ] the installation, the model, the data and every argument of the training, explained
+- [ ] a row of the data, its form, and what the model gets to see of it
+- [ ] the training from its first step to its last, or its replay, labelled so on screen
+- [ ] the curve, and answers of the model before and after
+- [ ] what did not get better, and what a failed run looks like
+
+## Afterwards
+
+- [ ] {TOTAL[0]} to {TOTAL[1]} minutes long ({board.minutes:.0f} planned)
+- [ ] watched once from beginning to end: every sentence is true of what the screen shows
+- [ ] chapter marks from `chapters.txt` pasted into the description, and moved to where the take has them
+- [ ] no password, token, name or path of yours on screen
+- [ ] published together: the video and `{lessons.LESSONS[board.lesson]}`
+"""
 
 
 SHOWN = {
