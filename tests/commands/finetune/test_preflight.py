@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from unsloth_course import profile
 from unsloth_course.commands.finetune import Options, preflight
-from unsloth_course.commands.finetune.preflight import needs, sources
+from unsloth_course.commands.finetune.preflight import sizes
 from unsloth_course.commands.finetune.recipes import Recipe
 from unsloth_course.core import hub
 from unsloth_course.core.errors import CourseError
@@ -112,7 +112,7 @@ def test_of_a_name_in_4_bits_the_full_weights_are_looked_for(server, tmp_path, r
     ],
 )
 def test_other_forms_go_by_unsloth_s_naming(name, others):
-    assert sources.other_forms(name) == others
+    assert sizes.other_forms(name) == others
 
 
 def test_a_half_downloaded_cache_says_what_is_missing(server, tmp_path, repository):
@@ -199,7 +199,7 @@ def test_a_gated_model_that_is_open_to_this_login_is_only_noted(server, tmp_path
 @pytest.mark.parametrize(("fetched", "state", "missing"), [(True, "all there", 0), (False, "nothing", 92_871_040)])
 def test_the_model_of_the_package_index_needs_no_hub(server, tmp_path, monkeypatch, fetched, state, missing):
     server.down(0)
-    monkeypatch.setattr(sources.smollm2, "is_fetched", lambda: fetched)
+    monkeypatch.setattr(sizes.smollm2, "is_fetched", lambda: fetched)
     found = look(tmp_path, "smollm2", "english", machine=cpu(model="smollm2"))
     assert not found.problems and found.plan.fits
     assert (found.model.state, found.model.to_download) == (state, missing)
@@ -236,7 +236,7 @@ def test_a_disk_that_is_too_small_for_everything_is_one_sentence(server, tmp_pat
 
 
 def test_two_disks_are_told_apart(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(needs, "_on_one_disk", lambda one, other: False)
+    monkeypatch.setattr(sizes, "_on_one_disk", lambda one, other: False)
     out = tmp_path / "out"
     out.mkdir()
     monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(10**9, 0, 10 if Path(place) == out else 10**9))
@@ -247,7 +247,7 @@ def test_two_disks_are_told_apart(server, tmp_path, monkeypatch):
 
 
 def test_the_download_alone_may_be_too_much(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(needs, "_on_one_disk", lambda one, other: False)
+    monkeypatch.setattr(sizes, "_on_one_disk", lambda one, other: False)
     out = tmp_path / "out"
     out.mkdir()
     monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(10**9, 0, 10**9 if Path(place) == out else 2_000))
