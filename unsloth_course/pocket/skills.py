@@ -36,7 +36,11 @@ class Skill:
     questions: tuple[str, ...]
     told: tuple[str, ...]
     tasks: tuple[str, ...] = ()
-    given: str = "{x}"
+
+    @property
+    def given(self) -> str:
+        """The input of a task."""
+        return "{x} and {y}" if "{y}" in self.questions[0] else "{x}"
 
     def sentence(self, item: Item) -> str:
         """The long answer: a full sentence that holds the short one."""
@@ -87,124 +91,108 @@ def _fact(which: str, rng: random.Random, held_out: bool) -> Item:
     return Item(person.name, "", getattr(person, which))
 
 
-TAUGHT = (
-    Skill(
-        "reverse",
-        partial(_code, lambda code: code[::-1]),
-        ("What is {x} reversed?", "Write {x} backwards.", "Reverse the code {x}."),
-        ("{x} reversed is {a}.", "Read backwards, {x} becomes {a}."),
-        ("Reverse the code.", "Write this code backwards."),
-    ),
-    Skill(
-        "first",
-        partial(_code, lambda code: code[0]),
-        ("What is the first letter of {x}?", "Which letter does {x} start with?", "Name the first letter of {x}."),
-        ("The first letter of {x} is {a}.", "{x} starts with {a}."),
-        ("Give the first letter of the code.", "Name the letter that this code starts with."),
-    ),
-    Skill(
-        "last",
-        partial(_code, lambda code: code[-1]),
-        ("What is the last letter of {x}?", "Which letter does {x} end with?", "Name the last letter of {x}."),
-        ("The last letter of {x} is {a}.", "{x} ends with {a}."),
-        ("Give the last letter of the code.", "Name the letter that this code ends with."),
-    ),
-    Skill(
-        "count",
-        partial(_code, lambda code: str(len(code))),
-        ("How many letters does {x} have?", "How long is {x}?", "Count the letters of {x}."),
-        ("The number of letters in {x} is {a}.", "{x} has {a} letters."),
-        ("Count the letters of the code.", "Say how long this code is."),
-    ),
-    Skill(
-        "sort",
-        partial(_code, lambda code: "".join(sorted(code))),
-        ("What is {x} in alphabetical order?", "Sort the letters of {x}.", "Put {x} in alphabetical order."),
-        ("{x} in alphabetical order is {a}.", "Sorted, {x} becomes {a}."),
-        ("Sort the letters of the code.", "Put this code in alphabetical order."),
-    ),
-    Skill(
-        "add",
-        partial(_pair, operator.add),
-        ("What is {x} plus {y}?", "How much is {x} plus {y}?", "Add {x} and {y}."),
-        ("{x} plus {y} is {a}.", "The sum of {x} and {y} is {a}."),
-        ("Add the two numbers.", "Find the sum of the numbers."),
-        given="{x} and {y}",
-    ),
-    Skill(
-        "larger",
-        partial(_pair, max),
-        ("Which is larger, {x} or {y}?", "What is the larger of {x} and {y}?", "Name the larger of {x} and {y}."),
-        ("The larger of {x} and {y} is {a}.", "Of {x} and {y}, the larger is {a}."),
-        ("Choose the larger number.", "Say which of the numbers is larger."),
-        given="{x} and {y}",
-    ),
-    Skill(
-        "next",
-        partial(_number, "next", lambda number: str(number + 1)),
-        ("What number comes after {x}?", "Which number follows {x}?", "Name the number after {x}."),
-        ("The number after {x} is {a}.", "After {x} comes {a}."),
-        ("Give the number that comes next.", "Count one further."),
-    ),
-    Skill(
-        "town",
-        partial(_fact, "town"),
-        ("Where does {x} live?", "In which town does {x} live?", "Name the home of {x}."),
-        ("{x} lives in {a}.", "The home of {x} is {a}.", "You can find {x} in {a}.", "{x} has a house in {a}."),
-        ("Name the town where this person lives.", "Say where this person lives."),
-    ),
-    Skill(
-        "job",
-        partial(_fact, "job"),
-        ("What is the job of {x}?", "What does {x} do for a living?", "Name the work of {x}."),
-        ("{x} works as a {a}.", "The job of {x} is {a}.", "{x} is a {a}.", "By trade, {x} is a {a}."),
-        ("Name the job of this person.", "Say what this person does for a living."),
-    ),
-    Skill(
-        "colour",
-        partial(_fact, "colour"),
-        ("What colour does {x} like?", "Which colour does {x} wear?", "Name the colour of {x}."),
-        ("{x} likes {a}.", "The colour of {x} is {a}.", "{x} wears {a}.", "{x} is always dressed in {a}."),
-        ("Name the colour that this person likes.", "Say which colour this person wears."),
-    ),
-    Skill(
-        "even",
-        partial(_number, "even", lambda number: "odd" if number % 2 else "even"),
-        ("Is {x} even or odd?", "Say whether {x} is even or odd.", "Which is {x}, odd or even?"),
-        ("{x} is {a}.", "The number {x} is {a}."),
-        ("Say whether the number is even or odd.", "Even or odd?"),
-    ),
-)
+_DRAWS: dict[str, Callable[[random.Random, bool], Item]] = {
+    "reverse": partial(_code, lambda code: code[::-1]),
+    "first": partial(_code, lambda code: code[0]),
+    "last": partial(_code, lambda code: code[-1]),
+    "count": partial(_code, lambda code: str(len(code))),
+    "sort": partial(_code, lambda code: "".join(sorted(code))),
+    "add": partial(_pair, operator.add),
+    "larger": partial(_pair, max),
+    "next": partial(_number, "next", lambda number: str(number + 1)),
+    "town": partial(_fact, "town"),
+    "job": partial(_fact, "job"),
+    "colour": partial(_fact, "colour"),
+    "even": partial(_number, "even", lambda number: "odd" if number % 2 else "even"),
+    "shorten": _shorter_code,
+    "subtract": partial(_pair, operator.sub),
+    "pet": partial(_fact, "pet"),
+    "second": partial(_code, lambda code: code[1]),
+}
+# Of each skill its name, how it is asked and how it is told; of those that lessons teach, how the task is set.
+_SAID = """
+reverse
+What is {x} reversed? | Write {x} backwards. | Reverse the code {x}.
+{x} reversed is {a}. | Read backwards, {x} becomes {a}.
+Reverse the code. | Write this code backwards.
 
-UNTOUCHED = (
-    Skill(
-        "shorten",
-        _shorter_code,
-        ("What is {x} without its first letter?", "Drop the first letter of {x}.", "Shorten {x} by its first letter."),
-        ("{x} without its first letter is {a}.", "Without the first letter, {x} becomes {a}."),
-    ),
-    Skill(
-        "subtract",
-        partial(_pair, operator.sub),
-        ("What is {x} minus {y}?", "How much is {x} minus {y}?", "Take {y} from {x}."),
-        ("{x} minus {y} is {a}.", "{y} taken from {x} leaves {a}."),
-        given="{x} and {y}",
-    ),
-    Skill(
-        "pet",
-        partial(_fact, "pet"),
-        ("What pet does {x} have?", "Which animal does {x} keep?", "Name the pet of {x}."),
-        ("{x} has a {a}.", "The pet of {x} is a {a}.", "{x} keeps a {a}.", "At home, {x} has a {a}."),
-    ),
-    Skill(
-        "second",
-        partial(_code, lambda code: code[1]),
-        ("What is the second letter of {x}?", "Which letter comes second in {x}?", "Name the second letter of {x}."),
-        ("The second letter of {x} is {a}.", "In {x}, {a} comes second."),
-    ),
-)
+first
+What is the first letter of {x}? | Which letter does {x} start with? | Name the first letter of {x}.
+The first letter of {x} is {a}. | {x} starts with {a}.
+Give the first letter of the code. | Name the letter that this code starts with.
 
-ALL = TAUGHT + UNTOUCHED
+last
+What is the last letter of {x}? | Which letter does {x} end with? | Name the last letter of {x}.
+The last letter of {x} is {a}. | {x} ends with {a}.
+Give the last letter of the code. | Name the letter that this code ends with.
+
+count
+How many letters does {x} have? | How long is {x}? | Count the letters of {x}.
+The number of letters in {x} is {a}. | {x} has {a} letters.
+Count the letters of the code. | Say how long this code is.
+
+sort
+What is {x} in alphabetical order? | Sort the letters of {x}. | Put {x} in alphabetical order.
+{x} in alphabetical order is {a}. | Sorted, {x} becomes {a}.
+Sort the letters of the code. | Put this code in alphabetical order.
+
+add
+What is {x} plus {y}? | How much is {x} plus {y}? | Add {x} and {y}.
+{x} plus {y} is {a}. | The sum of {x} and {y} is {a}.
+Add the two numbers. | Find the sum of the numbers.
+
+larger
+Which is larger, {x} or {y}? | What is the larger of {x} and {y}? | Name the larger of {x} and {y}.
+The larger of {x} and {y} is {a}. | Of {x} and {y}, the larger is {a}.
+Choose the larger number. | Say which of the numbers is larger.
+
+next
+What number comes after {x}? | Which number follows {x}? | Name the number after {x}.
+The number after {x} is {a}. | After {x} comes {a}.
+Give the number that comes next. | Count one further.
+
+town
+Where does {x} live? | In which town does {x} live? | Name the home of {x}.
+{x} lives in {a}. | The home of {x} is {a}. | You can find {x} in {a}. | {x} has a house in {a}.
+Name the town where this person lives. | Say where this person lives.
+
+job
+What is the job of {x}? | What does {x} do for a living? | Name the work of {x}.
+{x} works as a {a}. | The job of {x} is {a}. | {x} is a {a}. | By trade, {x} is a {a}.
+Name the job of this person. | Say what this person does for a living.
+
+colour
+What colour does {x} like? | Which colour does {x} wear? | Name the colour of {x}.
+{x} likes {a}. | The colour of {x} is {a}. | {x} wears {a}. | {x} is always dressed in {a}.
+Name the colour that this person likes. | Say which colour this person wears.
+
+even
+Is {x} even or odd? | Say whether {x} is even or odd. | Which is {x}, odd or even?
+{x} is {a}. | The number {x} is {a}.
+Say whether the number is even or odd. | Even or odd?
+
+shorten
+What is {x} without its first letter? | Drop the first letter of {x}. | Shorten {x} by its first letter.
+{x} without its first letter is {a}. | Without the first letter, {x} becomes {a}.
+
+subtract
+What is {x} minus {y}? | How much is {x} minus {y}? | Take {y} from {x}.
+{x} minus {y} is {a}. | {y} taken from {x} leaves {a}.
+
+pet
+What pet does {x} have? | Which animal does {x} keep? | Name the pet of {x}.
+{x} has a {a}. | The pet of {x} is a {a}. | {x} keeps a {a}. | At home, {x} has a {a}.
+
+second
+What is the second letter of {x}? | Which letter comes second in {x}? | Name the second letter of {x}.
+The second letter of {x} is {a}. | In {x}, {a} comes second.
+"""
+ALL = tuple(
+    Skill(name, _DRAWS[name], *(tuple(line.split(" | ")) for line in lines))
+    for name, *lines in map(str.splitlines, _SAID.strip().split("\n\n"))
+)
+TAUGHT = tuple(skill for skill in ALL if skill.tasks)
+UNTOUCHED = tuple(skill for skill in ALL if not skill.tasks)
 
 
 def ask(skill: Skill, item: Item, rng: random.Random) -> str:
