@@ -13,15 +13,18 @@ def shown() -> Any:
     return Bar() if sys.stdout is not None and sys.stdout.isatty() and _display() is None else Line()
 
 
-class _Shown(Callback):
-    """What a bar and a line know of a run: when it began, and the loss (of GRPO the reward) that was logged last."""
+class Line(Callback):
+    """Trainer callback: one line with step, loss (of GRPO the reward) and time left, rewritten in place in a notebook.
 
-    def __init__(self) -> None:
-        self.began = (0.0, 0)  # time and step; a resumed run does not begin at 0
-        self.loss = ""
+    In a terminal, where a line cannot be rewritten through a pipe, it prints every tenth of the way.
+    """
+
+    loss = ""  # what was logged last
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.began = (time.monotonic(), state.global_step)
+        self._began = (time.monotonic(), state.global_step)  # a resumed run does not begin at step 0
+        self._handle, self._written = _display(), 0.0
+        self._write(f"training: step {state.global_step} of {state.max_steps}")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
         # GRPO's loss says nothing about what was learned; it logs a reward beside it.
@@ -29,17 +32,34 @@ class _Shown(Callback):
         if name:
             self.loss = f"{name} {float(logs[name]):.3f}"
 
-    def spent(self, state: Any) -> tuple[float, int]:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        now, tenth = time.monotonic(), max(1, state.max_steps // 10)
+        if state.global_step % tenth if self._handle is None else now - self._written < 0.5:
+            return
+        self._written = now
+        seconds, steps = self._spent(state)
+        left = f"{seconds / steps * (state.max_steps - state.global_step):.0f} s left"
+        words = (f"training: step {state.global_step} of {state.max_steps}", self.loss, left)
+        self._write(", ".join(filter(None, words)))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        seconds, steps = self._spent(state)
+        self._write(", ".join(filter(None, (f"trained for {steps} steps in {seconds:.0f} s", self.loss))))
+
+    def _spent(self, state: Any) -> tuple[float, int]:
         """Seconds and steps since it began."""
-        return time.monotonic() - self.began[0], state.global_step - self.began[1]
+        return time.monotonic() - self._began[0], state.global_step - self._began[1]
 
-    def ended(self, state: Any) -> str:
-        """What is left on the screen."""
-        seconds, steps = self.spent(state)
-        return ", ".join(filter(None, (f"trained for {steps} steps in {seconds:.0f} s", self.loss)))
+    def _write(self, text: str) -> None:
+        if self._handle is None:
+            print(text, flush=True)
+        else:
+            from IPython.display import Pretty  # text as it is, without the quotes of a string
+
+            self._handle.update(Pretty(text))
 
 
-class Bar(_Shown):
+class Bar(Line):
     """Trainer callback: a live bar in a terminal, with step, loss (of GRPO the reward), pace, memory and time left.
 
     The pace is in tokens a second where the trainer counts them, else in rows. The memory is that of this process: on a
@@ -49,7 +69,7 @@ class Bar(_Shown):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        super().on_train_begin(args, state, control)
+        self._began, self._handle = (time.monotonic(), state.global_step), None
         said = TextColumn("{task.description}")
         self._bar = Progress(TextColumn("training"), BarColumn(), MofNCompleteColumn(), said, TimeRemainingColumn())
         self._task = self._bar.add_task("", total=state.max_steps, completed=state.global_step)
@@ -58,7 +78,7 @@ class Bar(_Shown):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
         super().on_log(args, state, control, logs)
-        seconds, steps = self.spent(state)
+        seconds, steps = self._spent(state)
         pace = ""
         if seconds > 0 and steps > 0:
             rows = steps * args.per_device_train_batch_size * args.gradient_accumulation_steps / seconds
@@ -73,7 +93,7 @@ class Bar(_Shown):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._bar.stop()
-        print(self.ended(state))
+        super().on_train_end(args, state, control)
 
 
 def _held() -> int:
@@ -85,39 +105,6 @@ def _held() -> int:
     import psutil
 
     return psutil.Process().memory_info().rss
-
-
-class Line(_Shown):
-    """Trainer callback: one line with step, loss (of GRPO the reward) and time left, rewritten in place in a notebook.
-
-    In a terminal, where a line cannot be rewritten through a pipe, it prints every tenth of the way.
-    """
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        super().on_train_begin(args, state, control)
-        self._handle, self._written = _display(), 0.0
-        self._write(f"training: step {state.global_step} of {state.max_steps}")
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        now, tenth = time.monotonic(), max(1, state.max_steps // 10)
-        if state.global_step % tenth if self._handle is None else now - self._written < 0.5:
-            return
-        self._written = now
-        seconds, steps = self.spent(state)
-        left = f"{seconds / steps * (state.max_steps - state.global_step):.0f} s left"
-        words = (f"training: step {state.global_step} of {state.max_steps}", self.loss, left)
-        self._write(", ".join(filter(None, words)))
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._write(self.ended(state))
-
-    def _write(self, text: str) -> None:
-        if self._handle is None:
-            print(text, flush=True)
-        else:
-            from IPython.display import Pretty  # text as it is, without the quotes of a string
-
-            self._handle.update(Pretty(text))
 
 
 def _display() -> Any:
