@@ -159,20 +159,6 @@ def test_rows_are_shared_by_processes():
         plan(rows=30, processes=4)
 
 
-def test_a_free_plan_takes_more_rows_and_says_what_follows():
-    made = plan(free=True, steps=120, learning_rate=2e-4)
-    factor = made.rows / 8
-    assert factor > 1 and made.accumulation == 1
-    assert made.steps == 120 / factor and made.learning_rate == pytest.approx(2e-4 * factor**0.5)
-    assert "Malladi" in str(made)
-    assert plan(free=True, rows=256, steps=10, learning_rate=1e-4).steps == 10  # large already
-
-
-def test_a_free_plan_stays_within_memory():
-    made = plan("lora", replace(H200, cuda_bytes=4 * GIB), free=True, steps=120, learning_rate=2e-4)
-    assert made.fits and made.accumulation == 1
-
-
 @given(
     method=st.sampled_from(memory.METHODS),
     rows=st.integers(1, 64),

@@ -6,7 +6,6 @@ its kernels, and that setting launches them four times, and a third more to comp
 launches least and still fits. The LoRA lesson prints one; `benchmarks/README.md` has what it gains.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -25,7 +24,6 @@ LAUNCH_SECONDS = 0.015
 ARITHMETIC = 2e14
 # Rows are padded to a multiple of this, so that the lengths that a GPU sees are few.
 STEP = 64
-MOST_ROWS = 256
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,8 +32,7 @@ class Plan:
 
     `arguments` are those of the profile with the plan's own: pass them to `SFTConfig`, `DPOConfig`, `GRPOConfig` or
     `UnslothTrainingArguments`. `prediction` is the predicted peak, `fits` whether it is within the memory, and
-    `reasons` holds a Choice for each decision. `steps` and `learning_rate` are those that were given; of a plan that
-    was asked to choose the rows too, those that follow from its choice.
+    `reasons` holds a Choice for each decision.
     """
 
     method: str
@@ -47,8 +44,6 @@ class Plan:
     prediction: Prediction
     fits: bool
     reasons: tuple[Choice, ...]
-    steps: int | None = None
-    learning_rate: float | None = None
 
     @property
     def rows(self) -> int:
@@ -108,16 +103,12 @@ def plan(
     together: Callable[[int], int] | None = None,
     processes: int = 1,
     micro_batch: int | None = None,
-    free: bool = False,
-    steps: int | None = None,
-    learning_rate: float | None = None,
 ) -> Plan:
     """Picks micro-batch, accumulation, checkpointing and padding for a lesson's training.
 
     model: the model to train, loaded; or a Shape. machine: the profile. longest: tokens of the longest row (of a GRPO
     run: prompt and completion), which is cut at the profile's `max_length`. rows: of one update, the effective batch;
-    without it the profile's. It is kept, unless `free` has the plan choose it too: then `steps` and `learning_rate`,
-    given for `rows`, follow. rank, completion: as for `predict`. together: tokens of the largest batch of so many rows
+    without it the profile's. rank, completion: as for `predict`. together: tokens of the largest batch of so many rows
     strung together; without it all rows count as the longest, also where Unsloth does not pad. `Lengths.sizes` has
     longest and together. processes: how many share the rows of an update, one for each GPU. micro_batch: rows at a
     time, in place of the plan's own choice.
@@ -147,10 +138,7 @@ def plan(
     }
     padded = settings.get("pad_to_multiple_of", length)
     ground = _Ground(shape, method, padded, machine.memory_bytes, processes, sizes, together)
-    if free:
-        rows, steps, learning_rate, reason = _choose_rows(ground, rows, steps, learning_rate)
-    else:
-        reason = Choice("rows of an update", str(rows), "as asked for; the plan keeps them")
+    reason = Choice("rows of an update", str(rows), "as asked for; the plan keeps them")
     if micro_batch:
         way = _taken(ground, rows // processes, micro_batch)
         reasons = [reason, *padding, Choice("micro-batch", f"{way.micro} x {way.accumulation}", "as asked for")]
@@ -163,7 +151,7 @@ def plan(
         "gradient_accumulation_steps": way.accumulation,
         "gradient_checkpointing": way.checkpointing,
     }
-    return Plan(method, *way[:3], processes, arguments, *way[3:], tuple(reasons), steps, learning_rate)
+    return Plan(method, *way[:3], processes, arguments, *way[3:], tuple(reasons))
 
 
 def _dtype(model: Any, machine: Any, method: str) -> str:
@@ -261,30 +249,6 @@ def _split(ground: _Ground, rows: int) -> _Way:
     if not fitting:
         return min(ways, key=lambda way: way.prediction.total)
     return min(fitting, key=lambda way: _seconds(ground, *way[:3]))
-
-
-def _choose_rows(
-    ground: _Ground, rows: int, steps: int | None, learning_rate: float | None
-) -> tuple[int, int | None, float | None, Choice]:
-    """As many rows as one pass takes before arithmetic, and no longer the launching of kernels, decides its cost."""
-    most = rows
-    while most < MOST_ROWS:
-        more = 2 * most
-        way = _split(ground, more // ground.processes)
-        if not way.fits or way.checkpointing or way.accumulation > 1:
-            break
-        if _seconds(ground, most // ground.processes, 1, False) > 3 * LAUNCH_SECONDS:
-            break
-        most = more
-    factor = most / rows
-    why = "as many as go through the GPU in about the time that launching the kernels takes"
-    if factor > 1 and learning_rate:
-        learning_rate *= math.sqrt(factor)
-        why += f"; the learning rate times {math.sqrt(factor):.3g} (Malladi et al. 2022 for Adam)"
-    if factor > 1 and steps:
-        steps = max(1, math.ceil(steps / factor))
-        why += f", {steps} steps, so that as many rows are read"
-    return most, steps, learning_rate, Choice("rows of an update", str(most), why)
 
 
 def _why(ground: _Ground, rows: int, way: _Way) -> Iterator[Choice]:
