@@ -228,13 +228,8 @@ def test_links_are_not_followed(folder, tmp_path):
         pytest.skip("this system makes no links")
     checked = corpus.load(folder)
     assert list(checked.dataset["text"]) == ["inside"]
-    assert names(checked, folder) == {
-        "again.txt": "it is a link to another place in the folder",
-        "away": "it is a link that leads out of the folder",
-        "loop": "it is a link to another place in the folder",
-        "nowhere.txt": "it is a link that leads nowhere",
-        "out.txt": "it is a link that leads out of the folder",
-    }
+    links = ("again.txt", "away", "loop", "nowhere.txt", "out.txt")
+    assert names(checked, folder) == dict.fromkeys(links, "it is a link, and links are not followed")
     (tmp_path / "link").symlink_to(folder)  # the folder that was asked for may be a link
     assert list(corpus.load(tmp_path / "link").dataset["text"]) == ["inside"]
 

@@ -17,7 +17,7 @@ import msgspec
 
 from unsloth_course.commands.convert.report import Report, Template
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import chat, detect, documents, pairs, reading, shapes
+from unsloth_course.lesson.data import chat, detect, pairs, reading, shapes
 from unsloth_course.lesson.data.batches import BATCH_ROWS
 from unsloth_course.lesson.data.control import Control
 from unsloth_course.lesson.data.rows import Aside, Broken, Row, SetAside, key_of, listed
@@ -113,7 +113,7 @@ def run(
             f"Choose one of {', '.join(possible)}."
         )
     template = Template(model)
-    in_folder = documents.is_folder(Path(os.path.expanduser(source)))
+    in_folder = os.path.isdir(os.path.expanduser(source))
     report = Report(form.name, target, max_length, _held_out(held_out), in_folder, note)
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(_Output(path)) if path else None
@@ -188,7 +188,7 @@ def _checked_out(out: Path, source: str, held_out: str | None) -> Path:
         for written in (out, side_file(out)):
             if os.path.realpath(same) == os.path.realpath(written):
                 raise CourseError(f"{written} would be written over what is read. Give --out another name.")
-        if documents.is_folder(same) and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(same)):
+        if os.path.isdir(same) and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(same)):
             raise CourseError(
                 f"{out} lies in the folder {read}, all of which is read: the next run would take what is written now "
                 "for rows. Give --out a place outside of it."

@@ -43,14 +43,6 @@ def read(stream: BinaryIO, file: str) -> Iterator[Row]:
         yield Row(file, 1, {"text": text})
 
 
-def is_folder(path: Path) -> bool:
-    """Whether there is a folder of that name; a name that no file can have is none."""
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
-
-
 def check_plain(path: Path, file: str) -> None:
     """Raises CourseError for what is not there, and for what is no plain file: to read a pipe can take for ever."""
     try:
@@ -64,9 +56,8 @@ def check_plain(path: Path, file: str) -> None:
         raise CourseError(f"{file} is not a plain file. Name one.")
 
 
-def files_in(folder: Path, root: str | None = None) -> Iterator[tuple[Path, str | None]]:
+def files_in(folder: Path) -> Iterator[tuple[Path, str | None]]:
     """Each file below a folder, in the order of the paths, with a reason to set it aside or None; no hidden ones."""
-    root = root or os.path.realpath(folder)
     try:
         with os.scandir(folder) as entries:
             inside = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
@@ -78,17 +69,8 @@ def files_in(folder: Path, root: str | None = None) -> Iterator[tuple[Path, str 
         if name.startswith("."):
             continue
         if path.is_symlink():
-            yield path, _link(path, root)
+            yield path, "it is a link, and links are not followed"
         elif is_dir:
-            yield from files_in(path, root)
+            yield from files_in(path)
         else:
             yield path, None
-
-
-def _link(path: Path, root: str) -> str:
-    target = os.path.realpath(path)
-    if not os.path.exists(target):
-        return "it is a link that leads nowhere"
-    if os.path.commonpath([root, target]) != root:
-        return "it is a link that leads out of the folder"
-    return "it is a link to another place in the folder"

@@ -8,11 +8,10 @@ import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import chat, detect, documents, pairs, shapes, splits, tables, templates
+from unsloth_course.lesson.data import chat, detect, pairs, shapes, splits, tables, templates
 from unsloth_course.lesson.data.batches import TURN, in_batches
 from unsloth_course.lesson.data.control import CHATML, HELD, TAKEN_OFF, Control, without_end
 from unsloth_course.lesson.data.files import Source, rows_in_memory
@@ -50,7 +49,7 @@ def opened(source: Source, shape: str | None = None, name: str | None = None, pa
     if not source.strip():
         raise CourseError("The name of the data is empty (a variable that is not set?); name a file or a folder.")
     files, note = _files(source, part, shape)
-    if not documents.is_folder(Path(os.path.expanduser(source))):
+    if not os.path.isdir(os.path.expanduser(source)):
         return _told(tables.stream(source, files=files), source, shape)._replace(note=note)
     found = _form_of_files(source, shape, files) if shape != "text" else None
     if found is not None:

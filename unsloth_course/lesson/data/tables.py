@@ -59,7 +59,7 @@ def stream(source: str, endings: tuple[str, ...] = IN_FOLDERS, files: Collection
     folder without files; and as `hub.fetch_dataset` does.
     """
     path = Path(os.path.expanduser(source))
-    if documents.is_folder(path):
+    if os.path.isdir(path):
         saved = any((path / name).is_file() for name in ON_DISK)
         yield from _rows_on_disk(path, files) if saved else _rows_in_folder(path, endings, files)
     elif on_the_hub(source):
@@ -82,7 +82,7 @@ def parts(source: str) -> splits.Files:
     Of the Hub nothing is fetched but the list of files; where that cannot be had, there are no splits.
     """
     path = Path(os.path.expanduser(source))
-    if documents.is_folder(path):
+    if os.path.isdir(path):
         if (path / ON_DISK[1]).is_file():
             return {("", entry.name): [entry.name] for entry in sorted(path.iterdir()) if entry.is_dir()}
         names = [file.relative_to(path).as_posix() for file, reason in documents.files_in(path) if reason is None]
@@ -170,10 +170,7 @@ def on_the_hub(source: str) -> bool:
     """Whether this is to be looked for on the Hub: a name like owner/dataset that nothing on this machine has."""
     if not HUB_NAME.fullmatch(source) or source.lower().endswith(ALL_ENDINGS):
         return False
-    try:
-        return not Path(os.path.expanduser(source)).exists()
-    except (OSError, ValueError):
-        return True
+    return not os.path.exists(os.path.expanduser(source))
 
 
 def _csv_rows(raw: BinaryIO, shown: str) -> Rows:
