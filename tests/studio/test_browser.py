@@ -85,7 +85,7 @@ def test_nothing_overflows(written, chromium, tmp_path):
 @pytest.mark.browser
 def test_a_page_that_is_cut_is_noticed(tmp_path, chromium):
     board = clock.board("lora", made.lesson(), seconds=made.SECONDS)
-    text = deck.page(board, executed.ExecutedCopy("lora")).replace("inner.style.zoom = scale;", "")
+    text = deck.page(board, executed.ExecutedCopy()).replace("inner.style.zoom = scale;", "")
     style = "<style>.reveal pre { margin-top: 900px !important; width: 2500px !important }</style></html>"
     (tmp_path / "slides.html").write_text(style.join(text.rsplit("</html>", 1)), encoding="utf-8")
     found = measure(chromium, [tmp_path / "slides.html"], tmp_path)["slides"]["found"]

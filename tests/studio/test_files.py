@@ -28,7 +28,6 @@ def board():
 def run(board):
     cells = [scene.cell for scene in board.scenes if lessons.is_run(scene.cell)]
     return executed.ExecutedCopy(
-        "lora",
         "a made machine",
         "2026-11-21",
         {cell.id: cell.source for cell in cells},
@@ -116,12 +115,12 @@ def test_a_replayed_cell_says_so_with_its_full_time(board, run):
 
 def test_a_cell_changed_since_the_run_is_not_replayed(board, run):
     sources = dict(run.sources) | {"quick": "x = 2"}
-    older = executed.ExecutedCopy("lora", "m", "d", sources, run.outputs, run.seconds)
+    older = executed.ExecutedCopy("m", "d", sources, run.outputs, run.seconds)
     assert set(json.loads(recording_copy.take(board, older))["cells"]) == {"long"}
 
 
 def test_without_a_run_nothing_is_replayed_and_the_copy_says_how_to_get_one(board):
-    copy = recording_copy.notebook(board, executed.ExecutedCopy("lora"))
+    copy = recording_copy.notebook(board, executed.ExecutedCopy())
     assert "REPLAY = False" in copy.cells[1].source and "--run results" in copy.cells[0].source
     assert not any(cell.source.startswith(">") for cell in copy.cells)
 

@@ -63,10 +63,9 @@ def fetch_model(name: str | Path) -> Path:
     download and the bytes in the cache is printed, and what is missing is downloaded. A complete copy in the cache is
     used when the Hub cannot be reached, and the printed line says so.
 
-    Raises:
-        CourseError: the folder or repository is an adapter, holds pickle weights only or is incomplete; the name is
-            wrong, private or gated; the Hub cannot be reached and the cache has no complete copy; the download broke
-            off; the disk is full.
+    Raises CourseError when the folder or repository is an adapter, holds pickle weights only or is incomplete; the name
+    is wrong, private or gated; the Hub cannot be reached and the cache has no complete copy; the download broke off;
+    the disk is full.
     """
     folder = Path(os.path.expanduser(name))  # os.path answers where Path raises: a name too long, an unknown ~user
     if os.path.isfile(folder):
@@ -84,16 +83,12 @@ def fetch_dataset(
     """Return one split of a Hub data set whose files are JSON, JSON lines or parquet; no script is ever run.
 
     The download is the same as in `fetch_model`: size first, checked after, the cache when the Hub is out of reach.
+    columns: those that must be there. files: patterns of the only files to fetch, such as
+    ("python/validation-*.parquet",), where the whole set is more than is needed; then all rows of these files are
+    returned, whatever split they belong to.
 
-    Args:
-        name: Hub name, `owner/dataset`.
-        split: which split, such as "train".
-        columns: the columns that must be there.
-        files: patterns of the only files to fetch, such as ("python/validation-*.parquet",), where the whole set is
-            more than is needed. Then all rows of these files are returned, whatever split they belong to.
-
-    Raises:
-        CourseError: as `fetch_model`; also an unknown split, missing columns, a broken file, no file of such a name.
+    Raises CourseError as `fetch_model` does; also for an unknown split, missing columns, a broken file, no file of such
+    a name.
     """
     from datasets import load_dataset
 

@@ -221,10 +221,8 @@ def set_up_command(system: str) -> str:
 
 def shown(command: Sequence[str], windows: bool = os.name == "nt") -> str:
     """A command as it is typed, in PowerShell on Windows."""
-    if not windows:
-        return shlex.join(command)
-    first, *rest = (quoted(word, windows) for word in command)
-    return " ".join(["& " * first.startswith("'") + first, *rest])
+    typed = " ".join(quoted(word, windows) for word in command)
+    return f"& {typed}" if windows and typed.startswith("'") else typed
 
 
 def quoted(word: str, windows: bool = os.name == "nt") -> str:

@@ -19,7 +19,6 @@ from unsloth_course.studio import clock
 class ExecutedCopy:
     """A run: profile, device, date, and by the cell's id its source, outputs, seconds. Without cells there is none."""
 
-    lesson: str
     device: str = ""
     date: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -39,10 +38,10 @@ class ExecutedCopy:
 def stored(lesson: str, profile: str) -> ExecutedCopy:
     """The run whose outputs the lesson's notebook in `notebooks/` holds; that is one of the cpu profile."""
     if profile != "cpu":
-        return ExecutedCopy(lesson, profile=profile)
+        return ExecutedCopy(profile=profile)
     times = clock.recorded_seconds(lesson, profile)
     notebook = nbformat.read(lessons.notebook_path(lesson), 4)
-    return _of(notebook, times.get("cells", {}), lesson=lesson, device=times.get("device", ""))
+    return _of(notebook, times.get("cells", {}), device=times.get("device", ""))
 
 
 def read(lesson: str, folder: Path) -> ExecutedCopy:
@@ -51,8 +50,7 @@ def read(lesson: str, folder: Path) -> ExecutedCopy:
     try:
         notebook = lessons.read_notebook(path)
         found = results.read(folder / f"{lesson}.json", results.Place)
-        facts = {"profile": found.profile, "device": found.device, "date": day(notebook)}
-        run = _of(notebook, timings(notebook), lesson=lesson, **facts)
+        run = _of(notebook, timings(notebook), profile=found.profile, device=found.device, date=day(notebook))
         if not any(run.outputs.values()):
             raise ValueError(f"{path.name} has no outputs")
     except (OSError, ValueError, TypeError, AttributeError, CourseError) as error:
@@ -82,9 +80,8 @@ def day(notebook: NotebookNode) -> str:
 
 
 def _of(notebook: NotebookNode, seconds: Mapping[str, Any], **facts: str) -> ExecutedCopy:
-    cells = [
-        cell for cell in notebook.cells if lessons.is_run(cell) and not lessons.has_tag(cell, "injected-parameters")
-    ]
+    cells = filter(lessons.is_run, notebook.cells)
+    cells = [cell for cell in cells if not lessons.has_tag(cell, "injected-parameters")]
     return ExecutedCopy(
         sources={cell.id: cell.source for cell in cells},
         outputs={cell.id: cell.outputs for cell in cells},

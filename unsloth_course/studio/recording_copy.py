@@ -27,9 +27,7 @@ def notebook(board: Board, run: ExecutedCopy) -> NotebookNode:
                 ran = f"the next cell took {scene.measured or 0.0:.0f} s on {board.device}"
                 cells.append(new_markdown_cell(f"> **Replay** of the recorded run: {ran}."))
             cells.append(cell)
-            continue
-        titles = lessons.cell_headings(cell)
-        if titles:
+        elif titles := lessons.cell_headings(cell):
             cell.source = "\n\n".join(f"{'#' * level} {text}" for level, text in titles)
             cells.append(cell)
     made.cells = cells
