@@ -170,6 +170,32 @@ def export(
 
 
 @app.command(rich_help_panel=YOURS)
+def share(
+    source: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Folder of an adapter, a whole model, GGUF files or a run.")
+    ],
+    to: Annotated[str, typer.Option(metavar="OWNER/NAME", help="A repository on the Hub; it is made if need be.")],
+    public: Annotated[bool, typer.Option("--public", help="Everybody may see it; without it only you.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Put a model on the Hub, private unless told otherwise.
+
+    Shows what would go, and asks before anything leaves this machine. Rows, settings and checkpoints never go.
+    """
+    from unsloth_course.commands import share
+
+    parcel = share.gather(source)
+    share.require_login()
+    print(parcel)
+    asked = f"{len(parcel.files)} files to {to}, {'for everybody' if public else 'private'}"
+    if not yes and not sys.stdin.isatty():
+        raise CourseError(f"Nothing was sent: there is nobody to ask. Add --yes to send {asked}.")
+    if not yes and not typer.confirm(f"Send {asked}?"):
+        raise CourseError("Nothing was sent.")
+    print(share.send(parcel, to, public))
+
+
+@app.command(rich_help_panel=YOURS)
 def chat(
     source: Annotated[
         str, typer.Argument(metavar="MODEL", help="Folder of an adapter, a model or a run; a GGUF file; or smollm2.")

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from unsloth_course import cli, models, profile
 from unsloth_course.commands import finetune
 from unsloth_course.commands import options as settings
-from unsloth_course.commands.finetune import Options, leaving, preparing, recipes, tasks
+from unsloth_course.commands.finetune import Options, finishing, preparing, recipes, tasks
 from unsloth_course.core import whole
 from unsloth_course.core.errors import CourseError
 
@@ -144,19 +144,19 @@ def test_it_trains_as_the_lesson_does(lora):
 
 def test_it_leaves_a_page_a_card_and_what_to_do_next(lora, monkeypatch, capsys):
     outcome, out = lora
-    steps = [f"unsloth-course chat {out}", f"unsloth-course export {out} --to gguf"]
-    repeat = f"unsloth-course finetune --config {out / 'finetune.toml'} --out ANOTHER"
-    assert [line.split("  ")[-1].strip() for line in str(outcome).splitlines()[-3:]] == [*steps, repeat]
+    todo = f"chat {out}", f"export {out} --to gguf", f"share {out} --to OWNER/NAME"
+    steps = [f"unsloth-course {step}" for step in todo]
+    assert [line.split("  ")[-1].strip() for line in str(outcome).splitlines()[-3:]] == steps
     page = (out / "report.html").read_text()
-    assert all(f"<code>{step}</code>" in page for step in (*steps, repeat))
+    assert all(f"<code>{step}</code>" in page for step in steps)
     assert "data:image/png" in page and "Trained." in page and "newly right" in page and "default-src 'none'" in page
     card = (out / "adapter" / "README.md").read_text()
     training = outcome.results["training"]
     done = f"| training | {training['steps']} updates, {training['examples']} rows, rate 0.001 |"
     assert "the bundled model of unsloth-course" in card and done in card and "| method | lora |" in card
     assert "| updates applied |" in card and str(out) not in card
-    monkeypatch.setattr(leaving.plots, "loss", lambda history: 1 / 0)
-    assert leaving.report(out, "", outcome.receipt, []) is None
+    monkeypatch.setattr(finishing.plots, "loss", lambda history: 1 / 0)
+    assert finishing.report(out, "", outcome.receipt, []) is None
     assert "report.html could not be made (ZeroDivisionError" in capsys.readouterr().out
 
 
@@ -165,9 +165,9 @@ def test_the_card_names_its_base_and_no_path(lora, tmp_path, base, line):
     outcome, _ = lora
     (tmp_path / "rows.jsonl").touch()
     options = Options("full", str(tmp_path / "rows.jsonl"))
-    card = leaving.card(outcome.results, options, outcome.receipt, base)
+    card = finishing.card(outcome.results, options, outcome.receipt, base)
     assert line in card and "| data | rows.jsonl |" in card and "library_name: transformers" in card
-    own = leaving.card(outcome.results, options, outcome.receipt, str(tmp_path))
+    own = finishing.card(outcome.results, options, outcome.receipt, str(tmp_path))
     assert "a model of its owner's" in own and "base_model" not in own and str(tmp_path) not in own
 
 
@@ -307,10 +307,10 @@ def test_rows_with_long_answers_alone_stand_by_their_perplexity(load):
     rows = Dataset.from_list([{"instruction": "Why?", "input": "", "output": "Since\nit is so."}] * 4)
     task = tasks.Instructions(profile.decide(TWO_CORES), rows, rows, None)
     found = task.measure(*load())
-    assert (task.FOLLOWED, task.followed(found)) == ("perplexity", found.likelihood.perplexity)
+    assert task.stands(found) == ("perplexity", found[0].likelihood.perplexity)
     assert task.score(found, found, None, None).metric == "perplexity" and task.answers(found).right == []
     short = tasks.Instructions(task.machine, rows, rows.map(lambda row: {"output": "So."}), None)
-    assert (short.FOLLOWED, short.followed(short.measure(*load()))) == ("right answers", 0.0)
+    assert short.stands(short.measure(*load())) == ("right answers", 0.0)
 
 
 def test_pairs_whose_prompt_fills_the_length_are_left_out_and_counted(load, capsys):
