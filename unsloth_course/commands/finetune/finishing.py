@@ -1,18 +1,25 @@
-"""What comes after a training: it is measured again, judged, saved, and exported."""
+"""What comes after a training: it is measured again, judged, saved, exported, and told on a page and a card."""
 
+import os
+import shlex
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unsloth_course.commands.finetune import leaving, tasks
+from unsloth_course.commands.finetune import saved as checks
+from unsloth_course.commands.finetune import tasks
 from unsloth_course.commands.finetune.preparing import Prepared
-from unsloth_course.core import whole
+from unsloth_course.commands.options import CONFIG, Options
+from unsloth_course.core import markup, whole, writing
 from unsloth_course.core.errors import CourseError
-from unsloth_course.core.writing import in_columns
-from unsloth_course.lesson import diagnosis, known_warnings, models, results
+from unsloth_course.lesson import diagnosis, known_warnings, models, plots, results
+from unsloth_course.lesson.profile import HUB_MODEL, POCKET, SMOLLM2
+
+REPORT = "report.html"
+CARD = "README.md"
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class Outcome:
         exports = [line for made in self.exports for line in ("", str(made))]
         said = ["", "what the libraries said:", self.warnings] if self.warnings else []
         files = ["", *(f"file  {path}" for path in self.files)]
-        todo = ["", *in_columns(self.next_steps).splitlines()] if self.next_steps else []
+        todo = ["", *writing.in_columns(self.next_steps).splitlines()] if self.next_steps else []
         return "\n".join([str(self.receipt), *exports, *said, *files, *todo])
 
 
@@ -50,7 +57,7 @@ def finish(prepared: Prepared, trainer: Any, before: Any, started: float, seen: 
     score = tasks.scored(task, before, after, model, prepared.tokenizer)
     answers = (task.answers(before[0]), task.answers(after[0]))
     receipt = diagnosis.receipt(trainer.watching, score, answers if answers[0] else None, plan.prediction.total)
-    saved = _saved(prepared, model, receipt.verdict != "not trained")
+    saved = [_saved(prepared, model, receipt.verdict != "not trained")]
     if options.hand_on:  # for the next stage, which measures first, and sees that it is the same model
         merged = options.out / "merged"
         shutil.rmtree(merged, ignore_errors=True)
@@ -83,9 +90,8 @@ def finish(prepared: Prepared, trainer: Any, before: Any, started: float, seen: 
     ]
     found["warnings"] = seen.to_list()
     title, history = f"{options.method} of {prepared.machine.model}", trainer.state.log_history
-    page = leaving.report(options.out, title, receipt, history)
-    card = leaving.card(found, options, receipt, prepared.base)
-    (saved[0] / leaving.CARD).write_text(card, encoding="utf-8")
+    page = report(options.out, title, receipt, history)
+    (saved[0] / CARD).write_text(card(found, options, receipt, prepared.base), encoding="utf-8")
     written = results.write(found, options.out)
     whole.discard(options.out / "checkpoints")  # what they were for is saved
     exports = []
@@ -95,12 +101,13 @@ def finish(prepared: Prepared, trainer: Any, before: Any, started: float, seen: 
         exports = export.after_training(options.out, options.merge, options.gguf, print)
     files = [*saved, *(Path(path) for made in exports for path in made.written)]
     files += [page] if page else []
-    return Outcome(found, [*files, written], receipt, exports, str(seen), leaving.next_steps(options.out))
+    return Outcome(found, [*files, written], receipt, exports, str(seen), next_steps(options.out))
 
 
 def _stands(task: tasks.Task, was: Any, now: Any) -> dict[str, Any]:
     """What a chain's scoreboard shows of a task."""
-    return {"metric": task.FOLLOWED, "before": task.followed(was), "after": task.followed(now)}
+    metric, before = task.stands(was)
+    return {"metric": metric, "before": before, "after": task.stands(now)[1]}
 
 
 def _pace(trainer: Any, rows: int) -> float | None:
@@ -110,23 +117,21 @@ def _pace(trainer: Any, rows: int) -> float | None:
     return round(steps * rows / seconds, 2) if seconds and steps else None
 
 
-def _saved(prepared: Prepared, model: Any, trained: bool) -> list[Path]:
+def _saved(prepared: Prepared, model: Any, trained: bool) -> Path:
     """Writes what was learned; returns the folder of the adapter, or of the model.
 
     trained: raise CourseError unless what was saved says so too; an exit code does not (see `saved`).
     """
-    from unsloth_course.commands.finetune import saved
-
     options, tokenizer = prepared.options, prepared.tokenizer
     if options.method != "full":
         adapter = models.save_adapter(model, tokenizer, options.out / "adapter", base=prepared.base)
         if trained:
-            saved.adapter(adapter)
-        return [adapter]
-    whole = options.out / "model"
-    _written(lambda: (model.save_pretrained(str(whole)), tokenizer.save_pretrained(str(whole))))
-    saved.model(whole)
-    return [whole]
+            checks.adapter(adapter)
+        return adapter
+    folder = options.out / "model"
+    _written(lambda: (model.save_pretrained(str(folder)), tokenizer.save_pretrained(str(folder))))
+    checks.model(folder)
+    return folder
 
 
 def _written(save: Any) -> None:
@@ -136,3 +141,55 @@ def _written(save: Any) -> None:
         raise CourseError(
             f"The model could not be written ({error}); free some disk space or choose another --out."
         ) from None
+
+
+def next_steps(out: Path) -> list[tuple[str, str]]:
+    """What can be done with what lies in the folder: in words, and as a command."""
+    folder = shlex.quote(str(out))
+    return [
+        ("talk to it", f"unsloth-course chat {folder}"),
+        ("take it elsewhere", f"unsloth-course export {folder} --to gguf"),
+        ("share it", f"unsloth-course share {folder} --to OWNER/NAME"),
+    ]
+
+
+def report(out: Path, title: str, receipt: diagnosis.Receipt, history: Sequence[Mapping[str, Any]]) -> Path | None:
+    """Writes `report.html`: the receipt with right and wrong answers, what to do now, and the curve.
+
+    history: `trainer.state.log_history`. None, with a line that says why, where the page cannot be made: it must not
+    cost the results.
+    """
+    try:
+        rewards = any("reward" in row for row in history)  # GRPO's loss says nothing of what was learned
+        curve = plots.traces(history, ["reward", "reward_std"]) if rewards else plots.loss(history)
+        todo = markup.table((what, markup.code(command)) for what, command in next_steps(out))
+        body = f"{receipt._repr_html_()}<h2>What to do now</h2>{todo}<h2>Curve</h2>"
+        writing.write_text(out / REPORT, markup.page(title, body, curve._repr_png_(), curve.caption))
+    except Exception as error:
+        print(f"{REPORT} could not be made ({type(error).__name__}: {error}); the results are complete without it.")
+        return None
+    return out / REPORT
+
+
+def card(found: Mapping[str, Any], options: Options, receipt: diagnosis.Receipt, base: str) -> str:
+    """The model card (README.md) of what was learned, from the results of its run; no path and no row is in it.
+
+    base: the name of the model that it was trained from. Follows the Hub's documentation of model cards.
+    """
+    hub, data = {SMOLLM2: HUB_MODEL}.get(base, base), Path(options.data).expanduser()
+    own = base != POCKET and os.path.exists(os.path.expanduser(base))
+    name = "a model of its owner's" if own else {POCKET: "the bundled model of unsloth-course"}.get(base, hub)
+    training, adapter = found["training"], options.method != "full"
+    rows = [
+        ("method", options.method),
+        ("data", data.name if data.exists() else options.data),
+        ("training", f"{training['steps']} updates, {training['examples']:,} rows, rate {training['learning_rate']:g}"),
+        ("trained parameters", f"{found['parameters']['trainable']:,} of {found['parameters']['total']:,}"),
+        *receipt.rows(),
+    ]
+    lines = ["---", f"library_name: {'peft' if adapter else 'transformers'}", "tags: [unsloth, trl]"]
+    lines += [f"base_model: {hub}"] if "/" in hub and not own else []
+    lines += ["---", "", f"# {'A LoRA adapter' if adapter else 'A model'}, trained from {name}", ""]
+    lines += [f"Made by unsloth-course, with Unsloth and TRL. {receipt.sentence()}", "", "| | |", "|---|---|"]
+    lines += [f"| {what} | {value.replace('|', '/')} |" for what, value in rows]
+    return "\n".join([*lines, "", "Talk to it with `unsloth-course chat FOLDER`.", ""])
