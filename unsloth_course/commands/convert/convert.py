@@ -5,6 +5,7 @@ converted or set aside with a reason; none is guessed at and none is dropped in 
 """
 
 import contextlib
+import functools
 import gzip
 import json
 import os
@@ -63,13 +64,10 @@ ASKED: dict[str, Callable[[Any], str]] = {
 
 def conversion(form: detect.Form, target: str) -> Convert | None:
     """From what a form reads to the row that is written, or None. It raises Aside for a row that does not fit."""
-    if target == "function-calling" and form.shape != "chat":
+    wanted, columns = SHAPES.get(target, target), _COLUMNS.get(target, lambda values: values)
+    if wanted not in reading.READ_AS[form.shape] or (target == "function-calling" and form.shape != "chat"):
         return None
-    shaped = reading.SHAPED.get((form.shape, SHAPES.get(target, target)))
-    columns = _COLUMNS.get(target)
-    if shaped is None or columns is None:
-        return shaped
-    return lambda values: columns(shaped(values))
+    return lambda values: columns(reading.shaped(values, form.shape, wanted))
 
 
 def run(
@@ -141,7 +139,6 @@ def _one(
     output: "_Output | None",
     control: Control,
 ) -> None:
-    """Converts one row, or sets it aside."""
     try:
         found = reading.read(row, form, control)
         made = convert(found.values)
@@ -155,8 +152,8 @@ def _one(
     report.note(found.row, form, made, found.said)
     if output:
         output.write(line)
-    turns = reading.TURNS[form.shape]
-    report.add(row.file, row.number, line, ASKED[form.shape](found.values), lambda: turns(found.values))
+    turns = functools.partial(reading.as_turns, found.values, form.shape)
+    report.add(row.file, row.number, line, ASKED[form.shape](found.values), turns)
 
 
 def _held_out(source: str | None) -> dict[str, int] | None:
@@ -236,7 +233,6 @@ class _Output:
             ) from None
 
     def write(self, line: bytes) -> None:
-        """Takes a converted row, as JSON on one line."""
         self._batch.append(line)
         if len(self._batch) >= BATCH_ROWS:
             self._flush()

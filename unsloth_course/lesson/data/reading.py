@@ -7,7 +7,7 @@ without guessing. What cannot be used is set aside with a reason.
 import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unsloth_course.core.errors import CourseError
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 LOOKED_AT = 200  # rows that the form is told from
-
-Shaped = Callable[[Any], Any]
 
 
 class Opened(NamedTuple):
@@ -123,63 +121,49 @@ def read(row: Row | Broken, form: detect.Form, control: Control = CHATML) -> Fou
     return Found(values, row, (*getattr(values, "said", ()), *said))
 
 
-def _asked(texts: dict[str, str]) -> chat.Conversation:
-    return chat.Conversation(shapes.turns(texts))
+def as_turns(values: Any, shape: str) -> Any:
+    """A row of any shape as a conversation; of a pair, the one with the chosen answer, and raw text as it is."""
+    if shape in ("instruction", "problems"):
+        return chat.Conversation(shapes.turns(values))
+    if shape == "preference":
+        found = chat.Conversation([*values.prompt, values.chosen])
+        found.tools = values.prompt.tools
+        return found
+    return values["text"] if shape == "text" else values
 
 
-def _preferred(pair: pairs.Pair) -> chat.Conversation:
-    found = chat.Conversation([*pair.prompt, pair.chosen])
-    found.tools = pair.prompt.tools
-    return found
-
-
-def _problem(turns: Turns) -> dict[str, str]:
-    texts = chat.to_instruction(turns)
-    return shapes.verifiable({"question": texts["instruction"], "answer": texts["output"]})
-
-
-def _as_it_is(values: Any) -> Any:
-    return values
-
-
-TURNS: dict[str, Callable[[Any], chat.Conversation]] = {
-    "chat": _as_it_is,
-    "instruction": _asked,
-    "problems": _asked,
-    "preference": _preferred,
-    "text": lambda texts: texts["text"],
+READ_AS = {
+    "instruction": ("instruction", "chat", "problems"),
+    "problems": ("problems", "chat", "instruction"),
+    "preference": ("preference", "chat", "instruction"),
+    "chat": ("chat", "instruction", "problems"),
+    "text": ("text",),
 }
-"""How a row of each shape is a conversation; of a pair, the one with the chosen answer, and raw text as it is."""
+"""The shapes that a row of each shape can be put into."""
 
 
-def _through(shape: str, last: Shaped) -> Shaped:
-    turns = TURNS[shape]
-    return lambda values: last(turns(values))
+def shaped(values: Any, was: str, wanted: str) -> Any:
+    """A row of one shape in another one. Raises Aside for a row that does not fit it."""
+    if was != wanted:
+        values = as_turns(values, was)
+    if was != wanted != "chat":
+        values = chat.to_instruction(values)
+        if wanted == "problems":
+            values = {"question": values["instruction"], "answer": values["output"]}
+    return shapes.verifiable(values) if wanted == "problems" else values
 
 
-SHAPED: dict[tuple[str, str], Shaped] = {
-    ("instruction", "instruction"): _as_it_is,
-    ("problems", "problems"): shapes.verifiable,
-    ("preference", "preference"): _as_it_is,
-    ("text", "text"): _as_it_is,
-    **{(shape, "chat"): turns for shape, turns in TURNS.items() if shape != "text"},
-    **{(shape, "instruction"): _through(shape, chat.to_instruction) for shape in ("chat", "problems", "preference")},
-    **{(shape, "problems"): _through(shape, _problem) for shape in ("chat", "instruction")},
-}
-"""From the shape that was read to the one that is wanted. Each raises Aside for a row that does not fit it."""
-
-
-def _columns_of_pair(pair: pairs.Pair) -> dict[str, Any]:
-    answers = {column: words([getattr(pair, column)]) for column in pairs.ANSWERS}
-    prompt, _ = templates.as_shown(pair.prompt, pair.prompt.tools, templates.NOTHING)
+def _columns(values: Any, shape: str) -> dict[str, Any]:
+    """A row of this shape as it is held in memory."""
+    if shape == "chat":
+        return {"messages": [*values], "tools": values.tools or None}
+    if shape != "preference":
+        return values
+    prompt, _ = templates.as_shown(values.prompt, values.prompt.tools, templates.NOTHING)
+    answers = {column: words([getattr(values, column)]) for column in pairs.ANSWERS}
     return {"prompt": [turn(said["role"], said["content"]) for said in prompt], **answers}
 
 
-def _columns_of_turns(turns: chat.Conversation) -> dict[str, Any]:
-    return {"messages": [*turns], "tools": turns.tools or None}
-
-
-_COLUMNS: dict[str, Shaped] = {"preference": _columns_of_pair, "chat": _columns_of_turns}
 _FEATURES: dict[str, dict[str, Any]] = {
     "instruction": dict.fromkeys(shapes.INSTRUCTION, "string"),
     "problems": dict.fromkeys(shapes.PROBLEM, "string"),
@@ -205,13 +189,11 @@ def load(
     for rows that cannot be put into that shape; and when nothing is left.
     """
     form, rows, note = opened(source, shape, name, part)
-    shaped = SHAPED.get((form.shape, shape))
-    if shaped is None:
+    if shape not in READ_AS[form.shape]:
         raise CourseError(
             f"{name or source} is in the form {form.name}, which cannot be read as {shape}. "
-            f"It can be read as {' or '.join(to for was, to in SHAPED if was == form.shape)}."
+            f"It can be read as {' or '.join(READ_AS[form.shape])}."
         )
-    columns = _COLUMNS.get(shape, _as_it_is)
     set_aside: list[SetAside] = []
     layouts: dict[tuple, None] = {}
     said: Counter[str] = Counter()
@@ -220,7 +202,7 @@ def load(
         for row in rows:
             try:
                 found = read(row, form, control_tokens)
-                values = shaped(found.values)
+                values = shaped(found.values, form.shape, shape)
             except Aside as aside:
                 set_aside.append(SetAside(row.file, row.number, str(aside)))
                 continue
@@ -230,7 +212,7 @@ def load(
                 said.update(
                     templates.NOTHING.lacking([*values.prompt, values.chosen, values.rejected], values.prompt.tools)
                 )
-            yield columns(values)
+            yield _columns(values, shape)
 
     dataset = in_batches(ready(), _FEATURES[shape])
     if not len(dataset):
