@@ -82,9 +82,6 @@ def headings(notebook: "NotebookNode") -> list[str]:
     return found
 
 
-# Execution
-
-
 def is_run(cell: "NotebookNode") -> bool:
     """Whether a run executes the cell: code that no tag skips."""
     return cell.cell_type == "code" and bool(cell.source.strip()) and not has_tag(cell, "skip-execution")

@@ -85,11 +85,8 @@ def _typed(cell: NotebookNode, kind: str) -> NotebookNode:
     return cell
 
 
-# This and the strip are one block of HTML on one line: Markdown leaves such a block as it is.
-
-
 def _notes(board: Board, scenes: list[Scene], place: str) -> str:
-    said = []
+    said = []  # this and the strip are one block of HTML on one line: Markdown leaves such a block as it is
     for scene in scenes:
         times = " · ".join(filter(None, (f"{stamp(scene.start)} of {stamp(board.seconds)}", place)))
         runs = f"<br><i>{html.escape(script.running(scene, board.device))}</i>" if scene.is_felt else ""

@@ -24,15 +24,11 @@ class Part:
 
 def parse(notes: str) -> tuple[Part, ...]:
     """The parts of the notes, in order; `[pause 5 s]` and `[point: the second bar]` are marks, all else is spoken."""
-    parts, end = [], 0
-    for mark in MARK.finditer(notes):
-        parts.append(Part("say", notes[end : mark.start()].strip()))
-        if mark["seconds"]:
-            parts.append(Part("pause", f"{float(mark['seconds']):g} s", float(mark["seconds"])))
-        else:
-            parts.append(Part("point", mark["what"]))
-        end = mark.end()
-    parts.append(Part("say", notes[end:].strip()))
+    said = iter(MARK.split(notes))
+    parts = [Part("say", next(said).strip())]
+    for seconds, what, text in zip(said, said, said, strict=True):  # of each mark its two groups, and what follows it
+        parts.append(Part("pause", f"{float(seconds):g} s", float(seconds)) if seconds else Part("point", what))
+        parts.append(Part("say", text.strip()))
     return tuple(part for part in parts if part.text)
 
 

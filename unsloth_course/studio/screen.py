@@ -137,10 +137,9 @@ def _blocks(source: str) -> list[str]:
     for block in filter(str.strip, BLOCKS.split(source)):
         if blocks and block.startswith("    ") and blocks[-1].startswith("    "):
             blocks[-1] += "\n\n" + block
-        elif len(_items(block)) > 5:
-            blocks += ["\n".join(_items(block)[i : i + 5]) for i in range(0, len(_items(block)), 5)]
-        else:
-            blocks.append(block)
+        else:  # of a long list five items at a time
+            items = _items(block)
+            blocks += ["\n".join(items[i : i + 5]) for i in range(0, len(items), 5)]
     return blocks
 
 

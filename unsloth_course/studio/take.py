@@ -46,7 +46,7 @@ class Take:
         if not self.replaying or self.is_live(id):
             self.ran.add(id)
             return lines
-        return [f"__import__('unsloth_course.studio.take', fromlist=['_']).play({id!r})\n"]
+        return [f"__import__('unsloth_course.studio.take', fromlist=['_'])._now.play({id!r})\n"]
 
     def is_live(self, id: str) -> bool:
         """Whether the cell runs for real in a replay, too."""
@@ -100,11 +100,6 @@ def begin(replay: bool, file: str | Path = TAKE) -> None:
     _now.replaying = replay
     said = f"Replays are on: {len(_now.cells)} cells show the recorded run." if replay else "Everything runs for real."
     display({"text/html": f"{LETTERS}<p>{said}</p>", "text/plain": said}, raw=True)
-
-
-def play(id: str) -> None:
-    """What a replayed cell executes."""
-    _now.play(id)
 
 
 def _read(path: Path) -> dict[str, Any]:
