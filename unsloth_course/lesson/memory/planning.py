@@ -140,7 +140,12 @@ def plan(
     ground = _Ground(shape, method, padded, machine.memory_bytes, processes, sizes, together)
     reason = Choice("rows of an update", str(rows), "as asked for; the plan keeps them")
     if micro_batch:
-        way = _taken(ground, rows // processes, micro_batch)
+        if rows // processes % micro_batch:
+            raise CourseError(
+                f"{rows // processes} rows of an update cannot be taken {micro_batch} at a time; give a --micro-batch "
+                "that divides them, or another number of rows (--batch)."
+            )
+        way = _way(ground, rows // processes, micro_batch, False)
         reasons = [reason, *padding, Choice("micro-batch", f"{way.micro} x {way.accumulation}", "as asked for")]
     else:
         way = _split(ground, rows // processes)
@@ -230,16 +235,6 @@ def _seconds(ground: _Ground, micro: int, accumulation: int, checkpointing: bool
 def _way(ground: _Ground, rows: int, micro: int, checkpointing: bool) -> _Way:
     prediction = _predicted(ground, micro, rows // micro, checkpointing)
     return _Way(micro, rows // micro, checkpointing, prediction, fits(prediction, ground.budget)[0])
-
-
-def _taken(ground: _Ground, rows: int, micro: int) -> _Way:
-    """The way with a micro-batch that was asked for. Raises CourseError when it does not divide the rows."""
-    if rows % micro:
-        raise CourseError(
-            f"{rows} rows of an update cannot be taken {micro} at a time; give a --micro-batch that divides them, "
-            "or another number of rows (--batch)."
-        )
-    return _way(ground, rows, micro, False)
 
 
 def _split(ground: _Ground, rows: int) -> _Way:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import Any
 
 from unsloth_course.core import markup
@@ -30,12 +31,7 @@ def advantages(rewards: Sequence[float | None]) -> list[float]:
 
 def _mean_and_deviation(group: Sequence[float | None]) -> tuple[float, float]:
     scored = [float(reward) for reward in group if reward is not None]
-    if not scored:
-        return 0.0, 0.0
-    mean = sum(scored) / len(scored)
-    if len(scored) < 2:
-        return mean, 0.0
-    return mean, math.sqrt(sum((reward - mean) ** 2 for reward in scored) / (len(scored) - 1))
+    return fmean(scored or [0.0]), stdev(scored) if len(scored) > 1 else 0.0
 
 
 def spread_in_groups(paid: Sequence[Sequence[float | None]], weights: Sequence[float], size: int) -> float:
