@@ -234,7 +234,7 @@ def _only(found: Repository, files: tuple[str, ...]) -> dict[str, Any]:
 
 def _fetch(name: str, kind: Kind, files: tuple[str, ...] = ()) -> Repository:
     """Bring the matching files of a repository into the cache, every size checked."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
     found = look_up(name, kind, files)
     if found.reason:
@@ -248,7 +248,13 @@ def _fetch(name: str, kind: Kind, files: tuple[str, ...] = ()) -> Repository:
         print(f"{name}: {file_size(found.to_download)} to download, {here} of {every} files are in the cache.")
     else:
         print(f"{name}: all {every} files ({file_size(found.bytes)}) are in the cache, nothing to download.")
-    _check_disk(found.to_download, name)
+    free = shutil.disk_usage(existing(Path(constants.HF_HUB_CACHE))).free
+    if found.to_download > free:
+        raise CourseError(
+            f"{name} needs {file_size(found.to_download)} and the disk of {constants.HF_HUB_CACHE} has "
+            f"{file_size(free)} free. Free some space, set HF_HOME to a folder on another disk, or use PROFILE = "
+            '"cpu", which downloads nothing.'
+        )
     try:
         folder = Path(snapshot_download(name, repo_type=kind, **patterns(kind, files)))
     except Exception as error:
@@ -283,15 +289,3 @@ def _forget(folder: Path, files: Iterable[str]) -> None:
     for file in files:
         (folder / file).resolve().unlink(missing_ok=True)
         (folder / file).unlink(missing_ok=True)
-
-
-def _check_disk(to_download: int, name: str) -> None:
-    from huggingface_hub import constants
-
-    free = shutil.disk_usage(existing(Path(constants.HF_HUB_CACHE))).free
-    if to_download > free:
-        raise CourseError(
-            f"{name} needs {file_size(to_download)} and the disk of {constants.HF_HUB_CACHE} has {file_size(free)} "
-            'free. Free some space, set HF_HOME to a folder on another disk, or use PROFILE = "cpu", which downloads '
-            "nothing."
-        )

@@ -67,7 +67,7 @@ def _story(draw: Draw) -> tuple[str, str, str, list[str], list[str]]:
     people = draw.several(words.FIRST_NAMES, 3)
     things = [article(one) for one, _ in draw.several(words.THINGS, 3)]
     (a, b, c), (x, y, z) = people, things
-    day, city = draw.day(), draw.one(words.CITIES)
+    day, city = draw.choice(words.DAYS), draw.one(words.CITIES)
     passage = draw.choice(
         (
             f"{a}, {b} and {c} met in {city} on {day}. {a} {past} {x}, {b} {past} {y}, and {c} {past} {z}.",

@@ -68,6 +68,7 @@ EVENTS = _words(
     workshop"""
 )
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+TIMES = ("8 am", "9 am", "10 am", "11 am", *(f"{hour} pm" for hour in range(1, 9)))
 MONTHS = _words("January February March April May June July August September October November December")
 
 
@@ -115,15 +116,3 @@ class Draw:
     def person(self) -> str:
         """A first and a last name."""
         return f"{self.one(FIRST_NAMES)} {self.one(LAST_NAMES)}"
-
-    def day(self) -> str:
-        """A day of the week."""
-        return self.rng.choice(DAYS)
-
-    def date(self) -> str:
-        """A day of a month."""
-        return f"{self.number(1, 28)} {self.choice(MONTHS)}"
-
-    def time(self) -> str:
-        """A time of day."""
-        return self.choice(("8 am", "9 am", "10 am", "11 am", *(f"{hour} pm" for hour in range(1, 9))))
