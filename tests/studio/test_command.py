@@ -26,7 +26,7 @@ def test_json_has_what_was_promised(tmp_path):
     assert ended.exit_code == 0 and found["lesson"] == "lora" and found["faults"] == []
     assert found["minutes"] == pytest.approx(sum(segment["minutes"] for segment in found["segments"]), abs=0.05)
     assert {segment["name"] for segment in found["segments"]} == set(clock.SEGMENTS)
-    assert found["segments"][0]["chapter"] == "00:00" and len(found["files"]) == 8
+    assert found["segments"][0]["chapter"] == "00:00" and len(found["files"]) == 10
     assert all(Path(path).parent == tmp_path / "lora" and Path(path).is_file() for path in found["files"])
 
 

@@ -108,9 +108,12 @@ def storyboard(
     run: Annotated[
         Path | None, typer.Option(help="Folder of a run whose outputs are shown and replayed; else the stored ones.")
     ] = None,
+    marks: Annotated[
+        Path | None, typer.Option(help="The chapters.txt of your recording, its times corrected: captions follow it.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write what the recording of a lesson needs: script, chapters, recording copy, slides, teleprompter, checklist.
+    """Write what the recording of a lesson needs: script, captions, recording copy, slides, teleprompter, checklist.
 
     The exit status is 0 only when the take keeps to 25 to 40 minutes and each segment to its range.
     """
@@ -118,7 +121,7 @@ def storyboard(
     from unsloth_course.core import lessons
 
     names = lessons.written_lessons() if lesson == "all" else [lesson]
-    made = [studio.write(name, out, profile, pace, run) for name in names]
+    made = [studio.write(name, out, profile, pace, run, marks) for name in names]
     print(studio.to_json(made) if as_json else "\n".join(map(str, made)))
     faults = [fault for storyboard in made for fault in storyboard.board.faults()]
     if faults:

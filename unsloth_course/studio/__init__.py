@@ -1,4 +1,4 @@
-"""Recording a walkthrough of a lesson: script, chapters, recording copy, slides, teleprompter, checklist."""
+"""Recording a walkthrough of a lesson: script, chapters, captions, recording copy, slides, teleprompter, checklist."""
 
 import json
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import nbformat
 from unsloth_course.core import lessons
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.writing import write_text
-from unsloth_course.studio import clock, deck, executed, recording_copy, script, teleprompter
+from unsloth_course.studio import captions, clock, deck, executed, recording_copy, script, teleprompter
 from unsloth_course.studio.clock import PACE, Board
 
 NOTHING_SHOWN = "no outputs and no replays: name a run of the {0.profile} profile with --run"
@@ -54,12 +54,14 @@ def write(
     profile: str | None = None,
     pace: float = PACE,
     run: Path | None = None,
+    marks: Path | None = None,
 ) -> Storyboard:
     """Writes all that a recording of a lesson needs into `out/LESSON/`.
 
     run: folder of a finished run, whose outputs and times are shown; without it those of the stored notebook, which are
-    of the cpu profile. profile: whose measured running times count; that of the run, or cpu. Raises CourseError for an
-    unknown lesson, a pace that is none, a folder without that run, a run of another profile.
+    of the cpu profile. profile: whose measured running times count; that of the run, or cpu. marks: the chapters of
+    a recording, which the captions then follow. Raises CourseError for an unknown lesson, a pace that is none, a folder
+    without that run, a run of another profile, marks that do not fit.
     """
     notebook = nbformat.read(lessons.notebook_path(lesson), 4)
     shown = executed.read(lesson, run) if run else executed.stored(lesson, profile or "cpu")
@@ -71,6 +73,8 @@ def write(
         "script.md": script.markdown(board, shown),
         "script.html": script.page(board, shown),
         "chapters.txt": script.chapters(board),
+        "captions.vtt": captions.webvtt(board, captions.read_marks(marks, board) if marks else None),
+        "transcript.txt": captions.transcript(board),
         "checklist.md": script.checklist(board),
         "slides.html": deck.page(board, shown),
         "teleprompter.html": teleprompter.page(board, shown),
