@@ -31,7 +31,7 @@ def transcript(board: Board) -> str:
         if scene.section != section:
             lines.append(section := scene.section)
         if said := " ".join(part.text for part in scene.parts if part.kind == "say"):
-            lines.append(textwrap.fill(" ".join(said.split()), 100))
+            lines.append(textwrap.fill(" ".join(said.split()), 100, break_on_hyphens=False))
     return "\n\n".join(lines) + "\n"
 
 
@@ -71,7 +71,7 @@ def _cues(board: Board) -> Iterator[tuple[float, float, str]]:
         now = scene.start
         for part in scene.parts:
             if part.kind == "say":
-                lines = textwrap.wrap(" ".join(part.text.split()), LINE)
+                lines = textwrap.wrap(" ".join(part.text.split()), LINE, break_on_hyphens=False)
                 for first in range(0, len(lines), LINES):
                     shown = lines[first : first + LINES]
                     end = now + sum(len(line.split()) for line in shown) * 60 / board.pace
