@@ -12,10 +12,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 from unsloth_course import dials, plots
-from unsloth_course.commands.export.picture import formats
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.history import moving_average
-from unsloth_course.lesson.dials import Sweep, SweepDial, Trial, sweep_pictures
+from unsloth_course.lesson.dials import Sweep, SweepDial, Trial, sweeps
 from unsloth_course.lesson.evaluation import Measure, Score
 from unsloth_course.lesson.recordings import Recording, Run
 from unsloth_course.lesson.scoreboard import picture
@@ -297,7 +296,7 @@ def every_picture():
         plots.curve([0, 1], {"score": [0, 1]}, xlabel="x", ylabel="y", mark=1.0),
         picture.side_by_side(panels(), colours=COLOURS, notes=["† dpo: no battery."]),
         a_sweep(mark=2),
-        sweep_pictures.picked({1.0: [[(1, 2.0), (2, 1.0)]], 2.0: [[(1, 3.0), (2, 2.5)]]}, 1.0, label="rate 1"),
+        sweeps.picked({1.0: [[(1, 2.0), (2, 1.0)]], 2.0: [[(1, 3.0), (2, 2.5)]]}, 1.0, label="rate 1"),
         plots.layers({"0.q_proj": 0.01, "0.k_proj": 0.02, "1.q_proj": 0.03}),
         plots.spectrum({"full": [3.0, 1.0], "none": [0.0, 0.0]}, rank=1),
     ]
@@ -427,7 +426,7 @@ def test_a_sweep_without_a_finite_number_says_so():
 
 def test_the_picked_value_is_strong_and_on_top_of_the_others():
     curves = {1.0: [[(1, 2.0), (2, 1.0)]] * 2, 2.0: [[(1, 3.0), (2, math.inf)]]}
-    (axes,) = sweep_pictures.picked(curves, 1.0, label="rate 1").axes
+    (axes,) = sweeps.picked(curves, 1.0, label="rate 1").axes
     faint, *strong = axes.get_lines()
     assert faint.get_color() == plots.FAINT and list(faint.get_ydata()) == [3.0]
     assert [line.get_color() for line in strong] == [plots.BLUE] * 2
@@ -505,17 +504,6 @@ def test_a_panel_in_which_nothing_was_measured_is_drawn():
         [picture.Panel("answers", kind, {"base": None}) for kind in ("share", "log", "amount")], colours=COLOURS
     )
     assert figure._repr_png_() and figure.caption.startswith("answers: not measured.")
-
-
-def test_formats_have_a_bar_for_the_size_and_a_dot_for_the_score():
-    rows = [("adapter", 1_200_000, 0.95), ("merged", 6_800_000, 0.95), ("q4_k_m", 2_100_000, 0.60)]
-    figure = formats(rows, score="exact answers, 200 held-out prompts")
-    assert widths(figure) == [1.2, 6.8, 2.1]
-    dots = [line for line in figure.axes[1].lines if line.get_marker() == "o"]
-    assert [float(dot.get_xdata()[0]) for dot in dots] == [0.95, 0.95, 0.60]
-    for word in ("adapter", "q4_k_m", "6.8 MB", "60.0%", "within 3 points of adapter"):
-        assert word in words(figure)
-    assert "q4_k_m 2.1 MB, 60.0%" in figure.caption
 
 
 @pytest.mark.parametrize(

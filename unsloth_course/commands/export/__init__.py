@@ -1,8 +1,8 @@
 """Taking a model elsewhere: merged 16-bit weights, GGUF files, an Ollama Modelfile, and the round trip as proof.
 
 `export` does it all, and `after_training` what `finetune --merge --gguf` asks for. The prompts are in `held_out`, the
-files in `files`, the proof in `proof`, real llama.cpp in `llama`, ONNX in `onnx`, the table's page in `page`, and what
-needs Unsloth runs in `own_process`. Taught at the end of lesson colab2 (LoRA); docs/export.md says what is compared.
+files in `files`, the proof in `proof`, real llama.cpp in `llama`, ONNX in `onnx`, and what needs Unsloth runs in
+`own_process`. Taught at the end of lesson colab2 (LoRA); docs/export.md says what is compared.
 """
 
 import json
@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from unsloth_course.commands.export import files, held_out, llama, onnx, own_process, page, proof
+from unsloth_course.commands.export import files, held_out, llama, onnx, own_process, proof
 from unsloth_course.commands.options import QUANTS
 from unsloth_course.core import writing
 from unsloth_course.core.errors import CourseError
@@ -25,6 +25,8 @@ from unsloth_course.lesson.profile import SMOLLM2
 TARGETS = ("merged", "gguf", "ollama", "onnx")
 
 AS_TRAINED = "adapter, 4-bit base"
+
+HEADERS = ("format", "size", "score", "same answers", "drift")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,12 @@ class Format:
     metric: str = proof.EXACT
     drift: float | None = None
 
+    def cells(self) -> tuple[str, ...]:
+        """Its row of the table, in the order of `HEADERS`."""
+        drift = "" if self.drift is None else f"{self.drift:.4f}"
+        same = f"{self.same} of {self.compared}"
+        return self.name, f"{self.bytes / 1e6:,.1f} MB", f"{100 * self.score:.1f} %", same, drift
+
 
 @dataclass(frozen=True)
 class Export:
@@ -59,13 +67,18 @@ class Export:
     notes: list[str] = field(default_factory=list)
 
     def to_json(self) -> str:
-        """The report as JSON."""
         return json.dumps(asdict(self), indent=2)
 
     def __str__(self) -> str:
-        table = writing.in_columns([page.HEADERS, *map(page.cells, self.formats)])
-        lines = page.sentences(self.formats, self.notes)
-        return "\n".join([table, *lines, *(f"file  {path}" for path in self.written)])
+        first, formats = self.formats[0], self.formats
+        lines = [writing.in_columns([HEADERS, *(made.cells() for made in formats)])]
+        lines += [f"{made.name}: {made.difference}" for made in formats if made.difference]
+        lines += self.notes
+        lines.append(
+            f"score: {proof.METRICS[first.metric]}, {first.questions} held-out prompts; drift: how far the tokens' "
+            "leads over the next ones are from those of the first row (logits, mean); every format made its round trip"
+        )
+        return "\n".join([*lines, *(f"file  {path}" for path in self.written)])
 
 
 def export(
@@ -90,8 +103,8 @@ def export(
 
     Every form is loaded again in a fresh process: merged weights by Unsloth, GGUF by real llama.cpp. Prompts, token ids
     and stop token must be the same everywhere; so must all answers to 50 held-out prompts (merged, f16, q8_0), or the
-    score on 200 be within 3 points (q5_k_m, q4_k_m). `formats.png` and `formats.html` show the table. Raises
-    CourseError that names the first difference; what failed is then not left in `out`.
+    score on 200 be within 3 points (q5_k_m, q4_k_m). Raises CourseError that names the first difference; what failed
+    is then not left in `out`.
     """
     source = in_run(Path(source).expanduser().resolve())
     out = Path(out).expanduser().resolve() if out else source.parent / "export"
@@ -108,8 +121,8 @@ def after_training(
 
     folder: of the run, with `adapter` or `model` and `held-out.jsonl` in it. merge: write `merged` there. quants: write
     these GGUF files into `gguf` there; may be empty where merge is set. Returns an `Export` for each of the two that
-    was asked for, made with one reading of the adapter; `formats.png` and `formats.html` in the folder show all
-    formats. Raises as `export` does; a merged model that was proven is kept when a GGUF file then fails.
+    was asked for, made with one reading of the adapter. Raises as `export` does; a merged model that was proven is kept
+    when a GGUF file then fails.
     """
     folder = Path(folder).expanduser().resolve()
     places = ({"merged": folder} if merge else {}) | ({"gguf": folder / "gguf"} if quants else {})
@@ -124,7 +137,7 @@ def _exported(
     data: str | None,
     say: Callable[[str], None],
 ) -> list[Export]:
-    """An `Export` for each form, written into its place; the table of all of them into `out`."""
+    """An `Export` for each form, written into its place; what is not proven lies in `out` on the way."""
     for to in places:
         _check(source, to, quants)
     rows = held_out.read(source, data)
@@ -144,11 +157,8 @@ def _exported(
                     made.append(work.onnx(folder))
                 else:
                     made.append(work.gguf(quants, folder, with_modelfile=to == "ollama"))
-            formats = list({format.name: format for one in made for format in one.formats}.values())
-            shown = page.write(formats, work.notes, out)
     except OSError as error:
         raise CourseError(f"The export could not be written to {out} ({error}). Choose another --out.") from None
-    made[-1] = replace(made[-1], written=[*made[-1].written, *map(str, shown)])
     return made
 
 
@@ -236,7 +246,6 @@ class _Exporting:
 
     @cached_property
     def whole(self) -> Path:
-        """The folder of the whole model; an adapter is merged for it."""
         return self.place / "merged" if self.adapter and self.reference else self.source
 
     @cached_property
@@ -274,14 +283,12 @@ class _Exporting:
         return found
 
     def merged(self, out: Path) -> Export:
-        """Puts the merged weights into `out`."""
         made = self.format("merged", self.whole, self.proven)
         self.whole = _put(self.whole, out / "merged")
         made = replace(made, path=str(self.whole))
         return Export(str(self.source), [*self.begun, made], [str(self.whole)], self.notes)
 
     def gguf(self, quants: Sequence[str], out: Path, with_modelfile: bool) -> Export:
-        """Makes GGUF files in `out`, and with the first of them a Modelfile."""
         whole, formats, told = self.whole, list(self.begun), ""
         if with_modelfile:
             from transformers import AutoTokenizer
@@ -306,7 +313,6 @@ class _Exporting:
         return Export(str(self.source), formats, [str(path) for path in written], self.notes)
 
     def onnx(self, out: Path) -> Export:
-        """Puts an ONNX model with its tokenizer into `out`."""
         whole, formats = self.whole, list(self.begun)
         self.proven  # noqa: B018 - as for GGUF, before the work
         self.say("writing ONNX with transformers' exporter")
@@ -321,7 +327,6 @@ class _Exporting:
 
 
 def _put(folder: Path, target: Path) -> Path:
-    """Moves a proven folder to its place; what an earlier export left there goes."""
     if target.exists():
         shutil.rmtree(target)
     return folder.replace(target)

@@ -149,5 +149,4 @@ def system_prompt(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def roles(rows: Sequence[Mapping[str, Any]]) -> set[str]:
-    """The roles that speak in the conversations."""
     return {turn["role"] for row in rows for turn in row.get("messages", ())}

@@ -89,7 +89,6 @@ class Llama:
         self.close()
 
     def close(self) -> None:
-        """Ends the server."""
         if self._process.poll() is None:
             self._process.terminate()
             try:

@@ -101,7 +101,6 @@ class Weights:
 
     @property
     def longest(self) -> int:
-        """The tokens that it can read."""
         return self.model.config.max_position_embeddings
 
     def next(self, prompt: list[int], wanted: list[int]) -> list[int]:
@@ -289,7 +288,6 @@ def convert(source: str, target: str, quants: Sequence[str]) -> dict[str, str]:
 
 
 def ask_onnx(source: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Task: read the rows with the ONNX model in the folder `source`."""
     return reading(onnx.OnnxModel(source), rows, "float32")
 
 
@@ -297,7 +295,6 @@ TASKS = {"ask": ask, "merge": merge, "convert": convert, "write_onnx": onnx.writ
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The program in the fresh process."""
     task, told, answer = arguments
     try:
         with contextlib.redirect_stdout(sys.stderr):
