@@ -12,7 +12,7 @@ from typing import Any
 from unsloth_course.commands.finetune import saved as checks
 from unsloth_course.commands.finetune import tasks
 from unsloth_course.commands.finetune.preparing import Prepared
-from unsloth_course.commands.options import CONFIG, Options
+from unsloth_course.commands.options import Options
 from unsloth_course.core import markup, whole, writing
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import diagnosis, known_warnings, models, plots, results
@@ -39,7 +39,6 @@ class Outcome:
         return self.results["receipt"]["verdict"] != "not trained"
 
     def to_json(self) -> str:
-        """The results file's text: what `--json` prints."""
         return self.files[-1].read_text(encoding="utf-8").rstrip()
 
     def __str__(self) -> str:
@@ -105,7 +104,6 @@ def finish(prepared: Prepared, trainer: Any, before: Any, started: float, seen: 
 
 
 def _stands(task: tasks.Task, was: Any, now: Any) -> dict[str, Any]:
-    """What a chain's scoreboard shows of a task."""
     metric, before = task.stands(was)
     return {"metric": metric, "before": before, "after": task.stands(now)[1]}
 

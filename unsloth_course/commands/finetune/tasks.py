@@ -32,9 +32,10 @@ class Task:
     """The rows of a run, those to learn from and those to test on, in the columns of their shape.
 
     `checked` is the report of what was set aside. Beside what stands here each class has `measure` (what the model does
-    on the held-out rows), `score` (of two such: the held-out Score; the trained model is there for what is measured of
-    it alone), `asked_later` (rows as `export` asks them: turns up to the answer and the answer, or raw text), and
-    `sizes`: what memory depends on in the rows to learn from, for `memory.plan`.
+    on the held-out rows: one thing or several, the first of them what a chain follows), `score` (of two such: the
+    held-out Score; the trained model is there for what is measured of it alone), `asked_later` (rows as `export` asks
+    them: turns up to the answer and the answer, or raw text), and `sizes`: what memory depends on in the rows to learn
+    from, for `memory.plan`.
     """
 
     machine: "Profile"
@@ -46,17 +47,17 @@ class Task:
     SHAPED: Any = None
     """What puts a batch of rows into the columns that TRL takes; None where they are in them."""
 
-    def followed(self, found: Any) -> float:
-        """What a chain follows over its stages, under the name `FOLLOWED`: as a rule the score itself."""
-        return found.share
+    def stands(self, found: Any) -> tuple[str, float]:
+        """What a chain follows over its stages, and its name: as a rule the score itself."""
+        return self.FOLLOWED, getattr(found[0], "perplexity" if self.FOLLOWED == "perplexity" else "share")
 
     def answers(self, found: Any) -> "Answers | None":
         """The answers that were given, if any were."""
-        return found
+        return None if self.FOLLOWED == "perplexity" else found[0]
 
     def shown(self, found: Any) -> str:
         """What was measured before the training, in words."""
-        return str(found)
+        return "; ".join(map(str, found))
 
     def fit(self, tokenizer: Any, tools_in_system: bool = False) -> None:
         """Puts the rows as the model's chat template can show them, and says what that changes.
@@ -99,20 +100,7 @@ class Task:
         return evaluation.recall(model, tokenizer, evaluation.probes(self.machine))
 
     def retention(self, before: Any, after: Any) -> Any:
-        """The two as the scores' Retention."""
         return evaluation.Retention("exact_match", before.share, after.share)
-
-
-class Surprise(Task):
-    """Text of any length: how surprising the held-out tokens are."""
-
-    FOLLOWED = "perplexity"
-
-    def followed(self, found: Any) -> float:
-        return found.perplexity
-
-    def answers(self, found: Any) -> None:
-        return None
 
 
 class Instructions(Task):
@@ -122,29 +110,25 @@ class Instructions(Task):
     or at the end of one sentence; where no answer is short, their perplexity.
     """
 
-    @property
-    def FOLLOWED(self) -> str:
-        return "right answers" if evaluation.enough_short(self.held_out["output"]) else "perplexity"
-
     SHAPED = instruction.to_prompt_completion
 
     def fit(self, tokenizer: Any, tools_in_system: bool = False) -> None:
         self._leave_out_long_prompts(tokenizer)
 
-    def followed(self, found: Any) -> float:
-        if not found.right:
-            return found.likelihood.perplexity
-        right = [*map(evaluation.is_correct, found.given, found.asked.expected)]
-        return sum(right) / len(right)
+    def stands(self, found: Any) -> tuple[str, float]:
+        if not found[0].right:
+            return "perplexity", found[0].likelihood.perplexity
+        right = [*map(evaluation.is_correct, found[0].given, found[0].asked.expected)]
+        return "right answers", sum(right) / len(right)
 
     def measure(self, model: Any, tokenizer: Any) -> Any:
-        return evaluation.answered(model, tokenizer, self.held_out, self.machine.max_length)
+        return (evaluation.answered(model, tokenizer, self.held_out, self.machine.max_length),)
 
     def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
-        return evaluation.instruction_score(before, after)
+        return evaluation.instruction_score(before[0], after[0])
 
     def answers(self, found: Any) -> "Answers":
-        return found.asked
+        return found[0].asked
 
     def sizes(self, tokenizer: Any) -> dict[str, Any]:
         lengths = instruction.lengths(self.train, tokenizer, self.machine.max_length)
@@ -155,14 +139,16 @@ class Instructions(Task):
         return [asked_later.of_instruction(row) for row in rows]
 
 
-class Conversations(Surprise):
+class Conversations(Task):
     """Turns of any length: the perplexity of the assistant's held-out turns, given what was said before."""
 
+    FOLLOWED = "perplexity"
+
     def measure(self, model: Any, tokenizer: Any) -> Any:
-        return evaluation.answer_perplexity(model, tokenizer, self.held_out, self.machine.max_length)
+        return (evaluation.answer_perplexity(model, tokenizer, self.held_out, self.machine.max_length),)
 
     def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
-        return evaluation.perplexity_score(before, after)
+        return evaluation.perplexity_score(before[0], after[0])
 
     def fit(self, tokenizer: Any, tools_in_system: bool = False) -> None:
         self._as_shown(tokenizer, tools_in_system)
@@ -181,12 +167,7 @@ class Conversations(Surprise):
             for row in self.train
         ]
         lengths = instruction.Lengths.of(counts, self.machine.max_length)
-        cut = round(lengths.share_over * lengths.rows)
-        if cut:
-            print(
-                f"{cut:,} of {lengths.rows:,} rows are longer than {lengths.max_length} tokens and are cut; the "
-                f"longest has {lengths.longest:,}. Raise it with --max-length."
-            )
+        print(lengths)
         return lengths.sizes
 
 
@@ -194,7 +175,7 @@ class Conversations(Surprise):
 class Pairs(Task):
     """Prompts with a chosen and a rejected answer: which of the two gained more, and the share written as preferred.
 
-    What is measured is a pair: the answers that were written, and the likelihood of the known ones.
+    What is measured are the answers that were written, and the likelihood of the known ones.
     """
 
     FOLLOWED = "preference_rate"
@@ -211,9 +192,6 @@ class Pairs(Task):
             if len(left) < len(rows):
                 print(told)
             setattr(self, side, left)
-
-    def followed(self, found: Any) -> float:
-        return found[0].share
 
     def measure(self, model: Any, tokenizer: Any) -> Any:
         likelihood = evaluation.pair_likelihood(model, tokenizer, self.held_out, self.machine.max_length)
@@ -239,7 +217,7 @@ class Pairs(Task):
 class Problems(Task):
     """Problems whose answer can be verified: the share solved, and what several tries of some of them are.
 
-    What is measured is a pair: the answers, and the tries.
+    What is measured are the answers, and the tries.
     """
 
     FOLLOWED = "accuracy"
@@ -249,9 +227,6 @@ class Problems(Task):
 
     completion: int = 64
 
-    def followed(self, found: Any) -> float:
-        return found[0].share
-
     def measure(self, model: Any, tokenizer: Any) -> Any:
         few = self.held_out.select(range(min(self.TRIED, len(self.held_out))))
         tries = evaluation.attempt(model, tokenizer, few, max_new_tokens=self.completion)
@@ -259,9 +234,6 @@ class Problems(Task):
 
     def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
         return evaluation.accuracy_score(before[0], after[0], tries=(before[1], after[1]))
-
-    def answers(self, found: Any) -> "Answers":
-        return found[0]
 
     def shown(self, found: Any) -> str:
         return "\n".join(map(str, (*found, evaluation.gate(found[1]))))
@@ -275,25 +247,21 @@ class Problems(Task):
 
 
 @dataclass
-class Text(Surprise):
+class Text(Task):
     """Raw text of a domain: its perplexity, and that of general text and the known facts as what should stay.
 
-    What is measured is a pair: the perplexity of the domain, and what is recalled.
+    What is measured are the perplexity of the domain, and what is recalled.
     """
+
+    FOLLOWED = "perplexity"
 
     READ = 256  # tokens of a text that are looked at
     general: Sequence[str] = ()
     stories: Sequence[str] = ()
 
-    def followed(self, found: Any) -> float:
-        return found[0].perplexity
-
     def measure(self, model: Any, tokenizer: Any) -> Any:
         facts = evaluation.recall(model, tokenizer, evaluation.probes(self.machine))
         return evaluation.perplexity(model, tokenizer, self.held_out["text"], self.READ), facts
-
-    def shown(self, found: Any) -> str:
-        return f"{found[0]}; {found[1]}"
 
     def score(self, before: Any, after: Any, model: Any, tokenizer: Any) -> "Score":
         mixed = evaluation.shuffled(self.held_out["text"])
@@ -320,7 +288,6 @@ def scored(task: Task, before: Sequence[Any], after: Sequence[Any], model: Any, 
 
 
 def fingerprint(task: Task) -> str:
-    """The SHA-256 of all rows, those to learn from and those to test on."""
     found = hashlib.sha256()
     for side in (task.train, task.held_out):
         for row in side:
