@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unsloth_course.lesson.memory import paging
+from unsloth_course.lesson.memory import guard as paging
 
 # Seconds of the training that a guide reports: about one a step, then the driver begins to page.
 PAGED = [1.02, 0.98, 1.05, 1.01, 0.97, 1.03, 1.0, 1.02, 79.6, 83.1, 81.7]

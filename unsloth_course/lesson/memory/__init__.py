@@ -1,8 +1,8 @@
 """Memory of a training run: predicted before it, planned with, and measured while it runs.
 
 `shape` says what it depends on, `formulas` counts bytes from that, `prediction` adds them up, `planning` turns them
-into a micro-batch and what goes with it, `guard` starts over with a smaller one, `meter` measures, `paging` notices a
-training that slows down. All lessons plan and measure; the LoRA lesson explains it.
+into a micro-batch and what goes with it, `guard` starts over with a smaller one and notices a training that slows
+down, `meter` measures. All lessons plan and measure; the LoRA lesson explains it.
 """
 
 from typing import TYPE_CHECKING

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 
 from unsloth_course.core import markup
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.memory import paging
-from unsloth_course.lesson.memory.guard import divisors, start_over_smaller
+from unsloth_course.lesson.memory.guard import Pace, divisors, start_over_smaller
 from unsloth_course.lesson.memory.prediction import Prediction, fits, predict
 from unsloth_course.lesson.memory.shape import Shape, parameters, size
 from unsloth_course.lesson.profile import Choice, lined_up
@@ -60,11 +59,11 @@ class Plan:
     def guard(self, trainer: Any) -> None:
         """Has `trainer.train()` start over, with a smaller micro-batch, whenever it runs out of memory.
 
-        And say so when it slows down instead, as where a driver pages a full GPU (`memory.paging`). The effective
+        And say so when it slows down instead, as where a driver pages a full GPU (`Pace`). The effective
         batch, the order of the rows and the weights that the training began with stay the same, so only time is lost.
         With one row at a time it raises CourseError. Taught in lesson colab2 (LoRA).
         """
-        trainer.add_callback(paging.Pace())
+        trainer.add_callback(Pace())
         start_over_smaller(trainer)
 
 
