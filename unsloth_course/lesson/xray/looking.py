@@ -4,8 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.xray.checking import MOST_ROWS_CHECKED, checked, collated
-from unsloth_course.lesson.xray.cutting import CutFinder
+from unsloth_course.lesson.xray.checking import MOST_ROWS_CHECKED, CutFinder, checked, collated
 from unsloth_course.lesson.xray.showing import XRay
 from unsloth_course.lesson.xray.tokens import PieceReader
 
