@@ -8,7 +8,7 @@ imported, so set it before) and switch hf-xet off with `HF_HUB_DISABLE_XET=1`. N
         hub.add_dataset("yahma/alpaca-cleaned", other_folder)
         subprocess.run([...], env={**os.environ, **hub.environment(cache)})
 
-Files are streamed from the disk.
+Files are streamed from the disk. It takes uploads, too (`hub_upload.py`).
 """
 
 import contextlib
@@ -23,12 +23,11 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
-LARGE = (".safetensors", ".bin", ".pt", ".parquet")  # the Hub keeps these in LFS, whose ETag is a SHA-256
-CHUNK = 1 << 20  # bytes
+from hub_upload import CHUNK, LARGE, TakesUploads, Uploads
 
 
 class Request(NamedTuple):
-    """One answered request: method, path with query, HTTP status, and the bytes of the body that were sent."""
+    """One answered request: method, path with query, HTTP status (0: cut before), and the bytes of the body sent."""
 
     method: str
     path: str
@@ -53,6 +52,7 @@ class _Repository:
 
     def __init__(self, kind: str, name: str, folder: Path) -> None:
         self.kind, self.name, self.folder = kind, name, Path(folder)
+        self.private = False
         if not self.folder.is_dir():
             raise NotADirectoryError(self.folder)
 
@@ -85,7 +85,8 @@ class _Repository:
         files = self.files().items()
         siblings = [{"rfilename": n} | ({"size": path.stat().st_size} if with_sizes else {}) for n, path in files]
         info = {"_id": self.commit[:24], "id": self.name, "sha": self.commit, "siblings": siblings, "tags": []}
-        info |= {"private": False, "gated": "manual" if gated else False, "disabled": False, "downloads": 0, "likes": 0}
+        info |= {"private": self.private, "gated": "manual" if gated else False, "disabled": False}
+        info |= {"downloads": 0, "likes": 0}
         return info | ({"modelId": self.name} if self.kind == "model" else {})
 
 
@@ -98,7 +99,7 @@ class _Server(ThreadingHTTPServer):
         """A client that hangs up is part of the tests, not something to print a traceback for."""
 
 
-class HubServer:
+class HubServer(Uploads):
     """A Hub on 127.0.0.1 with faults on demand. Use as a context manager.
 
     Attributes:
@@ -107,6 +108,7 @@ class HubServer:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.port = 0  # takes a free one
         self.requests: list[Request] = []
         self.connections: set[socket.socket] = set()
@@ -122,6 +124,7 @@ class HubServer:
 
     def __exit__(self, *_: object) -> None:
         self._stop()
+        self.forget()
 
     @property
     def endpoint(self) -> str:
@@ -159,6 +162,8 @@ class HubServer:
         """Take every fault back; the endpoint stays the same."""
         self.gates.clear()
         self.cuts.clear()
+        self.refused.clear()
+        self.cut_after = None
         self.broken_status = 0
         if self._server is None:
             self._start()
@@ -180,7 +185,7 @@ class HubServer:
                 connection.shutdown(socket.SHUT_RDWR)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(TakesUploads, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
 
@@ -200,30 +205,32 @@ class _Handler(BaseHTTPRequestHandler):
         hub = self.server.hub
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if hub.broken_status:
-            return self._json({"error": "The Hub is out of order"}, hub.broken_status)
+            return self.json({"error": "The Hub is out of order"}, hub.broken_status)
         path = unquote(urlsplit(self.path).path)
+        if self.take(path, body):
+            return None
         if match := re.fullmatch(r"/api/(model|dataset)s/(.+?)(?:/(revision|tree|paths-info)/(.+))?", path):
             kind, name, question, rest = match.groups()
             return self._api(kind, name, question or "revision", rest or "main", body)
         if match := re.fullmatch(r"/(datasets/)?(.+?)/resolve/([^/]+)/(.+)", path):
             prefix, name, revision, filename = match.groups()
             return self._resolve("dataset" if prefix else "model", name, revision, filename)
-        return self._json({"error": "Not served here"}, 404)
+        return self.json({"error": "Not served here"}, 404)
 
     do_HEAD = do_POST = do_GET
 
     def _api(self, kind: str, name: str, question: str, rest: str, body: bytes) -> None:
         revision, _, folder = rest.partition("/")
-        repository = self._repository(kind, name, revision)
+        repository = self.repository(kind, name, revision)
         if repository is None:
             return None
         query = parse_qs(urlsplit(self.path).query)
         if question == "revision":
-            return self._json(repository.info(name in self.server.hub.gates, "blobs" in query))
+            return self.json(repository.info(name in self.server.hub.gates, "blobs" in query))
         if question == "tree":
             return self._tree(repository, folder, recursive=query.get("recursive", [""])[0].lower() in ("true", "1"))
         wanted = parse_qs(body.decode()).get("paths", [])
-        return self._json([repository.entry(path) for path in repository.files() if path in wanted])
+        return self.json([repository.entry(path) for path in repository.files() if path in wanted])
 
     def _tree(self, repository: _Repository, folder: str, recursive: bool) -> None:
         prefix = folder.rstrip("/") + "/" if folder else ""
@@ -233,15 +240,15 @@ class _Handler(BaseHTTPRequestHandler):
         files = [name for name in inside if recursive or "/" not in name.removeprefix(prefix)]
         parents = {name[: name.index("/", len(prefix))] for name in inside if "/" in name.removeprefix(prefix)}
         folders = [{"type": "directory", "path": parent, "oid": "0" * 40, "size": 0} for parent in sorted(parents)]
-        return self._json(folders + [repository.entry(name) for name in files])
+        return self.json(folders + [repository.entry(name) for name in files])
 
     def _resolve(self, kind: str, name: str, revision: str, filename: str) -> None:
-        repository = self._repository(kind, name, revision)
+        repository = self.repository(kind, name, revision)
         if repository is None:
             return None
         if status := self.server.hub.gates.get(name):
             message = f"Access to {kind} {name} is restricted."
-            return self._json({"error": message}, status, {"X-Error-Code": "GatedRepo", "X-Error-Message": message})
+            return self.json({"error": message}, status, {"X-Error-Code": "GatedRepo", "X-Error-Message": message})
         if filename not in repository.files():
             return self._missing("EntryNotFound", "Entry not found", repository.commit)
         return self._file(repository, filename)
@@ -253,7 +260,7 @@ class _Handler(BaseHTTPRequestHandler):
         if match := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
             start, status = int(match[1]), 206
             if start >= size:
-                return self._json({"error": "Range not satisfiable"}, 416, {"Content-Range": f"bytes */{size}"})
+                return self.json({"error": "Range not satisfiable"}, 416, {"Content-Range": f"bytes */{size}"})
         stop = min(int(match[2]) + 1, size) if match and match[2] else size
         headers = {"ETag": f'"{repository.etag(filename)}"', "X-Repo-Commit": repository.commit}
         headers |= {"Accept-Ranges": "bytes", "X-Linked-Size": size, "X-Linked-ETag": headers["ETag"]}
@@ -262,7 +269,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
         self._head(status, headers)
         sent = 0 if self.command == "HEAD" else self._send(path, start, stop, (repository.name, filename))
-        self.server.hub.requests.append(Request(self.command, self.path, status, sent))
+        self.record(status, sent)
 
     def _send(self, path: Path, start: int, stop: int, key: tuple[str, str]) -> int:
         """Stream a range of a file; returns the bytes sent, fewer than asked for where the file is cut."""
@@ -278,9 +285,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         return position - start
 
-    def _repository(self, kind: str, name: str, revision: str) -> _Repository | None:
+    def repository(self, kind: str, name: str, revision: str) -> _Repository | None:
         repository = self.server.hub.repositories.get((kind, name))
-        if repository is None:
+        if repository is None or (repository.private and not self.logged_in()):
             self._missing("RepoNotFound", "Repository not found")
         elif revision not in ("main", repository.commit):
             self._missing("RevisionNotFound", f"Invalid rev id: {revision}")
@@ -290,14 +297,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _missing(self, code: str, message: str, commit: str = "") -> None:
         headers = {"X-Error-Code": code, "X-Error-Message": message} | ({"X-Repo-Commit": commit} if commit else {})
-        self._json({"error": message}, 404, headers)
+        self.json({"error": message}, 404, headers)
 
-    def _json(self, answer: object, status: int = 200, headers: dict | None = None) -> None:
+    def json(self, answer: object, status: int = 200, headers: dict | None = None) -> None:
         body = json.dumps(answer).encode()
         self._head(status, {"Content-Type": "application/json", "Content-Length": len(body)} | (headers or {}))
         if self.command != "HEAD":
             self.wfile.write(body)
-        self.server.hub.requests.append(Request(self.command, self.path, status, len(body)))
+        self.record(status, len(body))
+
+    def record(self, status: int, sent: int) -> None:
+        self.server.hub.requests.append(Request(self.command, self.path, status, sent))
 
     def _head(self, status: int, headers: dict) -> None:
         self.send_response(status)
