@@ -145,7 +145,7 @@ def copy(tmp_path_factory):
     with_base(folder / "results")
     path = folder / "unsloth_course" / "commands" / "finetune" / "recipes.py"
     before = path.read_text(encoding="utf-8")
-    path.write_text(before.replace('"lora": (200,', '"lora": (40,'), encoding="utf-8")
+    path.write_text(before.replace('"lora": {"steps": (200,', '"lora": {"steps": (40,'), encoding="utf-8")
     assert path.read_text(encoding="utf-8") != before
     rows = datasets.instructions(120, held_out=False, seed=5)
     rows.to_json(folder / "my_rows.jsonl")

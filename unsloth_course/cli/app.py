@@ -69,7 +69,6 @@ def complain(sentence: str) -> None:
 
 @contextmanager
 def stopped(sentence: str) -> Iterator[None]:
-    """Ctrl-C inside the block ends the command with a sentence."""
     try:
         yield
     except KeyboardInterrupt:

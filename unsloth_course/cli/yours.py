@@ -69,7 +69,6 @@ app.command("finetune", rich_help_panel=YOURS)(_with_options(_finetune))
 
 
 def _chain(config: Path, said: dict[str, Any]) -> Any:
-    """Runs the stages of a file."""
     from unsloth_course.commands.finetune import chain
 
     # A zero that was said is no silence.

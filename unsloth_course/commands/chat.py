@@ -42,8 +42,7 @@ class Sampling:
 class Weights:
     """An adapter or a whole model in a folder, run by Unsloth.
 
-    `stream` gives the next answer of a conversation, piece by piece, and `answer_all` those of several conversations,
-    worked on side by side; `close` lets go of the model.
+    `stream` gives the next answer of a conversation, piece by piece, `answer_all` those of several, side by side.
     """
 
     def __init__(self, source: str | Path):
@@ -65,10 +64,8 @@ class Weights:
         from transformers import set_seed
 
         set_seed(sampling.seed)
-        if sampling.temperature == 0:
-            return {}
         drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
-        return {"do_sample": True} | drawn
+        return {"do_sample": True} | drawn if sampling.temperature else {}
 
     def stream(self, messages: Sequence[Message], sampling: Sampling) -> Iterator[str]:
         prompt, longest = self._prompt(messages), sampling.max_new_tokens
@@ -207,14 +204,10 @@ def _answered(out: Path, about: Path, chats: Sequence[Sequence[Message]], told: 
             f"The answers in {out} were given with {was}, and now it is {now}. Choose another --out, or ask as before."
         )
     for number, line in enumerate(done):
-        try:
-            mine = number < len(chats) and json.loads(line)["messages"] == list(map(dict, chats[number]))
-        except (ValueError, KeyError, TypeError):
-            mine = False
-        if not mine:
-            raise CourseError(
-                f"{out}, line {number + 1} does not answer that prompt of this file. Choose another --out."
-            )
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            if number < len(chats) and json.loads(line)["messages"] == list(map(dict, chats[number])):
+                continue
+        raise CourseError(f"{out}, line {number + 1} does not answer that prompt of this file. Choose another --out.")
     if len(done) < len(chats):
         write_text(out, b"".join(done).decode())
     return len(done)

@@ -28,7 +28,6 @@ class Report:
     gpus: dict[str, bool]
 
     def to_json(self) -> str:
-        """One JSON object: predicted_bytes, parts, fits, micro_batch, accumulation, reasons and more."""
         made = self.plan
         found = {
             "model": self.model,

@@ -136,12 +136,10 @@ def _kind(name: str) -> Any:
 
 
 def means_something(name: str, method: str) -> bool:
-    """Whether an option belongs to a method."""
     return method in _OF[name]
 
 
 def flag(name: str) -> str:
-    """The command's option for a field."""
     return "--" + name.replace("_", "-")
 
 
@@ -295,13 +293,9 @@ def _seen_from(folder: Path, name: str | None) -> str | None:
         return os.path.realpath(place)
 
 
-def as_said(options: Options) -> Options:
-    """The options without what a recipe filled in."""
-    return replace(options, **dict.fromkeys(options.filled_in), filled_in=())
-
-
 def changed(before: Options, after: Options) -> list[str]:
     """The names of the options in which two runs differ, of those that decide what is trained."""
     aside = {"resume", "merge", "gguf", "hand_on", "out", "report_to", "earlier", "rows_sha256", "made_with"}
-    one, other = asdict(as_said(before)), asdict(as_said(after))
+    # What a recipe filled in was not asked for.
+    one, other = (asdict(replace(run, **dict.fromkeys(run.filled_in), filled_in=())) for run in (before, after))
     return [name for name in one if name not in aside and one[name] != other[name]]

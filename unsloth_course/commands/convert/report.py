@@ -22,29 +22,25 @@ SAMPLE = 1000
 """Rows whose length in tokens is measured: all of a small data set, a random sample of a large one."""
 EXAMPLES = 20  # places that are named of each finding
 
-# Each with what it begins with or is announced by, which is looked for first, because that is cheap.
 _SECRETS = {
-    "private key": (("-----BEGIN",), r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
-    "OpenAI or Anthropic key": (("sk-",), r"(?<![\w-])sk-[A-Za-z0-9_-]{20,}"),
-    "Hugging Face token": (("hf_",), r"(?<!\w)hf_[A-Za-z0-9]{20,}"),
-    "AWS key": (("AKIA",), r"(?<!\w)AKIA[0-9A-Z]{16}(?!\w)"),
-    "GitHub token": (
-        ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
-        r"(?<!\w)(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,})",
-    ),
-    "Slack token": (("xoxa-", "xoxb-", "xoxp-", "xoxr-", "xoxs-"), r"(?<!\w)xox[abprs]-[A-Za-z0-9-]{10,}"),
-    "Google key": (("AIza",), r"(?<!\w)AIza[\w-]{30,}"),
-    "JSON web token": (("eyJ",), r"(?<!\w)eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"),
-    "password or key": (
-        ("assw", "ASSW", "pi_key", "PI_KEY", "pi-key", "pikey", "piKey", "ecret", "ECRET"),
-        r"(?i:password|passwd|api[_-]?key|secret(?:[_-]?key)?)['\"]?\s*(?:is\s*)?[:=]\s*['\"]?"
-        r"(?=[^\s'\"]*\d)[^\s'\",]{8,}",
-    ),
+    "private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
+    "OpenAI or Anthropic key": r"(?<![\w-])sk-[A-Za-z0-9_-]{20,}",
+    "Hugging Face token": r"(?<!\w)hf_[A-Za-z0-9]{20,}",
+    "AWS key": r"(?<!\w)AKIA[0-9A-Z]{16}(?!\w)",
+    "GitHub token": r"(?<!\w)(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,})",
+    "Slack token": r"(?<!\w)xox[abprs]-[A-Za-z0-9-]{10,}",
+    "Google key": r"(?<!\w)AIza[\w-]{30,}",
+    "JSON web token": r"(?<!\w)eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}",
+    "password or key": r"(?i:password|passwd|api[_-]?key|secret(?:[_-]?key)?)['\"]?\s*(?:is\s*)?[:=]\s*['\"]?"
+    r"(?=[^\s'\"]*\d)[^\s'\",]{8,}",
 }
-_PATTERNS = [(kind, marks, re.compile(pattern)) for kind, (marks, pattern) in _SECRETS.items()]
-# A text is searched for a mark only when it has the mark's rarest character, which is found in no time.
+_PATTERNS = {kind: re.compile(pattern) for kind, pattern in _SECRETS.items()}
+# One of these is in every secret. They are looked for first, in the row as it is written, because that is cheap; and
+# each only where its rarest character is, which is found in no time.
+_MARKS = b"-----BEGIN sk- hf_ AKIA ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ xox AIza eyJ".split()
+_MARKS += b"assw ASSW pi_key PI_KEY pi-key pikey piKey ecret ECRET".split()
 _BY_SIGN: dict[bytes, list[bytes]] = {}
-for _mark in [mark.encode() for _, marks, _ in _PATTERNS for mark in marks]:
+for _mark in _MARKS:
     _BY_SIGN.setdefault(next((bytes([sign]) for sign in b"JKzWCA_-kx" if sign in _mark), b""), []).append(_mark)
 
 
@@ -52,14 +48,9 @@ def secrets(text: str) -> list[dict[str, Any]]:
     """What looks like a secret in a text: its kind, its first characters and its length, never the whole of it."""
     return [
         {"kind": kind, "begins": found[0][:4] + "…", "characters": len(found[0])}
-        for kind, marks, pattern in _PATTERNS
-        if any(mark in text for mark in marks)
+        for kind, pattern in _PATTERNS.items()
         for found in pattern.finditer(text)
     ]
-
-
-def _may_hold_secrets(line: bytes) -> bool:
-    return any([sign in line and any([mark in line for mark in marks]) for sign, marks in _BY_SIGN.items()])
 
 
 class Template:
@@ -183,7 +174,6 @@ class Report:
         self.written |= dict.fromkeys(made)
 
     def complaint(self) -> str:
-        """The sentence for data of which every row was set aside."""
         return nothing_left(self.set_aside) + (f" They are in {self.files[0]}." if self.files else "")
 
     def add(self, file: str, number: int, line: bytes, question: str, measured: Callable[[], Any]) -> None:
@@ -196,7 +186,8 @@ class Report:
         elif (place := int(self._rng.random() * (self.converted + 1))) < SAMPLE:
             self._sample[place] = (file, number, measured())
         self.converted += 1
-        if _may_hold_secrets(line) and (found := secrets(_plain(json.loads(line)))):
+        may_hold = any([sign in line and any([mark in line for mark in marks]) for sign, marks in _BY_SIGN.items()])
+        if may_hold and (found := secrets(_plain(json.loads(line)))):
             self.secret_rows += 1
             if len(self.secrets) < EXAMPLES:
                 self.secrets += [{"file": file, "row": number, **one} for one in found[:EXAMPLES]]
@@ -206,7 +197,6 @@ class Report:
                 self.across.append({"file": file, "row": number, "held_out_row": asked})
 
     def measure(self, template: Template) -> None:
-        """Counts the tokens of the sample."""
         try:
             counts, lacking = template.lengths([measured for _, _, measured in self._sample])
         except CourseError as error:
@@ -242,7 +232,6 @@ class Report:
         return sum(any(word in row.reason for word in words) for row in self.set_aside)
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as JSON has it."""
         across = {"same": self.same, "examples": self.across} if self.held_out is not None else None
         return {
             "format": self.format,

@@ -1,8 +1,7 @@
 """Stages one after the other, each on the model that the one before made: continued pretraining, then SFT, then DPO.
 
-One TOML file holds the stages, such as docs/chain.toml; what stands above them holds for all. Each stage is the command
-`finetune` in a process of its own, in a folder of its own. After each one the held-out rows of all stages before are
-measured again: a model that learned something new must still do the old.
+One TOML file holds the stages, such as docs/chain.toml; what stands above them holds for all. Each stage is `finetune`
+in a process and a folder of its own. After each one the held-out rows of all stages before are measured again.
 """
 
 import json
@@ -14,7 +13,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +68,10 @@ class Finished(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the scoreboard: a held-out score after each stage so far, from the stage that trained it on.
+    """One stage and its line of the scoreboard: its held-out score after each stage so far.
 
-    `before` is the score before that stage, `scores` by stage name; `lower` whether less is better.
+    `before` is the score before the stage, `scores` by stage name; `lower` whether less is better; `verdict` its
+    receipt's.
     """
 
     stage: str
@@ -79,6 +79,8 @@ class Row:
     before: float
     scores: dict[str, float]
     target: float | None = None
+    verdict: str = "trained"
+    seconds: float = 0.0
 
     @property
     def lower(self) -> bool:
@@ -96,7 +98,6 @@ class Row:
 
     @property
     def met(self) -> bool:
-        """Whether its stage reached its target."""
         return self.target is None or (self.reached <= self.target if self.lower else self.reached >= self.target)
 
     @property
@@ -109,27 +110,22 @@ class Row:
 
     @property
     def kept(self) -> bool:
-        """Whether no more than 10 points are lost."""
         return self.lost <= KEPT
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished chain: the scoreboard's rows, the receipts' verdicts by stage, and the seconds of it all."""
+    """A finished chain: the scoreboard's rows, a stage each."""
 
     rows: list[Row]
-    verdicts: dict[str, str]
-    seconds: dict[str, float]
-    out: Path
-    files: list[Path] = field(default_factory=list)
 
     @property
     def complaints(self) -> list[str]:
-        """What is wrong with the chain, one sentence each."""
-        doubtful = {name: verdict for name, verdict in self.verdicts.items() if verdict != "trained"}
-        found = [f"Stage {name}: the receipt says {verdict}." for name, verdict in doubtful.items()]
+        found = []
         for row in self.rows:
             shown = _shown(row, row.reached)
+            if row.verdict != "trained":
+                found.append(f"Stage {row.stage}: the receipt says {row.verdict}.")
             if not row.met:
                 found.append(f"Stage {row.stage} reached {row.metric} {shown}, and its target is {row.target:g}.")
             if not row.kept:
@@ -140,12 +136,12 @@ class Outcome:
         return found
 
     def to_json(self) -> str:
-        """The scoreboard as JSON: what `--json` prints and chain.json holds."""
         rows = [asdict(row) | {"met": row.met, "kept": row.kept, "lost": row.lost} for row in self.rows]
-        return json.dumps({"stages": rows, "verdicts": self.verdicts, "seconds": self.seconds}, indent=2)
+        verdicts, seconds = ({row["stage"]: row.pop(name) for row in rows} for name in ("verdict", "seconds"))
+        return json.dumps({"stages": rows, "verdicts": verdicts, "seconds": seconds}, indent=2)
 
     def __str__(self) -> str:
-        names = list(self.verdicts)
+        names = [row.stage for row in self.rows]
         head = ["held-out score", "before", *(f"after {name}" for name in names), "target", "kept"]
         lines = [head]
         for row in self.rows:
@@ -153,8 +149,8 @@ class Outcome:
             target = "" if row.target is None else ("<= " if row.lower else ">= ") + _shown(row, row.target)
             kept = "yes" if row.kept else "no"
             lines.append([f"{row.stage}: {row.metric}", _shown(row, row.before), *scores, target, kept])
-        lines.append(["verdict", "", *self.verdicts.values(), "", ""])
-        lines.append(["seconds", "", *(f"{self.seconds[name]:.0f}" for name in names), "", ""])
+        lines.append(["verdict", "", *(row.verdict for row in self.rows), "", ""])
+        lines.append(["seconds", "", *(f"{row.seconds:.0f}" for row in self.rows), "", ""])
         return writing.in_columns(lines)
 
 
@@ -218,7 +214,8 @@ def _check_comparable(before: Stage, options: Options, where: str) -> None:
     The two scores would not be the same model's, and a larger test would hold rows that were trained on.
     """
     first = before.options
-    asked = [each.held_out or recipes.HELD_OUT.get(first.lesson, 200) for each in (first, options)]
+    own, _ = recipes.LESSON[first.lesson].get("held_out", (recipes.HELD_OUT, None))
+    asked = [each.held_out or own for each in (first, options)]
     # Exact matches and preferences are not cut, raw text is always cut at one length, and GRPO takes no max_length.
     cut = first.lesson in ("full", "lora") and first.data != POCKET and options.method != "grpo"
     differ = ["held_out"] if asked[0] != asked[1] else []
@@ -238,31 +235,25 @@ def run(path: Path, out: Path | None = None, resume: bool = False, say: Callable
     Ctrl-C or SIGTERM, once the stage has saved and ended.
     """
     stages, out = read(path, out)
-    verdicts: dict[str, str] = {}
-    seconds: dict[str, float] = {}
     rows: list[Row] = []
     for number, stage in enumerate(stages, 1):
         started = time.monotonic()
-        found = _done(stage) if resume else None
-        if found is None:
-            say(f"stage {number} of {len(stages)}: {stage.name}")
+        done = _done(stage) if resume else None
+        say(f"stage {number} of {len(stages)}: {stage.name}{' is done' if done else ''}")
+        if done is None:
             _run_stage(stage, resume)
-            found = _finished(stage)
             if resume:  # what the later stages have left was built on another model than this one
                 resume = False
                 for later in stages[number:]:
                     whole.discard(later.options.out / "checkpoints")
-            seconds[stage.name] = round(time.monotonic() - started, 1)
-        else:
-            say(f"stage {number} of {len(stages)}: {stage.name} is done")
-            seconds[stage.name] = found.wall_seconds
-        verdicts[stage.name] = found.receipt.verdict
+        found = done or _finished(stage)
+        seconds = found.wall_seconds if done else round(time.monotonic() - started, 1)
         for row, measured in zip(rows, found.earlier, strict=True):
             _check_handed_on(stage, row, measured)
             row.scores[stage.name] = measured.after
-        score = found.stands
-        rows.append(Row(stage.name, score.metric, score.before, {stage.name: score.after}, stage.target))
-    outcome = Outcome(rows, verdicts, seconds, out, [stages[-1].options.out, out / RESULTS])
+        score, after = found.stands, {stage.name: found.stands.after}
+        rows.append(Row(stage.name, score.metric, score.before, after, stage.target, found.receipt.verdict, seconds))
+    outcome = Outcome(rows)
     writing.write_text(out / RESULTS, outcome.to_json() + "\n")
     return outcome
 
@@ -308,7 +299,6 @@ def _run_stage(stage: Stage, resume: bool) -> None:
 
 
 def interrupted(path: Path, out: Path | None = None) -> str:
-    """What to say of a chain that was stopped: where its stages are, and how it goes on."""
     return f"Stopped. The stages so far are in {read(path, out)[1]}; the same command with --resume goes on from there."
 
 

