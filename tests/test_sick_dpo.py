@@ -12,6 +12,7 @@ import pytest
 from conftest import Run, assert_sick
 
 from unsloth_course import data, diagnosis, evaluation, memory, models, training
+from unsloth_course.lesson.evaluation.preferring import PairLikelihood, Preferred
 
 WARM_UP, SEED, BATCH = 90, 3407, 16
 FEW, ALL = 16, 80  # held-out pairs: ALL where a score has to rise or fall
@@ -32,7 +33,7 @@ class Warm:
     pairs: Any
     held_out: Any
     max_length: int
-    before: dict[int, tuple[evaluation.Preferred, evaluation.PairLikelihood]] = field(default_factory=dict)
+    before: dict[int, tuple[Preferred, PairLikelihood]] = field(default_factory=dict)
 
     def measure(self, count):
         rows = self.held_out.select(range(count))

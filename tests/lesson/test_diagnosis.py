@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from unsloth_course import diagnosis
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.diagnosis import NOT_TRAINED, SUSPICIOUS, TRAINED, Evidence, Receipt, judge, watching
-from unsloth_course.lesson.evaluation import Changed, Measure, Retention, Score
+from unsloth_course.lesson.evaluation import Measure, Retention, Score
+from unsloth_course.lesson.evaluation.scores import Changed
 
 NAN = float("nan")
 SCORE = Score("exact_match", 200, 0.0, 0.9, (0.85, 0.94), Retention("exact_match", 1.0, 0.98), 0.1, (0.75, 0.85))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from unsloth_course import evaluation, memory, models, results
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.places import REPOSITORY
+from unsloth_course.lesson.evaluation import scores
 
 # From the design, word for word; a results file may have more keys and never fewer.
 DESIGN = {
@@ -63,7 +64,7 @@ def assert_holds(found, wanted, where="results"):
 @pytest.fixture(scope="module")
 def built(healthy, machine):
     kept = healthy.before, healthy.after
-    score = evaluation.score(healthy.before, healthy.after, kept)
+    score = scores.score(healthy.before, healthy.after, kept)
     plan = memory.plan(healthy.model, machine, "lora", longest=30)
     return results.build(
         "lora",

@@ -16,6 +16,7 @@ from msgspec import Meta
 from unsloth_course.core.lessons import VERDICTS
 from unsloth_course.core.writing import plain, write_text
 from unsloth_course.lesson import evaluation, models
+from unsloth_course.lesson.evaluation.scores import KINDS
 from unsloth_course.lesson.fingerprint import fingerprint
 from unsloth_course.lesson.memory import size
 
@@ -241,7 +242,7 @@ def samples(before: Any, after: Any, texts: Sequence[str] | None = None) -> list
     """
     if texts is not None:
         return [_sample(*row) for row in list(zip(before, after, texts, strict=True))[:SAMPLES]]
-    found = evaluation.changed(before, after, dict.fromkeys(evaluation.KINDS, SAMPLES))
+    found = evaluation.changed(before, after, dict.fromkeys(KINDS, SAMPLES))
     kinds = [[row for row in found.shown if row[0] == kind] for kind in (found.counts or ("",))]
     # By turns of each kind, and shown in the order of the kinds.
     turns = [row for several in itertools.zip_longest(*kinds) for row in several if row][:SAMPLES]

@@ -16,6 +16,7 @@ from unsloth_course.lesson.data import general, instruction
 from unsloth_course.lesson.evaluation import Answers, asking, interval, intervals, is_exact
 from unsloth_course.lesson.evaluation.asking import _recalled
 from unsloth_course.lesson.evaluation.scores import luck
+from unsloth_course.lesson.evaluation.scores import score as score_of_two
 from unsloth_course.pocket import datasets, skills
 from unsloth_course.pocket.english import is_short
 
@@ -180,14 +181,14 @@ def test_a_score_holds_both_comparisons():
     before = answers(["x"] * 100, [str(n) for n in range(100)])
     after = answers([str(n) for n in range(80)] + ["x"] * 20, [str(n) for n in range(100)])
     kept = answers("aaab", "aaaa"), answers("aabb", "aaaa")
-    score = evaluation.score(before, after, kept)
+    score = score_of_two(before, after, kept)
     assert (score.metric, score.n, score.before, score.after) == ("exact_match", 100, 0.0, 0.8)
     assert score.interval == interval(before.right, after.right)
     assert score.interval[0] < 0.8 < score.interval[1]
     assert score.retention == evaluation.Retention("exact_match", 0.75, 0.5)
     assert score.chance == 0.0 and score.above_chance == pytest.approx(score.interval, abs=0.02)
     assert (score.measures, score.judge.name, score.judge.interval) == ((), "exact_match", score.interval)
-    assert evaluation.score(before, after).retention is None
+    assert score_of_two(before, after).retention is None
 
 
 @pytest.mark.parametrize(
@@ -229,7 +230,7 @@ def test_no_text_breaks_it(text, answer):
 def test_the_bundled_model_is_probed_on_skills_that_no_lesson_trains(machine):
     found = evaluation.probes(machine)
     assert set(found["skill"]) == {skill.name for skill in skills.UNTOUCHED}
-    assert all(found["skill"].count(skill.name) == evaluation.PROBES_EACH for skill in skills.UNTOUCHED)
+    assert all(found["skill"].count(skill.name) == asking.PROBES_EACH for skill in skills.UNTOUCHED)
     assert found["prompt"] == evaluation.probes(machine)["prompt"]
 
 
@@ -351,7 +352,7 @@ def test_the_score_of_a_healthy_run_has_all_measures(healthy, load):
     assert list(found) == ["answer_perplexity", "told_apart", "one_line", "stops", "length"]
     assert made.judge is found["answer_perplexity"] and made.judge.likelier > 40 and made.judge.better[0] > 0
     assert found["told_apart"].after > 0.9 and found["stops"].before == 0 and found["stops"].after > 0.8
-    assert replace(made, measures=()) == evaluation.score(before.asked, after.asked, (before.asked, after.asked))
+    assert replace(made, measures=()) == score_of_two(before.asked, after.asked, (before.asked, after.asked))
     assert made.after > 0.7 and made.chance < 0.25 and made.above_chance[0] > 0.4
     text = str(made)
     assert text.startswith("answer perplexity, n = 48") and f"{made.judge.likelier} of 48 became likelier" in text

@@ -7,8 +7,15 @@ from hypothesis import strategies as st
 
 from unsloth_course import evaluation
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.evaluation import PairLikelihood, Preferred, Surprise, is_preferred, preference_score
-from unsloth_course.lesson.evaluation.preferring import ALIKE, is_correct, likeness
+from unsloth_course.lesson.evaluation import Surprise, preference_score
+from unsloth_course.lesson.evaluation.preferring import (
+    ALIKE,
+    PairLikelihood,
+    Preferred,
+    is_correct,
+    is_preferred,
+    likeness,
+)
 
 SENTENCE = "The last letter of ADSP is P."
 

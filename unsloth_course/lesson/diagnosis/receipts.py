@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unsloth_course.core import markup
-from unsloth_course.lesson import evaluation, memory
+from unsloth_course.lesson import memory
 from unsloth_course.lesson.diagnosis.judging import (
     KEPT_TEXT,
     NOT_TRAINED,
@@ -14,6 +14,7 @@ from unsloth_course.lesson.diagnosis.judging import (
     Finding,
     thirds_of,
 )
+from unsloth_course.lesson.evaluation.scores import Changed
 
 WHAT_NOW = 'TROUBLESHOOTING.md says "What to do when the receipt says suspicious".'
 _PROOF = {
@@ -33,7 +34,7 @@ class Receipt:
     findings: list[Finding]
     evidence: Evidence
     layer_change: dict[int, float]
-    answers: evaluation.Changed | None
+    answers: Changed | None
     seed: int
     data_hash: str
     versions: dict[str, str]

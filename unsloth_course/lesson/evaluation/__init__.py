@@ -11,7 +11,6 @@ from unsloth_course.core import lazy
 
 if TYPE_CHECKING:
     from unsloth_course.lesson.evaluation.asking import (
-        PROBES_EACH,
         Answered,
         answered,
         ask,
@@ -24,26 +23,13 @@ if TYPE_CHECKING:
     from unsloth_course.lesson.evaluation.intervals import interval, share_above_a_coin, smallest_change
     from unsloth_course.lesson.evaluation.preferring import (
         LONGEST_PREFERRED,
-        PairLikelihood,
-        Preferred,
         is_correct,
-        is_preferred,
         pair_likelihood,
         prefer,
         preference_score,
     )
     from unsloth_course.lesson.evaluation.reloading import Reloaded, same_answers
-    from unsloth_course.lesson.evaluation.scores import (
-        KINDS,
-        Answers,
-        Changed,
-        Measure,
-        Retention,
-        Score,
-        changed,
-        one_answer,
-        score,
-    )
+    from unsloth_course.lesson.evaluation.scores import Answers, Measure, Retention, Score, changed, one_answer
     from unsloth_course.lesson.evaluation.solving import accuracy_score, attempt, gate, solve
     from unsloth_course.lesson.evaluation.surprise import (
         Surprise,
