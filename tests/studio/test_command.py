@@ -31,7 +31,7 @@ def test_json_has_what_was_promised(tmp_path):
 
 
 def test_a_take_that_is_too_long_fails(monkeypatch):
-    def short(lesson, out, profile, pace, run):
+    def short(lesson, out, profile, pace, run, marks):
         return studio.Storyboard(made.board_of(lesson, profile, pace), ())
 
     monkeypatch.setattr(studio, "write", short)
