@@ -29,6 +29,13 @@ def test_the_tables_are_those_of_the_recorded_files():
         assert table.filled(page, table.recorded()) == page, "run python upkeep/table.py --write"
 
 
+@pytest.mark.parametrize("lesson", lessons.LESSONS)
+def test_a_lesson_begins_with_what_it_did_to_the_real_model(lesson):
+    cells = nbformat.read(lessons.notebook_path(lesson), as_version=4).cells
+    assert cells[1].source == script("first").result(lesson), "run python upkeep/first.py --write"
+    assert lesson == "cpt" or ("newly right" in cells[1].source and "still wrong" in cells[1].source)
+
+
 def test_the_readme_is_read_in_a_minute():
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert len(readme.splitlines()) <= 100 and len(readme.split()) <= 700

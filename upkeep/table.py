@@ -162,7 +162,7 @@ def front(runs: list[dict[str, Any]]) -> str:
     whole = [run for run in real_runs(runs) if "stands_for" not in run]
     for lesson, (name, *_) in LESSONS.items():
         if made := [run for run in whole if run["lesson"] == lesson]:
-            judge = Measured(*_over_the_seeds(made)[0])
+            judge = Measured(*over_the_seeds(made)[0])
             scored = f"{judge.name.replace('_', ' ')} {judge.value('before')} → {judge.value('after')}"
             rows.append((name, scored, judge.interval))
     return _table(("lesson", "on held-out rows", "95 % interval of the difference"), rows)
@@ -174,7 +174,7 @@ def real(runs: list[dict[str, Any]]) -> str:
     for found in _groups(real_runs(runs)).values():
         rows = []
         for lesson, made in found.items():
-            judge = Measured(*_over_the_seeds(made)[0])
+            judge = Measured(*over_the_seeds(made)[0])
             rows.append(
                 (
                     LESSONS[lesson][0],
@@ -201,7 +201,7 @@ def measures(runs: list[dict[str, Any]]) -> str:
     for found in _groups(real_runs(runs)).values():
         rows = []
         for lesson, made in found.items():
-            for name, each in _over_the_seeds(made):
+            for name, each in over_the_seeds(made):
                 one = Measured(name, each)
                 change = f"{one.value('before')} → {one.value('after')}"
                 rows.append((LESSONS[lesson][0], name.replace("_", " "), one.n, change, one.interval))
@@ -229,7 +229,7 @@ def _from_the_coin(group: dict[str, Any]) -> dict[str, Any]:
     return {"n": group["n"], "before": 0.5, "after": group["preference_accuracy"], "interval": change}
 
 
-def _over_the_seeds(made: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+def over_the_seeds(made: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
     """Each measure with what the runs have of it, the judging one first."""
     found: dict[str, list[dict[str, Any]]] = {}
     for run in made:
