@@ -29,17 +29,15 @@ def find(machine: Profile, lesson: str, folder: Path = RECORDED) -> Recording:
                 {part: {"name": name, "sha": name} for part, name in (("weights", one.model), ("rows", one.data))}
                 for one in (machine, recording)
             )
-        other = next((part for part in ("weights", "rows") if mine[part]["sha"] != kept[part]["sha"]), "")
-        if not other and recording.banded:
-            return recording
-        why = f"No band yet: of these weights and rows only {len(recording.runs)} of {SEEDS} runs are recorded."
-        if other:
+        if other := next((part for part in ("weights", "rows") if mine[part]["sha"] != kept[part]["sha"]), ""):
             found, theirs = mine[other]["name"], kept[other]["name"]
             theirs = f"other {other} of that name" if found == theirs else f"those of {theirs}"
-            why = (
-                f"No band yet for these {other}: this run has the {other} of {found}, and the recorded ones have "
-                f"{theirs}."
-            )
+            why = f"No band yet for these {other}: this run has the {other} of {found}, and the recorded ones have "
+            why += f"{theirs}."
+        elif recording.banded:
+            return recording
+        else:
+            why = f"No band yet: of these weights and rows only {len(recording.runs)} of {SEEDS} runs are recorded."
     elif real:
         why = f"No run with SmolLM2 on {DEVICES[machine.name]} is recorded yet, so there is no band."
     if real:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean, variance
-from typing import Any
+from typing import Any, NamedTuple
 
 from unsloth_course.core.history import series, smoothed
 from unsloth_course.lesson.evaluation.scores import NOT_SHARES
@@ -46,8 +46,7 @@ class Run:
     wall_seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class Band:
+class Band(NamedTuple):
     """Where a smoothed curve is expected, step by step: from `low` to `high`."""
 
     steps: list[int]
@@ -107,13 +106,13 @@ class Recording:
         spread = [variance(values) for values in zip(*smooth, strict=True)]
         least = FLOOR * (max(middle) - min(middle))
         wide = SPREADS * math.sqrt(1 + 1 / len(curves))
-        half = []
-        for place in range(len(spread)):
+        found = Band([step for step, _ in curves[0]], [], [])
+        for place, mean in enumerate(middle):
             near = spread[max(0, place - NEIGHBOURS) : place + NEIGHBOURS + 1]
-            half.append(max(least, wide * math.sqrt(fmean(near))))
-        low = [mean - width for mean, width in zip(middle, half, strict=True)]
-        high = [mean + width for mean, width in zip(middle, half, strict=True)]
-        return Band([step for step, _ in curves[0]], low, high)
+            half = max(least, wide * math.sqrt(fmean(near)))
+            found.low.append(mean - half)
+            found.high.append(mean + half)
+        return found
 
     def compare(self, history: Sequence[Mapping[str, Any]]) -> str:
         """Whether a run's smoothed curve lies inside the band of this recording, in a sentence.
