@@ -39,7 +39,7 @@ def before_after() -> str:
     sample = next(one for one in run["samples"] if one["kind"] == "newly right")
     scored, (low, high) = run["evaluation"], (100 * end for end in run["evaluation"]["interval"])
     texts = (("before GRPO", "#fff1ec", sample["before"]), ("after", "#edf7ed", sample["after"]))
-    share = " shared with other runs" if run.get("beside") else ""
+    share = " shared with other runs" if run.get("beside", 1) > 1 else ""
     measured = (
         f"SmolLM2-135M-Instruct, GRPO lesson: {100 * scored['before']:.3g} % of {scored['n']} unseen problems solved "
         f"before, {100 * scored['after']:.3g} % after (95 % interval of the difference +{low:.0f} to +{high:.0f} "
