@@ -56,8 +56,7 @@ CONFIG: dict[str, Any] = {
 }
 """That of the release; `memory` knows the model's shape from it before anything is fetched."""
 SPECIAL = {"unk_token": 0, "bos_token": 1, "eos_token": 2, "pad_token": 2}
-PROBE = ("Hello 2026", [19556, 216, 34, 32, 34, 38])
-"""A text and its token ids: each digit is a token of its own."""
+PROBE = ("Hello 2026", [19556, 216, 34, 32, 34, 38])  # a text and its token ids: each digit is a token of its own
 
 _LAYER = {
     "attn_norm": "input_layernorm",

@@ -12,8 +12,7 @@ from unsloth_course.setup.pins import Pins, applies, name_and_version, versions_
 NOT_NEEDED = ("certifi", "torchvision", "xformers", "diffusers")
 KEPT = ("torch", "numpy", "triton")
 """Never replaced: another torch or numpy under a running kernel forces a restart, and triton belongs to its torch."""
-SECTIONS = ("course", "unsloth")
-"""The sections of requirements.txt that a lesson needs."""
+SECTIONS = ("course", "unsloth")  # the sections of requirements.txt that a lesson needs
 
 
 def requirements(lines: Iterable[str]) -> list[tuple[str, str]]:

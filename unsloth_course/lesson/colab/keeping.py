@@ -9,8 +9,7 @@ from unsloth_course.core.errors import CourseError
 
 DRIVE = "drive"
 MOUNT = Path("/content/drive")
-FOLDER = "unsloth-course"
-"""The folder in the learner's Drive."""
+FOLDER = "unsloth-course"  # the folder in the learner's Drive
 KNOBS = "knobs.json"
 WATCHED = ("max_steps", "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "seed")
 

@@ -22,15 +22,13 @@ from unsloth_course.lesson.data.turns import (
     without_nulls,
 )
 
-COLUMNS = ("messages", "conversations", "conversation")
-"""Where a row may keep its turns."""
+COLUMNS = ("messages", "conversations", "conversation")  # where a row may keep its turns
 ANSWER_COLUMNS = ("completion", "response", "answer", "output")
 SYSTEM = ("system", "system_prompt", "system_message")
 HISTORY = ("history",)
 TOOLS = ("tools", "functions")
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
-BESIDE = (SYSTEM, HISTORY, TOOLS)
-"""What a row may hold beside its turns; of each the first column that a row has."""
+BESIDE = (SYSTEM, HISTORY, TOOLS)  # what a row may hold beside its turns; of each the first column that a row has
 _MEDIA, _TOOLS = frozenset(MEDIA), frozenset(TOOLS)
 _ANY_BESIDE = frozenset((*SYSTEM, *HISTORY, *TOOLS, *MEDIA))
 FIRST, LAST = "a first turn of the assistant is left out", "a last turn that nobody answers is left out"

@@ -9,8 +9,7 @@ from unsloth_course.lesson.data.rows import CONTROL_TOKENS
 
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _MORE = ("additional_special_tokens", "extra_special_tokens")
-HELD = "contains the control token"
-"""What is said of a row that holds one."""
+HELD = "contains the control token"  # what is said of a row that holds one
 TAKEN_OFF = "an end of sequence behind the text is taken off"
 
 
@@ -21,8 +20,7 @@ class Control(NamedTuple):
     end: str | None = None
 
 
-CHATML = Control(CONTROL_TOKENS, CONTROL_TOKENS[1])
-"""Those of SmolLM2 and the bundled model."""
+CHATML = Control(CONTROL_TOKENS, CONTROL_TOKENS[1])  # those of SmolLM2 and the bundled model
 
 
 def of_tokenizer(tokenizer: Any) -> Control:

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 END = "<|endoftext|>"
 TEXTS_AT_ONCE = 1000
 MOST_WORDS = 20_000  # different words, the commonest, that are looked at
-PASSAGE = 1000
-"""Characters of a passage, about: a paragraph or a function or two."""
+PASSAGE = 1000  # characters of a passage, about: a paragraph or a function or two
 
 
 def load(source: Source, name: str | None = None) -> Checked:

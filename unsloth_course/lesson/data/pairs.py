@@ -22,8 +22,7 @@ PROMPTS = ("prompt", "question", "query", "instruction", *chat.COLUMNS, "input")
 """Where a row may keep its prompt; without any of them it stands in front of the answers."""
 CHOSEN = ("chosen", "chosen_messages", "preferred_output")
 REJECTED = ("rejected", "rejected_messages", "non_preferred_output")
-BESIDE = ("tool_calls", "reasoning_content")
-"""What makes two answers different that say the same."""
+BESIDE = ("tool_calls", "reasoning_content")  # what makes two answers different that say the same
 SAME = "'chosen' and 'rejected' are the same"
 _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 _SPEAKER = re.compile(r"\n\n(Human|Assistant):")

@@ -99,8 +99,7 @@ class _Unreadable:
         return "cannot be read"
 
 
-UNREADABLE = _Unreadable()
-"""What stands in a column of a table that cannot be read, while the others can."""
+UNREADABLE = _Unreadable()  # what stands in a column of a table that cannot be read, while the others can
 
 
 def shown(path: object) -> str:

@@ -38,8 +38,7 @@ ON_DISK = ("state.json", "dataset_dict.json")
 LFS = b"version https://git-lfs"
 ROWS = (*ENDINGS, *SEPARATED, ".parquet")
 ALL_ENDINGS = (*ROWS, *DOCUMENTS)
-IN_FOLDERS = (*DOCUMENTS[:3], ".jsonl", *DOCUMENTS[3:])
-"""What is read of a folder of raw text."""
+IN_FOLDERS = (*DOCUMENTS[:3], ".jsonl", *DOCUMENTS[3:])  # what is read of a folder of raw text
 DELIMITERS = (",", ";", "\t")
 """What may stand between the fields of a CSV file; the first of them that is in its first line does. In .tsv: a tab."""
 PARQUET_BYTES = 2**16  # of a column are read at once

@@ -8,8 +8,7 @@ from unsloth_course.lesson import models
 from unsloth_course.lesson.evaluation.asking import LONGEST_ANSWER
 from unsloth_course.lesson.evaluation.surprise import nats_of
 
-DRIFT = 0.015
-"""By how many nats a token, on average, two copies of a model may be apart in -log p."""
+DRIFT = 0.015  # by how many nats a token, on average, two copies of a model may be apart in -log p
 TIE = 0.5
 """By how many nats a token may lead over another one that a copy chooses in its place.
 

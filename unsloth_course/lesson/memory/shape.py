@@ -11,8 +11,7 @@ from unsloth_course.core.places import RECORDED
 METHODS = ("full", "lora", "qlora", "dpo", "grpo", "cpt")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 GIB = 1024**3
-LARGEST = 10**8
-"""Above every size in a model's config."""
+LARGEST = 10**8  # above every size in a model's config
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,8 @@ from unsloth_course.lesson.recordings.files import RECORDED, read
 from unsloth_course.lesson.recordings.recorded import Recording, from_to
 
 SAMPLE = ("kind", "prompt", "before", "after")
-LONGEST = 160
-"""Characters of a sample's text that are shown; slides have room for no more."""
-HELD_OUT = "held out"
-"""How the name of a run's own score begins, which its measures hold too."""
+LONGEST = 160  # characters of a sample's text that are shown; slides have room for no more
+HELD_OUT = "held out"  # how the name of a run's own score begins, which its measures hold too
 
 
 @dataclass(frozen=True)
