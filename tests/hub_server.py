@@ -206,6 +206,7 @@ class _Handler(TakesUploads, BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if hub.broken_status:
             return self.json({"error": "The Hub is out of order"}, hub.broken_status)
+        hub.bodies.append(body)
         path = unquote(urlsplit(self.path).path)
         if self.take(path, body):
             return None

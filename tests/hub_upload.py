@@ -25,7 +25,7 @@ class Uploads:
     """The part of a Hub that keeps uploads, on the disk, in a folder of its own until `forget`.
 
     Attributes:
-        bodies: the body of every POST so far.
+        bodies: what came in with each request so far, but for the large files.
     """
 
     def __init__(self) -> None:
@@ -80,8 +80,11 @@ class TakesUploads:
         login = {"type": "access_token", "accessToken": {"displayName": "course", "role": "write"}}
         self.json({"type": "user", "name": USER, "orgs": [], "auth": login})
 
-    def _valid(self, _: bytes) -> None:
-        self.json({"errors": [], "warnings": []})
+    def _valid(self, body: bytes) -> None:
+        """Of all that the Hub wants of a card's head, that its base is a repository."""
+        base = re.search("^base_model: (.*)", json.loads(body)["content"], re.MULTILINE)
+        wrong = [f'"base_model" with value "{base[1]}" is not valid.'] if base and base[1].count("/") != 1 else []
+        self.json({"errors": [{"message": text} for text in wrong], "warnings": []}, 400 if wrong else 200)
 
     def _create(self, body: bytes) -> None:
         hub, asked = self.server.hub, json.loads(body)

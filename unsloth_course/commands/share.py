@@ -23,6 +23,8 @@ TEXTS += ("*.jinja", "merges.txt", *model_files.TOKENIZER_FILES)
 SECRET = re.compile(
     r"\b(hf|ghp|gho|github_pat|glpat|sk|xox[bp])[-_][\w-]{20,}|\bAKIA[0-9A-Z]{16}|-----BEGIN [A-Z ]*PRIVATE KEY"
 )
+# In a card's head: a base that is a folder or bundled, which the Hub refuses, and PEFT's tag for adapters.
+NO_BASE_OF_THE_HUB = re.compile(r"^(base_model: (?![\w.-]+/[\w.-]+$)|- base_model:adapter:).*\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,24 @@ def _require_model(folder: Path, names: set[str]) -> None:
     if "adapter_config.json" not in names:
         model_files.check_model_names(names, str(folder))
         return model_files.check_weights(folder)
+    model_files.check_safetensors(folder)
     base = model_files.base_model(folder)
-    if base in NEITHER_HUB_NOR_PATH or Path(base).expanduser().exists():
+    if base in NEITHER_HUB_NOR_PATH or Path(base).expanduser().exists() or not _hub_name(base):
         raise CourseError(
             f"This adapter belongs to {base}, which others cannot fetch. Share it together with its base: first "
             f"`unsloth-course export {folder} --to merged`, then `unsloth-course share` with the folder that it names."
         )
+
+
+def _hub_name(name: str) -> bool:
+    """Whether the Hub could have a repository of this name; the path of a folder that is gone is none."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def _card_of_the_run(folder: Path) -> str:
@@ -94,6 +108,7 @@ def _card_of_the_run(folder: Path) -> str:
             if (path := run / room / CARD).is_file():
                 library = "gguf" if any(folder.glob("*.gguf")) else "transformers"
                 text = path.read_text(encoding="utf-8").replace("library_name: peft", f"library_name: {library}", 1)
+                text = NO_BASE_OF_THE_HUB.sub("", text)
                 return text.replace("# A LoRA adapter, trained", "# A model, trained", 1)
     return ""
 
@@ -163,9 +178,15 @@ def _broken_off(error: Any, name: str) -> Exception:
             f"The Hub does not let you write to {name}: your token has no right to write, or OWNER is neither you nor "
             "your organization. `hf auth whoami` says who you are there."
         )
-    if not isinstance(error, httpx.HTTPError | HfHubHTTPError | OSError | RuntimeError):
+    if isinstance(error, ValueError) and str(error).startswith("Invalid metadata"):
+        why = " ".join(str(error).splitlines()[1:]).strip("- ")
+        return CourseError(f"The Hub does not take the head of {CARD}: {why} Change it, and run this again.")
+    # A RuntimeError is huggingface_hub's, about one file; what happened is its cause.
+    cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+    why = hub_errors.unreachable(cause)
+    if not why and not isinstance(error, httpx.HTTPError | HfHubHTTPError | OSError | RuntimeError):
         return error
-    why = hub_errors.unreachable(error) or hub_errors.message(error)
+    why = why or hub_errors.message(cause)
     return CourseError(
         f"The upload to {name} broke off: {why}. Nothing of it can be seen there; the same command goes on with what "
         "is missing."

@@ -68,9 +68,7 @@ def read_json(path: Path) -> dict:
 
 
 def check_weights(folder: Path) -> None:
-    """Refuse shards that are absent, and files shorter or longer than their own safetensors header says."""
-    from safetensors import SafetensorError, safe_open
-
+    """Refuse shards that are absent, and files that `check_safetensors` refuses."""
     read_json(folder / "config.json")
     index = folder / "model.safetensors.index.json"
     shards = read_json(index).get("weight_map", {}) if index.is_file() else {}
@@ -79,6 +77,13 @@ def check_weights(folder: Path) -> None:
     missing = {str(shard) for shard in shards.values() if not (folder / str(shard)).is_file()}
     if missing:
         raise CourseError(f"The weights in {folder} are incomplete: {listed(missing)} is missing. Fetch them again.")
+    check_safetensors(folder)
+
+
+def check_safetensors(folder: Path) -> None:
+    """Refuse files that are shorter or longer than their own header says."""
+    from safetensors import SafetensorError, safe_open
+
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, framework="np"):  # it holds the header against the file's length

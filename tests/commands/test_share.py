@@ -1,0 +1,279 @@
+"""`share`, against the small local Hub: what goes, what never goes, and what breaks off in between."""
+
+import filecmp
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import ENVIRONMENT
+from core.test_hub import write_model
+from hub_upload import TOKEN
+from huggingface_hub import HfApi, constants
+from safetensors.numpy import save_file
+
+from unsloth_course import models
+from unsloth_course.commands import share
+from unsloth_course.core import hub
+from unsloth_course.core.errors import CourseError
+
+NAME = "learner/mine"
+SECRET = "hf_" + "s" * 34  # no token of anybody
+CARD = "---\nlibrary_name: peft\n---\n# A LoRA adapter, trained on my rows\n"
+STAYS = ("rows.jsonl", "held-out.jsonl", "finetune.toml", "pytorch_model.bin", "training_args.bin", ".env", "notes.txt")
+STAYS += ("checkpoint-5/model.safetensors", "results/lora.json", "results.json", "trainer_state.json", "scores.json")
+
+
+class Terminal(io.StringIO):
+    """Somebody who types this."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def here(hub_here, tmp_path, monkeypatch):
+    """A Hub that knows who is asking; retries do not wait."""
+    import huggingface_hub.utils._http as http
+
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(http, "time", SimpleNamespace(sleep=lambda seconds: None))
+    return hub_here
+
+
+def write_adapter(folder, base="somebody/model", megabytes=0):
+    folder.mkdir(parents=True)
+    draw = np.random.default_rng(megabytes)
+    for file, rows in (("adapter_model.safetensors", 4), ("more.safetensors", max(4, megabytes * 1024))):
+        save_file({"lora_B": draw.normal(size=(rows, 256)).astype(np.float32)}, folder / file)
+    (folder / "adapter_config.json").write_text(json.dumps({"r": 4, "base_model_name_or_path": base}))
+    (folder / "README.md").write_text(CARD)
+    return folder
+
+
+def visible(running, name=NAME):
+    """What a visitor of the repository finds: its files by name; nothing where there is none."""
+    repository = running.repositories.get(("model", name))
+    return {file: path.read_bytes() for file, path in repository.files().items()} if repository else {}
+
+
+def sent(running, method="POST"):
+    return [request for request in running.requests if request.method == method]
+
+
+# --- what goes
+
+
+@pytest.mark.parametrize("public", [False, True])
+def test_a_shared_model_comes_back_byte_for_byte_and_is_private_unless_told(here, command, public):
+    source = models.folder("pocket")
+    status, out, err = command("share", source, "--to", NAME, "--yes", *["--public"] * public)
+    assert (status, err) == (0, "") and f"{here.endpoint}/{NAME}" in out and "stays here: scores.json" in out
+    assert HfApi().model_info(NAME).private is not public
+    fetched = hub.fetch_model(NAME)
+    assert filecmp.cmpfiles(source, fetched, visible(here), shallow=False)[1:] == ([], []) and len(visible(here)) == 6
+
+
+def test_only_what_others_need_goes(here, command, tmp_path):
+    run = tmp_path / "run"
+    made = {"adapter": write_adapter(run / "adapter"), "model": write_model(run / "export" / "merged")}
+    for kind, folder in made.items():
+        for name in STAYS:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text("my own words")
+        wanted = {path.name for path in folder.iterdir() if path.is_file()} - set(STAYS) | {"README.md"}
+        source = run if kind == "adapter" else folder  # of a run its adapter goes
+        assert command("share", str(source), "--to", f"learner/{kind}", "--yes")[0] == 0
+        assert set(visible(here, f"learner/{kind}")) == wanted
+    card = visible(here, "learner/model")["README.md"].decode()  # the run's card goes with what was made of it
+    assert "library_name: transformers" in card and "# A model, trained on my rows" in card
+    said = b"".join(here.bodies)
+    assert b"README.md" in said and not any(name.encode() in said for name in STAYS if "/" not in name)
+
+
+def test_gguf_files_go_with_the_modelfile_and_without_the_table(here, command, tmp_path):
+    for name in ("mine-q4_k_m.gguf", "Modelfile", "export.json", "rows.jsonl"):
+        (tmp_path / name).write_bytes(b"GGUF")
+    assert command("share", str(tmp_path), "--to", NAME, "--yes")[0] == 0
+    assert set(visible(here)) == {"mine-q4_k_m.gguf", "Modelfile"}
+
+
+# --- the question
+
+
+@pytest.mark.parametrize("stdin", [Terminal("n\n"), Terminal("\n"), Terminal(""), io.StringIO("y\n")])
+def test_nothing_leaves_the_machine_before_yes(here, command, tmp_path, monkeypatch, stdin):
+    monkeypatch.setattr(sys, "stdin", stdin)
+    status, out, err = command("share", str(write_adapter(tmp_path / "adapter")), "--to", NAME)
+    assert status == 1 and here.requests == []
+    assert "adapter_model.safetensors" in out
+    assert "--yes" in err if not stdin.isatty() else (f"to {NAME}, private" in out + err)
+
+
+def test_after_yes_it_goes(here, command, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
+    status, out, _ = command("share", str(write_adapter(tmp_path / "adapter")), "--to", NAME)
+    assert status == 0 and f"{here.endpoint}/{NAME}" in out and len(visible(here)) == 4
+
+
+def test_what_everybody_sees_is_written_to_only_with_public(here, command, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    here.add_model(NAME, tmp_path / "theirs")
+    call = "share", str(write_adapter(tmp_path / "adapter")), "--to", NAME, "--yes"
+    status, _, err = command(*call)
+    assert status == 1 and "everybody can see it" in err and "--public" in err
+    assert sent(here) == [] and visible(here) == {}
+    assert command(*call, "--public")[0] == 0 and len(visible(here)) == 4
+
+
+# --- what is refused before anything is sent
+
+
+def test_without_a_login_the_command_for_it_is_said(here, command, tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    status, _, err = command("share", str(write_adapter(tmp_path / "adapter")), "--to", NAME, "--yes")
+    assert status == 1 and "`hf auth login`" in err and here.requests == []
+
+
+@pytest.mark.parametrize("base", ["pocket", "smollm2", "folder", "/gone/since", None])
+def test_an_adapter_without_a_base_that_others_can_fetch_is_refused(tmp_path, base):
+    if base == "folder":
+        base = str(write_model(tmp_path / "base"))
+    folder = write_adapter(tmp_path / "adapter", base)
+    with pytest.raises(CourseError, match=r"others cannot fetch.*export .*adapter --to merged"):
+        share.gather(folder)
+
+
+@pytest.mark.parametrize("file", ["README.md", "adapter_config.json", "tokenizer_config.json", "chat_template.jinja"])
+def test_a_secret_is_refused_with_file_and_line_and_not_said_again(here, command, tmp_path, file):
+    folder = write_adapter(tmp_path / "adapter")
+    (folder / file).write_text(json.dumps({"base_model_name_or_path": "somebody/model", "token": SECRET}, indent=1))
+    status, out, err = command("share", str(folder), "--to", NAME, "--yes")
+    assert status == 1 and f"{file}, line 3 " in err and SECRET not in out + err
+    assert here.requests == []
+
+
+@pytest.mark.parametrize("damage", ["adapter_model.safetensors", "model.safetensors"])
+def test_what_is_cut_off_is_not_shared(tmp_path, damage):
+    folder = (write_adapter if "adapter" in damage else write_model)(tmp_path / "made")
+    (folder / damage).write_bytes((folder / damage).read_bytes()[:-100])
+    with pytest.raises(CourseError, match=f"{damage} is cut off or damaged"):
+        share.gather(folder)
+
+
+def test_what_is_no_model_is_a_sentence(tmp_path):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(CourseError, match="holds no adapter, no model and no GGUF file"):
+            share.gather(folder)
+
+
+# --- what comes in between
+
+
+FAULTS = {
+    "refused": "does not let you write to learner/mine",
+    "another's token": "your token has no right to write",
+    "no name": '"my model" is no name for a repository: the Hub wants OWNER/NAME',
+    "bad card": 'head of README.md: "base_model" with value "/home/me" is not valid. Change it',
+    "down": "broke off: the Hub at http.* cannot be reached",
+    "out of order": r"broke off: the Hub at http.* is out of order \(HTTP 503\)",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_the_hub_refuses_is_a_sentence_and_nothing_can_be_seen(here, command, tmp_path, monkeypatch, fault):
+    folder = write_adapter(tmp_path / "adapter")
+    if fault == "refused":
+        here.refuse(NAME)
+    elif fault == "another's token":
+        monkeypatch.setenv("HF_TOKEN", SECRET)
+    elif fault == "bad card":
+        (folder / "README.md").write_text("---\nbase_model: /home/me\n---\n")
+    elif fault in ("down", "out of order"):
+        here.down(503 if fault == "out of order" else 0)
+    name = NAME if fault != "no name" else "my model"
+    status, out, err = command("share", str(folder), "--to", name, "--yes")
+    assert status == 1 and re.search(FAULTS[fault], err) and SECRET not in out + err
+    assert visible(here) == {}
+
+
+def test_a_connection_that_is_cut_leaves_no_half_and_is_taken_up_again(here, command, tmp_path):
+    here.cut_upload(after_bytes=1 << 20)
+    call = "share", str(write_adapter(tmp_path / "adapter", megabytes=3)), "--to", NAME, "--yes"
+    status, _, err = command(*call)
+    assert status == 1 and "broke off: the Hub at" in err and "goes on with what is missing" in err
+    assert [request.status for request in sent(here, "PUT")].count(200) == 1  # the small one
+    assert visible(here) == {}
+    here.heal()
+    here.requests.clear()
+    assert command(*call)[0] == 0 and len(sent(here, "PUT")) == 1 and len(visible(here)) == 4
+
+
+def test_a_process_that_is_killed_leaves_no_half_and_is_taken_up_again(here, command, tmp_path):
+    folder = write_adapter(tmp_path / "adapter", megabytes=3)
+    call = "share", str(folder), "--to", NAME, "--yes"
+    environment = ENVIRONMENT | here.environment(tmp_path / "home") | {"HF_TOKEN": TOKEN}
+    here.cut_upload(after_bytes=1 << 20)
+    unseen = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    running = subprocess.Popen([sys.executable, "-m", "unsloth_course", *call], env=environment, **unseen)
+    end = time.monotonic() + 120
+    while {request.status for request in sent(here, "PUT")} != {0, 200}:  # it would try the cut one again and again
+        assert running.poll() is None and time.monotonic() < end
+        time.sleep(0.05)
+    running.kill()
+    running.wait()
+    assert visible(here) == {}
+    here.heal()
+    here.requests.clear()
+    assert command(*call)[0] == 0
+    assert len(sent(here, "PUT")) == 1 and visible(here) == {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_same_again_sends_nothing(here, command, tmp_path):
+    call = "share", str(write_adapter(tmp_path / "adapter")), "--to", NAME, "--yes"
+    assert command(*call)[0] == 0
+    here.requests.clear()
+    assert command(*call)[0] == 0
+    assert not sent(here, "PUT") and not [request for request in sent(here) if "/commit/" in request.path]
+
+
+# --- as others load it
+
+
+def test_what_was_shared_gives_the_same_answers(here, with_adapter, machine, command, tmp_path):
+    import torch
+    from unsloth import FastLanguageModel
+
+    from unsloth_course import data
+
+    model, tokenizer = with_adapter()
+    rows = data.sources.instructions("pocket", train=1, held_out=20, seed=3407)[1]
+    questions = [data.instruction.question(row["instruction"], row["input"]) for row in rows]
+    base = models.answer(model, tokenizer, questions)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(0, 0.03)
+    wanted = models.answer(model, tokenizer, questions)
+    assert sum(map(str.__ne__, base, wanted)) > 5  # an adapter that is seen in the answers
+    models.save_adapter(model, tokenizer, tmp_path / "run" / "adapter", base="pocket")
+    merged = tmp_path / "run" / "export" / "merged"
+    model.save_pretrained_merged(str(merged), tokenizer, save_method="merged_16bit")
+    status, _, err = command("share", str(merged), "--to", NAME, "--yes")
+    assert status == 0, err
+    shutil.rmtree(tmp_path / "run")
+    loaded, tokenizer = FastLanguageModel.from_pretrained(
+        models.folder(NAME), max_seq_length=machine.max_length, dtype=machine.torch_dtype, load_in_4bit=False
+    )
+    assert models.answer(loaded, tokenizer, questions) == wanted
+    told = b"".join(content for name, content in visible(here).items() if not name.endswith(".safetensors"))
+    assert (
+        models.folder("pocket").encode() not in told and str(tmp_path).encode() not in told
+    )  # no path of this machine
