@@ -1,5 +1,6 @@
 """What machine this is; freed memory that is kept, and libraries that are quiet: what comes before the profile."""
 
+import ctypes
 import logging
 import os
 import platform
@@ -51,8 +52,6 @@ def keep_freed_memory() -> bool:
     back as new pages, zeroed one by one. Measured on 2 cores, 60 steps of the DPO lesson's warm-up: 10.5 s and 400,000
     page faults without, 7.8 s and 32,000 with, and the same peak of memory. From mallopt(3).
     """
-    import ctypes
-
     if sys.platform != "linux":
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

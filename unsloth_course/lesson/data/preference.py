@@ -5,6 +5,7 @@ preference type ("Dataset formats and types"); the nested form of Anthropic/hh-r
 arxiv.org/abs/2204.05862), where the prompt stands inside both answers; and what else `pairs` names.
 """
 
+import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +47,6 @@ def warm_up(dataset: "Dataset", share: float, seed: int) -> "Dataset":
     what it already writes now and then, and cannot raise what it never writes. Returns TRL's conversational columns
     prompt and completion. Raises CourseError for a share that is none. Taught in lesson colab3 (DPO).
     """
-    import random
-
     from datasets import Dataset
 
     if not 0 <= share <= 1:

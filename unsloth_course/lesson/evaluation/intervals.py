@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 RESAMPLES = 10_000
 Z = 1.959964  # of 95 %
 LEVEL = 0.05
@@ -19,8 +21,6 @@ def interval(before: Sequence[float], after: Sequence[float], seed: int = 0) -> 
     percentile bootstrap (Efron 1979): questions are drawn anew 10,000 times, each with both of its marks. It reaches 0
     where McNemar's test (mid-p, Fagerland et al. 2013) takes the changed marks for a coin's, and of fewer than 5.
     """
-    import numpy as np
-
     if set(before) | set(after) <= {0, 1} and not any(isinstance(mark, float) for mark in (*before, *after)):
         return newcombe([(bool(was), bool(now)) for was, now in zip(before, after, strict=True)])
     change = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
@@ -111,8 +111,6 @@ def ratio_interval(
 
     A ratio is that of two sums over the rows, such as nats and tokens; `of` is applied to it.
     """
-    import numpy as np
-
     change = of(ratios_drawn(*second, seed)) - of(ratios_drawn(*first, seed))
     known = change[~np.isnan(change)]
     low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (math.nan, math.nan)
@@ -121,8 +119,6 @@ def ratio_interval(
 
 def ratios_drawn(above: Sequence[float], below: Sequence[float], seed: int = 0) -> Any:
     """The ratio of two sums over the rows, for 10,000 draws of as many rows as there are, as a numpy array."""
-    import numpy as np
-
     drawn = np.random.default_rng(seed).integers(0, len(above), size=(RESAMPLES, len(above)))
     with np.errstate(all="ignore"):  # a draw may hold none of what is divided by
         return np.asarray(above, float)[drawn].sum(axis=1) / np.asarray(below, float)[drawn].sum(axis=1)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import models, rewards
 from unsloth_course.lesson.data import problems
@@ -12,7 +14,6 @@ from unsloth_course.lesson.evaluation.intervals import apart, interval, ratio_in
 from unsloth_course.lesson.evaluation.scores import Answers, Measure, Score, score_of
 
 if TYPE_CHECKING:
-    import numpy as np
     from datasets import Dataset
 
 LONGEST_SOLUTION = 64  # tokens: four steps and the answer of a bundled problem are up to 56
@@ -67,10 +68,8 @@ class Attempts:
         return len(self.right[0])
 
     @property
-    def steps(self) -> "np.ndarray":
+    def steps(self) -> np.ndarray:
         """Which of the answers show a step, problems x tries: something is equal to something."""
-        import numpy as np
-
         return np.array([["=" in text for text in answers] for answers in self.given])
 
     @property
@@ -84,10 +83,8 @@ class Attempts:
         return int((shown & self.right).sum()), int(shown.sum())
 
     @property
-    def clean(self) -> "np.ndarray":
+    def clean(self) -> np.ndarray:
         """Which of the answers end by themselves, and with a number behind their only `####`; problems x tries."""
-        import numpy as np
-
         return np.array([rewards.form(answers) for answers in self.given], bool) & (self.ended or True)
 
     @property
@@ -103,8 +100,6 @@ class Attempts:
     @property
     def mixed(self) -> int:
         """The number of a problem to look at: two or more right and wrong answers, and most often steps; else 0."""
-        import numpy as np
-
         right = np.sum(self.right, axis=1)
         return int(np.argmax((1 + self.steps.sum(axis=1)) * ((right >= 2) & (right <= self.times - 2))))
 
@@ -213,8 +208,6 @@ def accuracy_score(
 
 def _of_tries(before: Attempts, after: Attempts) -> list[Measure]:
     """What tries of the same problems before and after show; what no try was there for is left out."""
-    import numpy as np
-
     both, count = (before, after), len(after.right)
 
     def of_problems(name: str, marks: Any) -> Measure:

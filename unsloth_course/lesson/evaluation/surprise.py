@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import models
 from unsloth_course.lesson.evaluation.intervals import interval, ratio_interval
@@ -164,8 +166,6 @@ def shuffled(texts: Sequence[str], seed: int = 0) -> list[str]:
 
 def perplexity_interval(first: Surprise, second: Surprise) -> tuple[float, float]:
     """The 95 % interval of the second perplexity minus the first, texts drawn anew (see `scores.ratio_interval`)."""
-    import numpy as np
-
     pairs = [(found.losses, found.tokens) for found in (first, second)]
     return ratio_interval(*pairs, lambda loss: np.exp(np.minimum(loss, MOST)))
 

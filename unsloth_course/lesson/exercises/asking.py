@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
+import numpy as np
+
 
 class Wrong(Exception):
     """A property that an answer lacks, in words."""
@@ -89,8 +91,6 @@ class Given:
 
     def array(self, shape: tuple[int, ...]) -> Any:
         """The value as a float array of this shape."""
-        import numpy as np
-
         try:
             found = None if np.iscomplexobj(self.value) else np.asarray(self.value, dtype=float)
         except (TypeError, ValueError, OverflowError, RuntimeError):  # the last for a tensor with a gradient
@@ -103,8 +103,6 @@ class Given:
 
     def unchanged(self, position: int, name: str, why: str) -> None:
         """Raises `Wrong` when the function changed its argument at this position."""
-        import numpy as np
-
         if not np.array_equal(self.before[position], self.after[position]):
             raise Wrong(f"{self.asked} changed `{name}` itself, {why}.")
 

@@ -2,6 +2,8 @@
 
 import random
 
+import numpy as np
+
 from unsloth_course.lesson.exercises.asking import Learner, exercise
 
 FLOAT32 = 4  # bytes
@@ -43,8 +45,6 @@ QUESTIONS = 400
 
 def _marks(seed: int, first: float, changed: float) -> tuple[list[int], list[int]]:
     """Marks of two models that mostly agree: a share `first` right, and a share `changed` turned the other way."""
-    import numpy as np
-
     rng = np.random.default_rng(seed)
     lora = (rng.random(QUESTIONS) < first).astype(int)
     turned = rng.random(QUESTIONS) < changed
@@ -71,8 +71,6 @@ def paired_interval(lora, full, rng):
     "Draw from the differences `full[i] - lora[i]`, take the mean of each draw, and cut 2.5 % off either end.",
 )
 def _intervals(learner: Learner) -> None:
-    import numpy as np
-
     def ask(lora, full, seed=0):
         given = learner(lora, full, np.random.default_rng(seed))
         low, high = given.numbers(2)
@@ -126,8 +124,6 @@ def rank_needed(change, share):
     ),
 )
 def _ranks(learner: Learner) -> None:
-    import numpy as np
-
     rng = np.random.default_rng(3)
 
     def ask(matrix, share, rank, what):
@@ -166,8 +162,6 @@ def _ranks(learner: Learner) -> None:
 
 def _matrix(rng, values, rows: int, columns: int):
     """A random matrix with these singular values."""
-    import numpy as np
-
     left, _ = np.linalg.qr(rng.normal(size=(rows, len(values))))
     right, _ = np.linalg.qr(rng.normal(size=(columns, len(values))))
     return left * values @ right.T

@@ -2,6 +2,8 @@
 
 import random
 
+import numpy as np
+
 from unsloth_course.lesson.exercises.asking import Learner, exercise
 
 SMOLLM2 = 30 * [(576, 576), (576, 192), (576, 192), (576, 576), (576, 1536), (576, 1536), (1536, 576)]
@@ -44,8 +46,6 @@ def merge_adapter(W, A, B, alpha):
     "The rank is the number of rows of `A`, and the correction is `alpha / rank * B @ A`.",
 )
 def _merges(learner: Learner) -> None:
-    import numpy as np
-
     rng = np.random.default_rng(2)
     for outputs, inputs, rank, alpha in [(5, 3, 2, 4), (3, 5, 1, 16), (8, 8, 4, 4), (6, 9, 3, 0.5), (7, 7, 7, 14)]:
         W, A, B = (rng.normal(size=size) for size in ((outputs, inputs), (rank, inputs), (outputs, rank)))

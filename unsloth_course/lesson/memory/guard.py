@@ -5,6 +5,7 @@ second then takes eighty. Nothing says so; `Pace` does. It compares each step wi
 at how full the memory is.
 """
 
+import gc
 import time
 from collections.abc import Iterator, Sequence
 from statistics import median
@@ -60,8 +61,6 @@ def start_over_smaller(trainer: Any) -> None:
 
 def _shrink(trainer: Any, micro: int) -> None:
     """Gives a trainer that has failed a smaller micro-batch and as much more accumulation, as if it were new."""
-    import gc
-
     import torch
 
     more = trainer.args.per_device_train_batch_size // micro

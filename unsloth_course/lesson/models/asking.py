@@ -1,6 +1,7 @@
 """Asking a model: in the form of its chat template, many at once, or piece by piece."""
 
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -182,8 +183,6 @@ def stream_after(
 
     timeout: seconds to wait for a piece. drawn: as for `complete`.
     """
-    import threading
-
     from transformers import TextIteratorStreamer
 
     tokens = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)

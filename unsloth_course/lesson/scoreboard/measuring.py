@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import evaluation, models, results, rewards
 from unsloth_course.lesson.data import preference, problems, sources
@@ -144,8 +146,6 @@ def _share(marks: Sequence[bool]) -> dict[str, Any]:
 
 
 def _perplexity(model: Any, tokenizer: Any, rows: "Dataset") -> list[dict[str, Any]]:
-    import numpy as np
-
     found = evaluation.perplexity(model, tokenizer, list(rows["text"]), TEXT_LENGTH)
     if not math.isfinite(found.loss):
         return [_none("not measured: the model's loss on this text is not a number.")]
