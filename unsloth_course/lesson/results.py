@@ -18,15 +18,13 @@ from unsloth_course.core.writing import plain, write_text
 from unsloth_course.lesson import evaluation, models
 from unsloth_course.lesson.evaluation.scores import KINDS
 from unsloth_course.lesson.fingerprint import fingerprint
-from unsloth_course.lesson.memory import size
+from unsloth_course.lesson.memory import Plan, size
+from unsloth_course.lesson.profile import HUB_MODEL, POCKET, SMOLLM2, Profile
 
 if TYPE_CHECKING:
     from unsloth_course.lesson.diagnosis import Receipt, Watch
-    from unsloth_course.lesson.evaluation import Score
-    from unsloth_course.lesson.memory import Plan
-    from unsloth_course.lesson.models import Count
-    from unsloth_course.lesson.profile import Profile
 
+CARD = "README.md"
 NAMED = ("unsloth", "torch", "transformers", "trl", "peft", "datasets")
 CURVES = (
     "loss",
@@ -165,12 +163,12 @@ def versions(names: Sequence[str] = NAMED) -> dict[str, str]:
 
 def build(
     lesson: str,
-    machine: "Profile",
-    parameters: "Count",
+    machine: Profile,
+    parameters: models.Count,
     watching: "Watch",
-    score: "Score",
+    score: evaluation.Score,
     receipt: "Receipt",
-    plan: "Plan",
+    plan: Plan,
     wall_seconds: float,
     battery: Mapping[str, Any] | None = None,
     file_bytes: int = 0,
@@ -304,3 +302,29 @@ def write(results: Mapping[str, Any], folder: str | Path) -> Path:
     path = Path(folder) / f"{results['lesson']}.json"
     write_text(path, json.dumps(plain(results), indent=2, allow_nan=False) + "\n")
     return path
+
+
+def card(results: Mapping[str, Any], receipt: "Receipt", folder: str | Path, base: str | None = None) -> None:
+    """Writes the model card (README.md) of what was learned, from the results of its run, without a path or a row.
+
+    base: the name of the model that it was trained from, if it is not the run's. Follows the Hub's documentation of
+    model cards. Taught in all five lessons.
+    """
+    base, training = base or results["model"], results["training"]
+    hub, data = {SMOLLM2: HUB_MODEL}.get(base, base), results.get("options", results)["data"]
+    adapter = (Path(folder) / "adapter_config.json").is_file()
+    local = base != POCKET and Path(base).expanduser().exists()
+    name = "a model of its owner's" if local else {POCKET: "the bundled model of unsloth-course"}.get(base, hub)
+    rows = [
+        ("method", results.get("method", results["lesson"])),
+        ("data", Path(data).name if Path(data).expanduser().exists() else data),
+        ("training", f"{training['steps']} updates, {training['examples']:,} rows, rate {training['learning_rate']:g}"),
+        ("trained parameters", f"{results['parameters']['trainable']:,} of {results['parameters']['total']:,}"),
+        *receipt.rows(),
+    ]
+    lines = ["---", f"library_name: {'peft' if adapter else 'transformers'}", "tags: [unsloth, trl]"]
+    lines += [f"base_model: {hub}"] if "/" in hub and not local else []
+    lines += ["---", "", f"# {'A LoRA adapter' if adapter else 'A model'}, trained from {name}", ""]
+    lines += [f"Made by unsloth-course, with Unsloth and TRL. {receipt.sentence()}", "", "| | |", "|---|---|"]
+    lines += [f"| {what} | {value.replace('|', '/')} |" for what, value in rows]
+    write_text(Path(folder) / CARD, "\n".join([*lines, "", "Talk to it with `unsloth-course chat FOLDER`.", ""]))

@@ -11,7 +11,7 @@ from conftest import TWO_CORES
 from datasets import Dataset
 from typer.testing import CliRunner
 
-from unsloth_course import cli, models, profile
+from unsloth_course import cli, models, profile, results
 from unsloth_course.commands import finetune
 from unsloth_course.commands import options as settings
 from unsloth_course.commands.finetune import Options, finishing, preparing, recipes, tasks
@@ -164,10 +164,12 @@ def test_it_leaves_a_page_a_card_and_what_to_do_next(lora, monkeypatch, capsys):
 def test_the_card_names_its_base_and_no_path(lora, tmp_path, base, line):
     outcome, _ = lora
     (tmp_path / "rows.jsonl").touch()
-    options = Options("full", str(tmp_path / "rows.jsonl"))
-    card = finishing.card(outcome.results, options, outcome.receipt, base)
+    found = outcome.results | {"options": {"data": str(tmp_path / "rows.jsonl")}}
+    results.card(found, outcome.receipt, tmp_path, base)
+    card = (tmp_path / "README.md").read_text()
     assert line in card and "| data | rows.jsonl |" in card and "library_name: transformers" in card
-    own = finishing.card(outcome.results, options, outcome.receipt, str(tmp_path))
+    results.card(found, outcome.receipt, tmp_path, str(tmp_path))
+    own = (tmp_path / "README.md").read_text()
     assert "a model of its owner's" in own and "base_model" not in own and str(tmp_path) not in own
 
 

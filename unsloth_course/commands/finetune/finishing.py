@@ -1,6 +1,5 @@
 """What comes after a training: it is measured again, judged, saved, exported, and told on a page and a card."""
 
-import os
 import shlex
 import shutil
 import time
@@ -12,14 +11,11 @@ from typing import Any
 from unsloth_course.commands.finetune import saved as checks
 from unsloth_course.commands.finetune import tasks
 from unsloth_course.commands.finetune.preparing import Prepared
-from unsloth_course.commands.options import Options
 from unsloth_course.core import markup, whole, writing
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import diagnosis, known_warnings, models, plots, results
-from unsloth_course.lesson.profile import HUB_MODEL, POCKET, SMOLLM2
 
 REPORT = "report.html"
-CARD = "README.md"
 
 
 @dataclass(frozen=True)
@@ -90,7 +86,7 @@ def finish(prepared: Prepared, trainer: Any, before: Any, started: float, seen: 
     found["warnings"] = seen.to_list()
     title, history = f"{options.method} of {prepared.machine.model}", trainer.state.log_history
     page = report(options.out, title, receipt, history)
-    (saved[0] / CARD).write_text(card(found, options, receipt, prepared.base), encoding="utf-8")
+    results.card(found, receipt, saved[0], prepared.base)
     written = results.write(found, options.out)
     whole.discard(options.out / "checkpoints")  # what they were for is saved
     exports = []
@@ -167,27 +163,3 @@ def report(out: Path, title: str, receipt: diagnosis.Receipt, history: Sequence[
         print(f"{REPORT} could not be made ({type(error).__name__}: {error}); the results are complete without it.")
         return None
     return out / REPORT
-
-
-def card(found: Mapping[str, Any], options: Options, receipt: diagnosis.Receipt, base: str) -> str:
-    """The model card (README.md) of what was learned, from the results of its run; no path and no row is in it.
-
-    base: the name of the model that it was trained from. Follows the Hub's documentation of model cards.
-    """
-    hub, data = {SMOLLM2: HUB_MODEL}.get(base, base), Path(options.data).expanduser()
-    own = base != POCKET and os.path.exists(os.path.expanduser(base))
-    name = "a model of its owner's" if own else {POCKET: "the bundled model of unsloth-course"}.get(base, hub)
-    training, adapter = found["training"], options.method != "full"
-    rows = [
-        ("method", options.method),
-        ("data", data.name if data.exists() else options.data),
-        ("training", f"{training['steps']} updates, {training['examples']:,} rows, rate {training['learning_rate']:g}"),
-        ("trained parameters", f"{found['parameters']['trainable']:,} of {found['parameters']['total']:,}"),
-        *receipt.rows(),
-    ]
-    lines = ["---", f"library_name: {'peft' if adapter else 'transformers'}", "tags: [unsloth, trl]"]
-    lines += [f"base_model: {hub}"] if "/" in hub and not own else []
-    lines += ["---", "", f"# {'A LoRA adapter' if adapter else 'A model'}, trained from {name}", ""]
-    lines += [f"Made by unsloth-course, with Unsloth and TRL. {receipt.sentence()}", "", "| | |", "|---|---|"]
-    lines += [f"| {what} | {value.replace('|', '/')} |" for what, value in rows]
-    return "\n".join([*lines, "", "Talk to it with `unsloth-course chat FOLDER`.", ""])
