@@ -18,11 +18,12 @@ from unsloth_course.core.writing import plain, write_text
 from unsloth_course.lesson import evaluation, models
 from unsloth_course.lesson.evaluation.scores import KINDS
 from unsloth_course.lesson.fingerprint import fingerprint
-from unsloth_course.lesson.memory import Plan, size
+from unsloth_course.lesson.memory import size
 from unsloth_course.lesson.profile import HUB_MODEL, POCKET, SMOLLM2, Profile
 
 if TYPE_CHECKING:
     from unsloth_course.lesson.diagnosis import Receipt, Watch
+    from unsloth_course.lesson.memory import Plan
 
 CARD = "README.md"
 NAMED = ("unsloth", "torch", "transformers", "trl", "peft", "datasets")
@@ -168,7 +169,7 @@ def build(
     watching: "Watch",
     score: evaluation.Score,
     receipt: "Receipt",
-    plan: Plan,
+    plan: "Plan",
     wall_seconds: float,
     battery: Mapping[str, Any] | None = None,
     file_bytes: int = 0,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson import models
 from unsloth_course.lesson.data import reading, shapes
 from unsloth_course.lesson.data.files import Source
 from unsloth_course.lesson.data.rows import Checked, column_of
@@ -58,8 +59,6 @@ def in_chat_form(dataset: "Dataset", tokenizer: Any) -> list[str]:
     """Each row as the tokenizer's own chat template writes it, to be read: a trainer that is given such a text appends
     one more end-of-sequence token. Raises CourseError as `models.in_chat_form` does.
     """
-    from unsloth_course.lesson import models
-
     return [models.in_chat_form(tokenizer, turns, tokenize=False) for turns in to_messages(dataset[:])["messages"]]
 
 

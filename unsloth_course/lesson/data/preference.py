@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unsloth_course.core.errors import CourseError
+from unsloth_course.lesson import models
 from unsloth_course.lesson.data import reading
 from unsloth_course.lesson.data.files import Source
 from unsloth_course.lesson.data.pairs import ANSWERS
@@ -68,10 +69,9 @@ def fitting(dataset: "Dataset", tokenizer: Any, length: int, room: int) -> tuple
     many were left out: of those nothing of the answers would be read in training. Raises CourseError when no pair is
     left. Taught in lesson colab3 (DPO).
     """
-    from unsloth_course.lesson.models import chat_ids
 
     def size(turns: list[dict[str, str]]) -> int:
-        return len(chat_ids(tokenizer, turns, add_generation_prompt=True))
+        return len(models.chat_ids(tokenizer, turns, add_generation_prompt=True))
 
     kept = [number for number, turns in enumerate(dataset["prompt"]) if size(turns) + room <= length]
     without = f"no room for {room} tokens of an answer within {length} tokens"
@@ -88,13 +88,11 @@ def longest(dataset: "Dataset", tokenizer: Any) -> tuple[int, int]:
 
     Raises CourseError as `models.in_chat_form` does. Taught in lesson colab3 (DPO).
     """
-    from unsloth_course.lesson.models import chat_ids
-
     whole = answer = 0
     for row in dataset:
-        asked = chat_ids(tokenizer, row["prompt"], add_generation_prompt=True)
+        asked = models.chat_ids(tokenizer, row["prompt"], add_generation_prompt=True)
         for column in ANSWERS:
             turns = [*row["prompt"], turn("assistant", row[column])]
-            length = len(chat_ids(tokenizer, turns))
+            length = len(models.chat_ids(tokenizer, turns))
             whole, answer = max(whole, length), max(answer, length - len(asked))
     return whole, answer

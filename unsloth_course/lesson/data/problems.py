@@ -7,6 +7,7 @@ a program makes the answer verifiable: a reward needs no judge and no second mod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from unsloth_course.lesson import models
 from unsloth_course.lesson.data import reading
 from unsloth_course.lesson.data.files import Source
 from unsloth_course.lesson.data.rows import Checked, column_of
@@ -61,7 +62,5 @@ def warm_up(rows: "Dataset", worked: float) -> "Dataset":
 
 def longest_prompt(rows: "Dataset", tokenizer: Any) -> int:
     """The tokens of the longest question in its chat form, up to where the answer begins."""
-    from unsloth_course.lesson import models
-
     asked = [models.chat_prompt(tokenizer, text) for text in rows["question"]]
     return max(map(len, tokenizer(asked, add_special_tokens=False)["input_ids"]))

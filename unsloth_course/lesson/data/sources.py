@@ -14,18 +14,17 @@ import random
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from unsloth_course.core import hub
 from unsloth_course.lesson.data import dividing, instruction, reading, tables
 from unsloth_course.lesson.data.control import CHATML, Control
 from unsloth_course.lesson.data.corpus import passages
 from unsloth_course.lesson.data.rows import Checked
 from unsloth_course.lesson.data.splits import WHOLE, Part
-from unsloth_course.lesson.profile import ENGLISH, HUB_DATA, POCKET, SMOLLM2, is_pocket
+from unsloth_course.lesson.profile import ENGLISH, HUB_DATA, POCKET, SMOLLM2, Profile, is_pocket
 from unsloth_course.pocket.english import is_short, library
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-    from unsloth_course.lesson.profile import Profile
 
 Drawn: TypeAlias = "tuple[Dataset, Dataset, Checked]"
 HELD_OUT_SEED = 20_000
@@ -168,8 +167,6 @@ def corpus(source: str, train: int, held_out: int, seed: int, where: Where = AS_
     if here:
         checked, own = _checked(source, "text", where)
     else:
-        from unsloth_course.core import hub
-
         found = hub.fetch_dataset(source, files=HUB_FILES.get(source, ()))
         pool = max(HUB_TEXTS, 2 * (train + dividing.reserved(source, held_out)))
         # Shuffled before the cut: a larger pool begins with the rows of a smaller one, so the test stays the same.
@@ -189,7 +186,7 @@ def corpus(source: str, train: int, held_out: int, seed: int, where: Where = AS_
 
 
 def domains(
-    machine: "Profile", train: int, held_out: int, seed: int
+    machine: Profile, train: int, held_out: int, seed: int
 ) -> tuple[dict[str, tuple["Dataset", "Dataset"]], Checked]:
     """What the lesson on continued pretraining reads: by name (train, held out), and the report of the check.
 
@@ -201,7 +198,7 @@ def domains(
     return found if machine.bundled else found | {"unread": corpus(POCKET, train, held_out, seed)[:2]}, checked
 
 
-def known(machine: "Profile", train: int, held_out: int, seed: int, tokenizer: Any) -> tuple["Dataset", "Dataset"]:
+def known(machine: Profile, train: int, held_out: int, seed: int, tokenizer: Any) -> tuple["Dataset", "Dataset"]:
     """What the model knows, to read again and to test what became of it: (train, held out).
 
     Of the bundled model `general_text`. Of a model that can chat questions with their answers: train has the column
@@ -241,8 +238,6 @@ def general_text(source: str, train: int, held_out: int, seed: int) -> tuple["Da
     if source in (ENGLISH, SMOLLM2):
         name, texts = library.NAME, library.prose()
     else:
-        from unsloth_course.core import hub
-
         name = HUB_DATA["lora"]
         checked = instruction.load(hub.fetch_dataset(name, columns=instruction.COLUMNS), name)
         texts = [answer for answer in checked.dataset["output"] if library.is_prose(answer, PROSE_CHARACTERS)]

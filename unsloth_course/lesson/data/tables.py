@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from unsloth_course.core import hub
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import documents, splits
 from unsloth_course.lesson.data.batches import BATCH_ROWS
@@ -62,8 +63,6 @@ def stream(source: str, endings: tuple[str, ...] = IN_FOLDERS, files: Collection
         saved = any((path / name).is_file() for name in ON_DISK)
         yield from _rows_on_disk(path, files) if saved else _rows_in_folder(path, endings, files)
     elif on_the_hub(source):
-        from unsloth_course.core import hub
-
         chosen = {} if files is None else {"files": tuple(files)}
         yield from rows_in_memory(hub.fetch_dataset(source, **chosen), source)
     elif not path.name.lower().endswith(ALL_ENDINGS):
@@ -86,8 +85,6 @@ def parts(source: str) -> splits.Files:
             return {("", entry.name): [entry.name] for entry in sorted(path.iterdir()) if entry.is_dir()}
         names = [file.relative_to(path).as_posix() for file, reason in documents.files_in(path) if reason is None]
     elif on_the_hub(source) and source not in HUB_DATA.values():  # the course's own are read as they are
-        from unsloth_course.core import hub
-
         try:
             names = hub.look_up(source, "dataset").sizes
         except CourseError:  # fetching says it better

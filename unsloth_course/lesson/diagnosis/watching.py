@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from unsloth_course.core import progress
 from unsloth_course.core.callback import Callback
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson import evaluation, memory, results, rewards
@@ -45,8 +46,6 @@ def watch(trainer: Any) -> Watch:
     training itself changes. Raises CourseError when the trainer has no rows. Taught in lesson colab2 (LoRA).
     """
     from transformers import PrinterCallback
-
-    from unsloth_course.core import progress
 
     watching = Watch(trainer)
     trainer.remove_callback(PrinterCallback)
