@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
 Drawn: TypeAlias = "tuple[Dataset, Dataset, Checked]"
 HELD_OUT_SEED = 20_000
-# Of a set of texts on the Hub so many are checked, and more only where a run asks for more.
-HUB_TEXTS = 20_000
+HUB_TEXTS = 20_000  # of a set of texts on the Hub so many are checked, and more only where a run asks for more
 # The only files that are fetched of a large set: 13,914 Python functions of 17 MB, from repositories of their own. All
 # six languages would be 1 GB.
 HUB_FILES = {HUB_DATA["cpt"]: ("python/validation-*.parquet",)}

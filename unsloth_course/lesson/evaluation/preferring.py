@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 LONGEST_PREFERRED = 32  # tokens
 COMPARED = 200  # words of a text that are compared; the comparison grows with their square
-# A model that rambles on shares a few words with any sentence, and more than with a bare answer.
-ALIKE = 0.5
+ALIKE = 0.5  # a model that rambles on shares a few words with any sentence, and more than with a bare answer
 BETA = 0.1  # the default of TRL and of `training.preference_trainer`
 SHORT = 24  # characters: a rejected answer up to here is a bare answer, which a right one has to contain
 

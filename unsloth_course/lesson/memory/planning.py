@@ -21,8 +21,7 @@ from unsloth_course.lesson.profile import Choice, lined_up
 # multiplications and additions a second, as measured on an H200 at the shape of SmolLM2-135M.
 LAUNCH_SECONDS = 0.015
 ARITHMETIC = 2e14
-# Rows are padded to a multiple of this, so that the lengths that a GPU sees are few.
-STEP = 64
+STEP = 64  # rows are padded to a multiple of this, so that the lengths that a GPU sees are few
 
 
 @dataclass(frozen=True, repr=False)

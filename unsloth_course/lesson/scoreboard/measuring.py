@@ -158,8 +158,7 @@ def _none(reason: str) -> dict[str, Any]:
     return {"value": None, "interval": None, "n": 0, "reason": reason}
 
 
-# "3 * 5 = 15", or "3 x 5 apples = 15"
-_STEP = re.compile(r"\d *[-+*/x×] *\d[^\n=]*= *-?\d")
+_STEP = re.compile(r"\d *[-+*/x×] *\d[^\n=]*= *-?\d")  # "3 * 5 = 15", or "3 x 5 apples = 15"
 
 
 def is_worked(given: str) -> bool:
