@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import json
 import re
+import shutil
 import socket
 import threading
 from functools import lru_cache
@@ -124,7 +125,7 @@ class HubServer(Uploads):
 
     def __exit__(self, *_: object) -> None:
         self._stop()
-        self.forget()
+        shutil.rmtree(self.store)
 
     @property
     def endpoint(self) -> str:

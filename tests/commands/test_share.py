@@ -27,7 +27,7 @@ NAME = "learner/mine"
 SECRET = "hf_" + "s" * 34  # no token of anybody
 CARD = "---\nlibrary_name: peft\n---\n# A LoRA adapter, trained on my rows\n"
 STAYS = ("rows.jsonl", "held-out.jsonl", "finetune.toml", "pytorch_model.bin", "training_args.bin", ".env", "notes.txt")
-STAYS += ("checkpoint-5/model.safetensors", "results/lora.json", "results.json", "trainer_state.json", "scores.json")
+STAYS += ("checkpoint-5/optimizer.safetensors", "results/lora.json", "results.json", "trainer_state.json")
 
 
 class Terminal(io.StringIO):
@@ -64,63 +64,53 @@ def visible(running, name=NAME):
     return {file: path.read_bytes() for file, path in repository.files().items()} if repository else {}
 
 
-def sent(running, method="POST"):
-    return [request for request in running.requests if request.method == method]
-
-
-# --- what goes
+def puts(running):
+    """The status of every large file that was sent; 0 where it was cut."""
+    return [request.status for request in running.requests if request.method == "PUT"]
 
 
 @pytest.mark.parametrize("public", [False, True])
 def test_a_shared_model_comes_back_byte_for_byte_and_is_private_unless_told(here, command, public):
     source = models.folder("pocket")
-    status, out, err = command("share", source, "--to", NAME, "--yes", *["--public"] * public)
+    call = "share", source, "--to", NAME, "--yes", *["--public"] * public
+    status, out, err = command(*call)
     assert (status, err) == (0, "") and f"{here.endpoint}/{NAME}" in out and "stays here: scores.json" in out
     assert HfApi().model_info(NAME).private is not public
     fetched = hub.fetch_model(NAME)
     assert filecmp.cmpfiles(source, fetched, visible(here), shallow=False)[1:] == ([], []) and len(visible(here)) == 6
+    here.requests.clear()
+    assert command(*call)[0] == 0 and not [request for request in here.requests if "/commit/" in request.path]
 
 
-def test_only_what_others_need_goes(here, command, tmp_path):
+def test_only_what_others_need_goes_with_the_card_of_the_run(here, command, tmp_path):
     run = tmp_path / "run"
     made = {"adapter": write_adapter(run / "adapter"), "model": write_model(run / "export" / "merged")}
+    made["gguf"] = run / "gguf"
+    made["gguf"].mkdir()
+    for name in ("mine-q4_k_m.gguf", "Modelfile"):
+        (made["gguf"] / name).write_bytes(b"GGUF")
     for kind, folder in made.items():
+        wanted = {path.name for path in folder.iterdir()} | {"README.md"}
         for name in STAYS:
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text("my own words")
-        wanted = {path.name for path in folder.iterdir() if path.is_file()} - set(STAYS) | {"README.md"}
         source = run if kind == "adapter" else folder  # of a run its adapter goes
         assert command("share", str(source), "--to", f"learner/{kind}", "--yes")[0] == 0
         assert set(visible(here, f"learner/{kind}")) == wanted
-    card = visible(here, "learner/model")["README.md"].decode()  # the run's card goes with what was made of it
+    card = visible(here, "learner/model")["README.md"].decode()
     assert "library_name: transformers" in card and "# A model, trained on my rows" in card
     said = b"".join(here.bodies)
-    assert b"README.md" in said and not any(name.encode() in said for name in STAYS if "/" not in name)
+    assert b"README.md" in said and not any(name.encode() in said for name in STAYS)
 
 
-def test_gguf_files_go_with_the_modelfile_and_without_the_table(here, command, tmp_path):
-    for name in ("mine-q4_k_m.gguf", "Modelfile", "export.json", "rows.jsonl"):
-        (tmp_path / name).write_bytes(b"GGUF")
-    assert command("share", str(tmp_path), "--to", NAME, "--yes")[0] == 0
-    assert set(visible(here)) == {"mine-q4_k_m.gguf", "Modelfile"}
-
-
-# --- the question
-
-
-@pytest.mark.parametrize("stdin", [Terminal("n\n"), Terminal("\n"), Terminal(""), io.StringIO("y\n")])
+@pytest.mark.parametrize("stdin", [Terminal("n\n"), Terminal("\n"), Terminal(""), io.StringIO("y\n"), Terminal("y\n")])
 def test_nothing_leaves_the_machine_before_yes(here, command, tmp_path, monkeypatch, stdin):
     monkeypatch.setattr(sys, "stdin", stdin)
+    yes = stdin.isatty() and stdin.getvalue() == "y\n"
     status, out, err = command("share", str(write_adapter(tmp_path / "adapter")), "--to", NAME)
-    assert status == 1 and here.requests == []
-    assert "adapter_model.safetensors" in out
-    assert "--yes" in err if not stdin.isatty() else (f"to {NAME}, private" in out + err)
-
-
-def test_after_yes_it_goes(here, command, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
-    status, out, _ = command("share", str(write_adapter(tmp_path / "adapter")), "--to", NAME)
-    assert status == 0 and f"{here.endpoint}/{NAME}" in out and len(visible(here)) == 4
+    assert "adapter_model.safetensors" in out and f"4 files to {NAME}, private" in out + err
+    assert ("--yes" in err) is not stdin.isatty()
+    assert (status, len(visible(here))) == (0, 4) if yes else (status, here.requests) == (1, [])
 
 
 def test_what_everybody_sees_is_written_to_only_with_public(here, command, tmp_path):
@@ -129,11 +119,8 @@ def test_what_everybody_sees_is_written_to_only_with_public(here, command, tmp_p
     call = "share", str(write_adapter(tmp_path / "adapter")), "--to", NAME, "--yes"
     status, _, err = command(*call)
     assert status == 1 and "everybody can see it" in err and "--public" in err
-    assert sent(here) == [] and visible(here) == {}
+    assert b"".join(here.bodies) == b"" and visible(here) == {}
     assert command(*call, "--public")[0] == 0 and len(visible(here)) == 4
-
-
-# --- what is refused before anything is sent
 
 
 def test_without_a_login_the_command_for_it_is_said(here, command, tmp_path, monkeypatch):
@@ -144,11 +131,9 @@ def test_without_a_login_the_command_for_it_is_said(here, command, tmp_path, mon
 
 @pytest.mark.parametrize("base", ["pocket", "smollm2", "folder", "/gone/since", None])
 def test_an_adapter_without_a_base_that_others_can_fetch_is_refused(tmp_path, base):
-    if base == "folder":
-        base = str(write_model(tmp_path / "base"))
-    folder = write_adapter(tmp_path / "adapter", base)
+    base = str(write_model(tmp_path / "base")) if base == "folder" else base
     with pytest.raises(CourseError, match=r"others cannot fetch.*export .*adapter --to merged"):
-        share.gather(folder)
+        share.gather(write_adapter(tmp_path / "adapter", base))
 
 
 @pytest.mark.parametrize("file", ["README.md", "adapter_config.json", "tokenizer_config.json", "chat_template.jinja"])
@@ -156,25 +141,18 @@ def test_a_secret_is_refused_with_file_and_line_and_not_said_again(here, command
     folder = write_adapter(tmp_path / "adapter")
     (folder / file).write_text(json.dumps({"base_model_name_or_path": "somebody/model", "token": SECRET}, indent=1))
     status, out, err = command("share", str(folder), "--to", NAME, "--yes")
-    assert status == 1 and f"{file}, line 3 " in err and SECRET not in out + err
-    assert here.requests == []
+    assert status == 1 and f"{file}, line 3 " in err and SECRET not in out + err and here.requests == []
 
 
-@pytest.mark.parametrize("damage", ["adapter_model.safetensors", "model.safetensors"])
-def test_what_is_cut_off_is_not_shared(tmp_path, damage):
-    folder = (write_adapter if "adapter" in damage else write_model)(tmp_path / "made")
-    (folder / damage).write_bytes((folder / damage).read_bytes()[:-100])
-    with pytest.raises(CourseError, match=f"{damage} is cut off or damaged"):
-        share.gather(folder)
-
-
-def test_what_is_no_model_is_a_sentence(tmp_path):
+def test_what_is_no_model_or_cut_off_is_a_sentence(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(CourseError, match="holds no adapter, no model and no GGUF file"):
             share.gather(folder)
-
-
-# --- what comes in between
+    for folder in (write_adapter(tmp_path / "adapter"), write_model(tmp_path / "model")):
+        file = next(folder.glob("*model.safetensors"))
+        file.write_bytes(file.read_bytes()[:-100])
+        with pytest.raises(CourseError, match=f"{file.name} is cut off or damaged"):
+            share.gather(folder)
 
 
 FAULTS = {
@@ -204,47 +182,29 @@ def test_what_the_hub_refuses_is_a_sentence_and_nothing_can_be_seen(here, comman
     assert visible(here) == {}
 
 
-def test_a_connection_that_is_cut_leaves_no_half_and_is_taken_up_again(here, command, tmp_path):
-    here.cut_upload(after_bytes=1 << 20)
-    call = "share", str(write_adapter(tmp_path / "adapter", megabytes=3)), "--to", NAME, "--yes"
-    status, _, err = command(*call)
-    assert status == 1 and "broke off: the Hub at" in err and "goes on with what is missing" in err
-    assert [request.status for request in sent(here, "PUT")].count(200) == 1  # the small one
-    assert visible(here) == {}
-    here.heal()
-    here.requests.clear()
-    assert command(*call)[0] == 0 and len(sent(here, "PUT")) == 1 and len(visible(here)) == 4
-
-
-def test_a_process_that_is_killed_leaves_no_half_and_is_taken_up_again(here, command, tmp_path):
+@pytest.mark.parametrize("killed", [False, True])
+def test_an_upload_that_broke_off_shows_no_half_and_goes_on_with_what_is_missing(here, command, tmp_path, killed):
     folder = write_adapter(tmp_path / "adapter", megabytes=3)
     call = "share", str(folder), "--to", NAME, "--yes"
-    environment = ENVIRONMENT | here.environment(tmp_path / "home") | {"HF_TOKEN": TOKEN}
     here.cut_upload(after_bytes=1 << 20)
-    unseen = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    running = subprocess.Popen([sys.executable, "-m", "unsloth_course", *call], env=environment, **unseen)
-    end = time.monotonic() + 120
-    while {request.status for request in sent(here, "PUT")} != {0, 200}:  # it would try the cut one again and again
-        assert running.poll() is None and time.monotonic() < end
-        time.sleep(0.05)
-    running.kill()
-    running.wait()
-    assert visible(here) == {}
+    if killed:
+        environment = ENVIRONMENT | here.environment(tmp_path / "home") | {"HF_TOKEN": TOKEN}
+        unseen = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        running = subprocess.Popen([sys.executable, "-m", "unsloth_course", *call], env=environment, **unseen)
+        end = time.monotonic() + 120
+        while set(puts(here)) != {0, 200}:  # it would try the cut one again and again
+            assert running.poll() is None and time.monotonic() < end
+            time.sleep(0.05)
+        running.kill()
+        running.wait()
+    else:
+        status, _, err = command(*call)
+        assert status == 1 and "broke off: the Hub at" in err and "goes on with what is missing" in err
+    assert puts(here).count(200) == 1 and visible(here) == {}  # the small one is there and not to be seen
     here.heal()
     here.requests.clear()
-    assert command(*call)[0] == 0
-    assert len(sent(here, "PUT")) == 1 and visible(here) == {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def test_the_same_again_sends_nothing(here, command, tmp_path):
-    call = "share", str(write_adapter(tmp_path / "adapter")), "--to", NAME, "--yes"
-    assert command(*call)[0] == 0
-    here.requests.clear()
-    assert command(*call)[0] == 0
-    assert not sent(here, "PUT") and not [request for request in sent(here) if "/commit/" in request.path]
-
-
-# --- as others load it
+    assert command(*call)[0] == 0 and puts(here) == [200]
+    assert visible(here) == {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_what_was_shared_gives_the_same_answers(here, with_adapter, machine, command, tmp_path):
