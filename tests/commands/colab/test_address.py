@@ -31,11 +31,17 @@ def lessons(root):
     return {name: nbformat.read(root / "notebooks" / name, as_version=4) for name in LESSONS.values()}
 
 
+def install_cell(root):
+    """The first code cell of a notebook that is opened from the repository: the same in all lessons."""
+    (source,) = {c.source for notebook in lessons(root).values() for c in notebook.cells if has_tag(c, "install")}
+    return source
+
+
 def assert_all_name(root, repository):
     for name, notebook in lessons(root).items():
         assert address.badge(name, repository) in notebook.cells[0].source
-        (cell,) = [cell for cell in notebook.cells if has_tag(cell, "install")]
-        assert cell.source == address.install_cell(repository)
+        assert len([cell for cell in notebook.cells if has_tag(cell, "install")]) == 1
+    assert f'REPOSITORY = "https://github.com/{repository}"\n' in install_cell(root)
 
 
 def test_badges_and_install_cells_name_the_address():
@@ -44,7 +50,7 @@ def test_badges_and_install_cells_name_the_address():
 
 def test_an_address_that_cannot_be_cloned_is_two_lines_and_no_traceback(tmp_path):
     """As with the placeholder, in a notebook that somebody uploaded by itself. Here git is out of reach."""
-    cell = address.install_cell(address.address())
+    cell = install_cell(REPOSITORY)
     script = f"import sys, types; sys.modules['google.colab'] = types.ModuleType('google.colab')\n{ALONE}\n"
     script += f"get_ipython().run_cell({cell!r})"
     (tmp_path / "cell.ipy").write_text(script, encoding="utf-8")

@@ -30,25 +30,6 @@ def badge(notebook: str, repository: str) -> str:
     return f"[![Open in Colab]({BADGE})]({page})"
 
 
-def install_cell(repository: str) -> str:
-    """The first code cell of a notebook that is opened from the repository. Locally it does nothing."""
-    return f"""\
-import sys
-
-if "google.colab" in sys.modules:
-    REPOSITORY = "https://github.com/{repository}"
-    !test -d course || git clone -q --depth 1 $REPOSITORY course
-    sys.path.insert(0, "course")
-    try:
-        from unsloth_course import colab
-    except ModuleNotFoundError:
-        sys.exit(
-            f"{{REPOSITORY}} could not be cloned. Upload a\\n"
-            "notebook that brings the course along: see docs/colab.md."
-        )
-    colab.install()"""
-
-
 def pages(root: Path = REPOSITORY) -> list[Path]:
     """The files that may name the address; last the one that holds it, so that a change that broke off can go on."""
     texts = [path for pattern in ("*.md", "*.cff", "docs/*.md") for path in root.glob(pattern)]

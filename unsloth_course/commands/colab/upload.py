@@ -17,8 +17,6 @@ from unsloth_course.core.writing import write_text
 
 INSTALL = "install"
 """The tag of the cell that the package travels in."""
-LIMIT = 1_500_000
-"""Bytes that no notebook for upload may exceed."""
 LEFT_OUT = ("__pycache__", "pocket/base/model.safetensors", "pocket/base/tokenizer", "recorded/cell_")
 LEFT_OUT += ("unsloth_course/studio/", "unsloth_course/commands/", "unsloth_course/cli/", "unsloth_course/__main__")
 """What no lesson on Colab needs: the bundled model, the commands, and what makes the videos."""
@@ -64,8 +62,6 @@ def write(out: Path, root: Path = REPOSITORY) -> dict[Path, int]:
         text = nbformat.writes(standalone(nbformat.read(lessons.notebook_path(lesson), as_version=4), archive))
         sizes[path] = len(text.encode()) + 1
         write_text(path, text + "\n")
-    if max(sizes.values()) > LIMIT:
-        raise CourseError(f"A notebook has {max(sizes.values()):,} bytes, more than {LIMIT:,}: leave something out.")
     return sizes
 
 

@@ -1,9 +1,7 @@
 """Says whether this machine can run the lessons: versions, torch's build, environment, Hub cache, disk and the like.
 
-`gather` collects the `Facts`, `run_checks` checks them (a pure function), `examine` does both and `show` prints. The
-tested versions are those of requirements.txt; which others Unsloth and its fellows accept is read from the installed
-packages' own metadata, so no version is written down a second time. VENV_SETUP.md lists the faults that are found. Used
-by `python -m unsloth_course doctor`.
+The tested versions are those of requirements.txt; which others Unsloth accepts is read from the packages' own metadata.
+VENV_SETUP.md lists the faults that are found.
 """
 
 from __future__ import annotations
@@ -12,8 +10,7 @@ import json
 import textwrap
 from dataclasses import asdict, dataclass, replace
 
-from unsloth_course.commands.doctor.advice import Check, repair
-from unsloth_course.commands.doctor.checks import run_checks
+from unsloth_course.commands.doctor.checks import Check, repair, run_checks
 from unsloth_course.commands.doctor.facts import Facts, gather, one_line, tried
 
 __all__ = ["Check", "Facts", "Report", "examine", "gather", "run_checks", "show"]
@@ -29,7 +26,6 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """True when no check failed."""
         return all(check.ok for check in self.checks)
 
     def to_json(self) -> str:
@@ -38,7 +34,6 @@ class Report:
 
 
 def examine(facts: Facts | None = None) -> Report:
-    """The report for this machine, or for other facts."""
     here, facts = facts is None, facts or gather()
     failed = []
     try:
@@ -54,7 +49,6 @@ def examine(facts: Facts | None = None) -> Report:
 
 
 def _detected() -> tuple[str, str]:
-    """The profile, and why."""
     from unsloth_course.lesson import profile as profiles
 
     found = profiles.decide(profiles.facts())  # not `detect`: that asks for Unsloth, which the checks tell apart

@@ -1,13 +1,13 @@
-"""The doctor's checks, a line of the report each: pure functions of `Facts`."""
+"""The doctor's checks, a line of the report each, with the advice that goes with it: pure functions of `Facts`."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
-from unsloth_course.commands.doctor.advice import Check, judged, pip, repair, set_to, set_up_again, steps, unset
 from unsloth_course.commands.doctor.facts import NOT_NEEDED, UNPINNED, Facts
 from unsloth_course.lesson.colab.decisions import accepts
-from unsloth_course.setup.deciding import KERNEL, driver_notice, kernel_command, set_up_command, shown
+from unsloth_course.setup.deciding import KERNEL, driver_notice, kernel_command, quoted, set_up_command, shown
 from unsloth_course.setup.looking import GB
 from unsloth_course.setup.pins import NEWEST_PYTHON, OLDEST_PYTHON, applies, versions_of
 
@@ -16,6 +16,55 @@ OLDEST_IPYWIDGETS = "7.7.1"  # Colab's, on which the dials are tested too
 CPU_RUN_BYTES, GPU_RUN_BYTES = 1 * GB, 5 * GB
 MEMORY_BYTES = 2 * GB  # what a lesson takes
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report. `advice` is what to do when `ok` is False, else a note or empty."""
+
+    name: str
+    tested: str
+    found: str
+    ok: bool
+    advice: str = ""
+
+
+def judged(name: str, tested: str, found: str, wrong: str) -> Check:
+    """A line that failed if there is anything wrong: what to do about it."""
+    return Check(name, tested, found, not wrong, wrong)
+
+
+def steps(sentence: str, *commands: str) -> str:
+    """Advice: a sentence, and each command on a line of its own, to be copied."""
+    return "\n".join([f"{sentence}:", *(f"    {command}" for command in commands)])
+
+
+def set_up_again(facts: Facts, why: str = "") -> str:
+    return steps(
+        f"{why}run the set-up again in the course's folder; it puts the tested versions back",
+        set_up_command(facts.system),
+    )
+
+
+def pip(facts: Facts, command: str) -> str:
+    return f"{quoted(facts.executable, facts.windows)} -m pip {command}"
+
+
+def repair(facts: Facts, why: str, name: str, tested: str) -> str:
+    """Advice for a package that lacks or has a wrong version; "" in `tested` for any version."""
+    if facts.course_venv:
+        return set_up_again(facts, why)
+    pin = f"{name}=={tested}" if tested else name
+    return steps(f"{why}install the tested version", pip(facts, f"install --no-deps {pin}"))
+
+
+def unset(facts: Facts, name: str, why: str) -> str:
+    return steps(why, f"Remove-Item Env:{name}" if facts.windows else f"unset {name}")
+
+
+def set_to(facts: Facts, name: str, value: str, why: str) -> str:
+    words = quoted(value, facts.windows)
+    return steps(why, f"$env:{name} = {words}" if facts.windows else f"export {name}={words}")
 
 
 def run_checks(facts: Facts, profile: str) -> list[Check]:
