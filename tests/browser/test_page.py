@@ -14,7 +14,7 @@ def written(request, tmp_path):
     """A lesson's name, and the page of its stored outputs as a file."""
     path = lessons.notebook_path(request.param)
     file = tmp_path / "page.html"
-    file.write_text(runner.page.page(nbformat.read(path, as_version=4), path), encoding="utf-8")
+    file.write_text(runner.cleaning.page(nbformat.read(path, as_version=4), path), encoding="utf-8")
     return request.param, file
 
 

@@ -148,7 +148,7 @@ def test_a_cell_that_raises_leaves_the_part_that_ran(write_lesson, tmp_path):
 
 
 def test_a_page_that_cannot_be_made_costs_nothing_else(write_lesson, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(runner.page, "page", lambda notebook, path: 1 / 0)
+    monkeypatch.setattr(runner.cleaning, "page", lambda notebook, path: 1 / 0)
     out = tmp_path / "results"
     write_lesson(*lesson_cells())
     assert runner.run("lora", out=out).files == [out / "lora.json", out / lessons.LESSONS["lora"]]
@@ -405,7 +405,7 @@ def test_the_bar_shows_section_and_status(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "160")
     cells = [new_markdown_cell("## Train [bold]"), new_code_cell("1")]
-    with runner.display.progress_of(new_notebook(cells=cells)) as progress:
+    with runner.kernel.progress_of(new_notebook(cells=cells)) as progress:
         progress.cell("Train [bold]")
         progress.status("step 3 of 9")
         progress.bar.refresh()

@@ -15,12 +15,12 @@ import msgspec
 import nbformat
 from nbformat import NotebookNode
 
-from unsloth_course.commands.runner import display, kernel, page, parameters
+from unsloth_course.commands.runner import cleaning, kernel, parameters
 from unsloth_course.commands.runner.cleaning import absolute_path_in_outputs, clean, with_clean_metadata
 from unsloth_course.core import lessons
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.places import REPOSITORY
-from unsloth_course.core.writing import write_text
+from unsloth_course.core.writing import in_columns, write_text
 from unsloth_course.lesson import results
 from unsloth_course.lesson.profile import NEITHER_HUB_NOR_PATH
 
@@ -53,10 +53,9 @@ def run(
 ) -> Outcome:
     """Execute one lesson and return what it left in `out`: `<lesson>.json`, `<lesson>.html` and the executed notebook.
 
-    `profile`, `seed`, `model` and `data` replace the lesson's own knobs when given. `started` is the
-    `time.perf_counter()` from which `wall_seconds` in the results counts; without it, the moment of the call. The files
-    are written whatever the verdict; the notebook and the page also after an error or Ctrl-C, up to where the lesson
-    came.
+    `profile`, `seed`, `model` and `data` replace the lesson's own knobs when given; `wall_seconds` counts from
+    `started`, a `time.perf_counter()`. The files are written whatever the verdict; the notebook and the page also
+    after an error or Ctrl-C, up to where the lesson came.
 
     Raises CourseError when a cell raises, when the kernel dies, or when the lesson writes no valid results;
     KeyboardInterrupt on Ctrl-C, with the kernel already shut down.
@@ -76,7 +75,7 @@ def run(
     )
     before = _fingerprint(results_path)
     try:
-        with display.progress_of(notebook) as progress:
+        with kernel.progress_of(notebook) as progress:
             asyncio.run(kernel.execute(notebook, path, progress))
     finally:
         write_text(copy_path, nbformat.writes(notebook) + "\n")
@@ -95,7 +94,7 @@ def run(
 def _write_page(notebook: NotebookNode, path: Path, target: Path) -> None:
     """Writes the page of a notebook. One that cannot be made costs neither the results nor what went wrong before."""
     try:
-        write_text(target, page.page(notebook, path))
+        write_text(target, cleaning.page(notebook, path))
     except Exception as error:
         target.unlink(missing_ok=True)
         print(f"{target} could not be made ({type(error).__name__}: {error}).", file=sys.stderr)
@@ -110,8 +109,8 @@ def store(
 ) -> Outcome:
     """Run a lesson in the cpu profile and write its cleaned outputs, and nothing else, back into `notebooks/`.
 
-    Arguments and errors as in `run`; a profile other than cpu, a verdict other than `trained`, or an output that still
-    names a path of this machine is a CourseError and leaves the stored notebook as it was.
+    As `run`; a profile other than cpu, a verdict other than `trained`, or an output that names a path of this machine
+    is a CourseError and leaves the stored notebook as it was.
     """
     if profile not in (None, "cpu"):
         raise CourseError("The stored outputs come from the cpu profile, so that anybody can make them again.")
@@ -155,26 +154,22 @@ def summary(outcome: Outcome) -> str:
     """A few lines for the terminal: score before and after with its interval, retention, time and files."""
     found = outcome.results
     evaluation, training = found.get("evaluation") or {}, found.get("training") or {}
-    lines = [("verdict", outcome.verdict)]
+    lines = [("", "verdict", outcome.verdict)]
     if {"metric", "before", "after"} <= evaluation.keys():
-        lines.append((evaluation["metric"], _before_after(evaluation)))
+        lines.append(("", evaluation["metric"], _before_after(evaluation)))
     retention = evaluation.get("retention") or {}
     if {"before", "after"} <= retention.keys():
-        lines.append(("retention", _before_after({"metric": evaluation.get("metric"), **retention})))
+        lines.append(("", "retention", _before_after({"metric": evaluation.get("metric"), **retention})))
     seconds = f"{found['wall_seconds']:.1f} s"
     if isinstance(training.get("seconds"), int | float):
         seconds += f", of which {training['seconds']:.1f} s training"
-    lines.append(("time", seconds))
-    lines += [("file", str(file)) for file in outcome.files]
-    width = max(len(name) for name, _ in lines)
-    return "\n".join([f"{outcome.lesson} lesson"] + [f"  {name:<{width}}  {value}" for name, value in lines])
+    lines += [("", "time", seconds), *(("", "file", str(file)) for file in outcome.files)]
+    return f"{outcome.lesson} lesson\n{in_columns(lines)}"
 
 
 def _before_after(score: Mapping[str, Any]) -> str:
-    if score["metric"].endswith("perplexity"):
-        factor, digits, unit, difference = 1, 2, "", ""
-    else:
-        factor, digits, unit, difference = 100, 1, " %", " points"
+    share = not score["metric"].endswith("perplexity")
+    factor, digits, unit, difference = (100, 1, " %", " points") if share else (1, 2, "", "")
 
     def number(value: float | None, sign: str = "") -> str:
         # results.write has no number for what is none: a run that broke down
@@ -190,7 +185,6 @@ def _before_after(score: Mapping[str, Any]) -> str:
 
 
 def complaint(outcome: Outcome) -> str:
-    """The sentence for a lesson that ran to its end without the verdict `trained`."""
     findings = outcome.results["receipt"].get("findings", [])
     reasons = " ".join(finding["text"] for finding in findings if finding["level"] != "note")
     verdict = f"The {outcome.lesson} lesson ran to its end, but its verdict is {outcome.verdict!r}"

@@ -1,4 +1,4 @@
-"""Clean a notebook's outputs, so that they can be stored in the repository and shown anywhere."""
+"""A notebook whose outputs can be stored in the repository and shown anywhere; and a page that fetches nothing."""
 
 import copy
 import json
@@ -11,6 +11,7 @@ from typing import Any
 
 from nbformat import NotebookNode
 
+from unsloth_course.core import lessons, markup
 from unsloth_course.core.places import REPOSITORY
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -19,15 +20,17 @@ ABSOLUTE_PATH = re.compile(
     r"(?<![\w.+=<}~-])/(?:home|root|Users|tmp|work)\b|(?<!\w)[A-Za-z]:\\{1,2}(?:[A-Z]|te?mp\b)",
 )
 DATA_URI = re.compile(r"data:[\w/+.-]+;base64,[\w/+=\s]+")
+CONTENT_POLICY = f"{markup.POLICY}; font-src data:"
+
+# On a wide screen a line of text stays short enough to be read, and stands in the middle.
+PAGE_STYLE = "main { max-width: 1080px; margin: 0 auto; }"
 
 
 def clean(notebook: NotebookNode, names: Mapping[str, str] | None = None) -> NotebookNode:
     """A copy whose outputs are fit to be stored or shown anywhere; sources stay as they are.
 
-    Gone are: stderr, progress bars and what a carriage return overwrote, widget views (their state is not stored, so
-    nothing could draw them), timing metadata, and the beginnings of paths of this machine. `names` maps further
-    absolute folders to what stands in for them. Executed cells are counted 1, 2, 3 in order; the kernel is
-    plain `python3`.
+    Gone are stderr, progress bars, widget views (their state is not stored), timings, and beginnings of paths of this
+    machine. `names` maps further absolute folders to what stands in for them. Executed cells are counted 1, 2, 3.
     """
     notebook = copy.deepcopy(notebook)
     # Folders of this machine, and what stands in for them as seen from the notebooks folder, where lessons run.
@@ -115,3 +118,28 @@ def absolute_path_in_outputs(cell: NotebookNode) -> str:
             if found:
                 return found.string[found.start() : found.start() + 60].split()[0]
     return ""
+
+
+def page(notebook: NotebookNode, path: Path) -> str:
+    """The notebook as one HTML page that fetches nothing and runs no script; formulas therefore show as their source.
+
+    `path` is the notebook's file; pictures its Markdown names are read from beside it.
+    """
+    from bs4 import BeautifulSoup
+    from nbconvert import HTMLExporter
+
+    notebook = clean(notebook, {str(path.parent): "."})
+    notebook.metadata.setdefault("title", next(filter(None, lessons.headings(notebook)), path.stem))
+    resources = {"metadata": {"name": path.stem, "path": str(path.parent)}}
+    html, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook, resources)
+    soup = BeautifulSoup(html, "html.parser")
+    for script in soup.find_all("script"):
+        script.decompose()
+    for image in soup.find_all("img", src=re.compile("^(https?:)?//")):
+        image.replace_with(image.get("alt") or "picture")
+    policy = soup.new_tag("meta", attrs={"http-equiv": "Content-Security-Policy", "content": CONTENT_POLICY})
+    soup.head.insert(0, policy)
+    style = soup.new_tag("style")
+    style.string = PAGE_STYLE
+    soup.head.append(style)
+    return str(soup)

@@ -1,4 +1,4 @@
-"""The kernel that a lesson runs in, and the sentence where it does not come to its end."""
+"""The kernel that a lesson runs in, how far it has come, and the sentence where it does not come to its end."""
 
 import asyncio
 import logging
@@ -6,8 +6,9 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,7 +18,6 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 
-from unsloth_course.commands.runner.display import Progress, printable
 from unsloth_course.core import lessons
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.places import REPOSITORY
@@ -25,6 +25,48 @@ from unsloth_course.core.places import REPOSITORY
 # What nbclient logs about a dead or interrupted kernel, the learner gets as a sentence.
 SILENT = logging.Logger("unsloth_course.commands.runner.kernel")
 SILENT.addHandler(logging.NullHandler())
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def printable(text: str) -> str:
+    """The text without escape sequences and control characters: a dataset row must not steer the terminal."""
+    return "".join(character for character in ANSI.sub("", text) if character.isprintable())
+
+
+class Progress:
+    """A bar over the cells, with the section and what the running cell last said.
+
+    Outside a terminal one line per section, for logs: no control characters, nothing is overwritten.
+    """
+
+    def __init__(self, bar: Any, total: int) -> None:
+        self.bar, self.task = bar, bar.add_task("starting the kernel", total=total)
+        self.total, self.done, self.title, self.started = total, 0, "", time.perf_counter()
+
+    def cell(self, title: str) -> None:
+        title = printable(title)
+        self.bar.update(self.task, completed=self.done, description=title)
+        self.done += 1
+        if self.bar.disable and title != self.title:
+            elapsed = time.perf_counter() - self.started
+            print(f"{elapsed:6.1f} s  cell {self.done}/{self.total}  {title}", file=sys.stderr, flush=True)
+        self.title = title
+
+    def status(self, text: str) -> None:
+        self.bar.update(self.task, description=f"{self.title} | {text[:60]}")
+
+
+@contextmanager
+def progress_of(notebook: NotebookNode) -> Iterator[Progress]:
+    from rich import progress as rich
+    from rich.console import Console
+
+    text = rich.TextColumn("{task.description}", markup=False)
+    columns = (rich.BarColumn(bar_width=20), rich.MofNCompleteColumn(), rich.TimeElapsedColumn(), text)
+    with rich.Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        shown = Progress(bar, sum(map(lessons.is_run, notebook.cells)))
+        yield shown
+        bar.update(shown.task, completed=shown.done, description="done")
 
 
 class ThisPython(KernelSpecManager):
@@ -42,8 +84,7 @@ class _LessonClient(NotebookClient):
     progress: Progress
 
     def process_message(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> NotebookNode | None:
-        status = status_line(msg)
-        if status:
+        if status := status_line(msg):
             self.progress.status(status)
         return super().process_message(msg, cell, cell_index)
 
@@ -106,9 +147,8 @@ async def execute(notebook: NotebookNode, path: Path, progress: Progress) -> Non
 async def kernel(client: NotebookClient, specs: KernelSpecManager, **how: Any) -> AsyncIterator[None]:
     """Give the client a kernel that `specs` knows, and end it afterwards, at once where what ran in it raised.
 
-    how: arguments of `start_kernel`. Raises RuntimeError when no kernel answers. The ports are chosen before the kernel
-    opens them, and another program, or a second notebook that starts in the same moment, may take one in between. The
-    kernel then dies, so it is started once more, with other ports.
+    how: arguments of `start_kernel`. Raises RuntimeError when no kernel answers. A kernel dies where another program
+    takes a port between its choice and its opening, so it is started once more, with other ports.
     """
     finished = False
     try:
