@@ -207,6 +207,15 @@ def test_an_upload_that_broke_off_shows_no_half_and_goes_on_with_what_is_missing
     assert visible(here) == {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def test_ctrl_c_ends_with_a_sentence(here, command, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(HfApi, "create_commit", interrupted)
+    status, _, err = command("share", str(write_adapter(tmp_path / "adapter")), "--to", NAME, "--yes")
+    assert status == 130 and "Stopped by Ctrl-C; nothing can be seen there" in err and visible(here) == {}
+
+
 def test_what_was_shared_gives_the_same_answers(here, with_adapter, machine, command, tmp_path):
     import torch
     from unsloth import FastLanguageModel

@@ -191,7 +191,8 @@ def share(
         raise CourseError(f"Nothing was sent: there is nobody to ask. Add --yes to send {asked}.")
     if not yes and not typer.confirm(f"Send {asked}?"):
         raise CourseError("Nothing was sent.")
-    print(share.send(parcel, to, public))
+    with stopped("Stopped by Ctrl-C; nothing can be seen there, and the same command goes on with what is missing."):
+        print(share.send(parcel, to, public))
 
 
 @app.command(rich_help_panel=YOURS)
