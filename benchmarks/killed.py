@@ -118,7 +118,7 @@ def work(method: str, out: Path, steps: int, every: int) -> None:
     from safetensors.torch import save_file
     from transformers import TrainerCallback
 
-    from unsloth_course.commands.finetune import lock, stopping
+    from unsloth_course.commands.finetune import stopping
     from unsloth_course.core import whole
 
     class Clock(TrainerCallback):
@@ -129,7 +129,7 @@ def work(method: str, out: Path, steps: int, every: int) -> None:
             note(out / "step", state.global_step)
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    with lock.locked(out):
+    with stopping.locked(out):
         resume = whole.last_good(out / "checkpoints")
         trainer = trainer_for(method, out, steps, every)
         trainer.add_callback(Clock())

@@ -79,13 +79,12 @@ def test_a_config_that_is_none_is_a_sentence(command, tmp_path, content):
 
 
 def test_of_a_model_on_the_hub_only_its_config_is_fetched(command, monkeypatch):
-    from pathlib import Path
-
-    from unsloth_course import models
     from unsloth_course.core import hub
+    from unsloth_course.core.places import BUNDLED_MODEL
 
     fetched = []
-    monkeypatch.setattr(hub, "_fetch", lambda name, *_: fetched.append(name) or Path(models.folder("pocket")))
+    there = hub.Repository("somebody/small", "model", folder=BUNDLED_MODEL)
+    monkeypatch.setattr(hub, "_fetch", lambda name, *_: fetched.append(name) or there)
     status, out, _ = command("memory", "--method", "full", "--gpu", "T4", "--model", "somebody/small", "--json")
     found = json.loads(out)
     assert status == 0 and fetched == ["somebody/small"] and found["model"] == "somebody/small"

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 import pytest
 from conftest import ENVIRONMENT
 
-from unsloth_course.commands.finetune import lock
+from unsloth_course.commands.finetune import stopping
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.places import REPOSITORY
 
-HOLD = "from unsloth_course.commands.finetune import lock\nwith lock.locked({!r}):\n print('in', flush=True)\n input()"
+HOLD = "from unsloth_course.commands.finetune import stopping\n"
+HOLD += "with stopping.locked({!r}):\n print('in', flush=True)\n input()"
 
 
 @contextmanager
@@ -32,11 +33,11 @@ def test_a_second_run_in_a_folder_is_refused_until_the_first_one_ends(tmp_path):
     with holding(tmp_path / "run") as first:
         with (
             pytest.raises(CourseError, match=f"process {first.pid} on .*choose another --out"),
-            lock.locked(tmp_path / "run"),
+            stopping.locked(tmp_path / "run"),
         ):
             pass
         first.communicate("\n")
-        with lock.locked(tmp_path / "run"):
+        with stopping.locked(tmp_path / "run"):
             pass
 
 
@@ -44,24 +45,24 @@ def test_a_killed_run_does_not_block_its_folder(tmp_path):
     with holding(tmp_path) as first:
         first.kill()
         first.wait()
-        with lock.locked(tmp_path):
-            assert f"process {os.getpid()} on " in (tmp_path / lock.OWNER).read_text()
+        with stopping.locked(tmp_path):
+            assert f"process {os.getpid()} on " in (tmp_path / stopping.OWNER).read_text()
 
 
 def test_in_one_process_too_and_a_lost_note_is_no_hindrance(tmp_path):
-    with lock.locked(tmp_path):
-        (tmp_path / lock.OWNER).unlink()
-        with pytest.raises(CourseError, match="a process that has not said which"), lock.locked(tmp_path):
+    with stopping.locked(tmp_path):
+        (tmp_path / stopping.OWNER).unlink()
+        with pytest.raises(CourseError, match="a process that has not said which"), stopping.locked(tmp_path):
             pass
 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(CourseError, match=r"Nothing can be written into .*file"), lock.locked(tmp_path / "file"):
+    with pytest.raises(CourseError, match=r"Nothing can be written into .*file"), stopping.locked(tmp_path / "file"):
         pass
-    (tmp_path / lock.OWNER).mkdir()
-    with pytest.raises(CourseError, match="Choose another --out"), lock.locked(tmp_path):
+    (tmp_path / stopping.OWNER).mkdir()
+    with pytest.raises(CourseError, match="Choose another --out"), stopping.locked(tmp_path):
         pass
-    (tmp_path / lock.OWNER).rmdir()
-    with lock.locked(tmp_path):
+    (tmp_path / stopping.OWNER).rmdir()
+    with stopping.locked(tmp_path):
         pass

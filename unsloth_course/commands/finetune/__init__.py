@@ -1,10 +1,8 @@
 """A lesson's training on a learner's own data and model: the recipes behind the command `finetune`.
 
 The same steps as in the notebooks, with the same calls: load, measure on held-out rows, train, measure again, judge,
-save. `options` says what is asked for, `tasks` what is measured, `recipes` how each method trains, `checkpoints` keeps
-a run that is interrupted, `preflight` looks before anything is downloaded, and `chain` strings stages together. Under
-torchrun each process trains on its own GPU with its share of each update's rows, so that the rows of an update, and
-with them the loss curve, are those of one process. Taught in the five lessons.
+save. Under torchrun each process trains on its own GPU with its share of each update's rows, so that the rows of an
+update, and with them the loss curve, are those of one process. Taught in the five lessons.
 """
 
 import os
@@ -16,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unsloth_course.commands import options as run_options
-from unsloth_course.commands.finetune import lock, processes, stopping
+from unsloth_course.commands.finetune import processes, stopping
 from unsloth_course.commands.finetune.finishing import Outcome, finish
 from unsloth_course.commands.finetune.preparing import Prepared, prepare
 from unsloth_course.commands.options import METHODS, Options, check
@@ -54,7 +52,7 @@ def run(options: Options, started: float | None = None) -> Outcome | None:
         with processes.together(process):
             _trained(prepare(options, process))
         return None
-    with lock.locked(options.out), processes.together(process), known_warnings.gathered() as seen:
+    with stopping.locked(options.out), processes.together(process), known_warnings.gathered() as seen:
         options, resumed = _resumed(options)
         prepared = prepare(options, process)
         trainer, before = _trained(prepared, resumed)
@@ -62,7 +60,13 @@ def run(options: Options, started: float | None = None) -> Outcome | None:
 
 
 def _trained(prepared: Prepared, resumed: Path | None = None) -> tuple[Any, Any]:
-    before = measured(prepared)
+    """The trainer after its training, and what the model did on the held-out rows before; of the first process only."""
+    before = None
+    if prepared.process.first:
+        print("measuring on the held-out rows")
+        before = prepared.measure(prepared.model)
+        print(prepared.task.shown(before[0]))
+    processes.after_the_first(prepared.process, "the questions")  # so that all begin to train together
     trainer = train(prepared, resumed=resumed)
     processes.after_the_first(prepared.process, "the training")
     return trainer, before
@@ -94,9 +98,8 @@ def _with_whole_model(options: Options) -> Options:
 def _resumed(options: Options) -> tuple[Options, Path | None]:
     """The options, and the checkpoint to go on from, if any.
 
-    Without one a run of other options begins anew, as if it had not been resumed. Raises CourseError when the
-    checkpoints in the folder, or what was learned there, are of a run that this one is not, and when the run is at its
-    end.
+    Without one a run of other options begins anew. Raises CourseError when the checkpoints in the folder, or what was
+    learned there, are of a run that this one is not, and when the run is at its end.
     """
     saved = options.out / "checkpoints"
     if not options.resume:
@@ -150,20 +153,6 @@ def interrupted(options: Options, since: float) -> str:
     if saved := whole.newest(options.out / "checkpoints"):
         return f"Stopped by Ctrl-C; all up to {saved} is saved. The same command with --resume goes on from there."
     return "Stopped by Ctrl-C before the first checkpoint; nothing of this run was saved yet."
-
-
-def measured(prepared: Prepared) -> Any:
-    """What the model does on the held-out rows, and what else it knows; of the first process only.
-
-    The others wait for it here, so that all begin to train together.
-    """
-    found = None
-    if prepared.process.first:
-        print("measuring on the held-out rows")
-        found = prepared.measure(prepared.model)
-        print(prepared.task.shown(found[0]))
-    processes.after_the_first(prepared.process, "the questions")
-    return found
 
 
 def train(prepared: Prepared, callbacks: Sequence[Any] = (), test: bool = True, resumed: Path | None = None) -> Any:

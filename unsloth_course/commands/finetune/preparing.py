@@ -1,6 +1,6 @@
 """A run made ready to train: machine, model and rows, and a look at what it needs before anything is fetched."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from unsloth_course.commands import options as run_options
@@ -13,12 +13,14 @@ from unsloth_course.lesson.profile import POCKET, SMOLLM2
 
 @dataclass
 class Prepared:
-    """A run that is ready to train: machine, model, task, rows in TRL's columns, the plan for the batch."""
+    """A run that is ready to train: model, task, rows in TRL's columns, the plan for the batch.
 
-    options: Options
-    process: processes.Process
-    machine: Any
+    base: the name of the model that it began with. earlier: the tasks of the stages before, and handed: what was
+    measured of them before a warm-up.
+    """
+
     recipe: recipes.Recipe
+    process: processes.Process
     task: tasks.Task
     model: Any
     tokenizer: Any
@@ -26,10 +28,13 @@ class Prepared:
     train: Any
     test: Any
     plan: Any
-    steps: int
     base: str
-    earlier: list[tasks.Task] = field(default_factory=list)
-    handed: list[Any] = field(default_factory=list)
+    earlier: list[tasks.Task]
+    handed: list[Any]
+
+    def __post_init__(self) -> None:
+        self.options, self.machine = self.recipe.options, self.recipe.machine
+        self.steps = self.recipe.steps(len(self.train))
 
     def measure(self, model: Any) -> tuple[Any, Any, list[Any]]:
         """What a model does on the held-out rows, on what is not trained, and on the rows of the stages before."""
@@ -97,23 +102,8 @@ def prepare(options: Options, process: processes.Process | None = None) -> Prepa
     learn, test = recipe.blocks(task, tokenizer) if options.method == "cpt" else task.rows()
     if process.first:
         tasks.write_lines(task, options.out)
-    return Prepared(
-        options=options,
-        process=process,
-        machine=machine,
-        recipe=recipe,
-        task=task,
-        model=model,
-        tokenizer=tokenizer,
-        parameters=parameters,
-        train=learn,
-        test=test,
-        plan=plan,
-        steps=recipe.steps(len(learn)),
-        base=base,
-        earlier=earlier,
-        handed=handed,
-    )
+    made = (recipe, process, task, model, tokenizer, parameters, learn, test, plan)
+    return Prepared(*made, base, earlier, handed)
 
 
 def _look_first(options: Options, machine: Any, recipe: recipes.Recipe, count: int) -> None:
@@ -146,14 +136,12 @@ def _write_down(recipe: recipes.Recipe, rows: str) -> None:
 
 
 def machine_of(options: Options) -> Any:
-    """The profile that a run takes, with its model, data and length."""
     asked = (options.profile, options.model, options.data)
     found = profile.detect(*asked, lesson=options.lesson, updates=options.steps, on_cpu=SMOLLM2)
     return replace(found, max_length=options.max_length) if options.max_length else found
 
 
 def _earlier(stage: str, machine: Any, options: Options, folder: str) -> tasks.Task:
-    """The task of a stage before, for its held-out rows."""
     method, _, data = stage.partition(" ")
     other = Options(method, data, max_samples=1000, held_out=options.held_out, batch=options.batch, seed=options.seed)
     return recipes.Recipe(other, replace(machine, data=data)).task(folder)

@@ -131,9 +131,8 @@ def after_the_first(process: Process, what: str) -> None:
 def together(process: Process) -> Iterator[None]:
     """Inside the block only the first process prints, and a process that fails or dies ends all with a sentence.
 
-    The sentence names the process and its host and says what to do. It comes from the process itself when that can
-    still speak, and otherwise from another one on its host, since torchrun sends these SIGTERM. A thread of its own
-    takes that signal: the main one may be waiting inside a library for an answer that will never come.
+    It comes from the process itself when that can still speak, and otherwise from another one on its host, since
+    torchrun sends these SIGTERM. A thread takes that signal: the main one may wait inside a library forever.
     """
     if not process.several:
         yield

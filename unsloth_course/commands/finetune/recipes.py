@@ -1,7 +1,7 @@
 """How each method trains: the lessons' recipes for a learner's own rows, model and options.
 
-A recipe loads the model, makes it trainable and builds TRL's trainer; all numbers that an option leaves open are the
-lesson's: of a pair the first is for the bundled model and what was trained from it, the second for all others.
+All numbers that an option leaves open are the lesson's: of a pair the first is for the bundled model and what was
+trained from it, the second for all others.
 """
 
 import math
@@ -139,18 +139,9 @@ class Recipe:
 
     def steps(self, rows: int) -> int:
         """Updates of the run, of so many rows to learn from."""
-        options = self.options
-        if options.steps is None and (options.epochs or self.lesson == "cpt"):
-            return max(1, math.ceil((options.epochs or 1) * rows / self.taken.batch))
-        return self.default_steps
+        return self.taken.steps or max(1, math.ceil((self.options.epochs or 1) * rows / self.taken.batch))
 
     # The model
-
-    @property
-    def target_modules(self) -> list[str]:
-        """The layers that get an adapter; of continued pretraining the embeddings, too."""
-        tables = ("embed_tokens", "lm_head") if self.lesson == "cpt" else ()
-        return [*(self.options.target_modules or models.PROJECTIONS), *tables]
 
     def load(self, folder: str) -> tuple[Any, Any]:
         """The model and its tokenizer, from a folder. Raises CourseError for an optimizer that there is none of."""
@@ -179,12 +170,13 @@ class Recipe:
         from unsloth import FastLanguageModel
 
         cpt = {"use_rslora": True, "ensure_weight_tying": True} if self.lesson == "cpt" else {}
+        embeddings = ("embed_tokens", "lm_head") if cpt else ()
         model = FastLanguageModel.get_peft_model(
             model,
             r=self.taken.rank,
             lora_alpha=self.taken.lora_alpha,
             lora_dropout=self.options.lora_dropout,
-            target_modules=self.target_modules,
+            target_modules=[*(self.options.target_modules or models.PROJECTIONS), *embeddings],
             use_gradient_checkpointing=checkpointing,
             random_state=self.options.seed,
             **cpt,
@@ -194,10 +186,9 @@ class Recipe:
         return model, (models.require_cpt if cpt else models.require_lora)(model, self.taken.rank)
 
     def warmed_up(self, folder: str, warm: Any, earlier: list[tasks.Task]) -> tuple[str, list[Any]]:
-        """The folder of a model that was taught to answer first, before DPO: the adapter is merged into it.
+        """The folder of a model that was taught to answer first, before DPO; a run that is resumed finds it there.
 
         warm: rows for it. earlier: tasks of stages before; what they measure on the model as it came is returned, too.
-        A run that is resumed finds the folder there.
         """
         start = self.options.out.resolve() / "start"
         there = self.options.resume and (start / "config.json").is_file()

@@ -17,11 +17,9 @@ ADAPTER = "adapter_model.safetensors"
 def adapter(folder: str | Path) -> None:
     """Returns if a folder holds an adapter that was trained, with its settings.
 
-    LoRA's B matrices begin as zeros and stay so until an update lands (Hu et al. 2021, section 4.1), so an adapter was
-    trained if none of them is all zero. Taught in lesson colab2 (LoRA).
-
-    Raises CourseError when a file is missing, cut off or damaged, when a number is infinite or none at all, and when a
-    B matrix is all zero.
+    LoRA's B matrices begin as zeros and stay so until an update lands (Hu et al. 2021, section 4.1). Raises CourseError
+    when one is all zero, when a file is missing, cut off or damaged, and when a number is infinite or none at all.
+    Taught in lesson colab2 (LoRA).
     """
     folder = Path(folder)
     missing = [name for name in ("adapter_config.json", ADAPTER) if not (folder / name).is_file()]
@@ -31,18 +29,13 @@ def adapter(folder: str | Path) -> None:
             "again."
         )
     model_files.read_json(folder / "adapter_config.json")
-    zero, matrices = [], 0
-    for name, tensor in _finite_tensors(folder / ADAPTER):
-        if ".lora_B." in name:
-            matrices += 1
-            if not tensor.any():
-                zero.append(name)
-    if not matrices:
+    changed = {name: bool(t.any()) for name, t in _finite_tensors(folder / ADAPTER) if ".lora_B." in name}
+    if not changed:
         raise CourseError(f"{folder / ADAPTER} holds no LoRA B matrix, so it is no LoRA adapter. Train again.")
-    if zero:
+    if zero := [name for name in changed if not changed[name]]:
         raise CourseError(
-            f"{len(zero)} of {matrices} LoRA B matrices in {folder / ADAPTER} are all zero, the first of them {zero[0]}"
-            ": no update reached them. Check the learning rate and the number of updates, and train again."
+            f"{len(zero)} of {len(changed)} LoRA B matrices in {folder / ADAPTER} are all zero, the first of them "
+            f"{zero[0]}: no update reached them. Check the learning rate and the number of updates, and train again."
         )
 
 

@@ -1,8 +1,6 @@
 """What a run is tested on: one class for each shape of data, with its rows, its held-out score, and its samples.
 
-The measures are those of the lessons: of instructions the likelihood of the answers and, of short ones, exact match; of
-pairs the preference accuracy and what is written; of problems the verified answers and several tries; of conversations
-and raw text the perplexity. Taught in the lessons of the methods.
+The measures are those of the lessons. Taught in the lessons of the methods.
 """
 
 import hashlib
@@ -76,11 +74,9 @@ class Task:
         length = self.machine.max_length
         sides = zip(("train", "held_out"), ("to learn from", "to test on"), self.rows(), strict=True)
         for side, what, asked in sides:
-            rows, kept = getattr(self, side), []
-            for number, row in enumerate(asked):
-                shown = {"tools": row.get("tools"), "add_generation_prompt": True}
-                if len(models.chat_ids(tokenizer, row["prompt"], **shown)) < length:
-                    kept.append(number)
+            rows, how = getattr(self, side), {"add_generation_prompt": True}
+            ids = [models.chat_ids(tokenizer, row["prompt"], tools=row.get("tools"), **how) for row in asked]
+            kept = [number for number, prompt in enumerate(ids) if len(prompt) < length]
             without = f"their prompt leaves no room for an answer within {length:,} tokens"
             if not kept:
                 raise CourseError(f"Of all {len(rows):,} rows {what} {without}. Raise --max-length, or shorten them.")
@@ -95,12 +91,9 @@ class Task:
             return both
         return tuple(rows.map(shaped, batched=True, remove_columns=rows.column_names) for rows in both)
 
-    def kept(self, model: Any, tokenizer: Any) -> Any:
-        """What the model still knows of what is not trained."""
-        return evaluation.recall(model, tokenizer, evaluation.probes(self.machine))
-
-    def retention(self, before: Any, after: Any) -> Any:
-        return evaluation.Retention("exact_match", before.share, after.share)
+    def kept(self, model: Any, tokenizer: Any) -> tuple[str, float]:
+        """What the model still knows of what is not trained: the metric and its value."""
+        return "exact_match", evaluation.recall(model, tokenizer, evaluation.probes(self.machine)).share
 
 
 class Instructions(Task):
@@ -173,10 +166,7 @@ class Conversations(Task):
 
 @dataclass
 class Pairs(Task):
-    """Prompts with a chosen and a rejected answer: which of the two gained more, and the share written as preferred.
-
-    What is measured are the answers that were written, and the likelihood of the known ones.
-    """
+    """Prompts with a chosen and a rejected answer: which of the two gained more, and the share written as preferred."""
 
     FOLLOWED = "preference_rate"
     SHAPED = preference.to_chat
@@ -215,10 +205,7 @@ class Pairs(Task):
 
 @dataclass
 class Problems(Task):
-    """Problems whose answer can be verified: the share solved, and what several tries of some of them are.
-
-    What is measured are the answers, and the tries.
-    """
+    """Problems whose answer can be verified: the share solved, and what several tries of some of them are."""
 
     FOLLOWED = "accuracy"
     SHAPED = problems.to_grpo
@@ -248,10 +235,7 @@ class Problems(Task):
 
 @dataclass
 class Text(Task):
-    """Raw text of a domain: its perplexity, and that of general text and the known facts as what should stay.
-
-    What is measured are the perplexity of the domain, and what is recalled.
-    """
+    """Raw text of a domain: its perplexity, and that of general text and the known facts as what should stay."""
 
     FOLLOWED = "perplexity"
 
@@ -271,11 +255,8 @@ class Text(Task):
     def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
         return [{"text": text} for text in rows["text"]]
 
-    def kept(self, model: Any, tokenizer: Any) -> Any:
-        return evaluation.perplexity(model, tokenizer, self.stories, self.READ)
-
-    def retention(self, before: Any, after: Any) -> Any:
-        return evaluation.Retention("perplexity", before.perplexity, after.perplexity)
+    def kept(self, model: Any, tokenizer: Any) -> tuple[str, float]:
+        return "perplexity", evaluation.perplexity(model, tokenizer, self.stories, self.READ).perplexity
 
     def sizes(self, tokenizer: Any) -> dict[str, Any]:
         return {"longest": self.machine.max_length}
@@ -284,7 +265,7 @@ class Text(Task):
 def scored(task: Task, before: Sequence[Any], after: Sequence[Any], model: Any, tokenizer: Any) -> "Score":
     """The score with its retention. before, after: what `measure` and `kept` found, first of all."""
     score = task.score(before[0], after[0], model, tokenizer)
-    return replace(score, retention=task.retention(before[1], after[1]))
+    return replace(score, retention=evaluation.Retention(*before[1], after[1][1]))
 
 
 def fingerprint(task: Task) -> str:
