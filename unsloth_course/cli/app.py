@@ -60,6 +60,10 @@ def beside(as_json: bool) -> AbstractContextManager:
     return redirect_stdout(sys.stderr) if as_json else nullcontext()
 
 
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def complain(sentence: str) -> None:
     """Prints a sentence on stderr, in red where there are colours."""
     from rich.console import Console

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unsloth_course.cli.app import INTERRUPTED, YOURS, Json, Profile, app, beside, complain, stopped
+from unsloth_course.cli.app import INTERRUPTED, YOURS, Json, Profile, app, beside, complain, say, stopped
 from unsloth_course.core.errors import CourseError
 
 
@@ -48,20 +48,18 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
     """The command with a parameter for each option that `options` knows, and --config and --json."""
     from unsloth_course.commands import options
 
-    kinds: dict[str, Any] = {
-        "config": (Annotated[Path, typer.Option(help="A TOML file with these options, or with stages.")], None)
-    }
+    found = {"config": (Annotated[Path, typer.Option(help="A TOML file with these options, or with stages.")], None)}
     for name, kind, text in options.on_the_command_line():
         kind = {"profile": Profile}.get(name, kind)
         switch = kind is bool
         option = typer.Option(options.flag(name), help=text) if switch else typer.Option(help=text)
-        kinds[name] = Annotated[kind, option], False if switch else None
-    kinds["as_json"] = Json, False
-    keyword = inspect.Parameter.KEYWORD_ONLY
+        found[name] = Annotated[kind, option], False if switch else None
+    found["as_json"] = Json, False
+    command.__annotations__ = {name: kind for name, (kind, _) in found.items()}
     command.__signature__ = inspect.Signature(
-        [inspect.Parameter(name, keyword, default=default, annotation=kind) for name, (kind, default) in kinds.items()]
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, (kind, default) in found.items()
     )
-    command.__annotations__ = {name: kind for name, (kind, _) in kinds.items()}
     return command
 
 
@@ -160,9 +158,6 @@ def export(
 
     quants = list(export.QUANTS) if quant == "all" else [name.strip().lower() for name in quant.split(",")]
 
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
     with stopped("Stopped by Ctrl-C; nothing was exported."):
         found = export.export(source, to, quants=quants, out=out, data=data, say=say)
     print(found.to_json() if as_json else found)
@@ -228,9 +223,7 @@ def chat(
         if prompts:
             path = Path(source).expanduser()
             named = str(path.resolve()) if path.exists() else source
-            made = chat.answer_file(
-                model, chats, out, sampling, batch, say=lambda line: print(line, file=sys.stderr), source=named
-            )
+            made = chat.answer_file(model, chats, out, sampling, batch, say=say, source=named)
             print(f"{made} answered now, {len(chats)} in all\nfile  {out}")
         else:
             _talk(chat.Conversation(model, sampling, system))

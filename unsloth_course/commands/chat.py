@@ -107,8 +107,7 @@ Model = Weights | Gguf
 
 
 def open_model(source: str | Path) -> Model:
-    """What is at `source`, ready to answer: a .gguf file, the folder of an adapter, a whole model or a run,
-    or a model's name.
+    """What is at `source`, ready to answer: a .gguf file, a folder of an adapter, a model or a run, or a model's name.
 
     Raises CourseError when it is none of them or damaged, and for a GGUF file when llama.cpp is not built.
     """
@@ -184,8 +183,7 @@ def _messages(row: Mapping[str, Any], where: str, start: list[Message]) -> Asked
 def _answered(out: Path, about: Path, chats: Sequence[Sequence[Message]], told: Mapping[str, Any]) -> int:
     """How many prompts an earlier run answered; behind these, what it left of a line is taken out of the file.
 
-    Raises CourseError, and leaves the file as it is, when it holds anything but the first answers of such a run: to the
-    same prompts, by the same model, drawn in the same way.
+    Raises CourseError, and leaves the file as it is, when it holds anything but answers of such a run.
     """
     if not out.exists():
         return 0
@@ -225,9 +223,8 @@ def answer_file(
     """Answers conversations into a JSONL file, in their order; returns how many were answered now.
 
     Each line holds `messages` and `answer`, and `expected` where that is known. A file with the first answers is gone
-    on with: a stopped run loses at most one batch. batch: conversations side by side. source: the name of the model. It
-    is noted with the sampling in `<out>.about.json`, and answers of another model or sampling are not gone on with:
-    that raises CourseError.
+    on with: a stopped run loses at most one batch. source: the name of the model. It is noted with the sampling in
+    `<out>.about.json`; answers of another model or sampling are not gone on with: that raises CourseError.
     """
     out = Path(out)
     sampling = sampling or Sampling()

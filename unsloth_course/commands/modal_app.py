@@ -3,10 +3,8 @@
     pip install ".[modal]"
     python -m unsloth_course.commands.modal_app --gpu H100 --count 2 -- --method lora --data my_rows.json --model ...
 
-What comes after `--` is what would come after `finetune`. The image is built from requirements.txt; a data file of this
-machine travels along; what the run writes lies in the Volume "unsloth-course" afterwards. It needs an account with
-Modal, which bills by the second, and nothing else in the course needs it. Follows Modal's documentation of App, Image
-and Volume. See docs/several-gpus.md.
+It needs an account with Modal, which bills by the second. Follows Modal's documentation of App, Image and Volume. See
+docs/several-gpus.md.
 """
 
 import argparse
@@ -48,10 +46,7 @@ def packed(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
 
 
 def packages() -> tuple[list[str], list[str]]:
-    """The pins of requirements.txt for Linux with CUDA: those to install, and those to install without dependencies.
-
-    Raises CourseError when there is no requirements.txt beside the package.
-    """
+    """The pins of requirements.txt for Linux with CUDA: those to install, and those to install without dependencies."""
     pins = tested()
     if not pins.all:
         raise CourseError("requirements.txt is not beside the package; run this from a checkout of the course.")

@@ -15,8 +15,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-import msgspec
-from msgspec import Meta
+from annotated_types import Ge, Gt, Lt, Predicate
 
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.writing import write_text
@@ -31,20 +30,20 @@ _PATHS = ("data", "test_data", "model")
 """The options that may name a file or folder."""
 
 # The kinds of values: their bounds, and what to give in place of a value that is none of them.
-Text = Annotated[str, Meta(pattern=r"\S", title="give a text in quotes, such as my-rows.jsonl")]
-Texts = Annotated[tuple[str, ...], Meta(title="give a list of texts in quotes")]
-Switch = Annotated[bool, Meta(title="give true or false")]
-Folder = Annotated[Path, Meta(title="give a path in quotes")]
-Versions = Annotated[dict[str, str], Meta(title="give a table of names and versions")]
-Count = Annotated[int, Meta(ge=1, title="give a whole number of at least 1")]
-FromZero = Annotated[int, Meta(ge=0, title="give a whole number of at least 0")]
-Share = Annotated[float, Meta(ge=0, lt=1, title="give a number from 0 to below 1")]
-Rate = Annotated[float, Meta(gt=0, lt=1, title="give a number between 0 and 1, such as 2e-4")]
-Seed = Annotated[int, Meta(ge=0, lt=SEEDS, title=f"give a whole number from 0 to below {SEEDS}")]
-Beta = Annotated[float, Meta(gt=0, lt=100, title="give a number between 0 and 100, such as 0.1")]
-Passes = Annotated[float, Meta(gt=0, lt=1000, title="give a number between 0 and 1000, such as 3")]
-Group = Annotated[int, Meta(ge=2, title="give at least 2, as grpo compares the completions of a prompt")]
-Quants = Annotated[tuple[Literal[QUANTS], ...], Meta(title=f"choose one of {', '.join(QUANTS)}")]
+Text = Annotated[str, Predicate(str.strip), "give a text in quotes, such as my-rows.jsonl"]
+Texts = Annotated[tuple[str, ...], "give a list of texts in quotes"]
+Switch = Annotated[bool, "give true or false"]
+Folder = Annotated[Path, "give a path in quotes"]
+Versions = Annotated[dict[str, str], "give a table of names and versions"]
+Count = Annotated[int, Ge(1), "give a whole number of at least 1"]
+FromZero = Annotated[int, Ge(0), "give a whole number of at least 0"]
+Share = Annotated[float, Ge(0), Lt(1), "give a number from 0 to below 1"]
+Rate = Annotated[float, Gt(0), Lt(1), "give a number between 0 and 1, such as 2e-4"]
+Seed = Annotated[int, Ge(0), Lt(SEEDS), f"give a whole number from 0 to below {SEEDS}"]
+Beta = Annotated[float, Gt(0), Lt(100), "give a number between 0 and 100, such as 0.1"]
+Passes = Annotated[float, Gt(0), Lt(1000), "give a number between 0 and 1000, such as 3"]
+Group = Annotated[int, Ge(2), "give at least 2, as grpo compares the completions of a prompt"]
+Quants = Annotated[tuple[Literal[QUANTS], ...], f"choose one of {', '.join(QUANTS)}"]
 Schedule = Literal["cosine", "linear", "constant", "constant_with_warmup"]
 _ADAPTER = ("lora", "qlora", "dpo", "grpo", "cpt")
 _NOT_GRPO = ("full", "lora", "qlora", "dpo", "cpt")
@@ -59,14 +58,9 @@ def _option(help: str, default: Any = None, of: tuple[str, ...] = METHODS) -> An
 class Options:
     """What a run is asked to do. None stands for what the lesson of the method does; nothing is checked before `check`.
 
-    data: "pocket", "english", a file or folder in a form that the command `data` knows, or a Hub name. model: "pocket",
-    "smollm2", a folder or a Hub name; without it "smollm2" on a CPU and the lessons' on a GPU. steps: optimizer
-    updates, or epochs: passes over the rows. batch: rows of one update, in all processes together (of GRPO: prompts).
-    target_modules: without it all seven projections. earlier: "method data" of stages before, whose scores are measured
-    too. hand_on: leave a whole model for the next stage of a chain. out: the folder for what the run writes.
-
-    Of a run that was written down also filled_in: the options that were left open, and what the recipe took for them
-    stands there; rows_sha256: the fingerprint of its rows; made_with: versions of packages.
+    earlier: "method data" of stages before, whose scores are measured too. hand_on: leave a whole model for the next
+    stage of a chain. Of a run that was written down also filled_in: the options that were left open, and what the
+    recipe took for them stands there; rows_sha256: the fingerprint of its rows; made_with: versions of packages.
     """
 
     method: Literal[METHODS] = _option("full, lora, qlora, dpo, grpo or cpt.", MISSING)
@@ -126,7 +120,6 @@ class Options:
 
 
 HINTS = get_type_hints(Options, include_extras=True)
-_OF = {one.name: one.metadata.get("of", METHODS) for one in fields(Options)}
 
 
 def _kind(name: str) -> Any:
@@ -136,7 +129,7 @@ def _kind(name: str) -> Any:
 
 
 def means_something(name: str, method: str) -> bool:
-    return method in _OF[name]
+    return method in Options.__dataclass_fields__[name].metadata.get("of", METHODS)
 
 
 def flag(name: str) -> str:
@@ -153,15 +146,17 @@ def on_the_command_line() -> Iterator[tuple[str, type, str]]:
 
 def _value(name: str, value: Any, said: str) -> Any:
     """A value as its option holds it. Raises CourseError for one that it cannot be. said: the option, as it was."""
+    from pydantic import TypeAdapter  # here, so that --help stays quick
+
     kind = _kind(name)
     try:
-        return msgspec.convert(value, HINTS[name], dec_hook=lambda kind, value: kind(value))
+        return TypeAdapter(HINTS[name]).validate_python(value, strict=True)
     except ValueError:
         shown = f"{value:g}" if isinstance(value, float) else repr(list(value) if isinstance(value, tuple) else value)
     if isinstance(value, str) and not value.strip():
         shown = "empty (a variable that is not set?)"
     literal = get_origin(kind) is Literal
-    give = f"choose one of {', '.join(get_args(kind))}" if literal else kind.__metadata__[0].title
+    give = f"choose one of {', '.join(get_args(kind))}" if literal else kind.__metadata__[-1]
     raise CourseError(f"{said} is {shown}; {give}.")
 
 
@@ -172,7 +167,7 @@ def check(options: Options) -> None:
     for name in HINTS:
         value = _value(name, getattr(options, name), flag(name))
         if value not in (None, ()) and not means_something(name, options.method):
-            only = " and ".join(_OF[name])
+            only = " and ".join(Options.__dataclass_fields__[name].metadata["of"])
             raise CourseError(f"{flag(name)} means nothing with --method {options.method}; it belongs to {only}.")
     if unknown := [name for name in options.target_modules if name not in PROJECTIONS]:
         raise CourseError(
@@ -232,7 +227,10 @@ def checked(found: Mapping[str, Any], where: str) -> dict[str, Any]:
         name = key.replace("-", "_")
         if name not in HINTS:
             raise CourseError(f"{where}: {key!r} is no option of finetune. Those are {', '.join(HINTS)}.")
-        value = (value,) if isinstance(value, str) and _kind(name) in (Texts, Quants) else value
+        if _kind(name) in (Texts, Quants) and isinstance(value, str | list):
+            value = (value,) if isinstance(value, str) else tuple(value)
+        elif name == "out" and isinstance(value, str):
+            value = Path(value)
         values[name] = _value(name, value, f"{where}: {key}")
     return values
 
@@ -269,10 +267,7 @@ def text(options: Options) -> str:
 
 
 def write(options: Options, out: Path) -> Path:
-    """Writes the options beside the result, all at once, with paths as seen from there.
-
-    Raises CourseError where the folder takes no file.
-    """
+    """Writes the options beside the result, all at once, with paths as seen from there."""
     if options.made_with:
         seen = {name: _seen_from(out, getattr(options, name)) for name in _PATHS}
         options = replace(options, out=Path("."), **seen)

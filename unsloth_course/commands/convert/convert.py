@@ -12,9 +12,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
+from tqdm import tqdm
 
 from unsloth_course.commands.convert.report import Report, Template
 from unsloth_course.core.errors import CourseError
@@ -83,20 +84,17 @@ def run(
     """Detects the form of a data set, checks each row and, with `out`, writes it converted.
 
     Args:
-        source: a .json, .jsonl, .jsonl.gz, .csv, .tsv or .parquet file, a document, a folder, or a name on the Hub.
+        source: a file of rows, a document, a folder, or a name on the Hub.
         to: one of TARGETS; without it what suits the form.
         out: a .json, .jsonl, .jsonl.gz or .parquet file. It is written whole or not at all, and beside it
             `<out>.set-aside.jsonl` with the file, the number, the reason and the content of every row set aside.
         max_length: tokens above which a row is counted as cut.
         held_out: a file of the rows kept for testing; rows that ask what these ask are counted.
         model: whose tokenizer and chat template count the tokens: "pocket", a folder or a Hub name.
-        progress: show a count of the rows on stderr.
-        part: which split and configuration, of a folder or Hub data set with such.
 
-    Where every row was set aside, the report says so (`converted` is 0), and only the side file is written.
-
-    Raises CourseError for data that cannot be read to its end or are in no known form, for a conversion that does not
-    exist, and when `out` cannot be written.
+    Where every row was set aside, the report says so, and only the side file is written. Raises CourseError for data
+    that cannot be read to its end or are in no known form, for a conversion that does not exist, and when `out` cannot
+    be written.
     """
     if to is not None and to not in TARGETS:
         raise CourseError(f"There is no form {to!r} to convert to. Choose one of {', '.join(TARGETS)}.")
@@ -113,14 +111,11 @@ def run(
     template = Template(model)
     in_folder = os.path.isdir(os.path.expanduser(source))
     report = Report(form.name, target, max_length, _held_out(held_out), in_folder, note)
-    with contextlib.ExitStack() as stack:
-        output = stack.enter_context(_Output(path)) if path else None
-        bar = stack.enter_context(_counting(progress))
-        for row in rows:
+    live = progress and sys.stderr.isatty()
+    with _Output(path) if path else contextlib.nullcontext() as output:
+        for row in tqdm(rows, unit=" rows", leave=False, disable=not live):
             report.rows += 1
             report.per_file[row.file] += 1
-            if bar and not report.rows % BATCH_ROWS:
-                bar(report.rows)
             _one(row, form, convert, report, output, template.control)
         if output:
             output.finish(keep=bool(report.converted))
@@ -203,17 +198,17 @@ class _Output:
         self._unfinished = [path.with_name(f"{path.name}.{os.getpid()}.unfinished") for path in (out, self.side)]
         self._stack = contextlib.ExitStack()
         self._batch: list[bytes] = []
-        self._aside: IO[str] | None = None
         self._parquet: Any = None
         self._first = True
 
     def __enter__(self) -> "_Output":
-        name, path = self.out.name.lower(), self._unfinished[0]
+        name, (rows, aside) = self.out.name.lower(), self._unfinished
         self._list, self._table = name.endswith(".json"), name.endswith(".parquet")
         with self._sentence():
             self.out.parent.mkdir(parents=True, exist_ok=True)
-            opened = gzip.open(path, "wb", compresslevel=6) if name.endswith(".gz") else open(path, "wb")
+            opened = gzip.open(rows, "wb", compresslevel=6) if name.endswith(".gz") else open(rows, "wb")
             self._stream = self._stack.enter_context(opened)
+            self._aside = self._stack.enter_context(aside.open("w", encoding="utf-8", newline="\n"))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -277,9 +272,6 @@ class _Output:
         except (ValueError, TypeError, RecursionError):  # nested too deeply, or with keys that are no text
             text = json.dumps(vars(aside) | {"values": None})
         with self._sentence():
-            if self._aside is None:
-                self._aside = self._unfinished[1].open("w", encoding="utf-8", newline="\n")
-                self._stack.callback(self._aside.close)
             self._aside.write(text + "\n")
 
     def finish(self, keep: bool) -> None:
@@ -291,7 +283,7 @@ class _Output:
             self._stack.close()
             if keep:
                 os.replace(self._unfinished[0], self.out)
-            if self._aside:
+            if self._unfinished[1].stat().st_size:
                 os.replace(self._unfinished[1], self.side)
             else:
                 self.side.unlink(missing_ok=True)  # of an earlier run
@@ -302,18 +294,3 @@ def _names(fields: Any) -> set[str]:
     found = {field.name for field in fields}
     inside = [[field.type.field(n) for n in range(field.type.num_fields)] for field in fields]
     return found.union(*map(_names, inside))
-
-
-@contextlib.contextmanager
-def _counting(progress: bool) -> Iterator[Callable[[int], None] | None]:
-    """Shows how many rows were read, on stderr, where that is a terminal."""
-    if not (progress and sys.stderr.isatty()):
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (SpinnerColumn(), TextColumn("{task.completed:,} rows"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task("rows", total=None)
-        yield lambda rows: shown.update(task, completed=rows)

@@ -62,15 +62,26 @@ class Template:
 
         self.name = model
         if model in (POCKET, SMOLLM2):  # without transformers, whose import takes seconds
+            from jinja2.sandbox import ImmutableSandboxedEnvironment
             from tokenizers import Tokenizer
 
             folder = Path(models.folder(model))
             self.control = control.of_folder(folder)
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-            self._render = _template((folder / "chat_template.jinja").read_text(encoding="utf-8"))
+            jinja = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+            template = jinja.from_string((folder / "chat_template.jinja").read_text(encoding="utf-8"))
+            self._render = lambda turns, tools: template.render(messages=turns, tools=tools)
             self._count = lambda texts: [len(row) for row in tokenizer.encode_batch(texts, add_special_tokens=False)]
         else:
-            tokenizer = _tokenizer(model)
+            from transformers import AutoTokenizer
+
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(model)
+            except Exception as error:  # the libraries below let through what their parsers raise
+                reason = " ".join(str(error).split())[:200]
+                raise CourseError(
+                    f"The tokenizer of {model} cannot be loaded ({reason}). Name another --model."
+                ) from None
             self.control = control.of_tokenizer(tokenizer)
             self._render = lambda turns, tools: tokenizer.apply_chat_template(turns, tools=tools, tokenize=False)
             self._count = lambda texts: [
@@ -99,32 +110,14 @@ class Template:
         return dict(zip(texts, self._count([*texts.values()]) if texts else (), strict=True)), list(lacking)
 
 
-def _template(text: str) -> Any:
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(text)
-    return lambda turns, tools: template.render(messages=turns, tools=tools, add_generation_prompt=False)
-
-
-def _tokenizer(model: str) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(model)
-    except Exception as error:  # the libraries below let through what their parsers raise
-        reason = " ".join(str(error).split())[:200]
-        raise CourseError(f"The tokenizer of {model} cannot be loaded ({reason}). Name another --model.") from None
-
-
 @dataclass
 class Report:
     """What is known so far of a data set; `as_dict` is what `--json` prints.
 
     format, target: of the rows, and what they were converted to. in_folder: they are in the files of one. split: the
-    sentence on the split that was read. per_file: rows by the file that they are in. columns:
-    those that were found; written: those of the converted rows. rows: read; each was converted or set aside. held_out:
-    the questions of a held-out file by `key_of`, with the number of the row that asks. said: by what there is to say of
-    rows, such as a turn that was left out, their number and the first of them.
+    sentence on the split that was read. per_file: rows by the file that they are in. columns: those that were found;
+    written: those of the converted rows. held_out: the questions of a held-out file by `key_of`, with the number of the
+    row that asks. said: by what there is to say of rows, their number and the first of them.
     """
 
     format: str

@@ -1,8 +1,6 @@
-"""Taking a model elsewhere: merged 16-bit weights, GGUF files, an Ollama Modelfile, and the round trip as proof.
+"""Taking a model elsewhere: merged 16-bit weights, GGUF files, an Ollama Modelfile, ONNX, and the round trip as proof.
 
-`export` does it all, and `after_training` what `finetune --merge --gguf` asks for. The prompts are in `held_out`, the
-files in `files`, the proof in `proof`, real llama.cpp in `llama`, ONNX in `onnx`, and what needs Unsloth runs in
-`own_process`. Taught at the end of lesson colab2 (LoRA); docs/export.md says what is compared.
+Taught at the end of lesson colab2 (LoRA); docs/export.md says what is compared.
 """
 
 import json
@@ -92,19 +90,12 @@ def export(
 ) -> Export:
     """Writes an adapter or a whole model in another form, and proves that it is the same.
 
-    Args:
-        source: folder with an adapter or a whole model, or that of the run that made it.
-        to: "merged" (16-bit weights; of an adapter), "gguf", "ollama" (GGUF and a Modelfile), or "onnx" (32 bit; needs
-            the packages of `onnx.require`).
-        quants: of the GGUF files: f16, q8_0, q5_k_m, q4_k_m.
-        out: folder for the result; without it `export` beside the source.
-        data: held-out prompts (see `held_out.read`); without it what the training run left.
-        say: takes a line on what is being done.
+    source: folder with an adapter or a whole model, or that of the run that made it. to: "merged" (16-bit weights; of
+    an adapter), "gguf", "ollama" (GGUF and a Modelfile), or "onnx" (32 bit). quants: of the GGUF files. out: without it
+    `export` beside the source. data: held-out prompts (see `held_out.read`).
 
-    Every form is loaded again in a fresh process: merged weights by Unsloth, GGUF by real llama.cpp. Prompts, token ids
-    and stop token must be the same everywhere; so must all answers to 50 held-out prompts (merged, f16, q8_0), or the
-    score on 200 be within 3 points (q5_k_m, q4_k_m). Raises CourseError that names the first difference; what failed
-    is then not left in `out`.
+    Every form is loaded again in a fresh process: merged weights by Unsloth, GGUF by real llama.cpp. Raises CourseError
+    that names the first difference; what failed is not left in `out`.
     """
     source = in_run(Path(source).expanduser().resolve())
     out = Path(out).expanduser().resolve() if out else source.parent / "export"
@@ -119,10 +110,9 @@ def after_training(
 ) -> list[Export]:
     """Exports what a training run left in its folder, as `finetune --merge --gguf` asks for it, and proves it.
 
-    folder: of the run, with `adapter` or `model` and `held-out.jsonl` in it. merge: write `merged` there. quants: write
-    these GGUF files into `gguf` there; may be empty where merge is set. Returns an `Export` for each of the two that
-    was asked for, made with one reading of the adapter. Raises as `export` does; a merged model that was proven is kept
-    when a GGUF file then fails.
+    merge: write `merged` there. quants: write these GGUF files into `gguf` there. Returns an `Export` for each of the
+    two that was asked for, made with one reading of the adapter. Raises as `export` does; a merged model that was
+    proven is kept when a GGUF file then fails.
     """
     folder = Path(folder).expanduser().resolve()
     places = ({"merged": folder} if merge else {}) | ({"gguf": folder / "gguf"} if quants else {})
@@ -221,10 +211,7 @@ class _Exporting:
 
     @cached_property
     def reference(self) -> dict[str, Any]:
-        """The reading of the source, which all others must be the same as.
-
-        Of an adapter, `place` holds the merged weights from then on.
-        """
+        """The reading of the source. Of an adapter, `place` holds the merged weights from then on."""
         if self.adapter:
             self.say("asking the adapter on its base, and merging the two")
             target = str(self.place / "merged")
@@ -264,11 +251,7 @@ class _Exporting:
 
     @cached_property
     def proven(self) -> dict[str, Any]:
-        """The reading of the whole model, which all that is made of it must be the same as.
-
-        Of an adapter it is that of the merged weights, read in a fresh process and compared with the adapter on its
-        base: no file is made of a merge that is another model.
-        """
+        """The reading of the whole model, which all that is made of it must be the same as; a merge is proven first."""
         if not self.adapter:
             return self.reference
         whole = self.whole

@@ -64,8 +64,7 @@ def merge_scores(tokenizer: Mapping[str, Any]) -> dict[int, float]:
 def set_merge_order(file: str | Path, tokenizer: Path) -> int:
     """Writes `merge_scores` into a GGUF file whose converter gave every token one score; returns how many were set.
 
-    With one score for all llama.cpp would join the leftmost pair first and split text otherwise than we do. A file
-    that keeps its merges (as of SmolLM2) stays as it is: 0.
+    A file that keeps its merges (as of SmolLM2) stays as it is: 0.
     """
     if not _is_llama_style(tokenizer):
         return 0
@@ -90,9 +89,8 @@ def modelfile(tokenizer: Any, gguf: str, system: str = "", roles: Collection[str
     """The text of an Ollama Modelfile for a GGUF file: the chat form of this tokenizer, its stop token, greedy answers.
 
     system: the system prompt that it was trained with, if it was always the same. roles: those that speak in its
-    conversations. Ollama has a template language of its own, so what stands before and after each role is read off the
-    tokenizer's template. Raises CourseError when it does not always write the same there: then a Modelfile would ask
-    otherwise than the training did.
+    conversations. What stands before and after each role is read off the tokenizer's template. Raises CourseError when
+    it does not always write the same there: then a Modelfile would ask otherwise than the training did.
     """
     turns, default, end = chat_parts(tokenizer)
     if tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]:
@@ -132,10 +130,9 @@ def _begun_once(turns: dict[str, tuple[str, str]], default: str, bos: str) -> tu
 
 def chat_parts(tokenizer: Any) -> tuple[dict[str, tuple[str, str]], str, str]:
     """A chat template taken apart: before and after a turn by role, the text before a conversation without a system
-    prompt, and what begins an answer. Turns of a tool, and the system prompt, are among them where the template writes
-    them in one form.
+    prompt, and what begins an answer.
 
-    Raises CourseError as `modelfile` does.
+    Turns of a tool, and the system prompt, are among them where they have one form. Raises CourseError as `modelfile`.
     """
     for first in (("system",), ()):
         # A template is a program, and may refuse a conversation in any way.

@@ -33,11 +33,9 @@ def read(source: Path, data: str | None = None) -> list[Row]:
     beside `source`, or else the data that finetune.toml there names. Raises CourseError when there is nothing,
     and as `read_file` and `data.sources.instructions` do.
     """
-    beside = source.parent / FILE
-    if data is None and beside.is_file():
-        return read_file(beside)
-    if data is not None and _holds_rows(Path(data)):
-        return read_file(Path(data))
+    file = source.parent / FILE if data is None else Path(data)
+    if file.is_file() and (data is None or _holds_rows(file)):
+        return read_file(file)
     noted = options(source)
     name = data or noted.get("data")
     if name is None:
@@ -76,8 +74,7 @@ def read_file(file: str | Path) -> list[Row]:
 def json_lines(file: str | Path, what: str) -> Iterator[tuple[dict[str, Any], str]]:
     """The lines of a JSONL file: each one's object, and "FILE, line N". An empty line is passed over.
 
-    A line that holds another thing than an object gives an empty one. Raises CourseError for what is no JSON or no
-    text. what: the lines, for that sentence.
+    A line that holds no object gives an empty one. Raises CourseError for what is no JSON or no text.
     """
     try:
         with Path(file).open(encoding="utf-8-sig") as lines:
@@ -108,7 +105,7 @@ def turns(row: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def _holds_rows(file: Path) -> bool:
     """Whether a file is one as `finetune` writes it, by its first line."""
-    if file.suffix.lower() != ".jsonl" or not file.is_file():
+    if file.suffix.lower() != ".jsonl":
         return False
     with contextlib.suppress(CourseError):
         first, _ = next(json_lines(file, "rows"), ({}, ""))

@@ -41,10 +41,9 @@ def free_port() -> int:
 
 
 class Completion(NamedTuple):
-    """What llama.cpp wrote: token ids, text, whether it stopped by itself, and by how much the logit of each token was
-    above the next one's.
+    """What llama.cpp wrote; the token that it stopped at is the last of the ids, and not in the text.
 
-    The token that it stopped at is the last of the ids, and not in the text.
+    stopped: whether by itself. leads: by how much the logit of each token was above the next one's.
     """
 
     tokens: list[int]
@@ -53,7 +52,7 @@ class Completion(NamedTuple):
     leads: list[float]
 
 
-class Llama:
+class Llama(contextlib.AbstractContextManager):
     """A GGUF file, loaded by llama.cpp's server: `with Llama("model.gguf") as llama: llama.complete([1, 2, 3])`.
 
     more: further options of llama-server. Raises CourseError when the file cannot be loaded.
@@ -81,9 +80,6 @@ class Llama:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> "Llama":
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
@@ -148,8 +144,7 @@ class Llama:
     def complete(self, prompt: Sequence[int], max_new_tokens: int = 24, again: bool = False) -> Completion:
         """What the file writes after the token ids of a prompt, greedily.
 
-        again: the prompt goes on from one that was asked before, whose computation is used again; the numbers may then
-        differ in the last digits.
+        again: the prompt goes on from one that was asked before; the numbers may then differ in the last digits.
         """
         body = {"prompt": list(prompt), "n_predict": max_new_tokens, "temperature": 0, "top_k": 1, "seed": 1}
         found = self._ask("/completion", body | {"return_tokens": True, "cache_prompt": again, "n_probs": 2})

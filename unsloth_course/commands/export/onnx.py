@@ -1,8 +1,6 @@
 """ONNX: a whole model written by transformers' own exporter, and run by ONNX Runtime for the round trip.
 
-The exporter came with transformers 5 (`transformers.exporters`), and works through `torch.onnx.export`. What it needs
-is an extra: `pip install "unsloth-course[onnx]"`. The file takes a cache of keys and values and gives a longer one, so
-that an answer costs one step a token.
+The file takes a cache of keys and values and gives a longer one, so that an answer costs one step a token.
 """
 
 import importlib.util
@@ -29,8 +27,7 @@ def require() -> None:
 def write(source: str, target: str) -> str:
     """Writes the whole model in the folder `source` as ONNX, in 32 bit, with its tokenizer, into the folder `target`.
 
-    Unsloth must not be imported in the process: its fast layers are no graph. Rows and lengths stay free. Returns the
-    path of the file.
+    Unsloth must not be imported in the process: its fast layers are no graph. Rows and lengths stay free.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -1,7 +1,6 @@
 """What needs Unsloth, each in a fresh process: `python -m unsloth_course.commands.export.own_process TASK ARGUMENTS`.
 
-A fresh process is the proof that nothing is left over from the model that trained, and it can be told where llama.cpp
-is before Unsloth is imported. The answer is a JSON file; an error that the learner can mend is a line on stderr.
+So nothing is left over from the model that trained, and it can be told where llama.cpp is before Unsloth is imported.
 """
 
 import contextlib
@@ -56,9 +55,8 @@ def run(task: str, **arguments: Any) -> Any:
 def load(source: str | Path, four_bit: bool = False) -> tuple[Any, Any]:
     """The model and tokenizer in a folder that holds an adapter or a whole model, ready to answer.
 
-    On a CPU in 32 bit, where the numbers are the same on every processor. four_bit: the base of an adapter in 4 bit, as
-    QLoRA trains it (Dettmers et al. 2023, arXiv 2305.14314). Raises CourseError as `models.load_adapter` and
-    `hub.fetch_model` do.
+    On a CPU in 32 bit. four_bit: the base of an adapter in 4 bit, as QLoRA trains it (Dettmers et al. 2023, arXiv
+    2305.14314). Raises CourseError as `models.load_adapter` and `hub.fetch_model` do.
     """
     from unsloth_course.lesson import profile
 
@@ -287,11 +285,8 @@ def convert(source: str, target: str, quants: Sequence[str]) -> dict[str, str]:
     return made
 
 
-def ask_onnx(source: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return reading(onnx.OnnxModel(source), rows, "float32")
-
-
-TASKS = {"ask": ask, "merge": merge, "convert": convert, "write_onnx": onnx.write, "ask_onnx": ask_onnx}
+TASKS = {"ask": ask, "merge": merge, "convert": convert, "write_onnx": onnx.write}
+TASKS["ask_onnx"] = lambda source, rows: reading(onnx.OnnxModel(source), rows, "float32")
 
 
 def main(arguments: Sequence[str]) -> int:

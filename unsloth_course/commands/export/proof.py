@@ -28,15 +28,12 @@ class Limit(NamedTuple):
     drift: float
 
 
-# Measured on two adapters of the pocket model, one sure of its answers and one that is not (docs/export.md): merged and
-# f16 drift by 0.004 to 0.008 and choose otherwise where the lead is below 0.03; q8_0 by 0.05, with single leads that
-# move by 0.3. One matrix times 1.05 makes it 0.04 to 0.07.
+# Measured on adapters of the pocket model (docs/export.md).
 SAME = {"merged": Limit(0.1, 0.02), "f16": Limit(0.1, 0.02), "q8_0": Limit(0.3, 0.1), "onnx": Limit(0.1, 0.02)}
 """The formats of which every token must be the same; a smaller one is judged by its score."""
 LAYERS = 4  # of the model that this was measured on
-# Of SmolLM2-135M (30 layers) rounding base and adapter to one bfloat16 weight moved the leads by 0.18 after 4 updates,
-# and overturned one of 1.6; with the adapter left out it was 0.52. So what is read proves little there, and
-# `own_process.merge` compares the weights.
+# Rounding base and adapter to one bfloat16 weight moves the leads of SmolLM2-135M (30 layers) so far that what is read
+# proves little, and `own_process.merge` compares the weights.
 BY_WEIGHTS = Limit(float("inf"), float("inf"))
 # bfloat16 knows only steps of 0.125 between 16 and 32, where logits often are: there drift says nothing.
 IN_16_BIT = Limit(0.3, float("inf"))
@@ -50,9 +47,8 @@ def read_gguf(
 ) -> dict[str, Any]:
     """What real llama.cpp makes of the rows: its own chat form, its own token ids, its own stop token.
 
-    It answers the reference's token ids, so that a difference in an answer is one of the model. Of what costs time only
-    that is measured which is compared: with the metric "next_token_accuracy" the likeliest token at each place of the
-    known answers (`next`), else none.
+    It answers the reference's token ids, so that a difference in an answer is one of the model. There is a `next` where
+    that is compared: with the metric "next_token_accuracy".
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -176,8 +172,7 @@ def metric_for(rows: Sequence[Mapping[str, Any]], reference: Mapping[str, Any]) 
     """What the held-out rows are scored by: "exact_match" where every answer is short and on one line, else
     "next_token_accuracy".
 
-    Also where the model itself is right in hardly any answer: by exact match a file that is broken would then be within
-    3 points of it.
+    So it is where the model is right in hardly any answer: a broken file would be within 3 points of it by exact match.
     """
     exact = held_out.short(rows) and 100 * score(reference, rows, EXACT) > MOST_POINTS
     return EXACT if exact else NEXT_TOKEN
@@ -222,10 +217,7 @@ def require_same(
 ) -> None:
     """Raises CourseError that names the first difference when an exported model is not the one that it was made from.
 
-    name: what the message calls it. kind: "merged", "onnx" or the quant. Always the same: chat form, prompt token ids,
-    stop token. In merged, onnx, f16 and q8_0 also every answer token to the first 50 prompts, and nearly its lead
-    (`SAME`). Where the first token that differs was a tie, rounding decided it: the table shows it, and it is no
-    failure. A q5_k_m or q4_k_m file may answer otherwise, but its score must be within 3 points.
+    name: what the message calls it. kind: "merged", "onnx" or the quant. docs/export.md says what has to be the same.
     """
     limit = limit_for(kind, reference)
     if difference := first_difference(reference, found, answers=bool(limit), tie=limit.tie if limit else 0.0):
