@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unsloth_course.core import hub, hub_errors, model_files
+from unsloth_course.core import hub_errors, model_files
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.writing import in_columns
+from unsloth_course.lesson.memory import size
 from unsloth_course.lesson.profile import NEITHER_HUB_NOR_PATH
 
 CARD = "README.md"
@@ -39,7 +40,7 @@ class Parcel:
         return sum(_size(content) for content in self.files.values())
 
     def __str__(self) -> str:
-        rows = [(name, hub.file_size(_size(content))) for name, content in sorted(self.files.items())]
+        rows = [(name, size(_size(content))) for name, content in sorted(self.files.items())]
         stays = ["", f"stays here: {model_files.listed(self.stays)}"] if self.stays else []
         return "\n".join([in_columns(rows), *stays])
 
@@ -123,7 +124,7 @@ def _require_no_secret(name: str, content: bytes) -> None:
 
 
 def send(parcel: Parcel, name: str, public: bool = False) -> str:
-    """Uploads to the repository OWNER/NAME, which is made where it is not there; returns its address.
+    """Uploads to the repository OWNER/NAME, which is made where it is not there; returns its address, and who can see it.
 
     public: whether everybody may see a new repository. One that is public already is refused without it.
 
@@ -131,8 +132,9 @@ def send(parcel: Parcel, name: str, public: bool = False) -> str:
     """
     from huggingface_hub import CommitOperationAdd, HfApi, constants
     from huggingface_hub.errors import RepositoryNotFoundError
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import disable_progress_bars, logging
 
+    logging.set_verbosity_error()  # a warning of a repeated upload names an address that holds a key for it
     if not sys.stderr.isatty():
         disable_progress_bars()
     api = HfApi()
@@ -150,7 +152,7 @@ def send(parcel: Parcel, name: str, public: bool = False) -> str:
         raise
     except Exception as error:
         raise _broken_off(error, name) from None
-    return f"{constants.ENDPOINT}/{name}"
+    return f"{constants.ENDPOINT}/{name} ({'private' if private else 'for everybody'})"
 
 
 def require_login() -> None:
