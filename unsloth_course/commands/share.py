@@ -124,7 +124,7 @@ def _require_no_secret(name: str, content: bytes) -> None:
 
 
 def send(parcel: Parcel, name: str, public: bool = False) -> str:
-    """Uploads to the repository OWNER/NAME, which is made where it is not there; returns its address, and who can see it.
+    """Uploads to the repository OWNER/NAME, made if it is not there; returns its address, and who can see it.
 
     public: whether everybody may see a new repository. One that is public already is refused without it.
 
