@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gzip
 import json
 import os
 import socket
@@ -27,7 +28,10 @@ from unsloth_course.core.errors import CourseError
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 DATASET = "yahma/alpaca-cleaned"
 COLUMNS = ("instruction", "input", "output")
-ROWS = [{"instruction": f"Say {n}.", "input": "", "output": str(n)} for n in range(20)]
+ROWS = [{"instruction": f"Say {n}.", "input": "aloud", "output": f"It is {n}."} for n in range(20)]
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+TABLE = "".join(",".join(row) + "\n" for row in (ROWS[0], *map(dict.values, ROWS))).encode()
+FORMS = {"rows.jsonl": LINES, "rows.jsonl.gz": gzip.compress(LINES), "rows.csv": TABLE}
 NEEDED = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 WEIGHTS = ("model.safetensors", "consolidated.safetensors")
 BAIT = {"pytorch_model.bin", "modeling_llama.py", "training_args.pt", "onnx/model.safetensors", WEIGHTS[1]}
@@ -121,21 +125,15 @@ def test_a_model_is_fetched_without_pickle_scripts_and_duplicates_when_its_size_
     assert said == [(f"{MODEL}: {total:,.1f} MB to download, 0 of 4 files are in the cache.", set())]
 
 
-def test_a_complete_cache_downloads_nothing(server, capsys):
+def test_a_complete_cache_downloads_nothing_and_a_new_commit_what_changed(server, model_folder, capsys):
     first = hub.fetch_model(MODEL)
     server.requests.clear()
     capsys.readouterr()
     assert hub.fetch_model(MODEL) == first
     assert downloads(server) == set()
     assert "all 4 files" in capsys.readouterr().out
-
-
-def test_a_new_commit_fetches_only_what_changed(server, model_folder, capsys):
-    first = hub.fetch_model(MODEL)
     (model_folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
-    server.requests.clear()
-    second = hub.fetch_model(MODEL)
-    assert second != first
+    assert hub.fetch_model(MODEL) != first
     assert downloads(server) == {"tokenizer_config.json"}
 
 
@@ -148,12 +146,16 @@ def test_sharded_weights_come_with_every_shard(server, model_folder):
 
 @pytest.mark.parametrize("fault", ["refused", "503", "offline"])
 def test_a_complete_cache_needs_no_hub(server, monkeypatch, capsys, fault):
-    model, dataset = hub.fetch_model(MODEL), hub.fetch_dataset(DATASET)
+    online, model, dataset = hub.look_up(MODEL), hub.fetch_model(MODEL), hub.fetch_dataset(DATASET)
     capsys.readouterr()
     break_network(server, monkeypatch, fault)
     assert hub.fetch_model(MODEL) == model
     assert "using the complete copy in the cache" in capsys.readouterr().out
     assert hub.fetch_dataset(DATASET).to_list() == dataset.to_list()
+    found = hub.look_up(MODEL)
+    assert (found.sizes, found.missing) == (online.sizes, ()) and found.reason
+    (model / "tokenizer.json").unlink()
+    assert hub.look_up(MODEL).missing == ("tokenizer.json",)
 
 
 @pytest.mark.parametrize("fault", ["refused", "503", "offline"])
@@ -184,15 +186,6 @@ def test_a_hub_that_never_answers_is_given_up(server, monkeypatch):
         monkeypatch.setattr(hub.hub_errors, "TIMEOUT", 0.3)
         with pytest.raises(CourseError, match="did not answer within"):
             hub.fetch_model(MODEL)
-
-
-def test_an_incomplete_cache_is_not_used_without_the_hub(server, no_waiting):
-    server.cut(MODEL, "model.safetensors", 1000)
-    with pytest.raises(CourseError, match="broke off"):
-        hub.fetch_model(MODEL)
-    server.down()
-    with pytest.raises(CourseError, match="no complete copy"):
-        hub.fetch_model(MODEL)
 
 
 @pytest.mark.parametrize("fetch, kind", [(hub.fetch_model, "model"), (hub.fetch_dataset, "dataset")])
@@ -262,6 +255,9 @@ def test_a_cut_download_leaves_nothing_half_and_the_next_call_succeeds(server, m
     with pytest.raises(CourseError, match=r"broke off.*--model smollm2.*--profile cpu"):
         hub.fetch_model(MODEL)
     assert_cache_is_sound(Path(constants.HF_HUB_CACHE), model_folder)
+    server.down()
+    with pytest.raises(CourseError, match="no complete copy"):
+        hub.fetch_model(MODEL)
     server.heal()
     server.requests.clear()
     folder = hub.fetch_model(MODEL)
@@ -270,21 +266,17 @@ def test_a_cut_download_leaves_nothing_half_and_the_next_call_succeeds(server, m
     assert_cache_is_sound(Path(constants.HF_HUB_CACHE), model_folder)
 
 
-def test_a_file_cut_off_in_the_cache_is_fetched_again(server, model_folder):
+def test_a_file_cut_off_in_the_cache_is_not_used_without_the_hub_and_fetched_again_with_it(server, model_folder):
     weights = hub.fetch_model(MODEL) / "model.safetensors"
     weights.resolve().write_bytes(weights.read_bytes()[:500])
+    server.down()
+    with pytest.raises(CourseError, match=r"no complete copy: model.safetensors is missing or damaged"):
+        hub.fetch_model(MODEL)
+    server.heal()
     server.requests.clear()
     assert hub.fetch_model(MODEL) == weights.parent
     assert downloads(server) == {"model.safetensors"}
     assert_cache_is_sound(Path(constants.HF_HUB_CACHE), model_folder)
-
-
-def test_a_file_cut_off_in_the_cache_is_not_used_without_the_hub(server, monkeypatch):
-    tokenizer = hub.fetch_model(MODEL) / "tokenizer.json"
-    tokenizer.resolve().write_bytes(tokenizer.read_bytes()[:50])
-    server.down()
-    with pytest.raises(CourseError, match=r"no complete copy: tokenizer.json is missing or damaged"):
-        hub.fetch_model(MODEL)
 
 
 def test_a_cache_of_an_older_library_without_the_hub_s_list_is_judged_by_its_files(server, monkeypatch):
@@ -435,19 +427,14 @@ def write_table(rows: list[dict], file: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
 
 
-def write_parquet(folder: Path) -> None:
-    write_table(ROWS, folder / "data/train-00000-of-00001.parquet")
-
-
-def write_json_lines(folder: Path) -> None:
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-
-
-@pytest.mark.parametrize("write", [None, write_parquet, write_json_lines])
-def test_a_data_set_is_fetched_as_json_json_lines_or_parquet(server, dataset_folder, capsys, write):
-    if write:
+@pytest.mark.parametrize("name", ["alpaca_data_cleaned.json", "data/train-00000-of-00001.parquet", *FORMS])
+def test_a_data_set_is_fetched_as_json_json_lines_csv_or_parquet(server, dataset_folder, capsys, name):
+    if not name.endswith(".json"):
         (dataset_folder / "alpaca_data_cleaned.json").unlink()
-        write(dataset_folder)
+    if name in FORMS:
+        (dataset_folder / name).write_bytes(FORMS[name])
+    elif name.endswith("parquet"):
+        write_table(ROWS, dataset_folder / name)
     dataset = hub.fetch_dataset(DATASET, columns=COLUMNS)
     assert dataset.to_list() == ROWS
     assert f"{DATASET}: 0.0 MB to download, 0 of 2 files" in capsys.readouterr().out
@@ -495,16 +482,6 @@ def test_a_broken_data_card_is_a_sentence_or_ignored(server, dataset_folder, car
         assert DATASET in str(error)
 
 
-def test_several_configurations_are_named(server, dataset_folder):
-    (dataset_folder / "other.json").write_text(json.dumps(ROWS))
-    parts = "".join(
-        f"- config_name: {n}\n  data_files: {f}\n" for n, f in [("a", "alpaca_data_cleaned.json"), ("b", "other.json")]
-    )
-    (dataset_folder / "README.md").write_text(f"---\nconfigs:\n{parts}---\n")
-    with pytest.raises(CourseError, match=r"\['a', 'b'\]"):
-        hub.fetch_dataset(DATASET)
-
-
 def write_two_languages(folder: Path) -> None:
     """Parquet files in a folder for each language, and a data card that names them, as google/code_x_glue_* has."""
     card = "---\nconfigs:\n"
@@ -521,20 +498,16 @@ def write_two_languages(folder: Path) -> None:
 ONLY = ("python/validation-*.parquet",)
 
 
-def test_of_a_large_set_only_the_named_files_are_fetched(server, dataset_folder, capsys):
+def test_of_a_large_set_only_the_named_files_are_looked_up_and_fetched_once(server, dataset_folder, capsys):
     write_two_languages(dataset_folder)
     dataset = hub.fetch_dataset(DATASET, columns=COLUMNS, files=ONLY)
     assert dataset["output"] == ["python validation"] * len(ROWS)
     assert downloads(server) == {"python/validation-00000-of-00001.parquet"}
+    assert set(hub.look_up(DATASET, "dataset", ONLY).sizes) == downloads(server)
     assert "0 of 1 files are in the cache" in capsys.readouterr().out
     server.requests.clear()
     assert hub.fetch_dataset(DATASET, files=ONLY).to_list() == dataset.to_list()
     assert downloads(server) == set()
-
-
-def test_the_named_files_come_from_the_cache_when_there_is_no_hub(server, dataset_folder, capsys):
-    write_two_languages(dataset_folder)
-    dataset = hub.fetch_dataset(DATASET, files=ONLY)
     server.down()
     assert hub.fetch_dataset(DATASET, files=ONLY).to_list() == dataset.to_list()
     assert "using the complete copy in the cache" in capsys.readouterr().out
@@ -545,12 +518,13 @@ def test_the_named_files_come_from_the_cache_when_there_is_no_hub(server, datase
 @pytest.mark.parametrize(
     ("files", "words"),
     [
+        ((), r"\['go', 'python'\]"),
         (("rust/*.parquet",), r"has no file under rust/\*\.parquet"),
         (("*.md",), r"has README\.md under \*\.md, where files of one kind are wanted"),
         (("python/*.parquet", "*.json"), r"has more\.json, python/.* and 1 more|more\.json, python/train"),
     ],
 )
-def test_files_that_are_not_there_or_not_of_one_kind_are_a_sentence(server, dataset_folder, files, words):
+def test_files_that_are_not_named_not_there_or_not_of_one_kind_are_a_sentence(server, dataset_folder, files, words):
     write_two_languages(dataset_folder)
     (dataset_folder / "more.json").write_text(json.dumps(ROWS))
     with pytest.raises(CourseError, match=words):
@@ -559,8 +533,6 @@ def test_files_that_are_not_there_or_not_of_one_kind_are_a_sentence(server, data
 
 def run(code: str, environment: dict[str, str], folder: Path) -> str:
     """Run code in a process of its own, where HF_ENDPOINT is set before anything is imported.
-
-    It starts from the environment of the test run: a lesson in this process may have forbidden the network in its own.
 
     Unsloth writes a folder of compiled trainers into the working directory, hence `folder`.
     """
@@ -616,6 +588,8 @@ def test_a_look_up_says_all_sizes_and_fetches_nothing(server, model_folder, data
     rows = hub.look_up(DATASET, "dataset")
     assert set(rows.sizes) == {"README.md", "alpaca_data_cleaned.json"}
     assert downloads(server) == set() and not Path(constants.HF_HUB_CACHE).exists()
+    server.gate(MODEL)
+    assert hub.look_up(MODEL).gated
 
 
 def test_a_look_up_says_what_the_cache_lacks_and_leaves_it_as_it_is(server, model_folder):
@@ -626,27 +600,6 @@ def test_a_look_up_says_what_the_cache_lacks_and_leaves_it_as_it_is(server, mode
     assert found.missing == ("tokenizer.json",)
     assert found.to_download == (model_folder / "tokenizer.json").stat().st_size
     assert (folder / "tokenizer.json").read_bytes() == b"cut"
-
-
-def test_a_look_up_takes_only_the_named_files(server, dataset_folder):
-    write_two_languages(dataset_folder)
-    assert set(hub.look_up(DATASET, "dataset", ONLY).sizes) == {"python/validation-00000-of-00001.parquet"}
-
-
-@pytest.mark.parametrize("fault", ["refused", "503", "offline"])
-def test_without_a_hub_the_cache_is_looked_up(server, monkeypatch, fault):
-    online = hub.look_up(MODEL)
-    hub.fetch_model(MODEL)
-    break_network(server, monkeypatch, fault)
-    found = hub.look_up(MODEL)
-    assert (found.sizes, found.missing) == (online.sizes, ()) and found.reason
-    next(Path(constants.HF_HUB_CACHE).glob("*/snapshots/*/tokenizer.json")).unlink()
-    assert hub.look_up(MODEL).missing == ("tokenizer.json",)
-
-
-def test_a_look_up_of_a_gated_repository_says_so(server):
-    server.gate(MODEL)
-    assert hub.look_up(MODEL).gated
 
 
 def test_a_config_is_read_from_a_folder_and_from_the_hub(server, model_folder, tmp_path):
@@ -660,15 +613,3 @@ def test_a_config_is_read_from_a_folder_and_from_the_hub(server, model_folder, t
     (model_folder / "config.json").unlink()
     with pytest.raises(CourseError, match=r"no config\.json"):
         hub.read_config(MODEL)
-
-
-@pytest.mark.parametrize("name", ["train.jsonl.gz", "train.csv"])
-def test_compressed_rows_and_csv_are_fetched_too(server, tmp_path, name):
-    import gzip
-
-    folder = tmp_path / "compressed"
-    folder.mkdir()
-    text = "question,answer\nWho?,I\n" if name.endswith("csv") else '{"question": "Who?", "answer": "I"}\n'
-    (folder / name).write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
-    server.add_dataset("someone/rows", folder)
-    assert hub.fetch_dataset("someone/rows").to_list() == [{"question": "Who?", "answer": "I"}]
