@@ -36,27 +36,16 @@ def prompts(tmp_path, count: int = 10):
     return file
 
 
-def test_a_conversation_keeps_its_history_and_system_prompt():
+def test_a_conversation_keeps_its_history_but_for_an_answer_that_was_broken_off():
     model = Echo()
     talk = chat.Conversation(model, system="Be brief")
     assert "".join(talk.say("one")) == "re: one"
-    assert "".join(talk.say("two")) == "re: two"
-    assert [turn["role"] for turn in model.seen[1]] == ["system", "user", "assistant", "user"]
-    assert [turn["content"] for turn in model.seen[1]] == ["Be brief", "one", "re: one", "two"]
-
-
-def test_what_a_function_returned_is_a_turn_of_the_tool():
-    model = Echo()
-    talk = chat.Conversation(model)
-    list(talk.say("Weather?"))
-    list(talk.say('{"sky": "blue"}', role="tool"))
-    assert [turn["role"] for turn in model.seen[1]] == ["user", "assistant", "tool"]
-
-
-def test_an_answer_that_was_broken_off_does_not_join_the_history():
-    talk = chat.Conversation(Echo())
-    next(talk.say("one"))
-    assert talk.history == []
+    assert "".join(talk.say('{"sky": "blue"}', role="tool")) == 're: {"sky": "blue"}'
+    next(talk.say("broken off"))
+    list(talk.say("two"))
+    asked = [("system", "Be brief"), ("user", "one"), ("assistant", "re: one"), ("tool", '{"sky": "blue"}')]
+    asked += [("assistant", 're: {"sky": "blue"}'), ("user", "two")]
+    assert [(turn["role"], turn["content"]) for turn in model.seen[-1]] == asked
 
 
 def test_answers_are_in_order_and_batched(tmp_path):
@@ -92,12 +81,7 @@ def test_answers_to_other_prompts_are_not_gone_on_with(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content",
-    [
-        "notes in one line",
-        '{"prompt": "question 0"}\n{"prompt": "question 1"}',
-        '{"messages": [{"role": "user", "content": "my own row"}]}',
-    ],
+    "content", ["my notes", '{"prompt": "a"}\n{"prompt": "b"}', '{"messages": [{"role": "user"}]}']
 )
 def test_a_file_of_something_else_stays_as_it_is(tmp_path, content):
     out = tmp_path / "notes.txt"
@@ -150,13 +134,15 @@ def test_another_model_or_sampling_does_not_go_on(tmp_path):
         chat.answer_file(Echo(), chats, out, source="one")
 
 
-def test_the_command_notes_which_model_answered(monkeypatch, tmp_path):
+def test_the_command_answers_a_file_and_notes_which_model_did(monkeypatch, tmp_path):
     monkeypatch.setattr(chat, "open_model", lambda source: Echo())
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own").mkdir()
     out = tmp_path / "out.jsonl"
     arguments = ["--prompts", str(prompts(tmp_path)), "--out", str(out)]
-    assert CliRunner().invoke(cli.app, ["chat", "own", *arguments]).exit_code == 0
+    done = CliRunner().invoke(cli.app, ["chat", "own", *arguments])
+    assert done.exit_code == 0 and "10 answered now, 10 in all" in done.output
+    assert len(out.read_text().splitlines()) == 10
     assert json.loads((tmp_path / "out.jsonl.about.json").read_text())["model"] == str((tmp_path / "own").resolve())
     assert CliRunner().invoke(cli.app, ["chat", str(tmp_path / "own"), *arguments]).exit_code == 0
     done = CliRunner().invoke(cli.app, ["chat", "other", *arguments])
@@ -192,11 +178,12 @@ def test_a_line_that_is_no_prompt_is_named(tmp_path, line, word):
         chat.read_prompts(file)
 
 
-def test_prompts_may_have_turns_of_a_tool(tmp_path):
+def test_messages_keep_their_own_system_prompt_and_the_turns_of_a_tool(tmp_path):
     file = tmp_path / "p.jsonl"
     turns = [{"role": role, "content": role} for role in ("system", "user", "assistant", "tool")]
-    file.write_text(json.dumps({"messages": turns}))
-    assert chat.read_prompts(file, system="given") == [turns]
+    file.write_text(json.dumps({"messages": turns}) + '\n{"prompt": "y"}\n')
+    first, second = chat.read_prompts(file, system="given")
+    assert first == turns and second[0]["content"] == "given"
 
 
 @pytest.mark.parametrize(
@@ -217,15 +204,6 @@ def test_an_answer_that_a_row_holds_is_not_shown_and_kept_as_expected(tmp_path, 
     chat.answer_file(Echo(), [asked], tmp_path / "out.jsonl")
     answered = json.loads((tmp_path / "out.jsonl").read_text())
     assert answered["messages"] == asked and answered["answer"] and answered.get("expected") == expected
-
-
-def test_messages_keep_their_own_system_prompt(tmp_path):
-    own = {"role": "system", "content": "own"}
-    file = tmp_path / "p.jsonl"
-    file.write_text(json.dumps({"messages": [own, {"role": "user", "content": "x"}]}) + '\n{"prompt": "y"}\n')
-    first, second = chat.read_prompts(file, system="given")
-    assert first[0] == own
-    assert second[0]["content"] == "given"
 
 
 @pytest.mark.parametrize(
@@ -256,14 +234,6 @@ def test_the_command_talks(monkeypatch):
     assert done.exit_code == 0
     assert done.output == "re: one\nre: two\n"
     assert [turn["content"] for turn in model.seen[1]] == ["Be brief", "two"]
-
-
-def test_the_command_answers_a_file(monkeypatch, tmp_path):
-    monkeypatch.setattr(chat, "open_model", lambda source: Echo())
-    out = tmp_path / "out.jsonl"
-    done = CliRunner().invoke(cli.app, ["chat", "m", "--prompts", str(prompts(tmp_path)), "--out", str(out)])
-    assert done.exit_code == 0 and "10 answered now, 10 in all" in done.output
-    assert len(out.read_text().splitlines()) == 10
 
 
 @pytest.fixture(scope="module")
