@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from unsloth_course import cli
 from unsloth_course.commands.convert import convert
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import files, function_calling, tables
+from unsloth_course.lesson.data import files, function_calling, instruction, tables
 from unsloth_course.lesson.data.rows import Row, shown
 
 from .test_files import any_file, json_values
@@ -66,7 +66,8 @@ def written(folder, rows, name="rows.jsonl"):
 
 
 def read(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    """Rows of a file whose texts may hold any line end that JSON leaves as it is."""
+    return [json.loads(line) for line in path.read_bytes().decode().split("\n") if line]
 
 
 def accounted(report):
@@ -112,7 +113,7 @@ def test_instruction_to_chat_and_back_is_the_identity(tmp_path, rows):
     rows = [{"instruction": one, "input": "", "output": two} for one, two in rows]
     convert.run(str(written(tmp_path, rows)), to="chat", out=tmp_path / "chat.jsonl")
     convert.run(str(tmp_path / "chat.jsonl"), to="instruction", out=tmp_path / "back.jsonl")
-    assert read_exactly(tmp_path / "back.jsonl") == rows
+    assert read(tmp_path / "back.jsonl") == rows
 
 
 @any_file
@@ -124,34 +125,7 @@ def test_problems_to_another_shape_and_back_is_the_identity(tmp_path, rows, by):
     rows = [{"question": one, "answer": f"{two}\n#### {number}"} for one, two, number in rows]
     convert.run(str(written(tmp_path, rows)), to=by, out=tmp_path / "other.parquet")
     convert.run(str(tmp_path / "other.parquet"), to="problems", out=tmp_path / "back.jsonl")
-    assert read_exactly(tmp_path / "back.jsonl") == rows
-
-
-@any_file
-@given(
-    rows=st.lists(
-        st.tuples(st.lists(texts, min_size=1, max_size=4).filter(lambda t: len(t) % 2), texts), min_size=1, max_size=4
-    ),
-    ending=st.sampled_from(convert.OUT_ENDINGS),
-)
-def test_a_nested_pair_and_what_it_is_converted_to_are_the_same(tmp_path, rows, ending):
-    """What the form allows: a turn without white space around it, and without the words that begin a turn."""
-    rows = [
-        ([" ".join(text.split()).replace(":", ".") for text in turns], " ".join(last.split()).replace(":", "."))
-        for turns, last in rows
-    ]
-    nested, wanted = [], []
-    for turns, last in rows:
-        prompt = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(turns)]
-        told = "".join(f"\n\n{('Human', 'Assistant')[n % 2]}: {text}" for n, text in enumerate(turns))
-        nested.append({"chosen": f"{told}\n\nAssistant: {last}", "rejected": f"{told}\n\nAssistant: not {last}"})
-        answers = {"chosen": last, "rejected": f"not {last}"}
-        wanted.append(
-            {"prompt": prompt} | {key: [{"role": "assistant", "content": text}] for key, text in answers.items()}
-        )
-    convert.run(str(written(tmp_path, nested)), out=tmp_path / f"a{ending}")
-    convert.run(str(tmp_path / f"a{ending}"), out=tmp_path / "b.jsonl")
-    assert read_exactly(tmp_path / "b.jsonl") == wanted
+    assert read(tmp_path / "back.jsonl") == rows
 
 
 names = texts.filter(lambda name: "<functioncall>" not in name)
@@ -170,7 +144,9 @@ def test_any_arguments_in_single_quotes_are_read_as_they_were_written(tmp_path, 
         ]
         told += [f"ASSISTANT: {' '.join(written_calls)} <|endoftext|>", "FUNCTION RESPONSE: {}"]
         wanted += [{"name": name, "arguments": one} for one in both]
-    [row] = written_and_read(tmp_path, {"system": "", "chat": "\n\n\n".join([*told, "ASSISTANT: Done <|endoftext|>"])})
+    chat = "\n\n\n".join([*told, "ASSISTANT: Done <|endoftext|>"])
+    convert.run(str(written(tmp_path, [{"system": "", "chat": chat}])), to="chat", out=tmp_path / "out.jsonl")
+    [row] = read(tmp_path / "out.jsonl")
     found = [
         json.loads(call)
         for turn in row["messages"][:-1]
@@ -178,11 +154,6 @@ def test_any_arguments_in_single_quotes_are_read_as_they_were_written(tmp_path, 
         for call in turn["content"].split("<functioncall>")[1:]
     ]
     assert repr(found) == repr(json.loads(json.dumps(wanted)))
-
-
-def written_and_read(folder, row):
-    convert.run(str(written(folder, [row])), to="chat", out=folder / "out.jsonl")
-    return read_exactly(folder / "out.jsonl")
 
 
 @any_file
@@ -193,12 +164,7 @@ def test_sharegpt_says_what_messages_say(tmp_path, turns):
     convert.run(str(written(tmp_path, [told])), out=tmp_path / "chat.jsonl")
     roles = {"human": "user", "gpt": "assistant"}
     wanted = [{"role": roles[who], "content": said} for who, said in turns]
-    assert read_exactly(tmp_path / "chat.jsonl") == [{"messages": wanted}]
-
-
-def read_exactly(path):
-    """Rows of a file whose texts may hold any line end that JSON leaves as it is."""
-    return [json.loads(line) for line in path.read_bytes().decode().split("\n") if line]
+    assert read(tmp_path / "chat.jsonl") == [{"messages": wanted}]
 
 
 def test_other_names_of_the_columns_are_known(tmp_path):
@@ -381,15 +347,6 @@ def test_csv_rows_that_cannot_be_read_are_set_aside(tmp_path):
     )
 
 
-def test_a_quote_that_is_never_closed_takes_its_own_line_and_no_other(tmp_path):
-    (tmp_path / "a.csv").write_bytes(b'instruction,output\na,b\n"c,d\ne,f\ng,h\n')
-    report = convert.run(str(tmp_path / "a.csv"))
-    assert [(row.row, row.reason) for row in report.set_aside] == [
-        (2, "line 3: the CSV is broken (unexpected end of data)")
-    ]
-    assert (report.rows, report.converted) == (4, 3)
-
-
 @pytest.mark.parametrize(
     ("mark", "name", "first"),
     [(",", "a.csv", ""), (";", "a.csv", ""), ("\t", "a.csv", ""), ("\t", "a.tsv", ""), (";", "a.csv", "sep=;\n")],
@@ -473,15 +430,10 @@ def test_when_every_row_is_set_aside_the_report_comes_with_the_sentence(tmp_path
 # The report
 
 
-def test_lengths_are_those_of_the_instruction_room(tmp_path):
-    from transformers import AutoTokenizer
-
-    from unsloth_course import data, models
-
+def test_lengths_are_those_of_the_instruction_room(tmp_path, tokenizer):
     rows = [{"instruction": f"Say {n} times é", "input": "x" * n, "output": "word " * n} for n in range(1, 40)]
     report = convert.run(str(written(tmp_path, rows)), max_length=100)
-    tokenizer = AutoTokenizer.from_pretrained(models.folder("pocket"))
-    wanted = data.instruction.lengths(data.instruction.load(rows).dataset, tokenizer, 100)
+    wanted = instruction.lengths(instruction.load(rows).dataset, tokenizer, 100)
     found = report.lengths
     assert (found["shortest"], found["median"], found["longest"]) == (wanted.shortest, wanted.median, wanted.longest)
     assert found["cut"] / found["measured"] == wanted.share_over

@@ -90,14 +90,6 @@ def test_prompt_and_completion_through_map():
     ]
 
 
-def test_messages_through_map():
-    dataset = instruction.load([ROW]).dataset
-    [row] = dataset.map(instruction.to_messages, batched=True, remove_columns=dataset.column_names)
-    assert row == {
-        "messages": [{"role": "user", "content": "Add.\n\n2 3"}, {"role": "assistant", "content": "5"}],
-    }
-
-
 def test_a_data_set_of_another_shape_is_refused(tokenizer):
     other = Dataset.from_list([{"question": "Hi", "output": "Ho"}])
     for use in (

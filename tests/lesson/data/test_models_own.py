@@ -8,7 +8,7 @@ from datasets import Dataset
 from unsloth_course import models
 from unsloth_course.commands.convert import convert
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import control, preference, reading, sources, templates
+from unsloth_course.lesson.data import control, reading, sources, templates
 
 from .test_people_s_rows import Tokenizer, rendering, said
 
@@ -154,13 +154,3 @@ def test_the_report_measures_what_a_template_takes_and_says_what_it_refuses(tmp_
     assert report.lengths["not_shown"] == ["system", "turns"] and "cannot show all: the turns of some rows" in str(
         report
     )
-
-
-def test_pairs_of_a_file_reach_a_strict_template(tmp_path):
-    rows = [{"system": "Be brief.", "question": f"{n}?", "chosen": "yes", "rejected": "no"} for n in range(4)]
-    found, _ = reading.fitted(preference.load(rows).dataset, Tokenizer(STRICT))
-    assert found[0]["prompt"] == [said("user", "Be brief.\n\n0?")] and found.column_names == [
-        "prompt",
-        "chosen",
-        "rejected",
-    ]

@@ -5,6 +5,7 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unsloth_course import models
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.data import dividing, pairs, preference, reading
 from unsloth_course.lesson.data.control import Control
@@ -82,6 +83,8 @@ def test_what_was_not_read_is_named():
     assert checked.unused_columns == ["chosen: name", "score"]
     assert load([TEXT | {"mood": "Be brief."}]).unused_columns == ["mood"]
     assert load([ORCA | {"sytem": "Be brief."}]).unused_columns == ["sytem"]
+    checked = load([{"id": 1} | NESTED, WHOLE | {"score_chosen": 8.5}])
+    assert checked.dataset.to_list() == [MADE] * 2 and checked.unused_columns == ["id", "score_chosen"]
 
 
 # The nested form
@@ -250,26 +253,6 @@ def test_turns_that_are_no_prompt_with_one_answer_are_set_aside(change, words):
     assert reason(CHAT | change) == words
 
 
-def test_lengths_for_a_model_without_a_chat_template_are_a_sentence():
-    class Bare:
-        chat_template = None
-
-        def apply_chat_template(self, turns, **settings):
-            raise ValueError("tokenizer.chat_template is not set")
-
-    rows = [{"prompt": [{"role": "user", "content": "a"}], "chosen": "b", "rejected": "c"}]
-    with pytest.raises(CourseError, match="has no chat template"):
-        preference.longest(rows, Bare())
-
-
-def test_whole_conversations_may_have_other_columns_beside_them():
-    turns = [[*CHAT["prompt"], {"role": "assistant", "content": text}] for text in ("yes", "no")]
-    rows = [{"id": 1} | NESTED, {"chosen": turns[0], "rejected": turns[1], "score_chosen": 8.5}]
-    checked = preference.load(rows)
-    assert checked.set_aside == [] and checked.unused_columns == ["id", "score_chosen"]
-    assert checked.dataset[1] == {"prompt": CHAT["prompt"], "chosen": "yes", "rejected": "no"}
-
-
 # Columns and values
 
 
@@ -325,12 +308,7 @@ def test_a_question_is_known_by_the_whole_prompt():
 
 
 @pytest.mark.slow
-def test_pairs_whose_prompt_leaves_no_room_are_left_out():
-    from transformers import AutoTokenizer
-
-    from unsloth_course import models
-
-    tokenizer = AutoTokenizer.from_pretrained(models.folder("pocket"))
+def test_pairs_whose_prompt_leaves_no_room_are_left_out(tokenizer):
     pairs = load([TEXT, {**TEXT, "prompt": "What is 3 + 4? " * 9}]).dataset
     fits = len(models.in_chat_form(tokenizer, [USER], add_generation_prompt=True, return_dict=True)["input_ids"]) + 5
     kept, told = preference.fitting(pairs, tokenizer, fits, room=5)

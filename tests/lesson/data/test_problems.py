@@ -1,6 +1,5 @@
 """The problem shape: the number that a solution ends in, and what the trainer is given. Its faults: `test_reading`."""
 
-import json
 import re
 from decimal import Decimal
 
@@ -10,11 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsloth_course.core.errors import CourseError
-from unsloth_course.lesson.data import dividing, problems, sources
+from unsloth_course.lesson.data import problems, sources
 from unsloth_course.lesson.data.problems import final
 from unsloth_course.pocket import datasets
-
-from .test_files import written
 
 ROW = {"question": "What is 3 times 4?", "answer": "3 * 4 = 12\n#### 12"}
 
@@ -164,15 +161,3 @@ def test_generated_problems_are_of_the_hard_kind():
     assert all(" bags with " in question for question in [*train["question"], *held_out["question"]])
     kinds = datasets.problems(40, False, seed=1, kinds=(1, 2))["question"]
     assert not any(" bags with " in question for question in kinds)
-
-
-def test_a_file_is_split_by_question(tmp_path):
-    rows = [{"question": f"What is {n}?", "answer": f"#### {n}"} for n in range(40)]
-    rows += [{"question": f"WHAT IS  {n}?", "answer": f"#### {n}"} for n in range(40)]
-    path = str(written(tmp_path, "a.json", json.dumps([*rows, {"question": "Q", "answer": "none"}])))
-    train, held_out, checked = sources.problems(path, train=30, held_out=20, seed=1)
-    assert (len(held_out), len(checked.set_aside)) == (20, 1) and 0 < len(train) <= 30
-    assert not set(dividing.keys(train, "problems")) & set(dividing.keys(held_out, "problems"))
-    assert held_out.to_dict() == sources.problems(path, train=30, held_out=20, seed=2)[1].to_dict()
-    with pytest.raises(CourseError, match="ask what the test asks"):
-        sources.problems(str(written(tmp_path, "b.json", json.dumps(rows[:1]))), train=5, held_out=5, seed=1)

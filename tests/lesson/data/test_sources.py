@@ -5,6 +5,7 @@ import os
 import platform
 
 import pytest
+from datasets import Dataset
 
 from unsloth_course.core import hub
 from unsloth_course.core.errors import CourseError
@@ -23,6 +24,19 @@ def row(number, output=None, **changes):
         "input": "",
         "output": str(number) if output is None else output,
     } | changes
+
+
+def pair(number, **changes):
+    texts = {"question": f"What is {number}?", "chosen": f"It is {number}.", "rejected": str(number)}
+    return {"system": ""} | texts | changes
+
+
+def talk(*said):
+    return [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(said)]
+
+
+def words(number):
+    return f"Text number {number}."
 
 
 def questions(rows):
@@ -93,12 +107,7 @@ def test_general_text_without_the_hub_is_prose_of_pythons_documentation(monkeypa
     assert all(len(text) >= 150 and "::" not in text for text in [*train["text"], *held_out["text"]])
 
 
-def test_what_a_real_model_knows_is_read_as_whole_turns_and_asked_as_prompts():
-    from transformers import AutoTokenizer
-
-    from unsloth_course import models
-
-    tokenizer = AutoTokenizer.from_pretrained(models.folder("pocket"))
+def test_what_a_real_model_knows_is_read_as_whole_turns_and_asked_as_prompts(tokenizer):
     machine = profile.decide(CPU, model="smollm2", data="english")
     train, held_out = sources.known(machine, 30, 20, 1, tokenizer)
     rows, asked, _ = sources.instructions("english", 30, 20, 1)
@@ -113,35 +122,38 @@ def test_what_a_real_model_knows_is_read_as_whole_turns_and_asked_as_prompts():
 # Files
 
 
-@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "ROWS.JSON"])
-def test_a_file_is_checked_and_split(file_of, name):
-    path = file_of([row(n) for n in range(50)] + [row(99, "")], name)
-    train, held_out, checked = sources.instructions(path, train=1000, held_out=10, seed=1)
-    assert (len(train), len(held_out)) == (40, 10)
-    assert sorted([*train["output"], *held_out["output"]], key=int) == [str(n) for n in range(50)]
-    assert [str(aside) for aside in checked.set_aside] == [f"{path}, row 51: column 'output' is empty"]
+SPLIT = {
+    "instruction": (sources.instructions, lambda n, text: row(n, instruction=text), row(99, "")),
+    "problems": (sources.problems, lambda n, text: {"question": text, "answer": f"#### {n}"}, {"question": "Q"}),
+    "preference": (sources.preferences, lambda n, text: pair(n, question=text), pair(99, chosen="99")),
+    "conversations": (sources.conversations, lambda n, text: {"messages": talk(text, str(n))}, {"messages": 3}),
+    "text": (sources.corpus, lambda n, text: {"text": text}, {"text": " "}),
+}
 
 
-def test_as_many_rows_as_asked_for_and_no_more(file_of):
-    path = file_of([row(n) for n in range(50)])
-    train, held_out, _ = sources.instructions(path, train=7, held_out=10, seed=1)
-    assert (len(train), len(held_out)) == (7, 10)
+def asked(row):
+    said = row.get("instruction") or row.get("question") or row.get("text") or row["prompt"][-1]["content"]
+    return " ".join(said.split()).casefold()
 
 
-def test_the_seed_draws_the_training_rows_and_leaves_the_test_alone(file_of):
-    path = file_of([row(n) for n in range(200)])
-    found = [sources.instructions(path, train=20, held_out=30, seed=seed) for seed in (1, 2, 1)]
+@pytest.mark.parametrize("name", ["rows.json", "ROWS.JSONL"])
+@pytest.mark.parametrize("shape", SPLIT)
+def test_a_file_is_checked_and_split_by_what_is_asked_and_the_seed_leaves_the_test_alone(file_of, shape, name):
+    """What differs in capitals and white space alone stays on one side."""
+    read, made, spoilt = SPLIT[shape]
+    rows = [made(n, text.format(n)) for n in range(41) for text in ("What is {}?", " WHAT IS  {}? ", "what\nis {}?")]
+    path = file_of([*rows, spoilt], name)
+    found = [read(path, train=15, held_out=10, seed=seed) for seed in (1, 2, 1)]
+    assert [(len(train), len(held_out)) for train, held_out, _ in found] == [(15, 10)] * 3
     assert found[0][1].to_dict() == found[1][1].to_dict()
     assert found[0][0].to_dict() == found[2][0].to_dict() != found[1][0].to_dict()
-
-
-def test_rows_with_the_same_question_stay_on_one_side(file_of):
-    """Also where only capitals and white space differ, as in `instruction.split`."""
-    spellings = ["What is {}?", "what is  {}?", " WHAT IS {}? ", "What is\n{}?"]
-    rows = [row(n, instruction=text.format(n)) for n in range(30) for text in spellings]
-    train, held_out, _ = sources.instructions(file_of(rows), train=1000, held_out=20, seed=1)
-    plain = [{" ".join(text.split()) for text in questions(side)} for side in (train, held_out)]
-    assert plain[0] and plain[1] and not plain[0] & plain[1]
+    train, held_out, checked = read(path, train=1000, held_out=1000, seed=1)
+    assert [(aside.file, aside.row) for aside in checked.set_aside] == [(path, 124)]
+    sides = [set(map(asked, side)) for side in (train, held_out)]
+    assert [len(side) for side in sides] == [21, 20] and sides[0] | sides[1] == {f"what is {n}?" for n in range(41)}
+    same = "ask what the test asks|begin with the same question|are the same text"
+    with pytest.raises(CourseError, match=rf"all \d \w+ ({same}).*Add rows"):
+        read(file_of(rows[:2], name), train=5, held_out=5, seed=1)
 
 
 def test_the_input_belongs_to_the_question(file_of):
@@ -166,22 +178,15 @@ def test_every_other_held_out_answer_is_short_as_long_as_as_many_are_left_to_lea
     assert not set(questions(train)) & set(questions(test))
 
 
-@pytest.mark.parametrize("rows", [[row(1)], [row(1), row(1), row(1, "one")]], ids=["one row", "one question"])
-def test_a_file_with_one_question_is_a_sentence(file_of, rows):
-    with pytest.raises(CourseError, match=r"rows\.json: all \d rows ask what the test asks.*Add rows"):
-        sources.instructions(file_of(rows), train=10, held_out=5, seed=1)
-
-
 @pytest.mark.parametrize(
-    ("name", "sentence"),
-    [
-        ("nowhere.json", "There is no file nowhere.json"),
-        ("nowhere.jsonl.gz", "There is no file nowhere.jsonl.gz"),
-    ],
+    ("read", "name"),
+    [(sources.instructions, f"nowhere.{ending}") for ending in ("json", "jsonl.gz")]
+    + [(sources.corpus, f"nowhere.{ending}") for ending in ("txt", "md", "py", "jsonl")],
 )
-def test_a_file_that_is_not_there_is_a_sentence(name, sentence):
-    with pytest.raises(CourseError, match=sentence):
-        sources.instructions(name, train=10, held_out=5, seed=1)
+def test_a_file_that_is_not_there_is_not_looked_for_on_the_hub(monkeypatch, read, name):
+    monkeypatch.setattr(hub, "fetch_dataset", pytest.fail)
+    with pytest.raises(CourseError, match=f"There is no file {name}"):
+        read(name, train=10, held_out=5, seed=1)
 
 
 def test_a_file_of_another_kind_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
@@ -198,43 +203,30 @@ def test_a_file_of_another_kind_is_not_looked_for_on_the_hub(tmp_path, monkeypat
 # The Hub
 
 
-def test_what_the_scoreboard_asks_is_never_trained_on_however_few_a_run_tests(monkeypatch):
-    """The battery asks those of the first 240 held-out rows of the Hub's set that have a short answer."""
-    rows = [row(n) for n in range(1000)]
-    monkeypatch.setattr(hub, "fetch_dataset", lambda name: rows)
-    asked = set(sources.instructions("yahma/alpaca-cleaned", train=1, held_out=240, seed=1)[1]["output"])
+@pytest.mark.parametrize(
+    ("read", "name", "made", "column", "board"),
+    [
+        (sources.instructions, HUB_DATA["lora"], row, "output", 240),
+        (sources.preferences, HUB_DATA["dpo"], pair, "rejected", 120),
+    ],
+)
+def test_what_the_scoreboard_asks_is_never_trained_on_however_few_a_run_tests(
+    monkeypatch, read, name, made, column, board
+):
+    """The battery asks those of the first held-out rows of the lesson's own set that it can mark."""
+    fetched = []
+    rows = Dataset.from_list([made(n) for n in range(1000)])
+    monkeypatch.setattr(hub, "fetch_dataset", lambda name: fetched.append(name) or rows)
+    asked = set(read(name, train=1, held_out=board, seed=1)[1][column])
     for held_out in (5, 300):
-        train, test, _ = sources.instructions("yahma/alpaca-cleaned", train=10_000, held_out=held_out, seed=2)
+        train, test, _ = read(name, train=10_000, held_out=held_out, seed=2)
         assert len(test) == held_out and len(train) == 1000 - max(dividing.RESERVED, held_out)
-        assert len(asked) == 240 and not asked & set(train["output"])
-    train, _, _ = sources.instructions("somebody/else", train=10_000, held_out=5, seed=2)
-    assert len(train) == 995
+        assert len(asked) == board and not asked & set(train[column])
+    assert set(fetched) == {name}
+    assert len(read("somebody/else", train=10_000, held_out=5, seed=2)[0]) == 995
 
 
 # Preferences
-
-
-def pair(number, **changes):
-    return {
-        "system": "",
-        "question": f"What is {number}?",
-        "chosen": f"It is {number}.",
-        "rejected": str(number),
-    } | changes
-
-
-def test_a_file_of_preferences_is_split_by_question(file_of):
-    rows = [pair(n) for n in range(40)] + [pair(n, question=f"WHAT IS  {n}?", system="Be brief.") for n in range(40)]
-    path = file_of([*rows, pair(99, chosen="99")])
-    train, held_out, checked = sources.preferences(path, train=30, held_out=20, seed=1)
-    assert (len(held_out), len(checked.set_aside)) == (20, 1) and 0 < len(train) <= 30
-    assert not both_ask(train, held_out, "preference")
-    other, again, _ = sources.preferences(path, train=30, held_out=20, seed=2)
-    assert held_out.to_dict() == again.to_dict() and train.to_dict() != other.to_dict()
-    halves = sources.preferences(file_of([pair(n) for n in range(10)]), train=1000, held_out=200, seed=1)
-    assert [len(side) for side in halves[:2]] == [5, 5]
-    with pytest.raises(CourseError, match=r"rows\.json: all 1 rows ask what the test asks.*Add rows"):
-        sources.preferences(file_of(rows[:1]), train=5, held_out=5, seed=1)
 
 
 def test_nested_conversations_of_one_beginning_stay_on_one_side(file_of):
@@ -249,30 +241,7 @@ def test_nested_conversations_of_one_beginning_stay_on_one_side(file_of):
     assert not begun[0] & begun[1]
 
 
-def test_a_hub_set_of_preferences_keeps_what_the_scoreboard_asks_out_of_training(monkeypatch):
-    from datasets import Dataset
-
-    asked = []
-
-    def fetch(name):
-        asked.append(name)
-        return Dataset.from_list([pair(n) for n in range(1000)])
-
-    monkeypatch.setattr(hub, "fetch_dataset", fetch)
-    board = set(sources.preferences(HUB_DATA["dpo"], train=1, held_out=120, seed=1)[1]["rejected"])
-    for held_out in (5, 300):
-        train, test, _ = sources.preferences(HUB_DATA["dpo"], train=10_000, held_out=held_out, seed=2)
-        assert len(test) == held_out and len(train) == 1000 - max(dividing.RESERVED, held_out)
-        assert len(board) == 120 and not board & set(train["rejected"])
-    assert set(asked) == {"Intel/orca_dpo_pairs"}
-    assert len(sources.preferences("somebody/else", train=10_000, held_out=5, seed=2)[0]) == 995
-
-
 # Raw text
-
-
-def words(number):
-    return f"Text number {number}."
 
 
 def test_a_folder_of_texts_is_split_and_its_doubles_stay_on_one_side(tmp_path):
@@ -301,33 +270,8 @@ def test_a_few_long_texts_are_cut_into_passages(tmp_path):
     assert max(map(len, train["text"])) < 2000
 
 
-def test_at_most_half_of_the_texts_are_held_out(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_text("\n".join(json.dumps({"text": words(n)}) for n in range(9)))
-    train, held_out, _ = sources.corpus(str(path), train=100, held_out=100, seed=1)
-    assert (len(train), len(held_out)) == (5, 4)
-
-
-def test_a_single_text_is_a_sentence(tmp_path):
-    (tmp_path / "a.txt").write_text("only this")
-    (tmp_path / "b.txt").write_text("Only  this\n")
-    with pytest.raises(CourseError, match=r"all 1 rows are the same text\..*Add rows"):
-        sources.corpus(str(tmp_path), train=10, held_out=5, seed=1)
-
-
-@pytest.mark.parametrize("name", ["nowhere.txt", "nowhere.md", "nowhere.py", "nowhere.jsonl"])
-def test_a_text_file_that_is_not_there_is_not_looked_for_on_the_hub(name, monkeypatch):
-    monkeypatch.setattr(hub, "fetch_dataset", pytest.fail)
-    with pytest.raises(CourseError, match=f"There is no file {name}"):
-        sources.corpus(name, train=10, held_out=5, seed=1)
-
-
 @pytest.mark.parametrize("column", ["code", "original_string"])
 def test_texts_of_the_hub_leave_out_what_the_scoreboard_asks(monkeypatch, column):
-    from datasets import Dataset
-
-    from unsloth_course.lesson.profile import HUB_DATA
-
     rows = Dataset.from_list([{"docstring": "d", column: f"def f{n}(): pass"} for n in range(1000)])
     wanted = []
     monkeypatch.setattr(hub, "fetch_dataset", lambda name, files: wanted.append((name, files)) or rows)
@@ -448,12 +392,6 @@ def test_rows_that_do_not_fit_the_shape_are_set_aside_with_a_reason(tmp_path):
 # Conversations
 
 
-def talk(*said):
-    return [
-        {"role": role, "content": text} for role, text in zip(["user", "assistant"] * len(said), said, strict=False)
-    ]
-
-
 def test_each_turn_of_the_assistant_is_learned_once_with_what_came_before(tmp_path):
     rows = []
     for n in range(40):
@@ -475,25 +413,6 @@ def test_each_turn_of_the_assistant_is_learned_once_with_what_came_before(tmp_pa
         assert len(item["completion"]) == 1
     asked = [{item["prompt"][1]["content"] for item in side} for side in (train, held_out)]
     assert not asked[0] & asked[1] and len(asked[1]) == 5
-
-
-def test_held_out_conversations_are_the_same_for_every_seed(tmp_path):
-    path = as_file(tmp_path, [{"messages": talk(f"{n}?", "a", "b", f"{n}")} for n in range(60)], ".jsonl")
-    found = [sources.conversations(path, train=30, held_out=11, seed=seed) for seed in (1, 2, 1)]
-    assert [(len(train), len(test)) for train, test, _ in found] == [(30, 11)] * 3
-    assert found[0][1].to_dict() == found[1][1].to_dict()
-    assert found[0][0].to_dict() == found[2][0].to_dict() != found[1][0].to_dict()
-
-
-def test_conversations_with_the_same_question_stay_on_one_side(tmp_path):
-    rows = [
-        {"messages": talk(text.format(n), str(m))} for n in range(20) for m, text in enumerate(("Say {}", " SAY  {}"))
-    ]
-    train, held_out, _ = sources.conversations(as_file(tmp_path, rows, ".jsonl"), train=999, held_out=999, seed=1)
-    asked = [{" ".join(item["prompt"][0]["content"].split()).casefold() for item in side} for side in (train, held_out)]
-    assert (len(train), len(held_out)) == (20, 20) and not asked[0] & asked[1]  # at most half of the questions
-    with pytest.raises(CourseError, match=r"all 2 conversations begin with the same question.*Add rows"):
-        sources.conversations(as_file(tmp_path, rows[:2], ".jsonl"), train=5, held_out=5, seed=1)
 
 
 @pytest.mark.parametrize("source", ["pocket", "english"])
