@@ -111,59 +111,39 @@ def test_a_name_that_is_not_text(tmp_path):
     assert "\\udcff" in refusal(os.path.join(tmp_path, "\udcff.json"))
 
 
-@pytest.mark.parametrize("name", ["data.xml", "data", "json"])
-def test_unknown_ending(tmp_path, name):
-    assert ".json, .jsonl, .jsonl.gz" in refusal(written(tmp_path, name, "[]"))
+DEEP = ("[" * 200_000, '{"x":' * 200_000)
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
-    [("a.json", b""), ("a.json", b"\xef\xbb\xbf \n"), ("a.json", b"[]"), ("a.jsonl", b""), ("a.jsonl", b"\n \n")],
-)
-def test_empty_files(tmp_path, name, content):
-    assert "is empty" in refusal(written(tmp_path, name, content))
-
-
-def test_an_empty_gzip_is_empty(tmp_path):
-    assert "is empty" in refusal(written(tmp_path, "a.jsonl.gz", gzip.compress(b"")))
-
-
-def test_broken_json_names_line_and_column(tmp_path):
-    path = written(tmp_path, "a.json", '[{"x": 1},\n {"x" 2}]')
-    assert f"{path}, line 2, column 7" in refusal(path)
-
-
-def test_broken_jsonl_names_the_line_of_the_file(tmp_path):
-    path = written(tmp_path, "a.jsonl", '{"x": 1}\n\n{"x": }\n')
-    assert f"{path}, row 2: line 3, column 7" in refusal(path)
-
-
-def test_each_form_under_the_name_of_the_other(tmp_path):
-    assert "rename the file to .jsonl" in refusal(written(tmp_path, "a.json", '{"x": 1}\n{"x": 2}\n'))
-    assert "rename it to .json" in refusal(written(tmp_path, "a.jsonl", '[\n{"x": 1}]'))
-    assert "rename it to .json" in refusal(written(tmp_path, "b.jsonl", '[{"x": 1}]'))
-
-
-def test_not_utf8_names_the_byte(tmp_path):
-    assert "byte 8 (from 0)" in refusal(written(tmp_path, "a.json", b'[{"x": "\xff"}]'))
-    assert "line 2: byte 16 (from 0)" in refusal(written(tmp_path, "a.jsonl", b'{"x": 1}\n{"x": "\xff"}'))
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
+    ("name", "content", "words"),
     [
-        ("3", "a number"),
-        ("null", "null"),
-        ('"text"', "text"),
-        ("true", "true or false"),
-        ("{}", r"\[\{...\}, \{...\}\]"),
-        ('{"version": 1, "data": [{"x": 1}]}', "lists under 'data'"),
+        *((name, "[]", ".json, .jsonl, .jsonl.gz") for name in ("data.xml", "data", "json")),
+        *(("a.json", content, "is empty") for content in ("", "\ufeff \n", "[]")),
+        *(("a.jsonl", content, "is empty") for content in ("", "\n \n")),
+        ("a.jsonl.gz", gzip.compress(b""), "is empty"),
+        ("a.json", '[{"x": 1},\n {"x" 2}]', "a.json, line 2, column 7"),
+        ("a.jsonl", '{"x": 1}\n\n{"x": }\n', "a.jsonl, row 2: line 3, column 7"),
+        ("a.json", '{"x": 1}\n{"x": 2}\n', "rename the file to .jsonl"),
+        ("a.jsonl", '[\n{"x": 1}]', "rename it to .json"),
+        ("a.jsonl", '[{"x": 1}]', "rename it to .json"),
+        ("a.json", b'[{"x": "\xff"}]', "byte 8 (from 0)"),
+        ("a.jsonl", b'{"x": 1}\n{"x": "\xff"}', "line 2: byte 16 (from 0)"),
+        ("a.json", "3", "a number"),
+        ("a.json", "null", "null"),
+        ("a.json", '"text"', "text"),
+        ("a.json", "true", "true or false"),
+        ("a.json", "{}", "[{...}, {...}]"),
+        ("a.json", '{"version": 1, "data": [{"x": 1}]}', "lists under 'data'"),
+        ("a.json", '[{"x": 1}, 2]', "row 2: it is a number, not an object"),
+        ("a.jsonl", '{"x": 1}\n\nnull', "row 2: it is null, not an object"),
+        *(("a.json", content, "nested too deeply") for content in DEEP),
+        *(("a.jsonl", content, "line 1: the JSON is nested too deeply") for content in DEEP),
+        ("a.jsonl", '{"x": ' + "9" * 5000 + "}", "thousands of digits"),
     ],
+    ids=lambda value: repr(value[:20]),
 )
-def test_top_level_is_not_a_list(tmp_path, text, words):
-    path = written(tmp_path, "a.json", text)
-    with pytest.raises(CourseError, match=words):
-        read(path)
+def test_what_is_wrong_with_a_file_is_said_with_its_place(tmp_path, name, content, words):
+    assert words in refusal(written(tmp_path, name, content))
 
 
 def test_a_huge_top_level_that_is_not_a_list_is_not_read_to_its_end(tmp_path, monkeypatch):
@@ -173,21 +153,6 @@ def test_a_huge_top_level_that_is_not_a_list_is_not_read_to_its_end(tmp_path, mo
     assert "lists under 'data'" in whole
     endless = refusal(written(tmp_path, "b.json", '{"data": [' + ", ".join(["1"] * 20_000) + "]}"))
     assert "the top level is not a list of objects. Put them into one: [{...}, {...}]." in endless
-
-
-def test_a_row_that_is_not_an_object(tmp_path):
-    assert "row 2: it is a number, not an object" in refusal(written(tmp_path, "a.json", '[{"x": 1}, 2]'))
-    assert "row 2: it is null, not an object" in refusal(written(tmp_path, "a.jsonl", '{"x": 1}\n\nnull'))
-
-
-@pytest.mark.parametrize("opening", ["[", '{"x":'])
-def test_deep_nesting(tmp_path, opening):
-    assert "nested too deeply" in refusal(written(tmp_path, "a.json", opening * 200_000))
-    assert "line 1: the JSON is nested too deeply" in refusal(written(tmp_path, "a.jsonl", opening * 200_000))
-
-
-def test_a_huge_integer(tmp_path):
-    assert "thousands of digits" in refusal(written(tmp_path, "a.jsonl", '{"x": ' + "9" * 5000 + "}"))
 
 
 def test_nan_and_infinity_are_read(tmp_path):
@@ -241,20 +206,9 @@ def test_jsonl_gives_back_what_was_written(tmp_path, values):
 
 
 ODD = ["-0", "-0.0", "1e400", "1E5", "123456789012345678901234567890", "18446744073709551616", "-9223372036854775809"]
-ODD += [
-    "0.1",
-    "1.0",
-    "5e-324",
-    "NaN",
-    "-Infinity",
-    '"\\ud83d\\ude00"',
-    '"\\ud83d"',
-    '"\\u0000"',
-    '{"a": 1, "a": 2}',
-    "[1,]",
-    "01",
-]
-ODD += ["9" * 5000, "[" * 2000 + "]" * 2000, "\ufeff1", " \n[]\t", '"\t"', "'a'", "", "tru", "{1: 2}", '{"a" 1}', "1 2"]
+ODD += ["0.1", "1.0", "5e-324", "NaN", "-Infinity", '"\\ud83d\\ude00"', '"\\ud83d"', '"\\u0000"', '{"a": 1, "a": 2}']
+ODD += ["[1,]", "01", "9" * 5000, "[" * 2000 + "]" * 2000, "\ufeff1", " \n[]\t", '"\t"', "'a'", "", "tru", "{1: 2}"]
+ODD += ['{"a" 1}', "1 2"]
 
 
 @pytest.mark.parametrize("text", ODD, ids=range(len(ODD)))
@@ -267,13 +221,6 @@ def test_the_quick_reader_reads_what_json_reads(text, monkeypatch):
         except (ValueError, RecursionError) as error:
             found.append(str(error))
     assert found[0] == found[1]
-
-
-@any_file
-@given(value=json_values)
-def test_what_is_written_is_read_again(value):
-    text = json.dumps(value)
-    assert repr(files._parsed(text.encode(), first=False)) == repr(json.loads(text))
 
 
 def test_rows_in_memory():
