@@ -24,14 +24,14 @@ _SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "a request to end (SIGTERM)
 
 
 class Stopped(CourseError):
-    """A run that was told to stop, and saved first. `step`: updates done."""
+    """A run that was told to stop, and saved first. `step`: updates done; `checkpoint`: where; `number`: the signal."""
 
     def __init__(self, step: int, steps: int, checkpoint: Path, number: int):
         super().__init__(
             f"Stopped by {_SIGNALS[number]} after step {step} of {steps}; all of it is saved in {checkpoint}. The same "
             "command with --resume goes on from there."
         )
-        self.step = step
+        self.step, self.checkpoint, self.number = step, checkpoint, number
 
 
 def train(trainer: Any, resume: Path | None = None) -> int:
