@@ -1,7 +1,5 @@
 """What the command `memory` prints: a plan for a run that nobody has started yet, without loading a model."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a trainer's log holds: the series of a metric, and the moving average that smooths it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

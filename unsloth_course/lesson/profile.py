@@ -110,10 +110,8 @@ class Profile:
 
         return getattr(torch, self.dtype) if self.dtype else None
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return lined_up(self.reasons)
-
-    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         return markup.table(((c.what, c.value, c.why) for c in self.reasons), ("what", "chosen", "why"))

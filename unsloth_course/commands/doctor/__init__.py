@@ -4,8 +4,6 @@ The tested versions are those of requirements.txt; which others Unsloth accepts 
 VENV_SETUP.md lists the faults that are found.
 """
 
-from __future__ import annotations
-
 import json
 import textwrap
 from dataclasses import asdict, dataclass, replace

@@ -1,7 +1,5 @@
 """The doctor's checks, a line of the report each, with the advice that goes with it: pure functions of `Facts`."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 

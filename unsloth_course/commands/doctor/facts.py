@@ -1,7 +1,5 @@
 """What the doctor looks at: packages, torch's build, environment, Hub cache, disk. Nothing is decided here."""
 
-from __future__ import annotations
-
 import json
 import locale
 import os

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from unsloth_course.lesson.profile import Profile
 
 ALL = 10**9  # rows: as many as there are
+RAISE = "; --max-length raises that"
 
 
 @dataclass
@@ -125,7 +126,7 @@ class Instructions(Task):
 
     def sizes(self, tokenizer: Any) -> dict[str, Any]:
         lengths = instruction.lengths(self.train, tokenizer, self.machine.max_length)
-        print(lengths)
+        print(f"{lengths}{RAISE if lengths.share_over else ''}")
         return lengths.sizes
 
     def asked_later(self, rows: "Dataset") -> list[dict[str, Any]]:
@@ -160,7 +161,7 @@ class Conversations(Task):
             for row in self.train
         ]
         lengths = instruction.Lengths.of(counts, self.machine.max_length)
-        print(lengths)
+        print(f"{lengths}{RAISE if lengths.share_over else ''}")
         return lengths.sizes
 
 

@@ -5,12 +5,10 @@ after an hour has lost the hour. So sizes are asked first: of the Hub's own list
 memory. `look` asks, `Preflight.require` refuses. docs/before-you-download.md explains the lines.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unsloth_course.commands.finetune.preflight import sizes
 from unsloth_course.commands.finetune.preflight.sizes import FETCHED, HERE, Disk, Source
@@ -19,10 +17,8 @@ from unsloth_course.core import hub
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.hub import file_size
 from unsloth_course.lesson import memory, smollm2
+from unsloth_course.lesson.memory import Plan
 from unsloth_course.lesson.profile import ENGLISH, POCKET, SMOLLM2, Choice, Profile, lined_up
-
-if TYPE_CHECKING:
-    from unsloth_course.lesson.memory import Plan
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,11 @@
 """What a run fetches, writes and fills: the sizes of its model and data, of disks and of memory, in bytes."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unsloth_course.commands.options import Options
 from unsloth_course.core import hub
@@ -16,10 +14,8 @@ from unsloth_course.core.hub import file_size
 from unsloth_course.core.places import BUNDLED_MODEL, existing
 from unsloth_course.core.whole import KEPT
 from unsloth_course.lesson import memory, smollm2
+from unsloth_course.lesson.memory import Plan
 from unsloth_course.lesson.profile import ENGLISH, POCKET, SMOLLM2, Profile
-
-if TYPE_CHECKING:
-    from unsloth_course.lesson.memory import Plan
 
 HERE = "here"
 IN_4_BITS = ("-unsloth-bnb-4bit", "-bnb-4bit")
