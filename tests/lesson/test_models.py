@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import unsloth_source
 
 from unsloth_course import evaluation, memory, models
@@ -97,8 +98,6 @@ TEXTS = ["def f(x):\n    return x\n", "It was a sunny morning in Ravenna."]
 
 def moved(model):
     """The model after a step in a random direction, of everything that is trained."""
-    import torch
-
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -189,8 +188,6 @@ def test_the_mode_of_the_model_is_put_back_also_after_an_error(with_adapter):
 
 def test_the_keys_and_values_of_the_answers_are_let_go(with_adapter, monkeypatch):
     """Or they lie beside the weights until a training is under way, and its measured memory is too low by them."""
-    import torch
-
     spec = importlib.util.spec_from_file_location("graphs", unsloth_source("_decode_graphs"))
     graphs = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(graphs)
@@ -250,8 +247,6 @@ def test_more_prompts_than_fit_into_one_batch_keep_their_order(healthy, monkeypa
 
 @pytest.mark.parametrize(("free", "longest", "rows"), [(2**34, 192, 256), (2**31, 512, 91), (2**28, 512, 64)])
 def test_a_gpu_answers_as_many_prompts_together_as_its_free_memory_holds(monkeypatch, free, longest, rows):
-    import torch
-
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 2**37))
     model = SimpleNamespace(device=torch.device("cuda"), config=smollm2.CONFIG)
     assert asking._at_once(model, longest) == rows
@@ -327,16 +322,12 @@ def test_a_reader_may_stop_early(healthy):
 
 
 def logits(model, tokenizer):
-    import torch
-
     prompt = tokenizer(models.chat_prompt(tokenizer, QUESTIONS[0]), return_tensors="pt", add_special_tokens=False)
     with torch.no_grad():
         return model(input_ids=prompt["input_ids"], attention_mask=prompt["attention_mask"]).logits
 
 
 def test_a_scale_of_0_is_the_base_and_1_is_the_trained_model(base, healthy):
-    import torch
-
     model, tokenizer = healthy.model, healthy.tokenizer
     trained, pretrained = logits(model, tokenizer), logits(*base)
     assert not torch.allclose(trained, pretrained, atol=0.1)
@@ -379,8 +370,6 @@ def test_a_copy_of_an_adapter_brings_it_back_exactly(with_adapter):
     start = models.adapter_state(model)
     assert len(start) == 2 * 7 * model.config.num_hidden_layers and all("lora_" in name for name in start)
     named = dict(model.named_parameters())
-    import torch
-
     with torch.no_grad():
         for name in start:
             named[name].add_(1.0)

@@ -11,8 +11,8 @@ import pytest
 import torch
 from datasets import Dataset
 from hypothesis import given
-from hypothesis import strategies as st
 
+from lesson.data.test_files import json_values
 from unsloth_course import evaluation, memory, models, results
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.places import REPOSITORY
@@ -207,14 +207,7 @@ def test_numbers_that_json_does_not_know_become_null(tmp_path):
     }
 
 
-values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=20,
-)
-
-
-@given(values)
+@given(json_values)
 def test_whatever_is_in_it_the_file_is_json(tmp_path_factory, value):
     folder = tmp_path_factory.getbasetemp() / "any"
     path = results.write({"lesson": "lora", "value": value}, folder)

@@ -4,8 +4,10 @@ import re
 from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from lesson.pages import Page
 from unsloth_course.core.errors import CourseError
@@ -29,7 +31,6 @@ def unsloth():
 
 def wrap(core):
     """A transformers tokenizer with the special tokens and the chat template of SmolLM2."""
-    from tokenizers import AddedToken
     from transformers import PreTrainedTokenizerFast
 
     specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -42,8 +43,6 @@ def wrap(core):
 @pytest.fixture(scope="module")
 def tokenizer(unsloth):
     """Llama style: ▁ for a space, bytes such as <0x0A> for what the vocabulary lacks."""
-    from tokenizers import Tokenizer, decoders, models, normalizers
-
     pieces = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<unk>"]
     pieces += [f"<0x{byte:02X}>" for byte in range(256)] + ["▁"] + [chr(code) for code in range(33, 127)]
     merges = [("t", "h"), ("th", "e"), ("▁", "the"), ("u", "s"), ("us", "e"), ("use", "r")]
@@ -58,8 +57,6 @@ def tokenizer(unsloth):
 @pytest.fixture(scope="module")
 def byte_level(unsloth):
     """GPT-2 style: every byte as one printable character, Ġ for a space."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
     pieces = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "Ġt", "Ġâ"]
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=[("Ġ", "t"), ("Ġ", "â")]))
@@ -70,8 +67,6 @@ def byte_level(unsloth):
 
 def collate(rows):
     """Pads on the right to a multiple of 8, as a collator does."""
-    import torch
-
     length = -(-max(len(row["input_ids"]) for row in rows) // 8) * 8
 
     def padded(name, filler):

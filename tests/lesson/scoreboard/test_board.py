@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lesson.data.test_files import json_values
 from unsloth_course import plots, scoreboard
 from unsloth_course.core.errors import CourseError
 from unsloth_course.lesson.profile import HUB_DATA
@@ -211,15 +212,10 @@ def test_scores_that_are_null_after_a_broken_run_are_shown_as_unknown(board):
     assert "exact match 0.0 → – %" in str(found)
 
 
-values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=8,
-)
 PLACES = "battery battery__answers battery__format__value versions receipt evaluation device seed"
 
 
-@given(st.sampled_from(PLACES.split()), values)
+@given(st.sampled_from(PLACES.split()), json_values)
 def test_whatever_stands_in_a_file_it_is_a_row_or_a_sentence(tmp_path_factory, place, value):
     folder = tmp_path_factory.getbasetemp() / "fuzzed"
     folder.mkdir(exist_ok=True)
