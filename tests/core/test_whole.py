@@ -27,7 +27,8 @@ def said():
     return []
 
 
-def test_the_newest_whole_checkpoint_is_found(tmp_path, said):
+def test_the_newest_whole_checkpoint_is_found_where_there_is_one(tmp_path, said):
+    assert whole.last_good(tmp_path, said.append) is None is whole.last_good(tmp_path / "absent", said.append)
     for step in (10, 9, 100):
         written(tmp_path, step)
     (tmp_path / "checkpoint-best").mkdir()
@@ -36,24 +37,13 @@ def test_the_newest_whole_checkpoint_is_found(tmp_path, said):
     assert said == []
 
 
-@pytest.mark.parametrize("make", [lambda folder: None, lambda folder: folder.mkdir()])
-def test_without_one_there_is_none(make, tmp_path, said):
-    make(tmp_path / "run")
-    assert whole.last_good(tmp_path / "run", said.append) is None
-    assert said == []
-
-
-def cut(checkpoint):
-    (checkpoint / "optimizer.pt").write_bytes(b"opt")
-
-
 @pytest.mark.parametrize(
     ("harm", "why", "name"),
     [
         (lambda c: (c / "manifest.json").unlink(), "cut off while it was written", "unfinished-checkpoint-20"),
         (lambda c: (c / "optimizer.pt").unlink(), "optimizer.pt is missing", "damaged-checkpoint-20"),
         (lambda c: shutil.rmtree(c / "ref"), "ref/adapter_model.safetensors is missing", "damaged-checkpoint-20"),
-        (cut, "3 bytes in place of 23", "damaged-checkpoint-20"),
+        (lambda c: (c / "optimizer.pt").write_bytes(b"opt"), "3 bytes in place of 23", "damaged-checkpoint-20"),
         (lambda c: (c / "manifest.json").write_text("{"), "manifest.json cannot be read", "damaged-checkpoint-20"),
         (lambda c: (c / "manifest.json").write_bytes(b"\xff"), "manifest.json cannot be read", "damaged-checkpoint-20"),
     ],

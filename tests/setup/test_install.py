@@ -16,6 +16,8 @@ from unsloth_course.setup.pins import ROOT
 
 from .made import LINUX, READY, WINDOWS, make_package, with_driver
 
+POSIX = pytest.mark.skipif(os.name == "nt", reason="signals and process groups of POSIX")
+
 
 @pytest.fixture
 def course(tmp_path, monkeypatch):
@@ -181,18 +183,14 @@ def test_a_folder_is_prepared_for_this_machine_or_one_with_a_card(monkeypatch, t
     assert (root, folder, machine.torch_flavour) == (ROOT, tmp_path / "wheels", flavour)
 
 
-@pytest.mark.parametrize(("code", "status"), [("raise SystemExit(7)", 7), ("", 0)])
+KILLED = pytest.param("import os; os.kill(os.getpid(), 9)", 128 + 9, marks=POSIX)
+
+
+@pytest.mark.parametrize(("code", "status"), [("raise SystemExit(7)", 7), ("", 0), KILLED])
 def test_the_exit_status_is_passed_on(monkeypatch, code, status):
     monkeypatch.setattr(install, "set_up", lambda root, **more: Path(sys.executable))
     monkeypatch.setattr(install, "command_after", lambda arguments: ["-c", code])
     assert install.main(["--test"]) == status
-
-
-@pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_a_killed_run_is_not_taken_for_a_success(monkeypatch):
-    monkeypatch.setattr(install, "set_up", lambda root, **more: Path(sys.executable))
-    monkeypatch.setattr(install, "command_after", lambda _: ["-c", "import os; os.kill(os.getpid(), 9)"])
-    assert install.main(["--test"]) == 128 + 9
 
 
 def test_help_asks_for_the_standard_library_alone():
@@ -215,7 +213,7 @@ time.sleep(60)
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="process groups of POSIX")
+@POSIX
 def test_ctrl_c_leaves_the_end_to_the_program_that_was_asked_for():
     program = (
         "import sys; from pathlib import Path; from unsloth_course.setup import install; "

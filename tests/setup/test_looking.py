@@ -38,18 +38,15 @@ def test_the_cuda_version_of_torch_is_read_without_importing_it(tmp_path):
     assert looking.noted_in(tmp_path, "cuda") == "13.0"
 
 
-def test_a_folder_that_is_no_venv_is_not_ours_to_delete(tmp_path):
+def test_a_folder_that_is_no_venv_and_a_link_are_not_ours_to_delete(tmp_path):
     assert looking.state_of(tmp_path / "absent") == Venv()
     (tmp_path / "venv").mkdir()
     assert looking.state_of(tmp_path / "venv").ours_to_delete
     (tmp_path / "venv" / "thesis.txt").write_text("years of work")
     assert not looking.state_of(tmp_path / "venv").ours_to_delete
-
-
-def test_a_link_is_not_followed_for_deletion(tmp_path):
-    (tmp_path / "real").mkdir()
-    (tmp_path / "venv").symlink_to(tmp_path / "real")
-    assert not looking.state_of(tmp_path / "venv").ours_to_delete
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    assert not looking.state_of(tmp_path / "link").ours_to_delete
 
 
 def test_a_venv_without_pip_or_with_a_dangling_python_does_not_work(tmp_path):

@@ -60,7 +60,7 @@ def test_every_cell_with_notes_is_in_script_deck_and_teleprompter(written, soup)
     assert f"{clock.stamp(board.seconds)}** end" in (written / "script.md").read_text(encoding="utf-8")
 
 
-def test_the_recording_copy_has_headings_and_code_and_nothing_else(written):
+def test_the_recording_copy_has_headings_and_code_and_nothing_else_and_the_take_every_cell_that_runs(written):
     original = nbformat.read(lessons.notebook_path(written.name), 4)
     copy = nbformat.read(written / lessons.LESSONS[written.name], 4)
     nbformat.validate(copy)
@@ -70,21 +70,14 @@ def test_the_recording_copy_has_headings_and_code_and_nothing_else(written):
     prose = [cell.source for cell in copy.cells if cell.cell_type == "markdown"][1:]
     assert all(text.startswith(("#", "> **Replay**")) for text in prose)
     assert sum(text.startswith(">") for text in prose) == sum(s.replayed for s in made.board_of(written.name).scenes)
-
-
-def test_the_take_knows_every_cell_that_runs(written):
     take = json.loads((written / "take.json").read_text(encoding="utf-8"))
-    copy = nbformat.read(written / lessons.LESSONS[written.name], 4)
     assert set(take["cells"]) == {cell.id for cell in copy.cells[2:] if lessons.is_run(cell)}
 
 
-def test_chapter_marks_have_the_form_of_video_sites(written):
+def test_chapter_marks_have_the_form_of_video_sites_and_the_checklist_names_every_segment(written):
     lines = (written / "chapters.txt").read_text(encoding="utf-8").splitlines()
     assert len(lines) >= 3 and lines[0].startswith("00:00 ")
     assert all(re.fullmatch(r"\d\d:\d\d \S.*", line) for line in lines)
-
-
-def test_the_checklist_names_every_segment_and_the_notebook(written):
     text = (written / "checklist.md").read_text(encoding="utf-8")
     assert all(f"**{segment}**" in text for segment in clock.SEGMENTS)
     assert lessons.LESSONS[written.name] in text and text.count("- [ ]") > 15

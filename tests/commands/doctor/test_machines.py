@@ -265,10 +265,6 @@ def mlx(machine: PlantedMachine) -> None:
     (machine.packages / "sitecustomize.py").write_text(code)
 
 
-def numpy_of_another_time(machine: PlantedMachine) -> None:
-    machine.torch(f"{TESTED['torch']}+cpu", numpy='raise RuntimeError("Numpy is not available")')
-
-
 def mixed(machine: PlantedMachine) -> None:
     (machine.packages / "numpy/version.py").write_text('version = "1.26.4"\n')
 
@@ -304,8 +300,6 @@ def offline(machine: PlantedMachine) -> None:
     ("plant", "name", "word"),
     [
         (older("trl", "1.16.0"), "trl", "<=1.15.0"),
-        (older("transformers", "4.57.6"), "transformers", "another major version"),
-        (older("datasets", "4.0.0"), "datasets", "!=4.0.*"),
         (older("unsloth", "2026.10.7"), "unsloth", "no CPU backend"),
         (older("ipywidgets", "7.6.5"), "ipywidgets", "7.7.1"),
         (missing("bitsandbytes"), "packages Unsloth imports", "bitsandbytes"),
@@ -334,10 +328,8 @@ def test_a_fault_is_named_and_its_advice_mends_it(machine, plant, name, word):
 
 
 def full_disk(machine: PlantedMachine) -> None:
-    code = (
-        "import os\nreal = os.statvfs\n\ndef full(path):\n    found = list(real(path))\n    found[3] = found[4] = 9\n"
-    )
-    code += "    return os.statvfs_result(found)\n\nos.statvfs = full\n"
+    code = "import os\nreal = os.statvfs\n"
+    code += "os.statvfs = lambda path: os.statvfs_result([*real(path)[:3], 9, 9, *real(path)[5:]])\n"
     (machine.packages / "sitecustomize.py").write_text(code)
 
 
@@ -405,7 +397,7 @@ def unwritable_folder(machine: PlantedMachine) -> None:
         (lambda m: m.download("some/model", "weights"), ["Hub downloads"], ["missing: model.safetensors"]),
         (broken_shards, ["Hub downloads"], ["missing: model-2.safetensors"]),
         (torch_that_does_not_load, ["profile"], ["libcudart.so.13", "install --no-deps torch==2.13.0"]),
-        (numpy_of_another_time, ["torch and numpy"], ["Numpy is not available"]),
+        (lambda m: m.torch("2.13.0+cpu", numpy='raise OSError("no numpy")'), ["torch and numpy"], ["no numpy"]),
         (mixed, ["packages are whole"], ["its files say 1.26.4", "--ignore-installed numpy=="]),
         (lambda m: m.ready_to_set_up("/elsewhere/venv"), ["set-up"], ["made in /elsewhere/venv", "./setup_venv.sh"]),
         (stopped_set_up, ["set-up"], ["half-way", "./setup_venv.sh"]),
