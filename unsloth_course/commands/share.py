@@ -21,6 +21,7 @@ CARD = "README.md"
 WEIGHTS = ("*.safetensors", "*.gguf")
 TEXTS = (CARD, "Modelfile", "*config.json", "*.index.json", "special_tokens_map.json", "added_tokens.json")
 TEXTS += ("*.jinja", "merges.txt", *model_files.TOKENIZER_FILES)
+HUB_NAME = re.compile(r"([\w.-]+/)?[\w.-]+")  # the path of a folder that is gone is none
 SECRET = re.compile(
     r"\b(hf|ghp|gho|github_pat|glpat|sk|xox[bp])[-_][\w-]{20,}|\bAKIA[0-9A-Z]{16}|-----BEGIN [A-Z ]*PRIVATE KEY"
 )
@@ -34,10 +35,6 @@ class Parcel:
 
     files: dict[str, Path | bytes]
     stays: list[str]
-
-    @property
-    def bytes(self) -> int:
-        return sum(_size(content) for content in self.files.values())
 
     def __str__(self) -> str:
         rows = [(name, size(_size(content))) for name, content in sorted(self.files.items())]
@@ -84,22 +81,11 @@ def _require_model(folder: Path, names: set[str]) -> None:
         return model_files.check_weights(folder)
     model_files.check_safetensors(folder)
     base = model_files.base_model(folder)
-    if base in NEITHER_HUB_NOR_PATH or Path(base).expanduser().exists() or not _hub_name(base):
+    if base in NEITHER_HUB_NOR_PATH or Path(base).expanduser().exists() or not HUB_NAME.fullmatch(base):
         raise CourseError(
             f"This adapter belongs to {base}, which others cannot fetch. Share it together with its base: first "
             f"`unsloth-course export {folder} --to merged`, then `unsloth-course share` with the folder that it names."
         )
-
-
-def _hub_name(name: str) -> bool:
-    """Whether the Hub could have a repository of this name; the path of a folder that is gone is none."""
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
-
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return True
 
 
 def _card_of_the_run(folder: Path) -> str:
