@@ -98,20 +98,12 @@ def test_rows_without_a_step_are_counted_and_text_numbers_are_read():
     assert list(lines(figure)["training loss"].get_ydata()) == [2.5, 2.0]
 
 
-@given(
-    st.lists(
-        st.dictionaries(
-            st.sampled_from(["loss", "eval_loss", "step", "reward"]),
-            st.none()
-            | st.floats(width=16)
-            | st.integers(-5, 5)
-            | st.text(max_size=3)
-            | st.lists(st.none(), max_size=2),
-        ),
-        max_size=12,
-    )
-)
-@settings(max_examples=150)
+logged = st.none() | st.floats(width=16) | st.integers(-5, 5) | st.text(max_size=3) | st.lists(st.none(), max_size=2)
+rows_of_a_log = st.dictionaries(st.sampled_from(["loss", "eval_loss", "step", "reward"]), logged)
+
+
+@given(st.lists(rows_of_a_log, max_size=12))
+@settings(max_examples=60)
 def test_no_log_history_breaks_the_picture(rows):
     try:
         assert plots.loss(rows).caption
@@ -194,7 +186,7 @@ MEASURES = (  # the one that judges is not the metric of the score
 
 def test_before_after_draws_the_measure_that_judges_and_says_the_others():
     figure = plots.before_after(score(n=80, measures=MEASURES))
-    assert [bar.get_width() for bar in figure.axes[0].patches] == [6.5, 5.5]
+    assert widths(figure) == [6.5, 5.5]
     assert "answer perplexity, n = 150 (lower is better)" in words(figure)
     assert "140 of 150 became likelier" in words(figure)
     names = [tick.get_text() for tick in figure.axes[1].get_yticklabels()]
@@ -332,14 +324,16 @@ def boxes(figure, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(Text, "draw", noted)
-        figure._repr_png_()
+        assert figure._repr_png_().startswith(b"\x89PNG")
     return list(found.values())
 
 
 @pytest.mark.parametrize("pictures", [every_picture, crowded_pictures])
-def test_no_text_is_clipped_or_lies_on_another(pictures, monkeypatch):
+def test_a_notebook_shows_each_picture_once_and_no_text_is_clipped_or_lies_on_another(pictures, monkeypatch):
     for figure in pictures():
         found = boxes(figure, monkeypatch)
+        assert figure.caption
+        assert getattr(figure.canvas, "manager", None) is None  # pyplot does not hold it, so it is not shown again
         width, height = figure.canvas.get_width_height()
         for box, text in found:
             assert min(box.x0, box.y0, width - box.x1, height - box.y1) > -1, f"{text!r} is clipped: {figure.caption}"
@@ -373,13 +367,6 @@ def test_lines_without_markers_differ_in_their_dashes():
         assert (lines(figure)["a"].get_marker(), lines(figure)["b"].get_marker()) == ("o", "s")
 
 
-def test_a_notebook_shows_each_picture_once_without_pyplot():
-    for figure in every_picture():
-        assert figure._repr_png_().startswith(b"\x89PNG")
-        assert figure.caption
-        assert getattr(figure.canvas, "manager", None) is None  # pyplot does not hold it, so it is not shown again
-
-
 def test_the_reader_s_style_changes_nothing_and_stays():
     with matplotlib.rc_context(
         {"axes.facecolor": "black", "text.color": "white", "font.size": 6, "axes.spines.left": False}
@@ -409,9 +396,9 @@ def a_sweep(values=(1, 2, 4), log=False, mark=None, metric="share"):
 
 
 def test_a_sweep_draws_each_seed_and_the_means_of_the_finite_ones():
-    above, below = a_sweep(log=True).axes
-    lines = {line.get_label(): list(line.get_ydata()) for line in above.get_lines()}
-    assert lines["questions"] == pytest.approx([0.2, 0.9, 0.5])
+    figure = a_sweep(log=True)
+    above, below = figure.axes
+    assert list(lines(figure)["questions"].get_ydata()) == pytest.approx([0.2, 0.9, 0.5])
     dots = [len(line.get_ydata()) for line in above.get_lines() if line.get_label() != "questions"]
     assert dots == [2, 2, 2]
     assert list(below.get_lines()[-1].get_ydata()) == pytest.approx([1.5, 0.1, 3.0])
@@ -451,8 +438,9 @@ def test_a_spectrum_counts_the_directions_up_to_a_share():
     assert figure.caption == (
         "steep: 1 direction for 90%, 99% in 2. flat: 9 directions for 90%, 20% in 2. none: no change."
     )
-    lines = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].get_lines()}
-    assert lines["flat"] == pytest.approx([n / 10 for n in range(1, 11)]) and lines["none: no change"] == []
+    drawn = lines(figure)
+    assert list(drawn["flat"].get_ydata()) == pytest.approx([n / 10 for n in range(1, 11)])
+    assert list(drawn["none: no change"].get_ydata()) == []
 
 
 def test_curves_has_a_panel_for_each_quantity_and_cuts_at_the_top():

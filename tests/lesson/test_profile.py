@@ -276,19 +276,14 @@ def test_after_the_hub_client_was_loaded_offline_a_hub_model_is_a_sentence_and_a
 
 
 @pytest.mark.parametrize(("loaded", "asked", "machine"), [("cuda", "cpu", L4), ("cpu", "gpu", L4), ("hip", "cpu", CPU)])
-def test_unsloth_on_another_device_is_a_sentence(kernel, monkeypatch, loaded, asked, machine):
+def test_unsloth_on_another_device_is_a_sentence_and_on_the_same_one_well(kernel, monkeypatch, loaded, asked, machine):
     kernel(machine)
     monkeypatch.setitem(sys.modules, "unsloth", SimpleNamespace(DEVICE_TYPE=loaded))
     with pytest.raises(CourseError, match=f"already loaded for the {loaded}.*Restart the kernel"):
         profile.detect(asked)
     assert prepared() == {}
-
-
-@pytest.mark.parametrize(("loaded", "machine"), [("cuda", L4), ("cpu", CPU)])
-def test_unsloth_on_the_same_device_is_well(kernel, monkeypatch, loaded, machine):
-    kernel(machine)
-    monkeypatch.setitem(sys.modules, "unsloth", SimpleNamespace(DEVICE_TYPE=loaded))
-    assert profile.detect().name in ("cpu", "gpu")
+    monkeypatch.setitem(sys.modules, "unsloth", SimpleNamespace(DEVICE_TYPE="cuda" if asked == "gpu" else "cpu"))
+    assert profile.detect(asked).name == asked
 
 
 @pytest.mark.slow

@@ -331,7 +331,7 @@ def test_what_is_shown_is_escaped_and_names_what_it_cost(lora, tmp_path):
     assert "40 of 40 points" in shown.picture().caption
 
 
-def test_where_nothing_is_recorded_a_sentence_is_shown(tmp_path, monkeypatch):
+def test_where_nothing_is_recorded_a_sentence_is_shown(tmp_path):
     shown = recordings.show("dpo", "gpu", tmp_path)
     assert str(shown) == "No run of the dpo lesson on a GPU is recorded yet, so there is none to look at here."
     assert shown._repr_html_() == f"<p>{shown}</p>"

@@ -5,7 +5,7 @@ import json
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unsloth_course import cli
@@ -41,6 +41,7 @@ READY = {
     "problems": {"question": "What is 40 plus 48?", "answer": "40 + 48 = 88\n#### 88"},
     "text": {"text": "def add(a, b):\n    return a + b\n"},
 }
+few_files = settings(any_file, max_examples=50)  # each example writes and converts two or three files
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda text: text.strip())
 
 
@@ -107,7 +108,7 @@ def test_every_conversion_gives_rows_or_a_sentence(tmp_path, form, target):
         accounted(report)
 
 
-@any_file
+@few_files
 @given(rows=st.lists(st.tuples(texts, texts), min_size=1, max_size=5))
 def test_instruction_to_chat_and_back_is_the_identity(tmp_path, rows):
     rows = [{"instruction": one, "input": "", "output": two} for one, two in rows]
@@ -116,7 +117,7 @@ def test_instruction_to_chat_and_back_is_the_identity(tmp_path, rows):
     assert read(tmp_path / "back.jsonl") == rows
 
 
-@any_file
+@few_files
 @given(
     rows=st.lists(st.tuples(texts, texts, st.integers()), min_size=1, max_size=5),
     by=st.sampled_from(["chat", "instruction"]),
@@ -134,7 +135,7 @@ arguments = st.dictionaries(st.text(max_size=5), json_values, max_size=3).filter
 )
 
 
-@any_file
+@few_files
 @given(calls=st.lists(st.tuples(names, arguments, arguments), min_size=1, max_size=3))
 def test_any_arguments_in_single_quotes_are_read_as_they_were_written(tmp_path, calls):
     told, wanted = ["USER: Go"], []
@@ -156,7 +157,7 @@ def test_any_arguments_in_single_quotes_are_read_as_they_were_written(tmp_path, 
     assert repr(found) == repr(json.loads(json.dumps(wanted)))
 
 
-@any_file
+@few_files
 @given(turns=st.lists(st.tuples(texts, texts), min_size=1, max_size=4))
 def test_sharegpt_says_what_messages_say(tmp_path, turns):
     turns = [turn for pair in turns for turn in zip(("human", "gpt"), pair, strict=True)]

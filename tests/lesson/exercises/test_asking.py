@@ -1,10 +1,11 @@
 """Asking a function that somebody is still writing: whatever it does, a sentence comes of it."""
 
 import itertools
-import math
+import linecache
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -110,8 +111,6 @@ def test_a_function_cannot_spoil_the_check_by_changing_what_it_was_given(one):
 def test_the_exception_is_located_in_the_learners_own_code():
     function = {}
     lines = ["def f(x):\n", "    y = x\n", "    return 1 / (y - y)\n"]
-    import linecache
-
     linecache.cache["<cell 7>"] = (len("".join(lines)), None, lines, "<cell 7>")
     exec(compile("".join(lines), "<cell 7>", "exec"), function)
     with pytest.raises(Wrong, match=r"^f\(2\) raised ZeroDivisionError \(.+\) in its line `return 1 / \(y - y\)`\.$"):
@@ -154,7 +153,6 @@ def test_no_value_makes_a_long_sentence(value):
 
 
 def test_a_torch_tensor_is_an_array_too():
-    torch = pytest.importorskip("torch")
     weight = torch.ones(2, 3, requires_grad=True)
     assert brief(weight) == "<2 x 3 array>"
     assert made(weight.detach()).array((2, 3)).tolist() == [[1.0] * 3] * 2
@@ -184,7 +182,6 @@ def test_expecting_a_number(value):
     made(3.0 + 1e-9).expect(3.0, "so")
     with pytest.raises(Wrong):
         made(value).expect(3.0, "so")
-    assert not math.isclose(float("nan"), 3.0)
 
 
 def test_lists_of_numbers():

@@ -3,10 +3,12 @@
 import itertools
 import math
 import random
+import re
 import statistics
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -59,8 +61,6 @@ def test_full_2_agrees_with_the_courses_own_interval(marks, seed):
 
 @given(four=st.tuples(numbers, numbers, numbers, numbers), beta=st.floats(0.01, 1))
 def test_dpo_1_is_torchs_logsigmoid(four, beta):
-    import torch
-
     chosen, rejected, ref_chosen, ref_rejected = four
     margin = torch.tensor((chosen - ref_chosen) - (rejected - ref_rejected), dtype=torch.float64)
     assert solution("dpo.1")(*four, beta) == pytest.approx(-torch.nn.functional.logsigmoid(beta * margin).item())
@@ -149,8 +149,6 @@ def test_cpt_3_keeps_the_share(count, share, seed):
 
 
 def merge_in_torch(W, A, B, alpha):
-    import torch
-
     W, A, B = map(torch.from_numpy, (W, A, B))
     return W + (alpha / A.shape[0]) * (B @ A)
 
@@ -170,16 +168,12 @@ def interval_one_by_one(lora, full, rng):
 
 
 def rank_in_torch(change, share):
-    import torch
-
     energy = torch.linalg.svdvals(torch.from_numpy(change)) ** 2
     return torch.searchsorted(energy.cumsum(0) / energy.sum(), torch.tensor(share, dtype=energy.dtype)) + 1
 
 
 def loss_in_torch(policy_yes, policy_no, reference_yes, reference_no, beta):
     """With other parameter names, in float32."""
-    import torch
-
     margin = torch.tensor(policy_yes - reference_yes - policy_no + reference_no)
     return -torch.nn.functional.logsigmoid(beta * margin)
 
@@ -199,15 +193,11 @@ def keep_by_sorting(base, runs):
 
 
 def advantages_in_torch(rewards, size):
-    import torch
-
     groups = torch.tensor(rewards).view(-1, size)
     return ((groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-4)).flatten()
 
 
 def reward_with_a_pattern(completions, answer, **kwargs):
-    import re
-
     found = []
     for completion, right in zip(completions, answer, strict=True):
         match = re.fullmatch(r"(?s)((?!####).)*####(((?!####).)*)", completion[0]["content"])

@@ -165,14 +165,12 @@ def test_folders_are_made_on_the_first_attempt_and_not_before(home):
     assert location().is_file()
 
 
-def test_without_a_home_folder_it_works_too(monkeypatch, tmp_path):
+def test_without_a_home_folder_it_works_too(monkeypatch, home):
     def nobody():
         raise RuntimeError("Could not determine home directory.")
 
-    for name in (record.VARIABLE, "XDG_DATA_HOME", "LOCALAPPDATA"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", nobody)
-    monkeypatch.setattr(record.tempfile, "gettempdir", lambda: tmp_path)
+    monkeypatch.setattr(record.tempfile, "gettempdir", lambda: home)
     assert exercises.check("lora.1", solution("lora.1"))
     assert exercises.progress().solved == 1 and exercises.progress().note == ""
 
