@@ -173,7 +173,10 @@ def machine() -> profile.Profile:
 
 @pytest.fixture(scope="session")
 def load(machine) -> Callable[[], tuple[Any, Any]]:
-    """Loads the pocket model anew, through Unsloth: `model, tokenizer = load(full_finetuning=False)`."""
+    """Loads the pocket model anew, through Unsloth: `model, tokenizer = load(full_finetuning=False)`.
+
+    With `model_name` another, from its folder.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for name in ("UNSLOTH_FORCE_CPU", "UNSLOTH_DISABLE_STATISTICS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
             patch.setenv(name, machine.environment[name])
@@ -183,13 +186,9 @@ def load(machine) -> Callable[[], tuple[Any, Any]]:
     logging.getLogger("transformers").setLevel(logging.ERROR)
 
     def pocket(**arguments: Any) -> tuple[Any, Any]:
-        return FastLanguageModel.from_pretrained(
-            model_name=models.folder("pocket"),
-            max_seq_length=machine.max_length,
-            dtype=machine.torch_dtype,
-            load_in_4bit=False,
-            **arguments,
-        )
+        how = {"model_name": models.folder("pocket"), "max_seq_length": machine.max_length}
+        how |= {"dtype": machine.torch_dtype, "load_in_4bit": False}
+        return FastLanguageModel.from_pretrained(**(how | arguments))
 
     return pocket
 
@@ -215,20 +214,14 @@ def script(name: str) -> Any:
 
 @pytest.fixture(scope="session")
 def with_adapter(load) -> Callable[..., tuple[Any, Any]]:
-    """Loads the pocket model with a new adapter beside it: `model, tokenizer = with_adapter(rank=16)`."""
+    """Puts a new adapter on the pocket model, loaded anew, or on `made`: `model, tokenizer = with_adapter(rank=16)`."""
 
-    def adapted(rank: int = 16, **arguments: Any) -> tuple[Any, Any]:
+    def adapted(rank: int = 16, made: tuple[Any, Any] | None = None, **arguments: Any) -> tuple[Any, Any]:
         from unsloth import FastLanguageModel
 
-        model, tokenizer = load()
-        settings = {
-            "r": rank,
-            "lora_alpha": rank,
-            "lora_dropout": 0,
-            "target_modules": models.PROJECTIONS,
-            "use_gradient_checkpointing": False,
-            "random_state": 3407,
-        }
+        model, tokenizer = made or load()
+        settings = {"r": rank, "lora_alpha": rank, "lora_dropout": 0, "target_modules": models.PROJECTIONS}
+        settings |= {"use_gradient_checkpointing": False, "random_state": 3407}
         return FastLanguageModel.get_peft_model(model, **(settings | arguments)), tokenizer
 
     return adapted

@@ -54,8 +54,6 @@ class _Repository:
     def __init__(self, kind: str, name: str, folder: Path) -> None:
         self.kind, self.name, self.folder = kind, name, Path(folder)
         self.private = False
-        if not self.folder.is_dir():
-            raise NotADirectoryError(self.folder)
 
     def files(self) -> dict[str, Path]:
         found = sorted(path for path in self.folder.rglob("*") if path.is_file())
@@ -70,11 +68,9 @@ class _Repository:
     def entry(self, name: str) -> dict:
         """What `/tree` says of one file."""
         path = self.files()[name]
-        stat = path.stat()
-        entry = {"type": "file", "path": name, "size": stat.st_size}
-        entry["oid"] = self.etag(name)
+        entry = {"type": "file", "path": name, "size": path.stat().st_size, "oid": self.etag(name)}
         if path.suffix in LARGE:
-            entry["lfs"] = {"oid": self.etag(name), "size": stat.st_size, "pointerSize": 134}
+            entry["lfs"] = {"oid": entry["oid"], "size": entry["size"], "pointerSize": 134}
         return entry
 
     def etag(self, name: str) -> str:
@@ -87,7 +83,6 @@ class _Repository:
         siblings = [{"rfilename": n} | ({"size": path.stat().st_size} if with_sizes else {}) for n, path in files]
         info = {"_id": self.commit[:24], "id": self.name, "sha": self.commit, "siblings": siblings, "tags": []}
         info |= {"private": self.private, "gated": "manual" if gated else False, "disabled": False}
-        info |= {"downloads": 0, "likes": 0}
         return info | ({"modelId": self.name} if self.kind == "model" else {})
 
 

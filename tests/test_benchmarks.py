@@ -107,11 +107,16 @@ def test_the_scoreboard_shows_mean_and_range_and_perplexities_as_numbers():
     assert cells(text, "DPO")[1] == table.UNRECORDED
 
 
-def test_a_score_that_was_not_measured_and_a_run_without_a_battery_are_said():
+def test_what_was_not_measured_and_a_run_that_did_not_train_are_said():
     run = run_of("lora")
     run["battery"]["format"]["value"] = None
     assert cells(table.scoreboard([run]), "LoRA")[4] == "not measured"
     assert cells(table.scoreboard([run_of("lora", battery={})]), "LoRA")[1] == table.UNRECORDED
+    assert "(suspicious)" in table.runs([run_of("lora", receipt={"verdict": "suspicious"})])
+
+
+PERPLEXITY = {"metric": "perplexity", "before": 251.7, "after": 1.234}
+PERPLEXITY["retention"] = {"metric": "perplexity", "before": 1.5, "after": 1.6}
 
 
 @pytest.mark.parametrize(
@@ -128,22 +133,12 @@ def test_a_score_that_was_not_measured_and_a_run_without_a_battery_are_said():
             "accuracy 0.0 % → 95.0 %",
             "100.0 % → 99.0 %",
         ),
-        (
-            SCORE
-            | {"metric": "perplexity", "before": 251.7, "after": 1.234}
-            | {"retention": {"metric": "perplexity", "before": 1.5, "after": 1.6}},
-            "perplexity 252 → 1.23",
-            "general perplexity 1.50 → 1.60",
-        ),
+        (SCORE | PERPLEXITY, "perplexity 252 → 1.23", "general perplexity 1.50 → 1.60"),
     ],
 )
 def test_each_metric_is_written_as_what_it_is(evaluation, what, kept):
     text = table.runs([run_of("cpt", evaluation=evaluation)])
     assert cells(text, "continued pretraining")[3:5] == [what, kept]
-
-
-def test_a_run_that_did_not_train_is_not_passed_over():
-    assert "(suspicious)" in table.runs([run_of("lora", receipt={"verdict": "suspicious"})])
 
 
 def test_minutes():

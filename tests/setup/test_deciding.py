@@ -98,16 +98,10 @@ def test_every_machine_gets_the_steps_in_order(machine):
     assert all(step.commands for step in steps)
 
 
-def test_unsloth_comes_after_torch_and_without_dependencies():
-    (command,) = next(step.commands for step in steps_for(LINUX) if step.name == "Unsloth")
-    assert "--no-deps" in command
-    assert command[-2:] == PINS.no_deps
-
-
-def test_the_kernel_stays_inside_the_venv():
-    (command,) = next(step.commands for step in steps_for(LINUX) if "kernel" in step.name)
-    assert command[command.index("--prefix") + 1] == FOLDER
-    assert "unsloth-course" in command
+def test_unsloth_comes_without_dependencies_and_the_kernel_stays_inside_the_venv():
+    *_, unsloth, _, kernel, _ = (step.commands[0] for step in steps_for(LINUX))
+    assert "--no-deps" in unsloth and unsloth[-2:] == PINS.no_deps
+    assert kernel[kernel.index("--prefix") + 1] == FOLDER and "unsloth-course" in kernel
 
 
 def test_linux_without_a_driver_tries_the_cpu_build_then_uv_then_the_plain_index():

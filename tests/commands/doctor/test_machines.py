@@ -312,6 +312,7 @@ def offline(machine: PlantedMachine) -> None:
         (variables(UNSLOTH_ALLOW_CPU="1"), "environment", "pretend"),
         (variables(UNSLOTH_DISABLE_CPU_FALLBACK="1"), "environment", "refuses"),
         (variables(OMP_NUM_THREADS="512"), "threads", "512 threads"),
+        (variables(OMP_NUM_THREADS="none"), "threads", "none"),
         (variables(LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0"), "text encoding", "PYTHONUTF8=1"),
         (lambda m: setattr(m, "limit", 1_500_000_000), "memory", "2 GB"),
         (hidden_card, "torch build", "CUDA_VISIBLE_DEVICES"),
@@ -431,9 +432,3 @@ def test_deleting_a_half_download_leaves_the_whole_ones(machine):
     subprocess.run(["sh", "-c", delete], check=True)
     assert machine.find() == {}
     assert (whole / "snapshots/c0ffee/model.safetensors").read_text() == "weights"
-
-
-def test_several_faults_at_once_are_each_named(machine):
-    for plant in (older("trl", "1.16.0"), hidden, stopped_download, variables(OMP_NUM_THREADS="none")):
-        plant(machine)
-    assert set(machine.find()) == {"trl", "nothing hides a package", "Hub downloads", "threads"}
