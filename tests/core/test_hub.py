@@ -337,8 +337,7 @@ def test_names_that_leave_the_folder_are_not_followed():
 
 
 def test_a_local_folder_is_returned_as_it_is(local_model, capsys):
-    assert hub.fetch_model(local_model) == local_model
-    assert hub.fetch_model(str(local_model)) == local_model
+    assert hub.fetch_model(local_model) == hub.fetch_model(str(local_model)) == local_model
     assert capsys.readouterr().out == ""
 
 

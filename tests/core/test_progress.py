@@ -84,27 +84,18 @@ def test_without_a_kernel_or_without_ipython_there_is_nothing_to_rewrite(monkeyp
         assert progress._display() is None
 
 
-def test_where_a_reward_is_logged_it_is_shown_in_place_of_the_loss(clock, capsys):
-    line, state = progress.Line(), SimpleNamespace(global_step=0, max_steps=1)
-    line.on_train_begin(None, state, None)
-    state.global_step = 1
-    line.on_log(None, state, None, logs={"loss": 0.0, "reward": 0.75, "reward_std": 0.3})
-    clock.now += 1.0
-    line.on_train_end(None, state, None)
-    assert capsys.readouterr().out.splitlines()[-1] == "trained for 1 steps in 1 s, reward 0.750"
-
-
-def test_a_resumed_run_counts_its_own_steps(clock, capsys):
+def test_a_resumed_run_counts_its_own_steps_and_a_reward_is_shown_in_place_of_the_loss(clock, capsys):
     line, state = progress.Line(), SimpleNamespace(global_step=90, max_steps=100)
     line.on_train_begin(None, state, None)
     clock.now += 20
     state.global_step = 100
+    line.on_log(None, state, None, logs={"loss": 0.0, "reward": 0.75, "reward_std": 0.3})
     line.on_step_end(None, state, None)
     line.on_train_end(None, state, None)
     assert capsys.readouterr().out.splitlines() == [
         "training: step 90 of 100",
-        "training: step 100 of 100, 0 s left",
-        "trained for 10 steps in 20 s",
+        "training: step 100 of 100, reward 0.750, 0 s left",
+        "trained for 10 steps in 20 s, reward 0.750",
     ]
 
 

@@ -29,7 +29,7 @@ def test_steps_run_in_order_with_a_line_each(tmp_path):
     assert [re.sub(r"\d+ s$", "N s", line) for line in lines] == ["[1/2] one: N s", "[2/2] two: N s"]
 
 
-def test_a_failed_step_says_what_where_and_what_next(tmp_path):
+def test_a_failed_step_and_one_that_does_not_exist_say_what_where_and_what_next(tmp_path):
     fail = run_python("packages", "print('ERROR: No matching distribution found for trl==1.15.0'); raise SystemExit(1)")
     with pytest.raises(SetupError) as error:
         doing.carry_out([fail, run_python("never", "open('never', 'w')")], tmp_path, lambda line: None)
@@ -37,6 +37,8 @@ def test_a_failed_step_says_what_where_and_what_next(tmp_path):
     assert "has no trl==1.15.0" in str(error.value)
     assert "run this again" in str(error.value)
     assert not (tmp_path / "never").exists()
+    with pytest.raises(SetupError, match="Step 1 of 1"):
+        doing.carry_out([Step("odd", ((str(tmp_path / "absent"),),))], tmp_path, lambda line: None)
 
 
 def test_the_other_way_is_tried_and_said(tmp_path):
@@ -67,11 +69,6 @@ def test_the_seconds_stay_on_one_line(columns, monkeypatch):
     doing._show_seconds("[3/7] PyTorch torch==2.13.0 for the CPU ... 12 s, and a long name of a step as well")
     lines = written.getvalue().split("\r")
     assert "\n" not in written.getvalue() and max(map(len, lines)) == columns - 1
-
-
-def test_a_command_that_does_not_exist_is_a_sentence(tmp_path):
-    with pytest.raises(SetupError, match="Step 1 of 1"):
-        doing.carry_out([Step("odd", ((str(tmp_path / "absent"),),))], tmp_path, lambda line: None)
 
 
 @pytest.mark.parametrize(

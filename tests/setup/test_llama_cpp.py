@@ -98,16 +98,13 @@ def test_a_build_that_is_stopped_leaves_nothing_that_looks_finished(stand_in, mo
     assert llama_cpp.missing(folder) == []
 
 
-def test_an_archive_that_was_not_tested_is_refused(stand_in, monkeypatch):
-    folder, _ = stand_in
+def test_an_archive_that_was_not_tested_and_a_missing_cmake_are_refused(stand_in, monkeypatch):
+    folder, commands = stand_in
     monkeypatch.setattr(llama_cpp, "SHA256", "0" * 64)
     with pytest.raises(SetupError, match="not the archive that was tested"):
         llama_cpp.build("PY", folder, lambda line: None)
     assert not folder.exists()
-
-
-def test_a_missing_cmake_is_a_sentence(stand_in, monkeypatch):
-    folder, commands = stand_in
+    commands.clear()
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(SetupError, match="CMake was not found"):
         llama_cpp.build("PY", folder, lambda line: None)
