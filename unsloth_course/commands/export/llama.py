@@ -64,8 +64,10 @@ class Llama(contextlib.AbstractContextManager):
             raise CourseError(f"There is no file {self.file}.")
         program = llama_cpp.program(folder(), "llama-server")
         port = free_port()
-        # Not by way of a proxy, whatever the environment names.
-        self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600, trust_env=False)
+        # Not by way of a proxy, whatever the environment names. A connection that rests may be closed by the server in
+        # the moment in which the next question goes out, so each has its own.
+        fresh = httpx.Limits(max_keepalive_connections=0)
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600, trust_env=False, limits=fresh)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the server
         # Without the variables that would change what llama-server does.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_ARG_")}
