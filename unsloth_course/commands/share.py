@@ -4,27 +4,23 @@ Follows huggingface_hub's guide on uploads. Large files go first, and one commit
 half of a model, and an upload that broke off goes on with what is missing.
 """
 
-import fnmatch
 import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unsloth_course.core import hub_errors, model_files
+from unsloth_course.commands.convert.report import secrets
+from unsloth_course.core import hub, hub_errors, model_files
 from unsloth_course.core.errors import CourseError
 from unsloth_course.core.writing import in_columns
 from unsloth_course.lesson.memory import size
 from unsloth_course.lesson.profile import NEITHER_HUB_NOR_PATH
+from unsloth_course.lesson.results import CARD
 
-CARD = "README.md"
-WEIGHTS = ("*.safetensors", "*.gguf")
-TEXTS = (CARD, "Modelfile", "*config.json", "*.index.json", "special_tokens_map.json", "added_tokens.json")
-TEXTS += ("*.jinja", "merges.txt", *model_files.TOKENIZER_FILES)
+WEIGHTS = (".safetensors", ".gguf")
+KNOWN = (CARD, "Modelfile", "*.gguf", *hub.FILES["model"]["allow_patterns"])  # what the course fetches of a model, too
 HUB_NAME = re.compile(r"([\w.-]+/)?[\w.-]+")  # the path of a folder that is gone is none
-SECRET = re.compile(
-    r"\b(hf|ghp|gho|github_pat|glpat|sk|xox[bp])[-_][\w-]{20,}|\bAKIA[0-9A-Z]{16}|-----BEGIN [A-Z ]*PRIVATE KEY"
-)
 # In a card's head: a base that is a folder or bundled, which the Hub refuses, and PEFT's tag for adapters.
 NO_BASE_OF_THE_HUB = re.compile(r"^(base_model: (?![\w.-]+/[\w.-]+$)|- base_model:adapter:).*\n", re.MULTILINE)
 
@@ -53,24 +49,23 @@ def gather(folder: str | Path) -> Parcel:
     Raises CourseError where there is no such model or it is damaged, where others could not load it, and where a text
     that would go holds what looks like a password.
     """
+    from huggingface_hub.utils import filter_repo_objects
+
     folder = model_files.in_run(Path(folder).expanduser())
     found = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
-    files: dict[str, Path | bytes] = {path.name: path for path in found if _named(path.name, WEIGHTS + TEXTS)}
+    known = filter_repo_objects((path.name for path in found), allow_patterns=KNOWN)
+    files: dict[str, Path | bytes] = {name: folder / name for name in known}
     _require_model(folder, set(files))
     if CARD not in files and (card := _card_of_the_run(folder)):
         files[CARD] = card.encode()
     for name, content in files.items():
-        if _named(name, TEXTS):
+        if not name.endswith(WEIGHTS):
             _require_no_secret(name, content if isinstance(content, bytes) else content.read_bytes())
     return Parcel(files, [path.name for path in found if path.name not in files])
 
 
-def _named(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-
-
 def _require_model(folder: Path, names: set[str]) -> None:
-    if not any(_named(name, WEIGHTS) for name in names):
+    if not any(name.endswith(WEIGHTS) for name in names):
         raise CourseError(
             f"{folder} holds no adapter, no model and no GGUF file. Give the folder of a run, or what export wrote."
         )
@@ -102,7 +97,7 @@ def _card_of_the_run(folder: Path) -> str:
 
 def _require_no_secret(name: str, content: bytes) -> None:
     for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
-        if SECRET.search(line):
+        if secrets(line):
             raise CourseError(
                 f"{name}, line {number} holds what looks like a token or a key. Nothing was sent. Take it out, and "
                 "withdraw it where it is valid."

@@ -16,6 +16,8 @@ SECRETS = [
     "ghp_" + "k2" * 18,
     "github_pat_" + "m4" * 20,
     "xoxb-" + "12345-" * 4,
+    "glpat-" + "c3" * 10,
+    "sk_live_" + "d4" * 12,
     "AIza" + "Sy_-" * 9,
     "eyJhbGciOiJIUzI1.eyJzdWIiOiIxMjM0.SflKxwRJSMeKKF2QT",
     "-----BEGIN RSA PRIVATE KEY-----",

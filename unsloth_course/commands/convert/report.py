@@ -28,6 +28,8 @@ _SECRETS = {
     "Hugging Face token": r"(?<!\w)hf_[A-Za-z0-9]{20,}",
     "AWS key": r"(?<!\w)AKIA[0-9A-Z]{16}(?!\w)",
     "GitHub token": r"(?<!\w)(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,})",
+    "GitLab token": r"(?<!\w)glpat-[\w-]{20,}",
+    "Stripe key": r"(?<!\w)sk_(?:live|test)_[A-Za-z0-9]{20,}",
     "Slack token": r"(?<!\w)xox[abprs]-[A-Za-z0-9-]{10,}",
     "Google key": r"(?<!\w)AIza[\w-]{30,}",
     "JSON web token": r"(?<!\w)eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}",
@@ -37,7 +39,7 @@ _SECRETS = {
 _PATTERNS = {kind: re.compile(pattern) for kind, pattern in _SECRETS.items()}
 # One of these is in every secret. They are looked for first, in the row as it is written, because that is cheap; and
 # each only where its rarest character is, which is found in no time.
-_MARKS = b"-----BEGIN sk- hf_ AKIA ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ xox AIza eyJ".split()
+_MARKS = b"-----BEGIN sk- sk_ glpat- hf_ AKIA ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ xox AIza eyJ".split()
 _MARKS += b"assw ASSW pi_key PI_KEY pi-key pikey piKey ecret ECRET".split()
 _BY_SIGN: dict[bytes, list[bytes]] = {}
 for _mark in _MARKS:
