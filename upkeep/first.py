@@ -16,11 +16,11 @@ from nbformat import NotebookNode
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
 
-from table import over_the_seeds, real_runs, recorded  # noqa: E402 -- found only now
+from table import judge_of, on_a_whole_gpu, recorded, scored  # noqa: E402 -- found only now
 
 from unsloth_course.core.lessons import LESSONS, notebook_path  # noqa: E402
 from unsloth_course.core.writing import cut  # noqa: E402
-from unsloth_course.lesson.recordings import Measured, show  # noqa: E402
+from unsloth_course.lesson.recordings import show  # noqa: E402
 
 KINDS = ("newly right", "still wrong", "")
 LONGEST = 140  # characters of a text in a cell of the table
@@ -28,13 +28,11 @@ LONGEST = 140  # characters of a text in a cell of the table
 
 def result(lesson: str) -> str:
     """The cell, as Markdown: the measure that judges, a sample that became right and one that did not."""
-    runs = [run for run in real_runs(recorded()) if run["lesson"] == lesson and "stands_for" not in run]
+    judge = judge_of([run for run in on_a_whole_gpu(recorded()) if run["lesson"] == lesson])
     recording = show(lesson, "gpu").recording
-    judge = Measured(*over_the_seeds(runs)[0])
     kinds = dict.fromkeys(sample.get("kind", "") for sample in recording.samples)
     shown = [next(one for one in recording.samples if one.get("kind", "") == kind) for kind in kinds if kind in KINDS]
-    measured = f"{judge.name.replace('_', ' ')} {judge.value('before')} → {judge.value('after')}"
-    measured += " (lower is better)" if "perplexity" in judge.name else ""
+    measured = scored(judge) + (" (lower is better)" if "perplexity" in judge.name else "")
     gpu = recording.device.split(",")[0]
     lines = [
         f"**Where this leads.** SmolLM2-135M-Instruct, recorded on an {gpu}, on rows that it",

@@ -131,7 +131,7 @@ def _table(headers: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def lessons(runs: list[dict[str, Any]]) -> str:
     """One row per lesson: notebook, what it teaches, how long it took on a CPU and on a GPU, exercises, its video."""
     taken = {profile: [run for run in runs if run["profile"] == profile] for profile in ("cpu", "gpu")}
-    taken["gpu"] = [run for run in real_runs(taken["gpu"]) if "stands_for" not in run]
+    taken["gpu"] = on_a_whole_gpu(taken["gpu"])
     devices, gpus = (sorted({run["device"] for run in found}) for found in taken.values())
     rows = []
     for lesson, (name, teaches, _) in LESSONS.items():
@@ -156,15 +156,29 @@ def real_runs(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [run for run in runs if not is_pocket(run["model"]) and run["lesson"] != "base"]
 
 
+def on_a_whole_gpu(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of the real model on a GPU that was not made to look like a smaller one."""
+    return [run for run in real_runs(runs) if "stands_for" not in run]
+
+
+def judge_of(made: list[dict[str, Any]]) -> Measured:
+    """The measure that the verdict follows, over the seeds."""
+    return Measured(*over_the_seeds(made)[0])
+
+
+def scored(judge: Measured) -> str:
+    """Its name, and its value before and after."""
+    return f"{judge.name.replace('_', ' ')} {judge.value('before')} → {judge.value('after')}"
+
+
 def front(runs: list[dict[str, Any]]) -> str:
     """What the real model learned on a whole GPU, by the measure that the verdict follows: the README's one table."""
     rows = []
-    whole = [run for run in real_runs(runs) if "stands_for" not in run]
+    whole = on_a_whole_gpu(runs)
     for lesson, (name, *_) in LESSONS.items():
         if made := [run for run in whole if run["lesson"] == lesson]:
-            judge = Measured(*over_the_seeds(made)[0])
-            scored = f"{judge.name.replace('_', ' ')} {judge.value('before')} → {judge.value('after')}"
-            rows.append((name, scored, judge.interval))
+            judge = judge_of(made)
+            rows.append((name, scored(judge), judge.interval))
     return _table(("lesson", "on held-out rows", "95 % interval of the difference"), rows)
 
 
@@ -174,7 +188,7 @@ def real(runs: list[dict[str, Any]]) -> str:
     for found in _groups(real_runs(runs)).values():
         rows = []
         for lesson, made in found.items():
-            judge = Measured(*over_the_seeds(made)[0])
+            judge = judge_of(made)
             rows.append(
                 (
                     LESSONS[lesson][0],
